@@ -1,0 +1,106 @@
+"""What the runs say about each row of a study: which trials count, and how far the row is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.loading import Runs
+from analysis.records import Study, StudyRow
+from mmkd.results import State, Status
+
+FINISHED = tuple(Status)
+ENDED = (*FINISHED, State.FAILED)
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A row of a study and its trials.
+
+    `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `confirming` has one
+    line a seed that the study asks for, `teachers` one line a teacher that these runs name; the status of a line
+    whose directory is missing or rejected is "missing".
+    """
+
+    spec: StudyRow
+    row: pd.Series | None
+    tuning: pd.DataFrame
+    confirming: pd.DataFrame
+    teachers: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """The row's label, and its group where it has one: two groups may use the same label."""
+        return self.spec.label if self.spec.group is None else f"{self.spec.label} [{self.spec.group}]"
+
+    @property
+    def asked(self) -> int:
+        """Tuning trials that the winner was chosen from, failed ones too; while tuning, those that are planned."""
+        return self.spec.trials if self.row is None or pd.isna(self.row["asked"]) else int(self.row["asked"])
+
+    @property
+    def status(self) -> str:
+        """Empty where every seed has ended and one or more has a score; else how far the row is, or why it failed."""
+        if self.row is None:
+            return "not started" if self.tuning.empty else "row.json not readable"
+        if pd.isna(self.row["winner_trial"]):
+            return self._tuning_status()
+        done, wanted = len(scored(self.confirming)), len(self.confirming)
+        if not self.confirming["status"].isin(ENDED).all():
+            return f"confirming {done}/{wanted}"
+        return "" if done else f"failed: {failures(self.confirming)}"
+
+    def _tuning_status(self) -> str:
+        status = self.tuning["status"]
+        ended = int(status.isin(ENDED).sum())
+        if ended >= self.spec.trials and not (status == Status.COMPLETE).any():
+            return f"failed: none of {ended} tuning trials completed"
+        return f"tuning {min(ended, self.spec.trials)}/{self.spec.trials}"
+
+
+def collect(runs: Runs, study: Study) -> list[Evidence]:
+    """The evidence on each row of a study, in the study's order."""
+    trials = runs.trials.set_index("directory", drop=False)
+    return [_collect_row(runs.rows, trials, spec) for spec in study.rows]
+
+
+def _collect_row(rows: pd.DataFrame, trials: pd.DataFrame, spec: StudyRow) -> Evidence:
+    lines = rows[rows["row"] == spec.directory]
+    own = trials[(trials["row"] == spec.directory).fillna(False)]
+    counting = own[(own["kind"] == "confirm") & ~own["superseded"]]
+    confirming = _lines(counting.set_index("seed"), list(spec.seeds))
+    teachers = _lines(trials, list(confirming["teacher"].dropna().unique()))
+    # The runs know their teachers' families also where a teacher's directory is missing.
+    families = confirming.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
+    teachers = teachers.assign(teacher_family=families["teacher_family"], branch=families["branch"])
+    row = None if lines.empty else lines.iloc[0]
+    return Evidence(spec, row, own[own["kind"] == "tuning"], confirming, teachers)
+
+
+def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:
+    """One line a key, in their order."""
+    frame = frame.reindex(keys)
+    return frame.assign(status=frame["status"].fillna(MISSING))
+
+
+def scored(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that completed and were measured on test."""
+    return frame[(frame["status"] == Status.COMPLETE) & frame["test_accuracy"].notna()]
+
+
+def failures(frame: pd.DataFrame) -> str:
+    """What became of the runs without a score: "seed 2 diverged, seed 3 failed (timeout)"."""
+    lacking = frame.drop(index=scored(frame).index)
+    return ", ".join(
+        f"{_seed(index, line)} {line['status']}" + ("" if pd.isna(line["failure"]) else f" ({line['failure']})")
+        for index, line in lacking.iterrows()
+    )
+
+
+def _seed(index: object, line: pd.Series) -> str:
+    """A confirming run is known by its seed, a teacher by its directory until it has one."""
+    if isinstance(index, str):
+        return index if pd.isna(line["seed"]) else f"seed {line['seed']}"
+    return f"seed {index}"

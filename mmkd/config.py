@@ -1,0 +1,191 @@
+"""What a trial is: everything that decides its numbers, frozen, validated, JSON both ways, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from mmkd.errors import UserError
+
+ALGORITHM_VERSION = 1
+"""Raise it when the same configuration would give other numbers: old rows are then other rows."""
+
+MACHINE = {"data": {"path"}, "threads": True, "device": True}
+"""Facts of the machine: they are in config.json, but not in what a teacher or a row *is*."""
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Dropout(Frozen):
+    """Dropout probability of each kind; dropout on attention weights costs the fused attention kernel on CPU."""
+
+    embedding: Fraction = 0.1
+    attention: Fraction = 0.0
+    residual: Fraction = 0.1
+    relu: Fraction = 0.1
+    output: Fraction = 0.1
+
+
+class Network(Frozen):
+    """Sizes of a teacher or a student; see `mmkd.models.network`.
+
+    `fusion_layers` counts where two stages exist (teachers and the student of pairing `complete`); `kernels`
+    overrides the width of a modality's own Conv1d; `head` is `plain` (W3 relu(W1 h)) or MulT's `residual`
+    (W3 (W2 relu(W1 h) + h)).
+    """
+
+    width: Count = 32
+    heads: Count = 8
+    layers: Count = 4
+    fusion_layers: Count = 4
+    kernel: Count = 3
+    kernels: dict[str, Count] = {}
+    conv_bias: bool = True
+    head: Literal["plain", "residual"] = "plain"
+    readout: Literal["last", "mean"] = "last"
+    mask: Literal["none", "mult"] = "none"
+    dropout: Dropout = Dropout()
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Network:
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
+        return self
+
+
+class Augmentation(Frozen):
+    """Random changes of training batches, after standardisation; see `mmkd.training.augmentation`."""
+
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    scale: Fraction = 0.0
+    crop: Fraction = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+
+
+class Training(Frozen):
+    """How a network is trained. The defaults are the paper's (A.3) where it gives them, else MulT's."""
+
+    epochs: Count = 100
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    patience: Count = 10
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    clip: Positive = 1.0
+    label_smoothing: Fraction = 0.0
+    augmentation: Augmentation = Augmentation()
+
+
+class DataSource(Frozen):
+    """A data set: where it is now, and what it is."""
+
+    path: str
+    fingerprint: str
+
+
+class Run(Frozen):
+    """What every trial has, a teacher's and a student's alike."""
+
+    algorithm: int = ALGORITHM_VERSION
+    data: DataSource
+    network: Network
+    training: Training
+    seed: Annotated[int, Field(ge=0)]
+    evaluate_test: bool = False
+    threads: Count = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class TeacherConfig(Run):
+    """A teacher: `branch` names the modality whose queries alone are used, None is the complete teacher."""
+
+    role: Literal["teacher"] = "teacher"
+    branch: str | None = None
+
+
+class Distillation(Frozen):
+    """Loss = alpha L_c + beta L_KD (Eq. 1), and how L_KD is computed; `settings` belong to the method."""
+
+    method: str
+    level: str | None = None
+    settings: dict[str, Any] = {}
+    alpha: Annotated[float, Field(ge=0, le=1)] = 1.0
+    beta: Annotated[float, Field(ge=0, le=1)] = 1.0
+    temperature: Positive = 1.0
+
+
+class StudentConfig(Run):
+    """A student of one modality. `teacher` is absent where the method asks nothing of one."""
+
+    role: Literal["student"] = "student"
+    primary: str
+    pairing: str
+    distillation: Distillation
+    teacher: TeacherConfig | None = None
+
+
+TrialConfig = Annotated[TeacherConfig | StudentConfig, Field(discriminator="role")]
+_adapter: TypeAdapter[TeacherConfig | StudentConfig] = TypeAdapter(TrialConfig)
+
+
+def digest(value: Any) -> str:
+    """64 hex digits that two JSON values share only if they are equal, whatever the order of their keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def identity(config: Run) -> str:
+    """Hash of what decides a run's numbers, less the facts of the machine (path, threads, device)."""
+    exclude: Any = MACHINE | ({"teacher": MACHINE} if isinstance(config, StudentConfig) else {})
+    return digest(config.model_dump(mode="json", exclude=exclude))
+
+
+def to_json(config: Run) -> dict[str, Any]:
+    """`config` as plain JSON values; `from_json` reads it back equal."""
+    return config.model_dump(mode="json")
+
+
+def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
+    """The configuration in `value`, which was read from `origin`.
+
+    Raises:
+        UserError: naming `origin`, the key, the value and what is allowed.
+    """
+    try:
+        config = _adapter.validate_python(value)
+    except ValidationError as error:
+        raise UserError(explain(error, origin)) from None
+    if config.algorithm != ALGORITHM_VERSION:
+        raise UserError(
+            f"{origin}: made by algorithm version {config.algorithm}, this is version {ALGORITHM_VERSION}; "
+            f"finish it with the mmkd that began it, or start a new row"
+        )
+    return config
+
+
+def explain(error: ValidationError, origin: Path | str) -> str:
+    """All complaints of pydantic in one line: file, key, value, and what is allowed."""
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "file"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{where}: unknown key")
+            continue
+        given = (
+            "" if isinstance(item["input"], (dict, list)) or item["type"] == "missing" else f" (is {item['input']!r})"
+        )
+        lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{given}")
+    return f"{origin}: " + "; ".join(lines)

@@ -1,0 +1,16 @@
+"""Data sets in one HDF5 layout: write your own, import known ones, make synthetic ones, read them standardised."""
+
+from mmkd.data.content import SPLITS, Split
+from mmkd.data.layout import DatasetInfo, check_dataset, read_info, read_split, write_dataset
+from mmkd.data.synthetic import make_synthetic
+
+__all__ = [
+    "SPLITS",
+    "DatasetInfo",
+    "Split",
+    "check_dataset",
+    "make_synthetic",
+    "read_info",
+    "read_split",
+    "write_dataset",
+]

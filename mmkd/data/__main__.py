@@ -1,0 +1,119 @@
+"""Make data files and look into them: `python -m mmkd.data --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mmkd.data.account import find_oddities, render
+from mmkd.data.layout import check_dataset, open_dataset, read_info
+from mmkd.data.mosei import import_mosei
+from mmkd.data.synthetic import SIZES, make_synthetic
+from mmkd.data.utd_mhad import TRAIN_SUBJECTS, import_utd_mhad
+from mmkd.errors import UserError
+
+EXAMPLES = """\
+examples:
+  python -m mmkd.data synthetic synthetic.h5                  made-up data to try everything with, in a second
+  python -m mmkd.data inspect synthetic.h5                    what is in a file, and what is odd about it
+  python -m mmkd.data import utd-mhad UTD-MHAD/ utd_mhad.h5   a folder, tar or zip of UTD-MHAD's .mat files
+  python -m mmkd.data import mosei mosei_senti_data_noalign.pkl mosei.h5
+
+Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake or a full disk is one line on standard error and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "inspect":
+            _inspect(options.file)
+        else:
+            _make(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0  # `inspect ... | head` has read enough
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)  # HDF5's own message has many lines
+        print(f"error: {options.out if 'out' in options else options.file}: {reason}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mmkd.data",
+        description="Make data files in mmkd's one HDF5 layout, and look into them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    importers = commands.add_parser("import", help="turn a known data set into a file").add_subparsers(
+        dest="importer", required=True, metavar="DATASET"
+    )
+    utd = importers.add_parser("utd-mhad", help="UTD-MHAD: skeleton, accelerometer, gyroscope; 27 actions")
+    utd.add_argument("source", type=Path, metavar="ARCHIVE_OR_FOLDER", help="tar, zip or folder of .mat files")
+    utd.add_argument(
+        "--native",
+        action="store_true",
+        help="keep native lengths, with zeros in front, instead of resampling to 40/96/96 steps",
+    )
+    utd.add_argument("--raw", action="store_true", help="keep the camera's coordinates of the skeleton")
+    utd.add_argument(
+        "--valid-subject",
+        type=int,
+        default=7,
+        choices=TRAIN_SUBJECTS,
+        help="subject held out of train for validation (default: 7)",
+    )
+    mosei = importers.add_parser("mosei", help="CMU-MOSEI: MulT's pickle, read without running what is in it")
+    mosei.add_argument("source", type=Path, metavar="PICKLE", help="mosei_senti_data_noalign.pkl")
+    synthetic = commands.add_parser("synthetic", help="make up a data set")
+    synthetic.add_argument(
+        "--size",
+        choices=sorted(SIZES),
+        default="small",
+        help="small: learnt in seconds (default); mosei: MOSEI's shapes, for benchmarks",
+    )
+    synthetic.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    commands.add_parser("inspect", help="check a file and tell what is in it").add_argument("file", type=Path)
+    for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
+        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to make; appears whole or not at all")
+        maker.add_argument("--force", action="store_true", help="replace OUT.h5 if it exists")
+    return parser
+
+
+def _make(options: argparse.Namespace) -> None:
+    if options.out.exists() and not options.force:
+        raise UserError(f"{options.out}: exists; choose another name or give --force to replace it")
+    if options.command == "synthetic":
+        make_synthetic(options.out, options.size, options.seed)
+    elif options.importer == "mosei":
+        import_mosei(options.source, options.out)
+    else:
+        import_utd_mhad(
+            options.source, options.out, native=options.native, raw=options.raw, valid_subject=options.valid_subject
+        )
+    info = read_info(options.out)
+    sizes = " / ".join(str(size) for size in info.sizes.values())
+    print(f"wrote {options.out}: {sizes} samples (train / valid / test), fingerprint {info.fingerprint[:12]}")
+
+
+def _inspect(path: Path) -> None:
+    check_dataset(path)
+    with open_dataset(path) as (info, splits):
+        oddities = find_oddities(info, splits)
+        account = render(info, splits, oddities)
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(account)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

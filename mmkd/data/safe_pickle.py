@@ -1,0 +1,147 @@
+"""Read numpy arrays and plain containers from a pickle without running what else is in it.
+
+A pickle is a program: it names functions, calls them and sets states. Here every name that numpy's own pickles use is
+bound to a stand-in of this module, and no other name is known. The stand-ins matter: numpy's functions trust their
+arguments (the state of a dtype alone can make numpy take bytes for object pointers), these check them first.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmkd.errors import UserError
+
+Array = np.ndarray[Any, Any]
+
+
+class Refused(Exception):
+    """The pickle asks for something that an array or a plain container does not need."""
+
+
+def load_arrays(path: str | Path) -> Any:
+    """The value in the pickle at `path`: dicts, lists, tuples, texts, numbers and (subclassed) numpy arrays.
+
+    Pickles of Python 2 and 3, of protocols 0 to 5 and of numpy 1 and 2 are read. Texts that Python 2 wrote, and bytes
+    that it held as texts, come as `str` in Latin-1.
+
+    Raises:
+        UserError: the file cannot be read, is no pickle, or asks for anything else; nothing of it was run.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(file, encoding="latin1").load()
+    except Refused as refusal:
+        raise UserError(f"{path}: refused, {refusal}; only numpy arrays and plain containers are read") from refusal
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # the unpickler may meet any mistake in the arguments that a file gives it
+        raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {error})") from error
+
+
+class _DType:
+    """In place of `numpy.dtype`: numbers, texts and objects, with a byte order."""
+
+    def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
+        if isinstance(code, bytes):
+            code = code.decode("ascii")
+        if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(b1|[iuf][1248]|[SU]\d{1,6}|O[48]?)", code):
+            raise Refused(f"it holds an array of dtype {code!r}")
+        self.dtype = np.dtype("O") if "O" in code else np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take the byte order; all else follows from the code, or is a structure, which no plain array has."""
+        order, *structure = state[1:5]
+        if order not in ("<", ">", "|", "=") or any(part is not None for part in structure):
+            raise Refused("it holds an array with a structured dtype")
+        self.dtype = self.dtype.newbyteorder(order)
+
+
+class _Array(Array):
+    """In place of `numpy.ndarray`: comes from `_reconstruct` only, and takes a state only if its parts fit together."""
+
+    def __new__(cls, *_: Any) -> _Array:
+        """Refuse: the pickle would choose the memory under the array."""
+        raise Refused("it makes an array by itself")
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, _DType) or not _is_shape(shape):
+            raise Refused("it holds an array whose shape or dtype is none")
+        content = _as_bytes(content) if not isinstance(content, list) else content
+        unit = 1 if dtype.dtype.hasobject else dtype.dtype.itemsize
+        if isinstance(content, list) != dtype.dtype.hasobject or len(content) != unit * math.prod(shape):
+            raise Refused(f"it holds an array of shape {shape} with content of another size or kind")
+        super().__setstate__((1, shape, dtype.dtype, bool(fortran), content))  # type: ignore[arg-type]  # stub: np.bool
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+
+
+def _as_bytes(content: Any) -> bytes | bytearray:
+    """`content`, which Python 2 may have written as a text. Arrays are refused: their memory can be changed later."""
+    if isinstance(content, str):
+        return content.encode("latin1")
+    if isinstance(content, (bytes, bytearray)):
+        return content
+    raise Refused(f"it holds an array made from a {type(content).__name__}")
+
+
+def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> Array:
+    """In place of numpy's: an empty array, whose state follows."""
+    if subtype is not _Array:
+        raise Refused("it holds a subclass of numpy.ndarray")
+    return np.ndarray.__new__(_Array, (0,), np.int8)
+
+
+def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """In place of numpy's, for protocol 5."""
+    if not isinstance(dtype, _DType) or dtype.dtype.hasobject or not _is_shape(shape) or order not in ("C", "F"):
+        raise Refused("it holds an array whose shape, dtype or order is none")
+    return np.frombuffer(_as_bytes(content), dtype.dtype).reshape(shape, order=order)
+
+
+def _scalar(dtype: Any, content: Any) -> Any:
+    """In place of numpy's: one number or text."""
+    if not isinstance(dtype, _DType) or dtype.dtype.hasobject:
+        raise Refused("it holds a scalar whose dtype is none")
+    return np.frombuffer(_as_bytes(content), dtype.dtype, count=1)[0]
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """In place of `_codecs.encode`: how Python 3 writes bytes in protocols 0 to 2."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused(f"it encodes a text as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """In place of `bytes`: how Python 3 writes empty bytes in protocols 0 to 2."""
+    return b""
+
+
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _DType,
+    ("numpy", "ndarray"): _Array,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a global name, exactly as the pickle spells it: dotted names lead nowhere."""
+        if (module, name) not in _STAND_INS:
+            raise Refused(f"it asks for {module}.{name}")
+        return _STAND_INS[module, name]

@@ -1,0 +1,49 @@
+"""Distillation methods: one module a method, each with a class `Method`; its file name is its name in a study file.
+
+`method_names` and `load_method` are all of the registry: a new file here is a new method (but for `base`, and what
+begins with an underscore and serves several).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from mmkd.errors import UserError, choose
+
+if TYPE_CHECKING:
+    from mmkd.config import Distillation
+    from mmkd.distillation.base import DistillationMethod
+
+
+def method_names() -> list[str]:
+    """The methods' names, without importing them."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base" and not m.name.startswith("_"))
+
+
+def load_method(name: str) -> type[DistillationMethod]:
+    """The class of the method called `name`.
+
+    Raises:
+        UserError: unknown, with the nearest names.
+    """
+    choose("method", name, method_names())
+    method: type[DistillationMethod] = importlib.import_module(f"{__name__}.{name}").Method
+    return method
+
+
+def complete(config: Distillation) -> Distillation:
+    """`config` with the method's default level and every setting written out, so that nothing stays implicit.
+
+    Raises:
+        UserError: unknown method, level or setting, or a setting's value that is not allowed.
+    """
+    method = load_method(config.method)
+    if config.level is None and method.levels:
+        config = config.model_copy(update={"level": method.levels[0]})
+    if config.level is not None:
+        if not method.levels:
+            raise UserError(f"method {config.method} acts at no level (level is {config.level!r}): leave it out")
+        choose(f"level of {config.method}", config.level, method.levels)
+    return config.model_copy(update={"settings": method.parse(config).model_dump(mode="json")})

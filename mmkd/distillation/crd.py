@@ -1,0 +1,173 @@
+"""Contrastive representation distillation (Tian, Krishnan and Isola 2020; Eqs. 2 to 9 of the paper).
+
+A representation of a sample in the student is drawn towards the teacher's of the same sample and away from the
+teacher's of others, after one linear embedding a side, both trained with the student, and L2 normalisation.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mmkd.config import Count, Distillation, Fraction, Frozen
+from mmkd.distillation._contrastive import Bank, Embedding, in_batch_loss
+from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem, draw_rows
+from mmkd.errors import UserError
+from mmkd.models.attention import Tapped, Taps, attention_map
+from mmkd.models.network import Network, Outputs
+
+BANK_LIMIT = 2 * 2**30
+"""Bytes of memory banks beyond which a trial is refused: rows of MOSEI's maps would take 16.7 GB a bank."""
+
+
+class CRDSettings(Frozen):
+    """`estimator` `auto` is `bank` for one vector a sample and `in_batch` where a sample has many.
+
+    `negatives` and `momentum` belong to `bank`; `mask_same_class` to `in_batch`; `rows` samples that many rows a
+    layer and step (unbiased; 0: all) of attention maps.
+    """
+
+    estimator: Literal["auto", "bank", "in_batch"] = "auto"
+    embedding: Count = 128
+    negatives: Count = 4096
+    momentum: Fraction = 0.5
+    mask_same_class: bool = True
+    rows: Annotated[int, Field(ge=0)] = 0
+
+
+class Method(DistillationMethod):
+    """CRD at one of four levels; its temperature is tau.
+
+    Each pair of distilled stacks (or the logits, or the last hidden layer) has one embedding head a side, shared by
+    its layers and rows. L_KD is the mean over layers, rows and pairs (Eqs. 7 and 9).
+    """
+
+    levels = ("attention_maps", "post_attention", "penultimate", "final")
+    usual_temperature = 0.07
+    Settings = CRDSettings
+    summary = "contrastive representation distillation (CRD)"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        assert problem.teacher is not None and problem.config.level is not None
+        self.settings = CRDSettings.model_validate(problem.config.settings)
+        self.level, self.tau = problem.config.level, problem.config.temperature
+        at_stacks = self.level in ("attention_maps", "post_attention")
+        self.places = problem.pairing.distilled if at_stacks else (self.level,)
+        self.rows = {name: problem.student.map_shape(name)[0] for name in self.places} if self._on_maps else {}
+        self.embeddings, self.banks = nn.ModuleDict(), nn.ModuleDict()
+        for name in self.places:
+            widths = [self._width(network, name) for network in (problem.student, problem.teacher)]
+            self.embeddings[name] = nn.ModuleList(Embedding(w, self.settings.embedding) for w in widths)
+        if self.settings.estimator == "bank":
+            self._make_banks(problem)
+
+    @classmethod
+    def parse(cls, config: Distillation) -> Frozen:
+        """See the base class; `auto` becomes the level's own estimator."""
+        settings = super().parse(config)
+        assert isinstance(settings, CRDSettings)
+        if settings.estimator != "auto":
+            return settings
+        chosen = "bank" if config.level in ("final", "penultimate") else "in_batch"
+        return settings.model_copy(update={"estimator": chosen})
+
+    @property
+    def _on_maps(self) -> bool:
+        return self.level == "attention_maps"
+
+    def _width(self, network: Network, name: str) -> int:
+        """Length of the vectors that are compared at `name`."""
+        if self._on_maps:
+            return network.map_shape(name)[1]
+        if self.level == "post_attention":
+            return network.stack(name).width
+        return network.head.out.out_features if self.level == "final" else network.head.out.in_features
+
+    def _make_banks(self, problem: Problem) -> None:
+        samples, settings = len(problem.labels), self.settings
+        sites = {name: self._layers(name) * self.rows.get(name, 1) for name in self.places}
+        size = 2 * 4 * sum(sites.values()) * samples * settings.embedding
+        if size > BANK_LIMIT:
+            raise UserError(
+                f"crd at {self.level}: memory banks for {sum(sites.values())} places x {samples} samples would take "
+                f"{size / 2**30:.1f} GiB (limit {BANK_LIMIT / 2**30:.0f}): set estimator = 'in_batch'"
+            )
+        for name in self.places:
+            self.banks[name] = Bank(sites[name], samples, settings.embedding, settings.momentum)
+        # Places in train ordered by class: the negatives of a class are all that lie outside its block.
+        counts = problem.labels.bincount(minlength=problem.classes)
+        if int((counts > 0).sum()) < 2:
+            raise UserError("crd: train has one class only, so there are no negatives of other classes")
+        self.register_buffer("by_class", problem.labels.argsort(stable=True), persistent=False)
+        self.register_buffer("counts", counts, persistent=False)
+
+    def _layers(self, name: str) -> int:
+        """Layers of the student's and the teacher's stack that are compared: the first of both, as many as both have."""
+        assert self.problem.teacher is not None
+        return min(len(n.stack(name).layers) for n in (self.problem.student, self.problem.teacher))
+
+    def taps(self) -> dict[str, Taps]:
+        """What the level needs of the distilled stacks; rows of maps are drawn anew each step."""
+        if self._on_maps:
+            device = next(self.parameters()).device
+            return {n: Taps(scores=True, rows=draw_rows(self.rows[n], self.settings.rows, device)) for n in self.places}
+        return {name: Taps(attended=True) for name in self.places} if self.level == "post_attention" else {}
+
+    def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
+        """L_KD (Eqs. 2, 7 and 9)."""
+        assert teacher is not None
+        negatives = self._draw_negatives(batch.y) if self.banks else None
+        if self.level in ("final", "penultimate"):
+            theirs = teacher.outputs(batch.x)
+            pairs = {self.level: (self._vector(student)[None], self._vector(theirs)[None])}
+        else:
+            tapped = teacher.tap(batch.x, student.taps)
+            pairs = {
+                name: (self._sites(student.tapped[name], name), self._sites(tapped[name], name)) for name in self.places
+            }
+        rows = {name: taps.rows for name, taps in student.taps.items()}
+        losses = [self._loss(name, *pair, rows.get(name), batch, negatives) for name, pair in pairs.items()]
+        return torch.stack(losses).mean()
+
+    def _vector(self, outputs: Outputs) -> Tensor:
+        return outputs.logits if self.level == "final" else outputs.penultimate
+
+    def _sites(self, tapped: Tapped, name: str) -> Tensor:
+        """Vectors (layers x rows, B, n) of one stack."""
+        layers = self._layers(name)
+        if self.level == "post_attention":
+            return torch.stack([attended.mean(1) for attended in tapped.attended[:layers]])
+        maps = torch.stack([attention_map(scores) for scores in tapped.scores[:layers]])
+        # A row sums to 1, so its entries are small and nearly equal: n p - 1 is the same row around 0 at scale 1. The
+        # linear head could learn this, but begins with a bias that would drown the row.
+        return (maps * maps.shape[-1] - 1).transpose(1, 2).flatten(0, 1)
+
+    def _loss(
+        self, name: str, ours: Tensor, theirs: Tensor, rows: Tensor | None, batch: Batch, negatives: Tensor | None
+    ) -> Tensor:
+        pair = self.embeddings[name]
+        assert isinstance(pair, nn.ModuleList)
+        u, v = pair[0](ours), pair[1](theirs)
+        if negatives is None:
+            return in_batch_loss(u, v, batch.y, self.tau, self.settings.mask_same_class)
+        bank = self.banks[name]
+        assert isinstance(bank, Bank)
+        sites = torch.arange(len(bank.student), device=u.device)
+        if rows is not None:
+            sites = sites.view(self._layers(name), -1)[:, rows].flatten()
+        return bank.loss(u, v, sites, batch.index, negatives, self.tau)
+
+    def _draw_negatives(self, labels: Tensor) -> Tensor:
+        """Places in train (B, K) of samples of other classes, drawn with replacement."""
+        by_class, counts = self.get_buffer("by_class"), self.get_buffer("counts")
+        own, total = counts[labels], len(by_class)
+        # Drawn on the CPU, whose generator a checkpoint holds.
+        uniform = torch.rand(len(labels), min(self.settings.negatives, total)).to(labels.device)
+        drawn = (uniform * (total - own)[:, None]).long().clamp_max((total - own - 1)[:, None])
+        block = (counts.cumsum(0) - counts)[labels]
+        skipped = drawn + own[:, None] * (drawn >= block[:, None])
+        return by_class[skipped]

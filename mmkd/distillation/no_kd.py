@@ -1,0 +1,20 @@
+"""The control: a student that is taught by the labels alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher
+from mmkd.models.network import Outputs
+
+
+class Method(DistillationMethod):
+    """L_KD = 0, and no teacher."""
+
+    needs_teacher = False
+    tunes = ()
+    summary = "the student without knowledge distillation (control)"
+
+    def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
+        """Zero."""
+        return student.logits.new_zeros(())

@@ -1,0 +1,27 @@
+"""The one exception that a command turns into one line instead of a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """What the user can mend: the message names the file, the key, the value and what to do.
+
+    Commands print it as one line on standard error and exit with code 2.
+    """
+
+
+def choose(what: str, value: str, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of `choices`.
+
+    Raises:
+        UserError: naming `what`, the value, the nearest choices and all choices.
+    """
+    known = sorted(choices)
+    if value in known:
+        return value
+    near = get_close_matches(value, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"unknown {what} {value!r}{hint} (choices: {', '.join(known) or 'none'})")

@@ -1,0 +1,53 @@
+"""Files that others read appear whole, by rename, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
+
+    A reader sees the old file or the new one, never a part; after a failure or a kill the old one stands. The
+    temporary name is unpredictable and starts with `.tmp-`, see `remove_leftovers`.
+
+    Raises:
+        OSError: what the disk said (full, read-only); the temporary file is removed.
+    """
+    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path`, see `write_atomically`."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON to `path`, see `write_atomically`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """The value in `path`; None where there is no such file, or where it holds no whole JSON value."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed `write_atomically` left in `folder`. Only its one writer may call this."""
+    for leftover in folder.glob(".tmp-*"):
+        leftover.unlink(missing_ok=True)

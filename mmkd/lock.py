@@ -1,0 +1,148 @@
+"""A lock that dies with its holder, and names it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+STALE_SECONDS = 180.0
+"""A holder on another host that has not renewed its lock for this long is taken for dead."""
+
+
+class LockHeld(Exception):
+    """Somebody else holds the lock; the message says who."""
+
+
+class LockLost(Exception):
+    """The lock was taken over while we believed to hold it: stop writing."""
+
+
+class FileLock:
+    """One process at a time may hold the lock at `path`.
+
+    The kernel's `flock` decides on one host, and wherever the file system carries it between hosts; it goes with
+    the process, however that died. For file systems that keep it local the file names host, process and heartbeat,
+    and a fresh heartbeat of another host is respected.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._token = secrets.token_hex(8)
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            LockHeld: naming the host and the process that hold it.
+        """
+        descriptor = self._open_locked()
+        try:
+            holder, age = self._read(descriptor)
+            elsewhere = holder.get("host") not in (None, socket.gethostname())
+            if elsewhere and age < STALE_SECONDS:
+                raise LockHeld(f"{self.path} is held by {_describe(holder)}, heard of {age:.0f} s ago")
+            self._descriptor = descriptor
+            self.renew()
+        except BaseException:
+            self._descriptor = None
+            os.close(descriptor)
+            raise
+
+    def renew(self) -> None:
+        """Write a fresh heartbeat."""
+        assert self._descriptor is not None
+        text = json.dumps(
+            {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token, "heartbeat": time.time()}
+        )
+        os.pwrite(self._descriptor, text.encode().ljust(256), 0)
+
+    def check(self) -> None:
+        """Make sure that the lock is still ours; call it before each write that it protects.
+
+        Raises:
+            LockLost: it was removed or taken over.
+        """
+        if self._descriptor is not None and self._is_current(self._descriptor):
+            holder, _ = self._read(self._descriptor)
+            if holder.get("token") == self._token:
+                return
+        raise LockLost(f"{self.path} is no longer ours: another process has taken it over")
+
+    def release(self) -> None:
+        """Give the lock back and remove its file; a second call does nothing."""
+        if self._descriptor is None:
+            return
+        if self._is_current(self._descriptor):
+            self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def __enter__(self) -> FileLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _open_locked(self) -> int:
+        """A descriptor of the file that stands at `path` now, with flock held."""
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder, _ = self._read(descriptor)
+                os.close(descriptor)
+                raise LockHeld(f"{self.path} is held by {_describe(holder)}") from None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # The former holder may have removed the file between our open and our flock: then look again.
+            if self._is_current(descriptor):
+                return descriptor
+            os.close(descriptor)
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    @staticmethod
+    def _read(descriptor: int) -> tuple[dict[str, Any], float]:
+        """The holder as written, and the seconds since it wrote."""
+        try:
+            holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+        except ValueError:
+            holder = {}
+        age = time.time() - os.fstat(descriptor).st_mtime
+        return (holder if isinstance(holder, dict) else {}), age
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process of this host (or of any, where the file system carries flock) holds the lock."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid', '?')} on {holder.get('host', 'an unknown host')}"

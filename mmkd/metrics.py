@@ -1,0 +1,82 @@
+"""Metrics of predictions; recomputable at any time from what a result stores."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+
+def softmax(logits: Floats) -> NDArray[np.float64]:
+    """Probabilities of logits (N, C)."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def cross_entropy(logits: Floats, labels: Ints) -> float:
+    """Mean of -log p(label) over N samples, in nats."""
+    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True)
+    log_normaliser = np.log(np.exp(shifted).sum(axis=1))
+    return float(np.mean(log_normaliser - shifted[np.arange(len(labels)), labels]))
+
+
+def f1_scores(predicted: Ints, labels: Ints, classes: int) -> tuple[float, float]:
+    """Weighted and macro F1 over the classes that occur in `labels` or `predicted` (scikit-learn's convention)."""
+    scores, support = [], []
+    for c in range(classes):
+        hits = int(np.sum((predicted == c) & (labels == c)))
+        both = int(np.sum(predicted == c)) + int(np.sum(labels == c))
+        if both:
+            scores.append(2 * hits / both)
+            support.append(int(np.sum(labels == c)))
+    return float(np.average(scores, weights=support)), float(np.mean(scores))
+
+
+def classification_metrics(logits: Floats, labels: Ints, commonest: int) -> dict[str, float]:
+    """Metrics of logits (N, C) against labels (N,), all fractions but the loss.
+
+    `commonest` is the commonest class of train: `majority_share` is how often it is predicted, `majority_accuracy`
+    what predicting nothing else would get. `recall_<class index>` is absent for a class that does not occur.
+    """
+    predicted = np.argmax(logits, axis=1)
+    weighted, macro = f1_scores(predicted, labels, logits.shape[1])
+    metrics = {
+        "loss": cross_entropy(logits, labels),
+        "accuracy": float(np.mean(predicted == labels)),
+        "weighted_f1": weighted,
+        "macro_f1": macro,
+        "majority_share": float(np.mean(predicted == commonest)),
+        "majority_accuracy": float(np.mean(labels == commonest)),
+    }
+    for c in np.unique(labels):
+        metrics[f"recall_{c}"] = float(np.mean(predicted[labels == c] == c))
+    return metrics
+
+
+def score_metrics(logits: Floats, scores: Floats, centres: Floats) -> dict[str, float]:
+    """MulT's metrics of the expected score sum_c p_c centre_c against scores (N,) in [-3, 3].
+
+    acc7 and acc5 round half to even after clipping to 3 and 2; acc2 and its weighted F1 compare signs (> 0) and
+    leave out samples whose true score is 0; they are absent if there is no other sample. The correlation is 0
+    where either side is constant.
+    """
+    expected = softmax(logits) @ np.asarray(centres, np.float64)
+    truth = np.asarray(scores, np.float64)
+    metrics = {
+        f"acc{2 * bound + 1}": float(
+            np.mean(np.round(np.clip(expected, -bound, bound)) == np.round(np.clip(truth, -bound, bound)))
+        )
+        for bound in (3, 2)
+    }
+    signed = truth != 0
+    if signed.any():
+        predicted, positive = (expected[signed] > 0).astype(int), (truth[signed] > 0).astype(int)
+        metrics["acc2"] = float(np.mean(predicted == positive))
+        metrics["acc2_f1"] = f1_scores(predicted, positive, 2)[0]
+    metrics["mae"] = float(np.mean(np.abs(expected - truth)))
+    varies = expected.std() > 0 and truth.std() > 0
+    metrics["correlation"] = float(np.corrcoef(expected, truth)[0, 1]) if varies else 0.0
+    return metrics

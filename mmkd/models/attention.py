@@ -1,0 +1,181 @@
+"""Multi-head attention and the pre-LN encoder stack of MulT, with taps for distillation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd.config import Dropout
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What a distillation method wants to see of each layer of some stacks.
+
+    `scores`: attention scores before the softmax, (B, heads, Tq, Tk), of the query rows `rows` (all if None);
+    `attended`: the attention module's output after its projection, (B, Tq, D), before dropout.
+    """
+
+    scores: bool = False
+    attended: bool = False
+    rows: Tensor | None = None
+
+
+@dataclass
+class Tapped:
+    """What was seen: one entry a layer."""
+
+    scores: list[Tensor] = field(default_factory=list)
+    attended: list[Tensor] = field(default_factory=list)
+
+
+def attention_map(scores: Tensor, temperature: float = 1.0) -> Tensor:
+    """Map (B, Tq, Tk) of scores (B, heads, Tq, Tk): softmax with a temperature in each head, mean over heads (A.1)."""
+    return (scores / temperature).softmax(-1).mean(1)
+
+
+def mult_mask(queries: int, keys: int, device: torch.device) -> Tensor:
+    """MulT's mask, True where query i may see key j: j - i <= |queries - keys|; (queries, keys)."""
+    visible = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    return visible.tril(abs(queries - keys))
+
+
+def positions(steps: int, width: int, device: torch.device) -> Tensor:
+    """Sinusoidal positions (steps, width) from 1 on: sines in the first half of the channels, cosines in the second."""
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, device=device) * -(math.log(10_000.0) / max(half - 1, 1)))
+    angles = torch.arange(1, steps + 1, device=device)[:, None] * frequencies
+    return F.pad(torch.cat([angles.sin(), angles.cos()], 1), (0, width % 2))
+
+
+class Attention(nn.Module):
+    """Multi-head attention, query (B, Tq, D) on source (B, Tk, D); joint in-projection, Xavier, zero biases."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_projection = nn.Parameter(torch.empty(3 * width, width))
+        self.in_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_projection = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_projection)
+        nn.init.xavier_uniform_(self.out_projection.weight)
+        nn.init.zeros_(self.out_projection.bias)
+
+    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        """The attended sequence (B, Tq, D) through the fused kernel; `mask` (Tq, Tk) is True where visible."""
+        q = self._project(query, 0)
+        k, v = self._project(source, 1), self._project(source, 2)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        joined: Tensor = self.out_projection(mixed.transpose(1, 2).flatten(2))
+        return joined
+
+    def scores(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        """Scaled scores (B, heads, Tq, Tk) before softmax, -inf where hidden; no dropout."""
+        q, k = self._project(query, 0), self._project(source, 1)
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        return scores if mask is None else scores.masked_fill(~mask, -math.inf)
+
+    def _project(self, x: Tensor, part: int) -> Tensor:
+        """Queries (part 0), keys (1) or values (2) of x (B, T, D): (B, heads, T, D / heads)."""
+        width = x.shape[-1]
+        rows = slice(part * width, (part + 1) * width)
+        projected = F.linear(x, self.in_projection[rows], self.in_bias[rows])
+        batch, steps = x.shape[:2]
+        return projected.view(batch, steps, self.heads, -1).transpose(1, 2)
+
+
+class Layer(nn.Module):
+    """x += drop(MHA(LN x, LN k, LN k)), one LN for all three; x += drop(W2 drop(relu(W1 LN x))), hidden 4 D."""
+
+    def __init__(self, width: int, heads: int, dropout: Dropout) -> None:
+        super().__init__()
+        self.attention = Attention(width, heads, dropout.attention)
+        self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.relu_dropout, self.residual_dropout = nn.Dropout(dropout.relu), nn.Dropout(dropout.residual)
+        for linear in (self.up, self.down):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self, x: Tensor, source: Tensor, mask: Tensor | None, tapped: Tapped, taps: Taps, last_query_only: bool
+    ) -> Tensor:
+        """One layer: x (B, Tq, D), source (B, Tk, D). With `last_query_only` the result is (B, 1, D), exactly."""
+        query, keys = self.attention_norm(x), self.attention_norm(source)
+        attended = self.look(query, keys, mask, tapped, taps)
+        if last_query_only:
+            x, query, mask = x[:, -1:], query[:, -1:], None if mask is None else mask[-1:]
+        if attended is None:
+            attended = self.attention(query, keys, mask)
+        elif last_query_only:
+            attended = attended[:, -1:]
+        x = x + self.residual_dropout(attended)
+        hidden = self.relu_dropout(self.up(self.forward_norm(x)).relu())
+        return x + self.residual_dropout(self.down(hidden))
+
+    def look(self, query: Tensor, keys: Tensor, mask: Tensor | None, tapped: Tapped, taps: Taps) -> Tensor | None:
+        """Add what the taps want, of normalised query and keys, to `tapped`; the attended sequence if they want it."""
+        if taps.scores:
+            rows = slice(None) if taps.rows is None else taps.rows
+            tapped.scores.append(self.attention.scores(query[:, rows], keys, None if mask is None else mask[rows]))
+        if not taps.attended:
+            return None
+        attended: Tensor = self.attention(query, keys, mask)
+        tapped.attended.append(attended)
+        return attended
+
+
+class Stack(nn.Module):
+    """Encoder stack Y<-X of width D (MulT's, pre-LN): queries X, keys and values of every layer from Y.
+
+    Both sequences are scaled by sqrt(D) and given positions and dropout of their own; the source embedding is never
+    updated, also where source and query are the same sequence. A step whose first channel is exactly 0 is padding
+    and gets no position (MulT's rule). It has n (12 D^2 + 13 D) + 2 D parameters for n layers.
+    """
+
+    def __init__(self, width: int, heads: int, layers: int, dropout: Dropout, mask: bool) -> None:
+        super().__init__()
+        self.masked, self.width = mask, width
+        self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.embedding_dropout = nn.Dropout(dropout.embedding)
+
+    def forward(
+        self, query: Tensor, source: Tensor, *, last_only: bool = False, taps: Taps | None = None
+    ) -> tuple[Tensor, Tapped]:
+        """Output (B, Tq, D), or (B, 1, D) of the last step with `last_only`, and what the taps saw.
+
+        `last_only` is exact and saves the last layer's other queries: nothing later reads them.
+        """
+        x, keys, mask = self._prepare(query, source)
+        tapped, wanted = Tapped(), taps or Taps()
+        for number, layer in enumerate(self.layers, 1):
+            x = layer(x, keys, mask, tapped, wanted, last_only and number == len(self.layers))
+        return self.norm(x), tapped
+
+    def tap(self, query: Tensor, source: Tensor, taps: Taps) -> Tapped:
+        """What the taps see, without the rest: the last layer is cut after it, for nothing else of it is read."""
+        x, keys, mask = self._prepare(query, source)
+        tapped = Tapped()
+        *before, last = self.layers
+        for layer in before:
+            x = layer(x, keys, mask, tapped, taps, False)
+        assert isinstance(last, Layer)
+        last.look(last.attention_norm(x), last.attention_norm(keys), mask, tapped, taps)
+        return tapped
+
+    def _prepare(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        mask = mult_mask(query.shape[1], source.shape[1], query.device) if self.masked else None
+        return self._embed(query), self._embed(source), mask
+
+    def _embed(self, x: Tensor) -> Tensor:
+        real = (x[..., :1] != 0).to(x.dtype)
+        embedded: Tensor = self.embedding_dropout(
+            math.sqrt(x.shape[-1]) * x + real * positions(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        )
+        return embedded

@@ -1,0 +1,224 @@
+"""Teacher and student: the same network, fed by the modalities themselves or by proxies of one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd.config import Network as NetworkConfig
+from mmkd.data import DatasetInfo
+from mmkd.models.attention import Stack, Tapped, Taps
+from mmkd.models.pairings import Pairing, crossmodal_stacks, ends_of, fusion_name, is_fusion, stack_name
+
+Proxies = Literal["down", "up"]
+
+
+@dataclass
+class Outputs:
+    """Logits (B, C), the last hidden layer (B, H), and what was tapped with which taps, by stack name."""
+
+    logits: Tensor
+    penultimate: Tensor
+    tapped: dict[str, Tapped]
+    taps: Mapping[str, Taps]
+
+
+class Projection(nn.Module):
+    """Conv1d along time from one input modality (B, T, F) to (B, T', D), brought to `steps` first if given."""
+
+    def __init__(
+        self,
+        modality: str,
+        features: int,
+        length: int,
+        width: int,
+        kernel: int,
+        *,
+        bias: bool,
+        stride: int = 1,
+        steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.modality, self.steps = modality, steps
+        self.projected_steps = (steps or length) // stride
+        padding = "same" if stride == 1 else 0
+        self.convolution = nn.Conv1d(features, width, kernel, stride, padding, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x = x.transpose(1, 2)
+        if self.steps and self.steps != x.shape[-1]:
+            x = F.interpolate(x, self.steps, mode="linear", align_corners=False)
+        projected: Tensor = self.convolution(x)
+        return projected.transpose(1, 2)
+
+
+class Network(nn.Module):
+    """Projections, first-stage stacks, a second stage if `fused`, readout and head.
+
+    With `fused` (teachers, and the student of pairing `complete`) the stacks that share a query are concatenated
+    and go through one self-attention stack of their joint width; else each stack is read out by itself. Readout:
+    the last time step, or the mean over steps; all readouts are concatenated before the head.
+    """
+
+    def __init__(
+        self,
+        projections: Mapping[str, Projection],
+        stacks: Collection[tuple[str, str]],
+        fused: bool,
+        config: NetworkConfig,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.stack_ends, self.readout = tuple(stacks), config.readout
+        self.projections = nn.ModuleDict(projections)
+        queries = list(dict.fromkeys(query for _, query in stacks)) if fused else []
+        groups = {query: sum(q == query for _, q in stacks) * config.width for query in queries}
+        masked = config.mask == "mult"
+        self.stacks = nn.ModuleDict(
+            {
+                stack_name(*ends): Stack(config.width, config.heads, config.layers, config.dropout, masked)
+                for ends in stacks
+            }
+        )
+        self.fusions = nn.ModuleDict(
+            {
+                query: Stack(width, config.heads, config.fusion_layers, config.dropout, masked)
+                for query, width in groups.items()
+            }
+        )
+        hidden = sum(groups.values()) if fused else len(self.stack_ends) * config.width
+        self.head = Head(hidden, classes, config)
+
+    def forward(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps] | None = None) -> Outputs:
+        """Outputs for x[modality] (B, T_m, F_m), tapping the stacks that `taps` names."""
+        taps = taps or {}
+        sequences = {place: projection(x[projection.modality]) for place, projection in self._projections()}
+        read_last = self.readout == "last"
+        tapped: dict[str, Tapped] = {}
+        outputs: list[tuple[str, Tensor]] = []
+        for source, query in self.stack_ends:
+            name = stack_name(source, query)
+            last_only = read_last and not self.fusions
+            output, tapped[name] = self.stacks[name](
+                sequences[query], sequences[source], last_only=last_only, taps=taps.get(name)
+            )
+            outputs.append((query, output))
+        readouts = [output for _, output in outputs]
+        if self.fusions:
+            readouts = []
+            for query, fusion in self.fusions.items():
+                joined = torch.cat([output for q, output in outputs if q == query], -1)
+                name = fusion_name(query)
+                output, tapped[name] = fusion(joined, joined, last_only=read_last, taps=taps.get(name))
+                readouts.append(output)
+        features = torch.cat([r[:, -1] if read_last else r.mean(1) for r in readouts], -1)
+        logits, penultimate = self.head(features)
+        return Outputs(logits, penultimate, {name: tapped[name] for name in taps}, taps)
+
+    def tap(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps]) -> dict[str, Tapped]:
+        """What the taps see of the stacks that they name; only what these need is run.
+
+        For first-stage stacks these are the stacks themselves, each cut in its last layer after what is wanted.
+        """
+        if any(is_fusion(name) for name in taps):
+            return self(x, taps).tapped  # type: ignore[no-any-return]
+        needed = {place for name in taps for place in ends_of(name)}
+        sequences = {place: p(x[p.modality]) for place, p in self._projections() if place in needed}
+        return {
+            name: self.stack(name).tap(sequences[ends_of(name)[1]], sequences[ends_of(name)[0]], wanted)
+            for name, wanted in taps.items()
+        }
+
+    def stack(self, name: str) -> Stack:
+        """The stack called `name`."""
+        found = self.fusions[ends_of(name)[1]] if is_fusion(name) else self.stacks[name]
+        assert isinstance(found, Stack)
+        return found
+
+    def map_shape(self, name: str) -> tuple[int, int]:
+        """Rows and columns of the named stack's attention maps."""
+        source, query = ends_of(name)
+        steps = {place: projection.projected_steps for place, projection in self._projections()}
+        return steps[query], steps[source]
+
+    def _projections(self) -> list[tuple[str, Projection]]:
+        return [(name, p) for name, p in self.projections.items() if isinstance(p, Projection)]
+
+
+class Head(nn.Module):
+    """`plain`: W3 relu(W1 h). `residual` (MulT's): W3 z with z = W2 relu(W1 h) + h. Dropout after the relu."""
+
+    def __init__(self, hidden: int, classes: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.first = nn.Linear(hidden, hidden)
+        self.second = nn.Linear(hidden, hidden) if config.head == "residual" else None
+        self.out = nn.Linear(hidden, classes)
+        self.dropout = nn.Dropout(config.dropout.output)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and the last hidden layer (B, H), from h (B, H)."""
+        z = self.first(h).relu()
+        if self.second is not None:
+            z = self.second(self.dropout(z)) + h
+            return self.out(z), z
+        return self.out(self.dropout(z)), z
+
+
+def build_teacher(info: DatasetInfo, config: NetworkConfig, branch: str | None) -> Network:
+    """The complete teacher of a data set, or the one branch whose queries come from `branch`."""
+    projections = {
+        m: Projection(
+            m,
+            info.features[m],
+            info.steps[m],
+            config.width,
+            config.kernels.get(m, config.kernel),
+            bias=config.conv_bias,
+        )
+        for m in info.modalities
+    }
+    return Network(projections, crossmodal_stacks(info.modalities, branch), True, config, len(info.classes))
+
+
+def build_student(
+    info: DatasetInfo, config: NetworkConfig, primary: str, pairing: Pairing, proxies: Proxies = "down"
+) -> Network:
+    """A student of `primary` alone, with a proxy for each missing modality.
+
+    Proxies `down` (EDAM-S, the default: the paper's student shrinks its inputs) have the teacher's lengths T_m:
+    with s = max(1, round(T_p / T_m)) interpolated to s T_m steps where that differs from T_p, then Conv1d with
+    kernel = stride = s (s = 1: the configured kernel). Proxies `up` (EDAM-T) keep the primary's length.
+    """
+    used = {m for ends in pairing.stacks for m in ends}
+    length = info.steps[primary]
+    projections = {}
+    for m in info.modalities:
+        if m not in used:
+            continue
+        kernel, stride, steps = config.kernels.get(m, config.kernel), 1, 0
+        if m != primary and proxies == "down":
+            stride = max(1, round(length / info.steps[m]))
+            kernel = stride if stride > 1 else kernel
+            steps = stride * info.steps[m]
+        projections[m] = Projection(
+            primary,
+            info.features[primary],
+            length,
+            config.width,
+            kernel,
+            bias=config.conv_bias,
+            stride=stride,
+            steps=steps,
+        )
+    return Network(projections, pairing.stacks, pairing.fused, config, len(info.classes))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,102 @@
+"""Which teacher, which student stacks, which stacks are distilled (section 4.2 of the paper, any primary modality).
+
+`Y<-X` is the paper's arrow: queries from X, keys and values from Y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmkd.errors import UserError, choose
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A teacher-student configuration.
+
+    `branch` names the teacher's branch (None: the complete teacher); `stacks` are the student's first-stage stacks as
+    (source, query); `fused` says whether a second stage follows, as in the teacher; `distilled` names the stacks, of
+    teacher and student alike, whose layers are compared.
+    """
+
+    name: str
+    branch: str | None
+    stacks: tuple[tuple[str, str], ...]
+    fused: bool
+    distilled: tuple[str, ...]
+
+
+def stack_name(source: str, query: str) -> str:
+    """The paper's arrow for a first-stage stack."""
+    return f"{source}<-{query}"
+
+
+def fusion_name(query: str) -> str:
+    """Name of the second-stage (self-attention) stack of a query modality."""
+    return f"fusion:{query}"
+
+
+def is_fusion(name: str) -> bool:
+    """Whether a stack's name is a second-stage one's."""
+    return name.startswith("fusion:")
+
+
+def ends_of(name: str) -> tuple[str, str]:
+    """Source and query modality of a named stack."""
+    if is_fusion(name):
+        query = name.removeprefix("fusion:")
+        return query, query
+    source, query = name.split("<-")
+    return source, query
+
+
+def crossmodal_stacks(modalities: Sequence[str], branch: str | None = None) -> tuple[tuple[str, str], ...]:
+    """The teacher's first-stage stacks as (source, query), grouped by query; those of one branch if it is named."""
+    queries = [branch] if branch else modalities
+    return tuple((source, query) for query in queries for source in modalities if source != query)
+
+
+def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
+    """`name`, where the other modalities' names joined by `_` (the paper's `language_audio`) mean `others`.
+
+    Raises:
+        UserError: the primary is none of the data's modalities, or the pairing is unknown; with the choices.
+    """
+    choose("primary modality", primary, modalities)
+    if len(modalities) < 2:
+        raise UserError(f"a teacher needs two modalities or more, the data have {', '.join(modalities)}")
+    others = [m for m in modalities if m != primary]
+    if len(others) > 1 and name in _joined(others):
+        return "others"
+    return choose("pairing", name, ["complete", "others", *modalities])
+
+
+def _joined(names: list[str]) -> set[str]:
+    """All orders of `names`, joined by `_`."""
+    if len(names) == 1:
+        return {names[0]}
+    return {f"{first}_{rest}" for first in names for rest in _joined([n for n in names if n != first])}
+
+
+def resolve_pairing(name: str, primary: str, modalities: Sequence[str]) -> Pairing:
+    """The pairing called `name` for data with `modalities` and a student of `primary`.
+
+    `complete`: the student is built as the teacher, fed the primary and its proxies, and all stacks are distilled.
+    `others`: stacks p<-p and p<-m for every other m under the complete teacher, p<-m distilled.
+    A modality m: stacks p<-p and Y<-m for every Y but m under the teacher's branch m, Y<-m distilled.
+
+    Raises:
+        UserError: see `canonical_name`.
+    """
+    name = canonical_name(name, primary, modalities)
+    if name == "complete":
+        stacks = crossmodal_stacks(modalities)
+        distilled = [stack_name(*s) for s in stacks] + [fusion_name(m) for m in modalities]
+        return Pairing(name, None, stacks, True, tuple(distilled))
+    if name == "others":
+        chosen = [(primary, m) for m in modalities if m != primary]
+    else:
+        chosen = [(m, name) for m in modalities if m != name]
+    branch = None if name == "others" else name
+    return Pairing(name, branch, ((primary, primary), *chosen), False, tuple(stack_name(*s) for s in chosen))

@@ -1,0 +1,266 @@
+"""What is in a trial's files: written here by the job and the controller, read by controller, monitor, analysis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmkd.files import read_json, write_atomically, write_json
+from mmkd.rundir import TrialDir
+
+RESULT_VERSION = 1
+
+
+class Failure(StrEnum):
+    """Why an attempt ended without a result; decides what happens next."""
+
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+    NODE_FAIL = "node_fail"
+    OUT_OF_MEMORY = "out_of_memory"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
+class Status(StrEnum):
+    """How a finished trial finished."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+
+
+class ResultError(Exception):
+    """A result file that cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One split's outputs: logits (N, C) float32, labels (N,), sample ids, scores (N,) where the labels are scores."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ids: list[str]
+    scores: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a finished trial leaves behind.
+
+    `metrics` and `predictions` are of the epoch of lowest validation loss, by split; `curves` has one value an
+    epoch; `reason` says why a trial was pruned or at which epoch and loss term it diverged; `seconds` were spent
+    training and evaluating, summed over attempts up to each one's last checkpoint.
+    """
+
+    status: Status
+    config: Mapping[str, Any]
+    reason: str = ""
+    best_epoch: int = -1
+    epochs: int = 0
+    seconds: float = 0.0
+    parameters: int = 0
+    device: str = ""
+    weights_sha256: str = ""
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+
+
+_SCALARS = ("reason", "best_epoch", "epochs", "seconds", "parameters", "device", "weights_sha256")
+
+
+def write_result(directory: TrialDir, result: Result) -> None:
+    """Write `result` to the trial's result file, whole, by rename."""
+
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.attrs["result_version"] = RESULT_VERSION
+            file.attrs["status"] = result.status.value
+            file.attrs["config"] = json.dumps(result.config)
+            for name in _SCALARS:
+                file.attrs[name] = getattr(result, name)
+            for split, values in result.metrics.items():
+                file.require_group(f"metrics/{split}").attrs.update(values)
+            for name, curve in result.curves.items():
+                file[f"curves/{name}"] = np.asarray(curve, np.float64)
+            for split, predictions in result.predictions.items():
+                group = file.create_group(f"predictions/{split}")
+                group["logits"] = predictions.logits
+                group["labels"] = predictions.labels
+                group["ids"] = np.asarray(predictions.ids, h5py.string_dtype())
+                if predictions.scores is not None:
+                    group["scores"] = predictions.scores
+
+    write_atomically(directory.result, write)
+
+
+def read_result(path: Path, *, predictions: bool = True) -> Result:
+    """The result in `path`; `predictions=False` leaves the largest part unread.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ResultError: it is truncated, foreign, or of a newer version.
+    """
+    if not path.exists():
+        raise FileNotFoundError(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            version = int(file.attrs["result_version"])
+            if version > RESULT_VERSION:
+                raise ResultError(f"{path}: result version {version} is newer than this mmkd reads ({RESULT_VERSION})")
+            scalars = {name: _plain(file.attrs[name]) for name in _SCALARS}
+            return Result(
+                status=Status(file.attrs["status"]),
+                config=json.loads(file.attrs["config"]),
+                metrics={s: {k: float(v) for k, v in g.attrs.items()} for s, g in file.get("metrics", {}).items()},
+                curves={name: curve[()].tolist() for name, curve in file.get("curves", {}).items()},
+                predictions=_read_predictions(file) if predictions else {},
+                **scalars,
+            )
+    except ResultError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ResultError(f"{path}: not a readable result ({error})") from None
+
+
+def _read_predictions(file: h5py.File) -> dict[str, Predictions]:
+    return {
+        split: Predictions(
+            logits=group["logits"][()],
+            labels=group["labels"][()],
+            ids=group["ids"].asstr()[()].tolist(),
+            scores=group["scores"][()] if "scores" in group else None,
+        )
+        for split, group in file.get("predictions", {}).items()
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt's story, the controller's record and the job's put together (absent keys: not known)."""
+
+    number: int
+    submitted: Mapping[str, Any]
+    ran: Mapping[str, Any]
+
+    @property
+    def end(self) -> str | None:
+        """`complete`, a failure's class, or None while nobody has said how it ended.
+
+        The controller's word counts more: it knows what the scheduler said.
+        """
+        end = self.submitted.get("end") or self.ran.get("end")
+        return str(end) if end else None
+
+    @property
+    def message(self) -> str:
+        """Why it failed, in one line; empty if it did not."""
+        return str(self.submitted.get("message") or self.ran.get("message") or "")
+
+
+def read_attempts(directory: TrialDir) -> list[Attempt]:
+    """All attempts of a trial, in order."""
+    names = {p.name.split(".")[0] for p in directory.attempts.glob("[0-9]*.json")}
+    return [
+        Attempt(k, read_json(directory.submitted(k)) or {}, read_json(directory.ran(k)) or {})
+        for k in sorted(int(name) for name in names if name.isdecimal())
+    ]
+
+
+def current_attempt(directory: TrialDir) -> int:
+    """The attempt that may write; 0 before the first submission."""
+    try:
+        return int(directory.attempt.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def record_submission(directory: TrialDir, number: int, **facts: Any) -> None:
+    """Add facts to the controller's record of an attempt."""
+    _merge(directory.submitted(number), facts)
+
+
+def record_run(directory: TrialDir, number: int, **facts: Any) -> None:
+    """Add facts to the job's record of an attempt."""
+    _merge(directory.ran(number), facts)
+
+
+def _merge(path: Path, facts: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**(read_json(path) or {}), **facts})
+
+
+class State(StrEnum):
+    """Where a trial stands, by its directory alone. Whether a job still lives is for its backend to say."""
+
+    ABSENT = "absent"
+    """No configuration yet."""
+    CREATED = "created"
+    """Never submitted."""
+    SUBMITTED = "submitted"
+    """Its last attempt has been announced and has not been heard of."""
+    RUNNING = "running"
+    """Its last attempt has started and has not said that it ended."""
+    FAILED = "failed"
+    """Its last attempt ended without a result."""
+    FINISHED = "finished"
+    """There is a result."""
+
+
+def trial_state(directory: TrialDir) -> State:
+    """The state of a trial: one function of its directory."""
+    if directory.result.exists():
+        return State.FINISHED
+    if not directory.config.exists():
+        return State.ABSENT
+    number = current_attempt(directory)
+    if number == 0:
+        return State.CREATED
+    attempt = Attempt(number, read_json(directory.submitted(number)) or {}, read_json(directory.ran(number)) or {})
+    if attempt.end:
+        return State.FAILED
+    return State.RUNNING if attempt.ran else State.SUBMITTED
+
+
+def append_metrics(directory: TrialDir, line: Mapping[str, Any]) -> None:
+    """Append one epoch's line to the metrics file."""
+    with directory.metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_metrics(directory: TrialDir) -> list[dict[str, Any]]:
+    """The epochs' lines; a line that a kill cut short ends the list."""
+    try:
+        text = directory.metrics.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    lines: list[dict[str, Any]] = []
+    for raw in text.splitlines():
+        try:
+            value = json.loads(raw)
+        except ValueError:
+            break
+        if not isinstance(value, dict):
+            break
+        lines.append(value)
+    return lines
+
+
+def cut_metrics(directory: TrialDir, epochs: int) -> None:
+    """Keep the first `epochs` lines of the metrics file: what the checkpoint that is resumed from knows."""
+    lines = read_metrics(directory)[:epochs]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_atomically(directory.metrics, lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,0 +1,183 @@
+"""Every path under a root, a row and a trial. Who asks "where?" asks here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmkd.errors import UserError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+
+
+def check_name(what: str, name: str) -> str:
+    """Return `name` if it may become a file's or a job's name.
+
+    Raises:
+        UserError: for anything but 1 to 80 letters, digits, `_`, `.` and `-`, the first a letter or digit.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"{what} {name[:100]!r}: use 1 to 80 letters, digits, '_', '.', '-', a letter or digit first")
+    return name
+
+
+@dataclass(frozen=True)
+class TrialDir:
+    """One trial: a tuning trial, a confirming run or a teacher."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, written before the first submission."""
+        return self.path / "config.json"
+
+    @property
+    def attempt(self) -> Path:
+        """The number of the attempt that may write; a job that finds another one there ends."""
+        return self.path / "attempt"
+
+    @property
+    def attempts(self) -> Path:
+        """Folder of the attempts' records."""
+        return self.path / "attempts"
+
+    def submitted(self, attempt: int) -> Path:
+        """The controller's record of an attempt: backend, job id, when, how it ended."""
+        return self.attempts / f"{attempt}.json"
+
+    def ran(self, attempt: int) -> Path:
+        """The job's own record of an attempt: host, process, versions, commit, how it ended."""
+        return self.attempts / f"{attempt}.job.json"
+
+    def log(self, attempt: int) -> Path:
+        """Standard output and error of an attempt."""
+        return self.path / "log" / f"{attempt}.txt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that runs the trial."""
+        return self.path / "job.lock"
+
+    @property
+    def claim(self) -> Path:
+        """Held by the controller that has a teacher trained, where several controllers want it."""
+        return self.path / "claim.lock"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line an epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state to resume from; gone once the trial is finished."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the lowest validation loss, written just before the result."""
+        return self.path / "weights.pt"
+
+    @property
+    def result(self) -> Path:
+        """The result; its existence is what "finished" means."""
+        return self.path / "result.h5"
+
+    @property
+    def stop(self) -> Path:
+        """Touched by the controller, with its reason: end at the next epoch."""
+        return self.path / "stop"
+
+    @property
+    def superseded(self) -> Path:
+        """Marks a confirming run whose row has another winner now; holds the reason."""
+        return self.path / "superseded"
+
+    @property
+    def root(self) -> Root:
+        """The root that this trial lies under: `root/teachers/X` or `root/rows/ROW/trials|confirm/X`."""
+        up = 1 if self.path.parent.name == "teachers" else 3
+        return Root(self.path.absolute().parents[up])
+
+
+@dataclass(frozen=True)
+class RowDir:
+    """One row: one method on one data set with one pairing; one Optuna study."""
+
+    path: Path
+
+    @property
+    def row(self) -> Path:
+        """What the row is: its identity, as JSON."""
+        return self.path / "row.json"
+
+    @property
+    def study(self) -> Path:
+        """The study file as the user had it when the row began."""
+        return self.path / "study.toml"
+
+    @property
+    def winner(self) -> Path:
+        """Which trial won and which confirming runs count, as JSON; absent until all trials are told."""
+        return self.path / "winner.json"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's journal, written by the controller alone."""
+        return self.path / "journal.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the controller that works on the row."""
+        return self.path / "controller.lock"
+
+    def trial(self, number: int) -> TrialDir:
+        """A tuning trial, by Optuna's number."""
+        return TrialDir(self.path / "trials" / str(number))
+
+    def confirm(self, seed: int, digest: str) -> TrialDir:
+        """The confirming run of the winner whose configuration has `digest`, on a fresh seed."""
+        return TrialDir(self.path / "confirm" / f"{seed}-{digest[:8]}")
+
+    def trials(self) -> list[TrialDir]:
+        """The tuning trials' directories by number."""
+        found = [p for p in self.path.glob("trials/*") if p.name.isdecimal()]
+        return [TrialDir(p) for p in sorted(found, key=lambda p: int(p.name))]
+
+    def confirms(self) -> list[TrialDir]:
+        """The confirming runs' directories by seed, superseded ones included."""
+        found = [p for p in self.path.glob("confirm/*-*") if p.name.split("-")[0].isdecimal()]
+        return [TrialDir(p) for p in sorted(found, key=lambda p: (int(p.name.split("-")[0]), p.name))]
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where everything lies: on a file system that all nodes share."""
+
+    path: Path
+
+    def teacher(self, digest: str) -> TrialDir:
+        """The teacher whose configuration has `digest`: trained once, shared by all rows."""
+        return TrialDir(self.path / "teachers" / digest[:16])
+
+    def row(self, name: str, digest: str) -> RowDir:
+        """The row of that identity."""
+        return RowDir(self.path / "rows" / f"{name}-{digest[:8]}")
+
+    def rows(self) -> list[RowDir]:
+        """All rows' directories, by name."""
+        return [RowDir(p) for p in sorted(self.path.glob("rows/*")) if p.is_dir()]
+
+    def teachers(self) -> list[TrialDir]:
+        """All teachers' directories."""
+        return [TrialDir(p) for p in sorted(self.path.glob("teachers/*")) if p.is_dir()]
+
+    def study(self, name: str) -> Path:
+        """Which rows a study has, in which order: what its table is made from."""
+        return self.path / "studies" / f"{name}.json"
+
+    def data(self, name: str) -> Path:
+        """A data set that a study made by itself."""
+        return self.path / "data" / name

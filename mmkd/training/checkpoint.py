@@ -1,0 +1,98 @@
+"""All that a run needs to go on from where it was, in one file."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkd.files import write_atomically
+
+State = dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """How far a run is: `epoch` epochs are done and `step` steps of the next.
+
+    `sums` are the running sums of that epoch's loss terms, weighted by samples; `history` has one entry an epoch;
+    `best` are the weights of the lowest validation loss.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_loss: float = float("inf")
+    best: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be resumed from; the message names it and says why."""
+
+
+def save_checkpoint(path: Path, identity: str, progress: Progress, parts: dict[str, State]) -> None:
+    """Write progress, the parts' states and the random generators' to `path`, by rename."""
+    state = {
+        "identity": identity,
+        "progress": vars(progress),
+        "parts": parts,
+        "cpu_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `save_checkpoint` wrote."""
+
+    progress: Progress
+    parts: dict[str, State]
+    cpu_rng: Tensor
+    cuda_rng: list[Tensor]
+
+    def restore_generators(self) -> None:
+        """Set the random generators back to where they were."""
+        torch.set_rng_state(self.cpu_rng.cpu())
+        if self.cuda_rng and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([state.cpu() for state in self.cuda_rng])
+
+
+def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoint | None:
+    """The checkpoint at `path`; None if there is none.
+
+    Raises:
+        CheckpointError: truncated, foreign, or of another configuration.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["identity"] != identity:
+            raise CheckpointError(f"{path}: belongs to another configuration")
+        return Checkpoint(Progress(**state["progress"]), state["parts"], state["cpu_rng"], state["cuda_rng"])
+    except (
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        EOFError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read ({reason})") from None
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write a network's weights to `path`, by rename."""
+    cpu = {name: value.detach().cpu() for name, value in weights.items()}
+    write_atomically(path, lambda temporary: torch.save(cpu, temporary))

@@ -1,0 +1,44 @@
+"""A network's predictions and metrics on a split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmkd.data import DatasetInfo
+from mmkd.metrics import classification_metrics, score_metrics
+from mmkd.models.network import Network
+from mmkd.results import Predictions
+from mmkd.training.tensors import Samples, chunks
+
+EVALUATION_BATCH = 256
+
+
+@torch.no_grad()
+def predict(network: Network, samples: Samples) -> Tensor:
+    """Logits (N, C) in evaluation mode, on the CPU; the network's mode is set back."""
+    was_training = network.training
+    network.eval()
+    logits = [
+        network({m: x[part] for m, x in samples.x.items()}).logits.float().cpu()
+        for part in chunks(len(samples), EVALUATION_BATCH)
+    ]
+    network.train(was_training)
+    return torch.cat(logits)
+
+
+def evaluate(network: Network, samples: Samples, info: DatasetInfo) -> tuple[dict[str, float], Predictions]:
+    """Metrics of a split (see `mmkd.metrics`; MulT's too where labels are scores) and the predictions behind them."""
+    predictions = Predictions(
+        predict(network, samples).numpy(),
+        samples.y.cpu().numpy(),
+        samples.ids,
+        None if samples.scores is None else samples.scores.numpy(),
+    )
+    commonest = int(np.argmax(info.class_counts["train"]))
+    metrics = classification_metrics(predictions.logits, predictions.labels, commonest)
+    if predictions.scores is not None and info.score_range is not None:
+        centres = np.linspace(*info.score_range, len(info.classes))
+        metrics |= score_metrics(predictions.logits, predictions.scores, centres)
+    return metrics, predictions

@@ -1,0 +1,206 @@
+"""One loop for teachers and students: train, validate, keep the best, checkpoint, resume bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmkd.config import Run, Training, identity
+from mmkd.data import DatasetInfo
+from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher
+from mmkd.models.network import Network
+from mmkd.results import append_metrics, cut_metrics
+from mmkd.rundir import TrialDir
+from mmkd.training.augmentation import augment
+from mmkd.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from mmkd.training.evaluation import evaluate
+from mmkd.training.tensors import Samples, epoch_batches
+
+CHECKPOINT_SECONDS = 300.0
+"""Within a long epoch a checkpoint is written this often."""
+
+
+class Diverged(Exception):
+    """A loss is not finite; the message names the epoch and the term."""
+
+
+class Preempted(Exception):
+    """The run was asked to end, and its checkpoint is written."""
+
+
+class Pruned(Exception):
+    """The controller asked to stop at this epoch; the message is its reason."""
+
+
+@dataclass
+class Lesson:
+    """Everything that is trained, and on what.
+
+    `method` and `teacher` are None for a teacher; `alpha` and `beta` weigh the classification and the distillation
+    loss (Eq. 1).
+    """
+
+    network: Network
+    train: Samples
+    valid: Samples
+    info: DatasetInfo
+    method: DistillationMethod | None = None
+    teacher: FrozenTeacher | None = None
+    alpha: float = 1.0
+    beta: float = 0.0
+
+
+class Trainer:
+    """Trains a network to the end of its epochs, from the beginning or from a checkpoint.
+
+    Args:
+        config: the run's configuration.
+        lesson: what is trained on what.
+        directory: where metrics and checkpoints go.
+        checkpoint: where to go on from, None to begin.
+        may_write: called before each write; raises if another attempt has taken over.
+        asked_to_end: whether a signal asked the process to end.
+    """
+
+    def __init__(
+        self,
+        config: Run,
+        lesson: Lesson,
+        directory: TrialDir,
+        checkpoint: Checkpoint | None,
+        may_write: Callable[[], None],
+        asked_to_end: Callable[[], bool],
+    ) -> None:
+        self.config, self.lesson, self.directory = config, lesson, directory
+        self.checkpoint = checkpoint
+        self.may_write, self.asked_to_end = may_write, asked_to_end
+        self.device = lesson.train.y.device
+        modules = nn.ModuleDict({"network": lesson.network})
+        if lesson.method is not None:
+            modules["method"] = lesson.method
+        self.modules = modules
+        training = config.training
+        self.parameters = [p for p in modules.parameters() if p.requires_grad]
+        # With weight_decay = 0 AdamW is Adam.
+        self.optimizer = torch.optim.AdamW(self.parameters, training.learning_rate, weight_decay=training.weight_decay)
+        self.scheduler = make_scheduler(self.optimizer, training)
+        self.progress = Progress()
+
+    def run(self) -> Progress:
+        """Train to the end; the progress holds the history and the best weights.
+
+        Raises:
+            Diverged, Preempted, Pruned: see these.
+        """
+        self._resume()
+        while self.progress.epoch < self.config.training.epochs:
+            started = time.perf_counter() - self.progress.seconds
+            self._train_epoch(started)
+            self._end_epoch(started)
+        return self.progress
+
+    def _resume(self) -> None:
+        if self.checkpoint is not None:
+            self.progress = self.checkpoint.progress
+            parts = self.checkpoint.parts
+            self.modules.load_state_dict(parts["modules"])
+            self.optimizer.load_state_dict(parts["optimizer"])
+            self.scheduler.load_state_dict(parts["scheduler"])
+            self.checkpoint.restore_generators()
+            self.checkpoint = None
+        self.may_write()
+        cut_metrics(self.directory, self.progress.epoch)
+
+    def _train_epoch(self, started: float) -> None:
+        progress, config = self.progress, self.config
+        batches = epoch_batches(len(self.lesson.train), config.training.batch_size, config.seed, progress.epoch)
+        self.modules.train()
+        saved = time.monotonic()
+        for index in batches[progress.step :]:
+            for name, value in self._step(index.to(self.device)).items():
+                progress.sums[name] = progress.sums.get(name, 0) + value.detach() * len(index)
+            progress.step += 1
+            due = time.monotonic() - saved > CHECKPOINT_SECONDS
+            if due or self.asked_to_end():
+                progress.seconds = time.perf_counter() - started
+                self._save()
+                saved = time.monotonic()
+            if self.asked_to_end():
+                raise Preempted(f"asked to end in epoch {progress.epoch + 1}, step {progress.step} of {len(batches)}")
+
+    def _step(self, index: Tensor) -> dict[str, Tensor]:
+        """One optimiser step on the samples at `index`; the loss terms."""
+        lesson, training = self.lesson, self.config.training
+        x, y = lesson.train.at(index)
+        x = augment(x, training.augmentation, lesson.info.vectors)
+        method = lesson.method
+        outputs = lesson.network(x, method.taps() if method else None)
+        terms = {"classification": F.cross_entropy(outputs.logits, y, label_smoothing=training.label_smoothing)}
+        loss = lesson.alpha * terms["classification"]
+        if method is not None and method.needs_teacher:
+            terms["distillation"] = method(Batch(x, y, index), outputs, lesson.teacher)
+            loss = loss + lesson.beta * terms["distillation"]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, training.clip)
+        self.optimizer.step()
+        return terms
+
+    def _end_epoch(self, started: float) -> None:
+        """Validate, remember the best, tell the metrics file, checkpoint, and obey the stop file."""
+        progress, lesson = self.progress, self.lesson
+        epoch = progress.epoch + 1
+        means = {name: float(total) / len(lesson.train) for name, total in progress.sums.items()}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise Diverged(f"epoch {epoch}: the {name} loss of train is {mean}")
+        metrics, _ = evaluate(lesson.network, lesson.valid, lesson.info)
+        loss = metrics["loss"]
+        if not math.isfinite(loss):
+            raise Diverged(f"epoch {epoch}: the classification loss of valid is {loss}")
+        if loss < progress.best_loss:
+            progress.best_loss, progress.best_epoch = loss, epoch
+            progress.best = {name: value.detach().clone() for name, value in lesson.network.state_dict().items()}
+        line = {
+            "epoch": epoch,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **{f"train_{name}": mean for name, mean in means.items()},
+            **{f"valid_{name}": metrics[name] for name in ("loss", "accuracy", "weighted_f1", "macro_f1")},
+        }
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        else:
+            self.scheduler.step()
+        progress.history.append(line)
+        progress.sums, progress.step, progress.epoch = {}, 0, epoch
+        progress.seconds = time.perf_counter() - started
+        self.may_write()
+        append_metrics(self.directory, {**line, "seconds": progress.seconds, "time": time.time()})
+        if epoch < self.config.training.epochs:
+            self._save()
+            if self.directory.stop.exists():
+                raise Pruned(self.directory.stop.read_text().strip() or "stopped by the controller")
+
+    def _save(self) -> None:
+        self.may_write()
+        parts = {
+            "modules": self.modules.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+        save_checkpoint(self.directory.checkpoint, identity(self.config), self.progress, parts)
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, training: Training
+) -> torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau:
+    """`plateau`: factor after `patience` epochs without a lower validation loss (A.3); `cosine`: to zero at the end."""
+    if training.schedule == "plateau":
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=training.factor, patience=training.patience)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.epochs)

@@ -1,0 +1,280 @@
+"""The one thing that a job runs: `python -m mmkd.trial DIR`, on a laptop, on a Slurm node, in a test."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from mmkd.config import Run, StudentConfig, TeacherConfig, from_json, identity, to_json
+from mmkd.data import DatasetInfo, read_info
+from mmkd.distillation import load_method
+from mmkd.distillation.base import Problem
+from mmkd.errors import UserError
+from mmkd.files import read_json, remove_leftovers
+from mmkd.lock import FileLock, LockHeld
+from mmkd.models.network import build_student, build_teacher, count_parameters
+from mmkd.models.pairings import resolve_pairing
+from mmkd.provenance import describe_process
+from mmkd.results import Failure, Predictions, Result, Status, current_attempt, record_run, write_result
+from mmkd.rundir import TrialDir
+from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
+from mmkd.training.evaluation import evaluate
+from mmkd.training.teachers import load_teacher
+from mmkd.training.tensors import load_samples
+from mmkd.training.trainer import Diverged, Lesson, Preempted, Pruned, Trainer
+
+EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_GO_ON = 0, 1, 2, 75
+"""75 is sysexits' "temporary failure": the same command goes on from the checkpoint."""
+
+LOCK_PATIENCE = 120.0
+"""Seconds to wait for a superseded attempt of the same trial to notice and end."""
+
+
+class Superseded(Exception):
+    """Another attempt of this trial has taken over; this one must not write."""
+
+
+def run_trial(
+    config: TeacherConfig | StudentConfig,
+    directory: Path,
+    *,
+    attempt: int = 0,
+    asked_to_end: Callable[[], bool] = lambda: False,
+) -> Status:
+    """Train what `config` says, in `directory`, and leave a result there.
+
+    Goes on from a checkpoint if there is one; does nothing if there is a result. A diverged trial is a result.
+
+    Args:
+        config: what to do, fully resolved.
+        directory: the trial's, under a root (see `mmkd.rundir`).
+        attempt: this attempt's number; the run ends as soon as the file `attempt` holds another one.
+        asked_to_end: asked after each step; True: write a checkpoint and raise `Preempted`.
+
+    Raises:
+        UserError: the data or the teacher are not what the configuration says.
+        Preempted: asked to end; call again to go on.
+        Superseded: another attempt has taken over.
+    """
+    place = TrialDir(directory)
+    if place.result.exists():
+        return Status.COMPLETE
+
+    def may_write() -> None:
+        if current_attempt(place) != attempt:
+            raise Superseded(f"{directory}: attempt {current_attempt(place)} has taken over from {attempt}")
+
+    remove_leftovers(directory)
+    device = prepare(config)
+    lesson = make_lesson(config, place, device)
+    trainer = Trainer(config, lesson, place, usable_checkpoint(config, place, device), may_write, asked_to_end)
+    status, reason = Status.COMPLETE, ""
+    try:
+        progress = trainer.run()
+    except Diverged as error:
+        status, reason, progress = Status.DIVERGED, str(error), trainer.progress
+    except Pruned as error:
+        status, reason, progress = Status.PRUNED, str(error), trainer.progress
+    may_write()
+    finish(config, place, lesson, progress, status, reason)
+    return status
+
+
+def prepare(config: Run) -> torch.device:
+    """Set threads, seed and determinism; the device.
+
+    Raises:
+        UserError: CUDA is asked for and there is none.
+    """
+    torch.set_num_threads(config.threads)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = 'cuda', but this machine shows no CUDA device; use 'auto' or 'cpu'")
+    cuda = config.device != "cpu" and torch.cuda.is_available()
+    # What is deterministic is reproduced bit for bit after a resume; cuBLAS reads this before its first call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(config.seed)
+    return torch.device("cuda" if cuda else "cpu")
+
+
+def make_lesson(config: TeacherConfig | StudentConfig, place: TrialDir, device: torch.device) -> Lesson:
+    """Data, network, and for a student its method and teacher.
+
+    Raises:
+        UserError: see `run_trial`.
+    """
+    info = read_info(Path(config.data.path))
+    if info.fingerprint != config.data.fingerprint:
+        raise UserError(
+            f"{config.data.path}: fingerprint {info.fingerprint[:12]}, but the trial was made for "
+            f"{config.data.fingerprint[:12]}: the data set has changed"
+        )
+    if isinstance(config, TeacherConfig):
+        network = build_teacher(info, config.network, config.branch).to(device)
+        train, valid = (load_samples(info.path, split, info.modalities, device) for split in ("train", "valid"))
+        return Lesson(network, train, valid, info)
+    return make_student_lesson(config, place, info, device)
+
+
+def make_student_lesson(config: StudentConfig, place: TrialDir, info: DatasetInfo, device: torch.device) -> Lesson:
+    """See `make_lesson`."""
+    distillation = config.distillation
+    method_class = load_method(distillation.method)
+    pairing = resolve_pairing(config.pairing, config.primary, info.modalities)
+    network = build_student(info, config.network, config.primary, pairing, method_class.proxies(distillation))
+    teacher = None
+    if method_class.needs_teacher:
+        if config.teacher is None:
+            raise UserError(f"{place.config}: method {distillation.method} needs a teacher, and the file names none")
+        teacher = load_teacher(place.root, config.teacher, info, device)
+    modalities = info.modalities if teacher else (config.primary,)
+    train = load_samples(info.path, "train", modalities, device)
+    valid = load_samples(info.path, "valid", (config.primary,), device)
+    teachers = teacher.network if teacher else None
+    problem = Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes))
+    method = method_class(problem)
+    return Lesson(
+        network.to(device), train, valid, info, method.to(device), teacher, distillation.alpha, distillation.beta
+    )
+
+
+def usable_checkpoint(config: Run, place: TrialDir, device: torch.device) -> Checkpoint | None:
+    """The trial's checkpoint; one that cannot be used is said and removed, and the trial begins again."""
+    try:
+        return read_checkpoint(place.checkpoint, identity(config), device)
+    except CheckpointError as error:
+        print(f"warning: {error}; the trial begins again", file=sys.stderr, flush=True)
+        place.checkpoint.unlink()
+        return None
+
+
+def finish(
+    config: TeacherConfig | StudentConfig,
+    place: TrialDir,
+    lesson: Lesson,
+    progress: Progress,
+    status: Status,
+    reason: str,
+) -> None:
+    """Evaluate the best weights and write weights and result; then the checkpoint is not needed any more."""
+    started = time.perf_counter()
+    metrics: dict[str, dict[str, float]] = {}
+    predictions: dict[str, Predictions] = {}
+    checksum = ""
+    if progress.best:
+        lesson.network.load_state_dict(progress.best)
+        splits = {"valid": lesson.valid}
+        if config.evaluate_test and status is Status.COMPLETE:
+            modalities = list(lesson.valid.x)
+            splits["test"] = load_samples(lesson.info.path, "test", modalities, lesson.valid.y.device)
+        for split, samples in splits.items():
+            metrics[split], predictions[split] = evaluate(lesson.network, samples, lesson.info)
+        save_weights(place.weights, progress.best)
+        checksum = hashlib.sha256(place.weights.read_bytes()).hexdigest()
+    names = sorted({name for line in progress.history for name in line} - {"epoch"})
+    device = lesson.train.y.device
+    result = Result(
+        status=status,
+        config=to_json(config),
+        reason=reason,
+        best_epoch=progress.best_epoch,
+        epochs=progress.epoch,
+        seconds=progress.seconds + time.perf_counter() - started,
+        parameters=count_parameters(lesson.network),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        weights_sha256=checksum,
+        metrics=metrics,
+        curves={name: [line[name] for line in progress.history] for name in names},
+        predictions=predictions,
+    )
+    write_result(place, result)
+    place.checkpoint.unlink(missing_ok=True)
+
+
+def run_attempt(directory: Path, attempt: int, asked_to_end: Callable[[], bool]) -> int:
+    """Run one attempt of the trial in `directory` and record its story; the exit code."""
+    place = TrialDir(directory)
+    config = from_json(read_json(place.config), place.config)
+    started = time.time()
+    record_run(place, attempt, attempt=attempt, started=started, **describe_process(config.device))
+    end, message, code = "complete", "", EXIT_FINISHED
+    try:
+        status = run_trial(config, directory, attempt=attempt, asked_to_end=asked_to_end)
+        print(f"{directory}: {status}", flush=True)
+    except Preempted as stop:
+        end, message, code = Failure.PREEMPTED, str(stop), EXIT_GO_ON
+    except Superseded as stop:
+        end, message, code = Failure.CANCELLED, str(stop), EXIT_GO_ON
+    except UserError as error:
+        end, message, code = Failure.ERROR, str(error), EXIT_BAD_INPUT
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        end, message, code = Failure.OUT_OF_MEMORY, str(error).splitlines()[0] if str(error) else "", EXIT_ERROR
+    except Exception as error:
+        # The one place where an unforeseen error of a job is caught: its story must be told before it ends.
+        traceback.print_exc()
+        end, message, code = Failure.ERROR, f"{type(error).__name__}: {error}".splitlines()[0], EXIT_ERROR
+    if message:
+        print(message, file=sys.stderr, flush=True)
+    record_run(place, attempt, end=str(end), message=message, ended=time.time(), seconds=time.time() - started)
+    return code
+
+
+def acquire_patiently(lock: FileLock, seconds: float) -> None:
+    """Take the lock, waiting for its holder to go.
+
+    Raises:
+        UserError: it was held for that long.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return lock.acquire()
+        except LockHeld as held:
+            if time.monotonic() > deadline:
+                raise UserError(f"{held}: this trial runs already") from None
+            time.sleep(0.2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmkd.trial",
+        description="Run the trial in DIR (its config.json), going on from its checkpoint; what every job runs.",
+        epilog="Exit codes: 0 finished (also diverged or pruned), 1 error, 2 bad input, 75 asked to end: call again.",
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--attempt", type=int, help="this attempt's number (default: the one in DIR/attempt)")
+    options = parser.parse_args(arguments)
+    place = TrialDir(options.directory)
+    ended: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+        signal.signal(number, lambda received, frame: ended.append(received))
+    try:
+        if not place.config.exists():
+            raise UserError(f"{place.config}: no such file; a trial's directory holds a config.json")
+        lock = FileLock(place.lock)
+        acquire_patiently(lock, LOCK_PATIENCE)
+        try:
+            attempt = current_attempt(place) if options.attempt is None else options.attempt
+            return run_attempt(options.directory, attempt, lambda: bool(ended))
+        finally:
+            lock.release()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Where jobs run: this machine, and Slurm. Nothing else knows of either."""

@@ -1,0 +1,137 @@
+"""Jobs as plain processes of this machine, each in a session of its own: they outlive their controller."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Collection, Sequence
+
+import psutil
+
+from slurm.backend import Job, Report
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them; empty where there are none."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    found = [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if allowed is None else [name for name in allowed.split(",") if name.strip()]
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+class LocalBackend:
+    """Processes of this host; GPUs, where there are any, go to the job that finds them least used.
+
+    A job's id is `host:pid:start time:GPU`, so that neither a reused process id nor another host deceives.
+    """
+
+    name = "local"
+
+    def __init__(self, gpus: Sequence[str] = ()) -> None:
+        self.gpus = list(gpus)
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._on_gpu: dict[str, str] = {}
+
+    def submit(self, job: Job) -> str:
+        """See `Backend`."""
+        environment = {**os.environ, **job.environment}
+        gpu = self._least_used_gpu()
+        if gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
+            # A session of its own: Ctrl-C reaches the controller alone, which then asks its jobs to end.
+            child = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        started = psutil.Process(child.pid).create_time()
+        identifier = f"{socket.gethostname()}:{child.pid}:{started:.2f}:{gpu}"
+        self._children[identifier] = child
+        self._on_gpu[identifier] = gpu
+        return identifier
+
+    def poll(self, ids: Collection[str]) -> dict[str, Report]:
+        """See `Backend`. A process that ended without a word counts as a lost node: nobody knows what happened."""
+        reports = {identifier: self._report(identifier) for identifier in ids}
+        for identifier, report in reports.items():
+            self._on_gpu.pop(identifier, None) if not report.alive else self._remember(identifier)
+        return reports
+
+    def cancel(self, ids: Collection[str]) -> None:
+        """See `Backend`."""
+        for identifier in ids:
+            process = _find(identifier)
+            if process is not None:
+                process.send_signal(signal.SIGTERM)
+
+    def _report(self, identifier: str) -> Report:
+        child = self._children.get(identifier)
+        if child is None:
+            return Report(True) if _find(identifier) else Report(False, "node_fail", "the process is gone")
+        code = child.poll()
+        if code is None:
+            return Report(True)
+        if code < 0:
+            return Report(False, "node_fail", f"killed by {signal.Signals(-code).name}")
+        return Report(False, "error" if code else "", f"exit code {code}")
+
+    def _remember(self, identifier: str) -> None:
+        """A job of an earlier controller occupies its GPU too."""
+        self._on_gpu.setdefault(identifier, identifier.rsplit(":", 1)[-1])
+
+    def _least_used_gpu(self) -> str:
+        if not self.gpus:
+            return ""
+        used = list(self._on_gpu.values())
+        return min(self.gpus, key=used.count)
+
+
+class DebugBackend:
+    """Runs each job in this process, at once, so that a debugger and print see it; one at a time."""
+
+    name = "debug"
+
+    def __init__(self, run: Callable[[list[str]], int]) -> None:
+        self.run = run
+        self._codes: dict[str, int] = {}
+
+    def submit(self, job: Job) -> str:
+        """See `Backend`; returns when the job has ended. `run` gets what follows `python -m module`."""
+        identifier = f"debug:{os.getpid()}:{len(self._codes)}"
+        self._codes[identifier] = self.run(list(job.command[3:]))
+        return identifier
+
+    def poll(self, ids: Collection[str]) -> dict[str, Report]:
+        """See `Backend`."""
+        return {i: Report(False, "error" if self._codes.get(i, 1) else "") for i in ids}
+
+    def cancel(self, ids: Collection[str]) -> None:
+        """Nothing runs while anybody could ask."""
+
+
+def _find(identifier: str) -> psutil.Process | None:
+    """The living process of an id, None if it is gone (or was another host's)."""
+    host, pid, started, _ = identifier.rsplit(":", 3)
+    if host != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() - float(started)) < 0.02 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if same else None

@@ -1,0 +1,64 @@
+"""What to do with a trial next: one function of its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mmkd.results import Attempt, Failure, read_attempts, trial_state
+from mmkd.results import State as TrialState
+from mmkd.rundir import TrialDir
+
+LIMITS = {Failure.ERROR: 2, Failure.OUT_OF_MEMORY: 2, Failure.NODE_FAIL: 5}
+"""So many attempts in a row may end like this without an epoch gained; what is not named may go on for ever."""
+
+
+class Verdict(StrEnum):
+    """What a trial needs."""
+
+    NOTHING = "nothing"
+    SUBMIT = "submit"
+    GIVE_UP = "give up"
+    WATCH = "watch"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict and, for giving up, why."""
+
+    verdict: Verdict
+    failure: str = ""
+    reason: str = ""
+
+
+def decide(directory: TrialDir) -> Decision:
+    """What the trial in `directory` needs, as its files say; whether a job lives, its backend knows."""
+    state = trial_state(directory)
+    if state is TrialState.FINISHED:
+        return Decision(Verdict.NOTHING)
+    if state in (TrialState.RUNNING, TrialState.SUBMITTED):
+        return Decision(Verdict.WATCH)
+    attempts = read_attempts(directory)
+    alike = fruitless_alike(attempts)
+    if alike and len(alike) >= LIMITS.get(Failure(str(alike[-1].end)), len(alike) + 1):
+        last = alike[-1]
+        times = f"{len(alike)} attempts" if len(alike) > 1 else "1 attempt"
+        return Decision(Verdict.GIVE_UP, str(last.end), f"{last.end} in {times}: {last.message or 'no message'}")
+    return Decision(Verdict.SUBMIT)
+
+
+def fruitless_alike(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The last attempts that all ended in the same failure with no epoch gained after the first of them."""
+    alike: list[Attempt] = []
+    for attempt in reversed(attempts):
+        if attempt.end not in set(Failure) or (alike and attempt.end != alike[0].end):
+            break
+        if alike and _epochs(attempt) != _epochs(alike[0]):
+            break
+        alike.insert(0, attempt)
+    return alike
+
+
+def _epochs(attempt: Attempt) -> int:
+    return int(attempt.submitted.get("epochs", 0))

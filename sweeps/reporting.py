@@ -1,0 +1,85 @@
+"""What the user sees while a study runs: a line an event, and in a terminal a line that moves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from mmkd.results import read_metrics
+
+if TYPE_CHECKING:
+    from sweeps.controller import Running
+
+PLAIN_SECONDS = 20.0
+"""Where there is no terminal, a progress line is printed this often."""
+
+
+class Reporter:
+    """Prints events and progress to `console`; plain lines where it is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = time.monotonic()
+        self._shown = 0.0
+        self._finished = 0
+        self._left: int | None = None
+        self._status: Status | None = None
+
+    def __enter__(self) -> Reporter:
+        if self.console.is_terminal:
+            self._status = self.console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def event(self, text: str) -> None:
+        """Something happened."""
+        self.console.print(f"[{self._clock()}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def progress(self, left: int, running: Iterable[Running]) -> None:
+        """How far it is: `left` runs are not finished, those `running` among them."""
+        if self._left is not None and left < self._left:
+            self._finished += self._left - left
+        self._left = left
+        pause = 1.0 if self._status is not None else PLAIN_SECONDS
+        now = time.monotonic()
+        if now - self._shown < pause or not left:
+            return
+        self._shown = now
+        text = f"{left} runs to go{self._forecast(left)}; {_describe(running)}"
+        if self._status is not None:
+            self._status.update(escape(f"[{self._clock()}] {text}"))
+        else:
+            self.event(text)
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self.started)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+    def _forecast(self, left: int) -> str:
+        if self._finished < 3:
+            return ""
+        minutes = (time.monotonic() - self.started) / self._finished * left / 60
+        return f", about {minutes:.0f} min" if minutes >= 1 else ", less than a minute"
+
+
+def _describe(running: Iterable[Running]) -> str:
+    """Each running trial with its epochs and last validation accuracy."""
+    parts = []
+    for run in running:
+        lines = read_metrics(run.task.directory)
+        epochs = f"epoch {len(lines)}/{run.task.config.training.epochs}"
+        last = f", accuracy {lines[-1]['valid_accuracy']:.3f}" if lines else ""
+        parts.append(f"{run.task.name} ({epochs}{last})")
+    return "running " + ", ".join(parts) if parts else "nothing runs"

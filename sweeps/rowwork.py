@@ -1,0 +1,234 @@
+"""One row at work: which of its trials are due, and what becomes of what they give."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from mmkd.config import Run, StudentConfig, digest, identity, to_json
+from mmkd.errors import UserError
+from mmkd.files import read_json, remove_leftovers, write_json, write_text
+from mmkd.lock import FileLock, LockHeld
+from mmkd.results import Result, ResultError, Status, read_result
+from mmkd.rundir import Root, TrialDir
+from sweeps.attempts import Verdict, decide
+from sweeps.planning import TUNING_SEED, Row
+from sweeps.study import merge
+from sweeps.tuning import Tuning
+
+HOPELESS = 3
+"""A row stops when so many trials failed for good and none completed: the cause is not the parameters."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial to run: `name` is short and unique in its root, `kind` is tuning, confirm or teacher."""
+
+    name: str
+    kind: str
+    directory: TrialDir
+    config: Run
+
+
+def write_config(task: Task) -> None:
+    """Make the task's directory and its configuration, once, but for the data's path: a data set may have moved."""
+    there = read_json(task.directory.config)
+    if there is None:
+        task.directory.path.mkdir(parents=True, exist_ok=True)
+        write_json(task.directory.config, to_json(task.config))
+    elif there["data"]["path"] != task.config.data.path:
+        write_json(task.directory.config, merge(there, {"data": {"path": task.config.data.path}}))
+
+
+def usable_result(directory: TrialDir) -> Result | None:
+    """The result of a trial; one that cannot be read is set aside, so that the trial runs again."""
+    try:
+        return read_result(directory.result, predictions=False)
+    except FileNotFoundError:
+        return None
+    except ResultError as error:
+        os.replace(directory.result, directory.path / "result.h5.unreadable")
+        print(f"warning: {error}; set aside, the trial runs again")
+        return None
+
+
+class RowWork:
+    """A row that this controller works on: holds its lock, its Optuna study, and which of its trials are open.
+
+    Args:
+        row: what to do.
+        root: where everything lies.
+        parallel: how many trials run at once.
+        study_file: copied beside the row when it begins.
+
+    Raises:
+        UserError: another controller works on this row.
+    """
+
+    def __init__(self, row: Row, root: Root, parallel: int, study_file: Path) -> None:
+        self.row, self.root = row, root
+        self.directory = row.directory
+        self.directory.path.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(self.directory.lock)
+        try:
+            self.lock.acquire()
+        except LockHeld as held:
+            raise UserError(f"row {row.name}: another controller is at work: {held}") from None
+        remove_leftovers(self.directory.path)
+        if read_json(self.directory.row) is None:
+            shutil.copyfile(study_file, self.directory.study)
+            write_json(self.directory.row, row.describe())
+        self.tuning = Tuning(row, self.lock, parallel)
+        self.failed: str = ""
+        """Why the row has ended without a winner; empty while it has not."""
+        self._open = {t.number: self.tuning.complete(t) for t in self._running_trials()}
+        self._confirming: dict[int, Task] = {}
+        self._settled: set[int] = set()
+        self._given_up = 0
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self.lock.release()
+
+    @property
+    def asked(self) -> int:
+        """Trials asked so far, failed ones too."""
+        return len(self.tuning.trials())
+
+    @property
+    def remaining(self) -> int:
+        """Trials and confirming runs that are not finished yet, as far as is known now."""
+        if self.failed:
+            return 0
+        tuning = max(self.row.trials - self.asked, 0) + len(self._open)
+        return tuning + self.row.seeds - len(self._settled)
+
+    def teacher_seeds(self) -> list[int]:
+        """Seeds of the teachers that the row still needs, tuning's first."""
+        if self.row.teacher is None or self.failed:
+            return []
+        tuning = [TUNING_SEED] if self._open or self.asked < self.row.trials else []
+        return tuning + [seed for seed in range(1, self.row.seeds + 1) if seed not in self._settled]
+
+    def tasks(self, has_teacher: Callable[[Row, int], bool]) -> Iterator[Task]:
+        """What is due and has the teacher that it needs; a new trial is asked only when somebody takes it."""
+        if self.failed:
+            return
+        if (self._open or self.asked < self.row.trials) and has_teacher(self.row, TUNING_SEED):
+            for number, parameters in sorted(self._open.items()):
+                yield self._tuning_task(number, parameters)
+            while self.asked < self.row.trials:
+                number, parameters = self.tuning.ask()
+                self._open[number] = parameters
+                yield self._tuning_task(number, parameters)
+        if self._open or self.asked < self.row.trials:
+            return
+        if not self._confirming:
+            self._choose_winner()
+        for seed, task in self._confirming.items():
+            if seed not in self._settled and has_teacher(self.row, seed):
+                yield task
+
+    def settle(self, task: Task) -> str:
+        """Take over what a finished or given-up trial gave; a line that says it, "" if there is nothing to take.
+
+        Exactly once: a trial is open until it is told, and Optuna refuses a second telling.
+        """
+        result = usable_result(task.directory)
+        decision = decide(task.directory)
+        if result is None and decision.verdict is not Verdict.GIVE_UP:
+            return ""
+        if task.kind == "confirm":
+            return self._settle_confirm(task, result, decision.reason)
+        number = int(task.directory.path.name)
+        if number not in self._open:
+            return ""
+        value = None
+        if result is not None and result.status is not Status.DIVERGED:
+            value = result.metrics.get("valid", {}).get(self.row.selection)
+        self.tuning.tell(number, value, pruned=result is not None and result.status is Status.PRUNED)
+        del self._open[number]
+        if result is None:
+            self._give_up(decision.reason)
+            return f"failed for good: {decision.reason}"
+        if value is None:
+            return f"{result.status}: {result.reason}"
+        best = self.tuning.winner()
+        star = " (best so far)" if best is not None and best.number == number else ""
+        return f"{result.status}, valid {self.row.selection} {value:.4f}{star}"
+
+    def miss_teacher(self, seed: int, reason: str) -> None:
+        """The teacher of a seed cannot be had: without tuning's the row ends, without another that seed is missing."""
+        if seed == TUNING_SEED:
+            self.failed = f"its teacher {reason}"
+        self._settled.add(seed)
+
+    def _running_trials(self) -> Iterator[FrozenTrial]:
+        return (t for t in self.tuning.trials() if t.state is TrialState.RUNNING)
+
+    def _tuning_task(self, number: int, parameters: Mapping[str, float]) -> Task:
+        config = self.row.config(parameters, TUNING_SEED)
+        return Task(f"{self.directory.path.name}.t{number}", "tuning", self.directory.trial(number), config)
+
+    def _settle_confirm(self, task: Task, result: Result | None, reason: str) -> str:
+        assert isinstance(task.config, StudentConfig)
+        if task.config.seed in self._settled:
+            return ""
+        self._settled.add(task.config.seed)
+        if result is None:
+            return f"failed for good: {reason}"
+        if result.status is not Status.COMPLETE:
+            return f"{result.status}: {result.reason}"
+        return f"complete, test accuracy {result.metrics['test']['accuracy']:.4f}"
+
+    def _give_up(self, reason: str) -> None:
+        self._given_up += 1
+        if self._given_up >= HOPELESS and self.tuning.winner() is None:
+            self.failed = f"{self._given_up} trials failed for good and none completed, the last: {reason}"
+
+    def _choose_winner(self) -> None:
+        """Once all trials are told: who won, and the confirming runs that count; those of another winner are marked."""
+        winner = self.tuning.winner()
+        if winner is None:
+            self.failed = f"none of {self.asked} trials completed; see {self.directory.path}/trials/*/log"
+            return
+        parameters = {name: float(value) for name, value in winner.params.items()}
+        mark = digest(parameters)
+        self._confirming = {seed: self._confirm_task(seed, parameters, mark) for seed in range(1, self.row.seeds + 1)}
+        names = {str(seed): task.directory.path.name for seed, task in self._confirming.items()}
+        facts = {
+            "trial": winner.number,
+            "value": winner.value,
+            "params": parameters,
+            "trials": self.asked,
+            "selection": self.row.selection,
+            "seeds": list(self._confirming),
+            "confirm": names,
+        }
+        if read_json(self.directory.winner) != facts:
+            self.lock.check()
+            write_json(self.directory.winner, facts)
+        for other in self.directory.confirms():
+            ours = other.path.name.endswith(f"-{mark[:8]}")
+            if ours:
+                other.superseded.unlink(missing_ok=True)
+            elif not other.superseded.exists():
+                write_text(other.superseded, f"trial {winner.number} is the row's winner now\n")
+
+    def _confirm_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
+        directory = self.directory.confirm(seed, mark)
+        name = f"{self.directory.path.name}.s{directory.path.name}"
+        return Task(name, "confirm", directory, self.row.config(parameters, seed))
+
+
+def teacher_task(root: Root, row: Row, seed: int) -> Task:
+    """The teacher that `row` needs for `seed`."""
+    config = row.teacher_config(seed)
+    assert config is not None
+    directory = root.teacher(identity(config))
+    return Task(f"teacher-{directory.path.name[:8]}.s{seed}", "teacher", directory, config)

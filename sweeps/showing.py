@@ -1,0 +1,78 @@
+"""What a study will do, shown before it does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmkd.results import ResultError, read_result
+from mmkd.rundir import Root, RowDir, TrialDir
+from sweeps.planning import Row, nearest_neighbour, teacher_directories
+from sweeps.study import Range, StudyFile
+
+
+def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, backend: str, parallel: int) -> None:
+    """Print the study, each row with its search space and what is done of it, and where everything lies."""
+    info, machine = rows[0].info, rows[0].machine
+    print(f"{study.title}")
+    sizes = ", ".join(f"{n} {split}" for split, n in info.sizes.items())
+    print(f"data      {info.source}: {sizes}; student of {study.primary}")
+    print(f"networks  profile {profile}; {rows[0].training.epochs} epochs")
+    print(f"runs on   {backend}, {parallel} at a time, {machine.threads} threads each")
+    print(f"results   {root.path}")
+    for row in rows:
+        done, seconds = finished(row.directory)
+        print(f"row       {row.name}: {row.label}")
+        print(f"          tunes {describe_space(row)}")
+        print(
+            f"          {row.trials} trials ({row.sampler} sampler), the best by valid {row.selection} again on "
+            f"{row.seeds} fresh seeds; {done} runs done, {seconds:.0f} s spent"
+        )
+        if not row.directory.row.exists():
+            say_neighbour(row, root)
+    teachers = {directory for row in rows for directory in teacher_directories(row, root)}
+    trained = sum(directory.result.exists() for directory in teachers)
+    print(f"teachers  {len(teachers)}, of which {trained} are trained")
+
+
+def describe_space(row: Row) -> str:
+    """The row's search space in one line."""
+    tuned = [f"{name} {_describe(r)}" for name, r in row.ranges.items()]
+    return ", ".join(tuned + [f"{name} = {value:g} fixed" for name, value in row.fixed.items()])
+
+
+def _describe(r: Range) -> str:
+    return f"{r.low:g} to {r.high:g}{' (log)' if r.log else ''}"
+
+
+def finished(row: RowDir) -> tuple[int, float]:
+    """Finished runs of a row and the seconds that they took."""
+    results = [_seconds(directory) for directory in [*row.trials(), *row.confirms()]]
+    spent = [seconds for seconds in results if seconds is not None]
+    return len(spent), sum(spent)
+
+
+def _seconds(directory: TrialDir) -> float | None:
+    try:
+        return read_result(directory.result, predictions=False).seconds
+    except (FileNotFoundError, ResultError):
+        return None
+
+
+def say_neighbour(row: Row, root: Root) -> None:
+    """Where an existing row is like this new one but for a few values, say which."""
+    found = nearest_neighbour(row, root)
+    if found is None:
+        return
+    other, lines = found
+    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+    print(f"          new; differs from {other.path.name} in {shown}")
+
+
+def say_next(study: StudyFile, root: Root, name: str) -> None:
+    """Where the results are, and how to do the real thing."""
+    print(f"\nEverything lies in {root.path} (rows, teachers, studies/{name}.json).")
+    if study.data.startswith("synthetic:"):
+        print(
+            "This was synthetic data. The real thing: python -m mmkd.data import --help, then\n"
+            f"python sweeps/launch.py --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
+        )

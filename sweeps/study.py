@@ -1,0 +1,264 @@
+"""The study file: a list of rows, read, overridden from the command line, and checked."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from mmkd.config import Count, Frozen, explain
+from mmkd.errors import UserError, choose
+from mmkd.rundir import check_name
+
+STUDIES = Path(__file__).parent / "studies"
+PROFILES = Path(__file__).parent / "profiles"
+
+Sampler = Literal["auto", "random", "tpe", "gp", "cmaes"]
+Selection = Literal["loss", "accuracy", "weighted_f1", "macro_f1"]
+
+
+class Range(Frozen):
+    """Values from `low` to `high`, even on a logarithmic scale with `log`; `default` is tried first."""
+
+    low: float
+    high: float
+    log: bool = False
+    default: float | None = None
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low = {self.low} is not below high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range begins above 0, low = {self.low}")
+        if self.default is not None and not self.low <= self.default <= self.high:
+            raise ValueError(f"default = {self.default} is outside of {self.low} to {self.high}")
+        return self
+
+
+Positive = Annotated[float, Field(gt=0)]
+UnitWeight = Annotated[float, Field(ge=0, le=1)]
+
+
+class Space(Frozen):
+    """What is tuned: a range, or a number that stays fixed. What is left out has the method's default."""
+
+    learning_rate: Range | Positive | None = None
+    alpha: Range | UnitWeight | None = None
+    beta: Range | UnitWeight | None = None
+    temperature: Range | Positive | None = None
+
+    @model_validator(mode="after")
+    def _is_allowed(self) -> Space:
+        for name in ("learning_rate", "temperature"):
+            value = getattr(self, name)
+            if isinstance(value, Range) and value.low <= 0:
+                raise ValueError(f"{name} is above 0, low = {value.low}")
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            if isinstance(value, Range) and not (value.low >= 0 and value.high <= 1):
+                raise ValueError(f"{name} lies in [0, 1] (Eq. 1), not {value.low} to {value.high}")
+        return self
+
+
+class Defaults(Frozen):
+    """What rows take that do not say otherwise."""
+
+    pairing: str = "others"
+    space: Space = Space()
+    sampler: Sampler = "auto"
+    trials: Count = 20
+    seeds: Count = 5
+    selection: Selection = "loss"
+
+
+class RowSpec(Frozen):
+    """One row: a method on a pairing. `settings` are the method's own; tables are partial and go over the study's."""
+
+    name: str
+    label: str | None = None
+    group: str | None = None
+    method: str
+    level: str | None = None
+    settings: dict[str, Any] = {}
+    pairing: str | None = None
+    space: Space = Space()
+    sampler: Sampler | None = None
+    trials: Count | None = None
+    seeds: Count | None = None
+    selection: Selection | None = None
+    teacher: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    teacher_training: dict[str, Any] = {}
+
+
+class StudyFile(Frozen):
+    """A study file. `teacher`, `student`: networks; `training`: both; `teacher_training`: over it for teachers.
+
+    These four start from the profile of the data (see `sweeps/profiles`), which they change in part.
+    """
+
+    title: str
+    control: str | None = None
+    data: str = "synthetic:small"
+    primary: str = "video"
+    profile: str = "auto"
+    defaults: Defaults = Defaults()
+    teacher: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    teacher_training: dict[str, Any] = {}
+    rows: Annotated[list[RowSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _rows_are_named_once(self) -> StudyFile:
+        names = [row.name for row in self.rows]
+        for name in names:
+            check_name("row", name)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two rows are called {', '.join(twice)}")
+        if self.control is not None and self.control not in names:
+            raise ValueError(f"control = {self.control!r} is no row (rows: {', '.join(names)})")
+        return self
+
+
+class Profile(Frozen):
+    """Networks and training that suit a kind of data: `sources` are words of the data set's source."""
+
+    sources: list[str] = []
+    teacher: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    teacher_training: dict[str, Any] = {}
+
+
+def study_names() -> list[str]:
+    """The studies that come with mmkd."""
+    return sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+
+def find_study(name: str) -> Path:
+    """The file of a study that comes with mmkd, or of the user's own (a path that ends in .toml).
+
+    Raises:
+        UserError: there is none; with the nearest names.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{path}: no such study file")
+        check_name("study", path.stem)
+        return path
+    choose("study", name, study_names())
+    return STUDIES / f"{name}.toml"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The TOML in `path`.
+
+    Raises:
+        UserError: it cannot be read, or is not TOML; with the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a TOML file: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> StudyFile:
+    """The study in `path`, with values of the command line put in at dotted keys; rows are addressed by name.
+
+    Raises:
+        UserError: naming the file, the key, the value and the choices.
+    """
+    raw = read_toml(path)
+    for key, value in overrides:
+        override(raw, key, value)
+    try:
+        return StudyFile.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(explain(error, path)) from None
+
+
+def override(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Put `value` at a dotted key such as `training.epochs` or `rows.crd_attention.space.beta.high`.
+
+    `rows.*` addresses every row.
+
+    Raises:
+        UserError: the key leads nowhere.
+    """
+    first, *rest = key.split(".")
+    if first == "rows" and len(rest) >= 2 and isinstance(raw.get("rows"), list):
+        chosen = [row for row in raw["rows"] if rest[0] in ("*", row.get("name"))]
+        if not chosen:
+            choose("row", rest[0], [str(row.get("name")) for row in raw["rows"]])
+        for row in chosen:
+            _put(row, rest[1:], copy.deepcopy(value), key)
+        return
+    _put(raw, [first, *rest], value, key)
+
+
+def _put(table: dict[str, Any], path: list[str], value: Any, key: str) -> None:
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UserError(f"--set {key}: {part!r} is a value, not a table")
+    table[path[-1]] = value
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """KEY=VALUE of the command line; VALUE is read as TOML, and as a plain word where it is none.
+
+    Raises:
+        UserError: there is no `=`.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {text!r}: write KEY=VALUE, for example training.batch_size=32")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def load_profile(name: str, source: str) -> tuple[str, Profile]:
+    """The profile called `name`; for `auto` the first whose words occur in the data's source, else `default`.
+
+    Raises:
+        UserError: unknown, or not valid.
+    """
+    found = {path.stem: path for path in sorted(PROFILES.glob("*.toml"))}
+    if name != "auto":
+        path = Path(name) if name.endswith(".toml") else found[choose("profile", name, found)]
+        return path.stem, _read_profile(path)
+    profiles = {stem: _read_profile(path) for stem, path in found.items()}
+    for stem, profile in profiles.items():
+        if any(word.lower() in source.lower() for word in profile.sources):
+            return stem, profile
+    return "default", profiles["default"]
+
+
+def _read_profile(path: Path) -> Profile:
+    try:
+        return Profile.model_validate(read_toml(path))
+    except ValidationError as error:
+        raise UserError(explain(error, path)) from None
+
+
+def merge(*tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables put over each other, key by key, the later over the earlier."""
+    merged: dict[str, Any] = {}
+    for table in tables:
+        for key, value in table.items():
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged

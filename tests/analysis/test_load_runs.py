@@ -1,0 +1,113 @@
+"""Everything under a root is in a frame, or rejected with its reason."""
+
+import pandas as pd
+import pytest
+
+from analysis import load
+from analysis.loading import predictions
+from mmkd.config import identity, to_json
+from mmkd.errors import UserError
+from mmkd.files import write_json
+from mmkd.results import Status, append_metrics
+from tests.analysis.conftest import SAMPLES, Lab, fail, finish, student_config, teacher_config
+
+
+def test_an_empty_root_gives_empty_frames_with_all_columns(lab: Lab) -> None:
+    runs = load(lab.path)
+    assert len(runs.trials) == len(runs.rows) == len(runs.rejected) == 0
+    assert {"kind", "status", "test_accuracy", "learning_rate"} <= set(runs.trials.columns)
+
+
+def test_a_missing_root_is_the_users_error(lab: Lab) -> None:
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        load(lab.path / "nowhere")
+
+
+def test_trials_of_all_kinds_are_one_line_each(ablation: Lab) -> None:
+    runs = load(ablation.path)
+    assert runs.trials["kind"].value_counts().to_dict() == {"confirm": 6, "tuning": 4, "teacher": 3}
+    tuned = runs.trials[runs.trials["kind"] == "tuning"].iloc[1]
+    assert (tuned["number"], tuned["learning_rate"], tuned["alpha"], tuned["temperature"]) == (1, 1e-3, 0.5, 2.0)
+    assert pd.isna(tuned["test_accuracy"])
+    assert tuned["valid_accuracy"] == 0.5
+    assert list(runs.rows["name"]) == ["crd", "none"]
+    assert list(runs.rows["asked"]) == [2, 2]
+    assert runs.rejected.empty
+
+
+def test_a_confirming_run_knows_its_teacher(ablation: Lab) -> None:
+    trials = load(ablation.path).trials
+    run = trials[(trials["kind"] == "confirm") & (trials["seed"] == 2) & trials["teacher"].notna()].iloc[0]
+    assert run["teacher"] == f"teachers/{identity(teacher_config(2))[:16]}"
+    assert trials.loc[trials["kind"] == "teacher", "teacher_family"].unique() == [run["teacher_family"]]
+
+
+def test_curves_have_one_line_an_epoch_also_while_a_trial_runs(lab: Lab) -> None:
+    row = lab.begin_row("crd")
+    finish(row.trial(0), student_config(0, None), 0.6)
+    fail(row.trial(1), student_config(0, None), "timeout")
+    append_metrics(row.trial(1), {"epoch": 1, "valid_loss": 0.9, "seconds": 3.0, "time": 1.0})
+    curves = load(lab.path).curves
+    assert list(zip(curves["epoch"], curves["valid_loss"], strict=True)) == [(1, 1.0), (2, 0.5), (1, 0.9)]
+    assert "time" not in curves.columns
+
+
+def test_a_failed_trial_has_its_class_and_its_attempts_seconds(lab: Lab) -> None:
+    row = lab.begin_row("crd")
+    fail(row.trial(0), student_config(0, None), "out_of_memory", seconds=12.5)
+    runs = load(lab.path)
+    trial, attempt = runs.trials.iloc[0], runs.attempts.iloc[0]
+    assert (trial["status"], trial["failure"], trial["message"]) == ("failed", "out_of_memory", "it broke")
+    assert (trial["seconds"], trial["attempts"], attempt["host"]) == (12.5, 1, "node1")
+
+
+def test_diverged_and_absent_trials_are_in_the_frame(lab: Lab) -> None:
+    row = lab.begin_row("crd")
+    finish(row.trial(0), student_config(0, None), 0.0, status=Status.DIVERGED)
+    row.trial(1).path.mkdir(parents=True)
+    trials = load(lab.path).trials
+    assert list(trials["status"]) == ["diverged", "absent"]
+    assert trials["message"].iloc[0] == "epoch 1: the loss is nan"
+    assert pd.isna(trials["failure"].iloc[0])
+
+
+def test_confirming_runs_that_the_winner_does_not_name_are_superseded(ablation: Lab) -> None:
+    row = ablation.root.rows()[0]
+    finish(row.confirm(1, "0000000000"), student_config(1, None), 0.1)
+    trials = load(ablation.path).trials
+    assert list(trials.loc[trials["superseded"], "directory"]) == [f"rows/{row.path.name}/confirm/1-00000000"]
+
+
+def test_what_cannot_be_read_is_rejected_with_its_reason(ablation: Lab) -> None:
+    row = ablation.root.rows()[0]
+    truncated = row.confirm(1, "abcdef01").result
+    truncated.write_bytes(truncated.read_bytes()[:500])
+    torn, old, stray = row.trial(7), row.trial(8), row.path / "trials" / "copy"
+    for place in (torn.path, old.path, stray):
+        place.mkdir()
+    torn.config.write_text('{"algo')
+    write_json(old.config, {**to_json(student_config(0, None)), "algorithm": 0})
+    (ablation.path / "rows" / "junk").mkdir()
+    rejected = dict(load(ablation.path).rejected.itertuples(index=False))
+    folder = f"rows/{row.path.name}"
+    assert "not a readable result" in rejected[f"{folder}/confirm/1-abcdef01"]
+    assert "not a whole JSON value" in rejected[f"{folder}/trials/7"]
+    assert "algorithm version 0" in rejected[f"{folder}/trials/8"]
+    assert "not the name" in rejected[f"{folder}/trials/copy"]
+    assert "row.json: No such file" in rejected["rows/junk"]
+    assert len(rejected) == 5
+    assert not any(str(ablation.path) in reason for reason in rejected.values())
+
+
+def test_trials_of_a_row_that_cannot_be_read_stay(ablation: Lab) -> None:
+    row = ablation.root.rows()[0]
+    row.row.write_text("{}")
+    runs = load(ablation.path)
+    assert (runs.trials["row"] == row.path.name).sum() == 5
+    assert list(runs.rejected["path"]) == [f"rows/{row.path.name}"]
+
+
+def test_predictions_are_read_on_demand(ablation: Lab) -> None:
+    stored = predictions(ablation.root.rows()[0].confirm(1, "abcdef01").path)
+    assert sorted(stored) == ["test", "valid"]
+    assert stored["test"].logits.shape == (SAMPLES, 3)

@@ -1,0 +1,218 @@
+"""A table shows what was measured, hides no failure and says what must be said."""
+
+import pytest
+
+from analysis import load, table, to_text
+from analysis.model import Table, TableRow
+from analysis.tables import DASH
+from mmkd.config import identity
+from mmkd.errors import UserError
+from mmkd.results import Status
+from tests.analysis.conftest import Lab, fail, finish, student_config, teacher_config
+
+
+def made(lab: Lab, **study: str) -> Table:
+    return table(load(lab.path), lab.study(**study) if study else "demo")
+
+
+def rows(result: Table) -> dict[str, TableRow]:
+    return {row.label: row for section in result.sections for row in section.rows}
+
+
+def said(lines: tuple[str, ...]) -> str:
+    return "\n".join(lines)
+
+
+def test_means_spreads_and_counts(ablation: Lab) -> None:
+    result = rows(made(ablation))
+    assert list(result) == ["Teacher", "Student without KD", "CRD on attention maps"]
+    cell = result["CRD on attention maps"].cells["accuracy"]
+    assert (cell.value, cell.spread) == (pytest.approx(75.0), pytest.approx(1.0))  # SD of 74, 75, 76 with n - 1
+    assert cell.text == "75.0 ± 1.0"  # one SD digit more by PDG; 1000 samples allow 0.1
+    assert result["CRD on attention maps"].cells["weighted_f1"].value == pytest.approx(74.0)
+    assert result["CRD on attention maps"].cells["macro_f1"].value == pytest.approx(73.0)
+    assert result["CRD on attention maps"].cells["seeds"].text == "3"
+    assert result["CRD on attention maps"].cells["trials"].text == "2"
+    assert result["CRD on attention maps"].cells["majority_share"].value == pytest.approx(40.0)
+
+
+def test_costs(ablation: Lab) -> None:
+    result = rows(made(ablation))
+    assert result["CRD on attention maps"].cells["seconds"].value == 2 * 10 + 3 * 10
+    assert result["Teacher"].cells["seconds"].value == 3 * 100
+    assert result["Teacher"].cells["parameters"].text == "1,802,345"
+    assert result["Teacher"].cells["trials"].text == ""
+
+
+def test_gap_recovered(ablation: Lab) -> None:
+    result = rows(made(ablation))
+    assert result["CRD on attention maps"].cells["gap"].value == pytest.approx(100 * 4 / 9)  # (75 - 71) / (80 - 71)
+    assert result["CRD on attention maps"].cells["gap"].text == "44"
+    assert result["Student without KD"].cells["gap"].text == ""
+
+
+def test_no_gap_where_the_teacher_is_not_better(lab: Lab) -> None:
+    teachers = [lab.teacher(seed, 0.70) for seed in (1, 2)]
+    lab.row("none", [0.70, 0.71])
+    lab.row("crd", [0.74, 0.75], teachers)
+    lab.row("smoothing", [0.71, 0.72])
+    result = made(lab, control="none")
+    assert rows(result)["crd"].cells["gap"].text == DASH
+    assert [rows(result)[name].cells["gap"].footnote for name in ("crd", "smoothing")] == [1, 2]
+    assert result.footnotes == (
+        "no gap: the teacher is not better than the control",
+        "no gap: this row has no teacher",
+    )
+
+
+def test_no_gap_without_control(ablation: Lab) -> None:
+    ablation.study("free")
+    result = table(load(ablation.path), "free")
+    assert result.footnotes == ("no gap: the study names no control",)
+
+
+def test_groups_are_sections_with_their_teachers_first(lab: Lab) -> None:
+    complete, branch = lab.teacher(1, 0.8), lab.teacher(1, 0.75, branch="language")
+    lab.row("a", [0.7], [complete], group="complete")
+    lab.row("b", [0.7], [complete], group="complete")
+    lab.row("c", [0.7], [branch], group="branch")
+    result = made(lab, name="demo")
+    assert [(s.title, [row.label for row in s.rows]) for s in result.sections] == [
+        ("complete", ["Teacher", "a", "b"]),
+        ("branch", ["Teacher, language branch", "c"]),
+    ]
+    assert rows(result)["c"].cells["accuracy"].text == "70.0"
+    assert "no row has two seeds" in result.notes[-1]
+
+
+def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
+    lab.tune(lab.begin_row("tuning", trials=4), [0.5, 0.6])
+    hopeless = lab.begin_row("hopeless", trials=1)
+    finish(hopeless.trial(0), student_config(0, None), 0.0, status=Status.DIVERGED)
+    confirming = lab.row("confirming", [0.7, 0.8])
+    lab.rows[-1]["seeds"] = [1, 2, 3]
+    broken = lab.begin_row("broken", seeds=[1])
+    lab.tune(broken, [0.5, 0.5])
+    fail(broken.confirm(1, "abcdef01"), student_config(1, None), "timeout")
+    lab.choose(broken, {1: broken.confirm(1, "abcdef01")})
+    lab.rows.append({**lab.rows[0], "name": "later", "label": "later", "directory": "later-00000000"})
+    result = made(lab, name="demo")
+    assert confirming.winner.exists()
+    assert {label: row.status for label, row in rows(result).items()} == {
+        "tuning": "tuning 2/4",
+        "hopeless": "failed: none of 1 tuning trials completed",
+        "confirming": "confirming 2/3",
+        "broken": "failed: seed 1 failed (timeout)",
+        "later": "not started",
+    }
+    assert rows(result)["tuning"].cells["trials"].text == "2/4"
+    assert rows(result)["confirming"].cells["accuracy"].value == pytest.approx(75)
+
+
+def test_a_study_that_has_not_begun_is_a_table_of_its_rows(lab: Lab) -> None:
+    row = lab.begin_row("crd")
+    lab.study(control="crd")
+    row.row.unlink()
+    row.path.rmdir()
+    result = made(lab)
+    assert rows(result)["crd"].status == "not started"
+    assert "crd (not started)" in to_text(result)
+
+
+def test_a_row_that_another_study_extends_shows_what_this_one_asked(ablation: Lab) -> None:
+    row = ablation.root.rows()[0]
+    finish(row.trial(2), student_config(0, None), 0.5)
+    assert rows(made(ablation))["CRD on attention maps"].cells["trials"].text == "2"
+    row.winner.unlink()
+    assert rows(made(ablation))["CRD on attention maps"].status == "tuning 2/2"
+
+
+def test_no_gap_to_a_control_of_other_data(lab: Lab) -> None:
+    lab.row("none", [0.7, 0.71], fingerprint="e" * 64)
+    lab.row("crd", [0.74, 0.75], [lab.teacher(seed, 0.8) for seed in (1, 2)])
+    assert made(lab, control="none").footnotes == ("no gap: the control was measured on other data",)
+
+
+def test_a_failed_seed_is_counted_and_named(ablation: Lab) -> None:
+    place = ablation.root.rows()[0].confirm(3, "abcdef01")
+    place.result.unlink()
+    finish(place, student_config(3, teacher_config(3)), 0.0, status=Status.DIVERGED)
+    result = made(ablation)
+    row = rows(result)["CRD on attention maps"]
+    assert row.cells["seeds"].text == "2/3"
+    assert row.cells["accuracy"].value == pytest.approx(74.5)
+    assert row.status == ""
+    assert "CRD on attention maps: 2/3 seeds (seed 3 diverged)" in result.warnings
+
+
+def test_a_missing_teacher_is_named(ablation: Lab) -> None:
+    directory = ablation.root.teacher(identity(teacher_config(2))).path
+    directory.rename(ablation.path / "elsewhere")
+    result = made(ablation)
+    assert rows(result)["Teacher"].cells["seeds"].text == "2/3"
+    assert f"2/3 teachers (teachers/{directory.name} missing)" in said(result.warnings)
+
+
+def test_a_truncated_result_is_a_missing_seed_with_a_warning(ablation: Lab) -> None:
+    place = ablation.root.rows()[0].confirm(3, "abcdef01")
+    place.result.write_bytes(place.result.read_bytes()[:400])
+    result = made(ablation)
+    assert rows(result)["CRD on attention maps"].status == "confirming 2/3"
+    assert "not readable: rows/crd-01234567/confirm/3-abcdef01" in said(result.warnings)
+
+
+def test_superseded_runs_do_not_count(ablation: Lab) -> None:
+    finish(ablation.root.rows()[0].confirm(1, "00000000"), student_config(1, None), 0.1, seconds=1e6)
+    assert rows(made(ablation))["CRD on attention maps"].cells["accuracy"].value == pytest.approx(75.0)
+    assert rows(made(ablation))["CRD on attention maps"].cells["seconds"].value == 50
+
+
+def test_equal_rows_give_no_warning(ablation: Lab) -> None:
+    assert made(ablation).warnings == ()
+
+
+def test_rows_that_are_unlike_each_other_are_warned_of(lab: Lab) -> None:
+    lab.row("none", [0.7, 0.7], trials=1)
+    lab.row("crd", [0.7, 0.7, 0.7], trials=2, fingerprint="e" * 64)
+    warnings = made(lab, control="none").warnings
+    assert warnings == (
+        "tuning budgets (trials) are unequal: 1: none; 2: crd",
+        "seeds are unequal: 1, 2: none; 1, 2, 3: crd",
+        f"data sets are unequal: {'f' * 12}: none; {'e' * 12}: crd",
+    )
+
+
+def test_the_budget_is_what_was_asked_not_what_this_study_asks(ablation: Lab) -> None:
+    row = ablation.root.rows()[0]
+    ablation.choose(row, {seed: row.confirm(seed, "abcdef01") for seed in (1, 2, 3)}, trials=16)
+    result = made(ablation)
+    assert rows(result)["CRD on attention maps"].cells["trials"].text == "2/16"
+    assert "tuning budgets (trials) are unequal: 2: Student without KD; 16: CRD" in said(result.warnings)
+
+
+def test_notes_say_what_must_be_said(lab: Lab) -> None:
+    lab.row("none", [0.70, 0.71, 0.72], source="synthetic (small, seed 0)")
+    notes = said(made(lab, control="none").notes)
+    for words in (
+        "synthetic (small, seed 0)",
+        "SYNTHETIC data",
+        "test split: 1000 samples",
+        "mean ± sample standard deviation (n - 1) over n confirming seeds (1, 2, 3)",
+        "validation loss, on the validation split only, 2 trials a row",
+        "commonest class of train has accuracy 38.0 %",
+        "smallest difference that 3 seeds a row could show: 3 points",  # 3.71741 * 1 * 0.81650 = 3.035
+        "pooled SD 1",
+    ):
+        assert words in notes
+
+
+def test_real_data_are_not_called_synthetic(ablation: Lab) -> None:
+    assert "synthetic" not in said(made(ablation).notes).lower()
+
+
+def test_an_unknown_study_and_a_broken_one_are_the_users_error(ablation: Lab) -> None:
+    with pytest.raises(UserError, match="did you mean demo"):
+        table(load(ablation.path), "dem")
+    ablation.study("bad", control="nobody")
+    with pytest.raises(UserError, match=r"bad\.json.*control = 'nobody' is no row"):
+        table(load(ablation.path), "bad")

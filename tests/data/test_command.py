@@ -1,0 +1,137 @@
+"""`python -m mmkd.data` as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FACTS, make_splits
+
+from mmkd.data import Split, write_dataset
+from mmkd.data.account import find_oddities
+from mmkd.data.layout import open_dataset
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmkd.data", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def _fails(*arguments: object) -> str:
+    """The one line on standard error of a command that must fail."""
+    result = _run(*arguments)
+    assert result.returncode == 2, result
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_help_teaches_by_examples() -> None:
+    result = _run("--help")
+    assert result.returncode == 0
+    assert "python -m mmkd.data synthetic synthetic.h5" in result.stdout
+    assert "write_dataset" in result.stdout
+
+
+def test_synthetic_then_inspect(tmp_path: Path) -> None:
+    made = _run("synthetic", tmp_path / "s.h5", "--seed", 3)
+    assert made.returncode == 0
+    assert "1000 / 400 / 800 samples" in made.stdout
+    account = _run("inspect", tmp_path / "s.h5")
+    assert account.returncode == 0
+    for part in ("synthetic (small, seed 3)", "majority share", "language", "matches the content", "imbalanced"):
+        assert part in account.stdout
+
+
+def test_an_existing_file_is_replaced_by_force_only(data_file: Path) -> None:
+    before = data_file.read_bytes()
+    assert "data.h5: exists; choose another name or give --force" in _fails("synthetic", data_file)
+    assert data_file.read_bytes() == before
+    assert _run("synthetic", data_file, "--force").returncode == 0
+    assert data_file.read_bytes() != before
+
+
+def test_a_malicious_pickle_is_one_line_and_runs_nothing(tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> object:
+            return os.system, (f"touch {tmp_path / 'ran'}",)
+
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"train": Attack()}))
+    assert "bad.pkl: refused, it asks for posix.system" in _fails(
+        "import", "mosei", tmp_path / "bad.pkl", tmp_path / "out.h5"
+    )
+    assert os.listdir(tmp_path) == ["bad.pkl"]
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.h5").write_text("text")
+    assert "not an HDF5 file" in _fails("inspect", tmp_path / "text.h5")
+    assert "no such folder or archive" in _fails("import", "utd-mhad", tmp_path / "none", tmp_path / "out.h5")
+    assert "does not exist; make it first" in _fails("synthetic", tmp_path / "none" / "out.h5")
+    assert os.listdir(tmp_path) == ["text.h5"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux's /proc, where nobody can make files")
+def test_a_folder_that_cannot_be_written_is_one_line() -> None:
+    assert "error: /proc/out.h5: " in _fails("synthetic", "/proc/out.h5")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    command = f"ulimit -f 200; exec {sys.executable} -m mmkd.data synthetic {tmp_path / 'full.h5'}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (result.returncode, result.stderr) == (2, f"error: {tmp_path / 'full.h5'}: File too large\n")
+    assert os.listdir(tmp_path) == []
+
+
+def _odd_splits() -> dict[str, Split]:
+    splits = make_splits()
+    for split in splits.values():
+        split.arrays["audio"][:, :, 1] = 2.0
+        split.labels[:] = 0
+    splits["train"].labels[0] = 1
+    video = np.zeros((12, 60, 1), "float32")
+    video[:, -2:] = np.random.default_rng(0).normal(size=(12, 2, 1))
+    splits = {n: replace(s, arrays={**s.arrays, "video": video.copy()}) for n, s in splits.items()}
+    for modality, array in splits["test"].arrays.items():
+        array[4] = splits["train"].arrays[modality][7]
+    return splits
+
+
+def test_inspect_tells_what_is_odd(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "odd.h5", _odd_splits(), **FACTS)
+    with open_dataset(tmp_path / "odd.h5") as (info, splits):
+        oddities = find_oddities(info, splits)
+    assert oddities == [
+        "train has no sample of maybe",
+        "valid has no sample of yes, maybe",
+        "test has no sample of yes, maybe",
+        "video is padding for 97% of its steps in train",
+        "audio has 1 of 2 features constant over train",
+        "train and test share 1 identical samples, train-7 and test-4 for one",
+    ]
+
+
+def test_inspect_tells_of_extreme_values_and_imbalance(tmp_path: Path) -> None:
+    splits = make_splits(samples=2000)
+    splits["train"].arrays["video"][0, 5, 2] = 1e5
+    splits["train"].labels[:] = 0
+    splits["train"].labels[:3] = [1, 1, 2]
+    write_dataset(tmp_path / "odd.h5", splits, **FACTS)
+    with open_dataset(tmp_path / "odd.h5") as (info, views):
+        oddities = find_oddities(info, views)
+    assert oddities[0] == "classes are imbalanced: train has 1997 samples of no, 1 of maybe"
+    assert "video has extreme values: 1 of its features" in oddities[1]
+    assert len(oddities) == 2
