@@ -8,7 +8,6 @@ import pandas as pd
 
 from analysis.evidence import Evidence, failures, scored
 from analysis.loading import Runs
-from analysis.records import Study
 from analysis.uncertainty import smallest_difference
 
 
@@ -51,7 +50,7 @@ def _rejected(runs: Runs, rows: Sequence[Evidence]) -> Iterator[str]:
             yield f"not readable: {path}: {reason.removeprefix(f'{path}: ')}"
 
 
-def notes(study: Study, rows: Sequence[Evidence], control: Evidence | None, samples: int) -> Iterator[str]:
+def notes(rows: Sequence[Evidence], control: Evidence | None, samples: int) -> Iterator[str]:
     """How to read the table."""
     yield from _data(rows, samples)
     yield _scores(rows)

@@ -41,8 +41,9 @@ def table(runs: Runs, study: str) -> Table:
     control = next((row for row in rows if row.spec.name == spec.control), None)
     footnotes: list[str] = []
     sections = [
-        Section(title, tuple(_section_rows(list(members), control, footnotes)))
-        for title, members in groupby(rows, key=lambda row: row.spec.group)
+        Section(title, (*_teacher_rows(members), *(_student_row(row, control, footnotes) for row in members)))
+        for title, group in groupby(rows, key=lambda row: row.spec.group)
+        for members in [list(group)]
     ]
     return Table(
         spec.name,
@@ -51,7 +52,7 @@ def table(runs: Runs, study: str) -> Table:
         tuple(_with_text(sections, samples)),
         tuple(footnotes),
         tuple(warnings(runs, rows)),
-        tuple(notes(spec, rows, control, samples)),
+        tuple(notes(rows, control, samples)),
     )
 
 
@@ -62,8 +63,8 @@ def count_test_samples(runs: Runs, rows: Sequence[Evidence]) -> int:
     return min((len(predictions(runs.root / directory)["test"].labels) for directory in first), default=0)
 
 
-def _section_rows(members: Sequence[Evidence], control: Evidence | None, footnotes: list[str]) -> Iterator[TableRow]:
-    """A section's teachers, each once, and its rows."""
+def _teacher_rows(members: Sequence[Evidence]) -> Iterator[TableRow]:
+    """The teachers of a section's rows, each once, averaged over seeds."""
     teachers = pd.concat([row.teachers for row in members])
     teachers = teachers[~teachers.index.duplicated()]
     families = [family for _, family in teachers.groupby("teacher_family", sort=False)]
@@ -74,13 +75,15 @@ def _section_rows(members: Sequence[Evidence], control: Evidence | None, footnot
         status = "" if len(scored(family)) else "no score yet"
         cells = _measured_cells(family) | {"seconds": _seconds(family["seconds"])}
         yield TableRow(digest, name, "teacher", status, _filled(cells))
-    for row in members:
-        cells = _measured_cells(row.confirming) | {
-            "gap": _gap(row, control, footnotes),
-            "trials": _trials(row),
-            "seconds": _seconds(pd.concat([row.tuning["seconds"], row.confirming["seconds"]])),
-        }
-        yield TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
+
+
+def _student_row(row: Evidence, control: Evidence | None, footnotes: list[str]) -> TableRow:
+    cells = _measured_cells(row.confirming) | {
+        "gap": _gap(row, control, footnotes),
+        "trials": _trials(row),
+        "seconds": _seconds(pd.concat([row.tuning["seconds"], row.confirming["seconds"]])),
+    }
+    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
 
 
 def _teacher_label(family: pd.DataFrame) -> str:

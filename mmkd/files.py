@@ -47,7 +47,7 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed `write_atomically` left in `folder`. Only its one writer may call this."""
-    for leftover in folder.glob(".tmp-*"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what a killed `write_atomically` of `name` left in `folder`. Only the one writer of `name` may call this."""
+    for leftover in folder.glob(f".tmp-*-{name}"):
         leftover.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mmkd.config import Run, StudentConfig, TeacherConfig, from_json, identity, to_json
+from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, from_json, identity, to_json
 from mmkd.data import DatasetInfo, read_info
 from mmkd.distillation import load_method
 from mmkd.distillation.base import Problem
@@ -73,7 +73,8 @@ def run_trial(
         if current_attempt(place) != attempt:
             raise Superseded(f"{directory}: attempt {current_attempt(place)} has taken over from {attempt}")
 
-    remove_leftovers(directory)
+    for written in (place.metrics, place.checkpoint, place.weights, place.result):
+        remove_leftovers(directory, written.name)
     device = prepare(config)
     lesson = make_lesson(config, place, device)
     trainer = Trainer(config, lesson, place, usable_checkpoint(config, place, device), may_write, asked_to_end)
@@ -138,6 +139,8 @@ def make_student_lesson(config: StudentConfig, place: TrialDir, info: DatasetInf
         teacher = load_teacher(place.root, config.teacher, info, device)
     modalities = info.modalities if teacher else (config.primary,)
     train = load_samples(info.path, "train", modalities, device)
+    if teacher and config.training.augmentation == Augmentation():
+        teacher.remember(train.x)
     valid = load_samples(info.path, "valid", (config.primary,), device)
     teachers = teacher.network if teacher else None
     problem = Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes))

@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mmkd.files import write_text
+from mmkd.files import read_json, write_text
 from mmkd.lock import FileLock, LockHeld, is_held
 from mmkd.results import (
     Failure,
     Status,
     current_attempt,
-    read_attempts,
     read_metrics,
     record_submission,
 )
@@ -27,7 +26,7 @@ from slurm.backend import Backend, Job, Report
 from sweeps.attempts import Verdict, decide
 from sweeps.planning import TUNING_SEED, Row
 from sweeps.reporting import Reporter
-from sweeps.rowwork import RowWork, Task, teacher_task, usable_result, write_config
+from sweeps.rowwork import RowWork, Task, clean_up, teacher_task, usable_result, write_config
 
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
@@ -105,6 +104,7 @@ class Teachers:
         else:
             return
         if directory in self._claims:
+            clean_up(directory)
             self._claims.pop(directory).release()
 
 
@@ -183,7 +183,7 @@ class Controller:
     def _note_end(self, running: Running, report: Report) -> None:
         """Write down how an attempt ended, and what follows."""
         directory, task = running.task.directory, running.task
-        ran = read_attempts(directory)[-1].ran
+        ran = read_json(directory.ran(running.attempt)) or {}
         if directory.result.exists():
             end, message = "complete", ""
         else:
@@ -193,9 +193,9 @@ class Controller:
         epochs = len(read_metrics(directory))
         record_submission(directory, running.attempt, end=end, message=message, epochs=epochs, ended=time.time())
         if decide(directory).verdict is Verdict.SUBMIT:
-            self.reporter.event(f"{task.name}: attempt {running.attempt} ended ({end}: {message}); it goes on")
+            self.reporter.event(f"{task.label}: attempt {running.attempt} ended ({end}: {message}); it goes on")
         elif running.owner is None:
-            self.reporter.event(f"{task.name}: {'trained' if end == 'complete' else f'failed: {message}'}")
+            self.reporter.event(f"{task.label}: {'trained' if end == 'complete' else f'failed: {message}'}")
         else:
             self._settle(task, running.owner, news=True)
 
@@ -225,7 +225,7 @@ class Controller:
     def _settle(self, task: Task, owner: RowWork | None, *, news: bool) -> None:
         line = owner.settle(task) if owner else ""
         if line and news:
-            self.reporter.event(f"{task.name}: {line}")
+            self.reporter.event(f"{task.label}: {line}")
 
     def _due(self) -> Iterator[tuple[Task, RowWork | None]]:
         """All that could run now, most urgent first: teachers that tuning waits for, trials, the other teachers."""
@@ -250,9 +250,9 @@ class Controller:
 
     def _attach(self, task: Task, owner: RowWork | None) -> None:
         """Watch a job that an earlier controller started."""
-        attempt = read_attempts(task.directory)[-1]
-        job = str(attempt.submitted.get("job", ""))
-        self.running[task.directory] = Running(task, owner, attempt.number, job)
+        number = current_attempt(task.directory)
+        submitted = read_json(task.directory.submitted(number)) or {}
+        self.running[task.directory] = Running(task, owner, number, str(submitted.get("job", "")))
 
     def _submit(self, task: Task, owner: RowWork | None) -> None:
         """Announce a new attempt, submit it, and note its id.

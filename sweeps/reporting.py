@@ -81,5 +81,5 @@ def _describe(running: Iterable[Running]) -> str:
         lines = read_metrics(run.task.directory)
         epochs = f"epoch {len(lines)}/{run.task.config.training.epochs}"
         last = f", accuracy {lines[-1]['valid_accuracy']:.3f}" if lines else ""
-        parts.append(f"{run.task.name} ({epochs}{last})")
+        parts.append(f"{run.task.label} ({epochs}{last})")
     return "running " + ", ".join(parts) if parts else "nothing runs"

@@ -27,9 +27,10 @@ HOPELESS = 3
 
 @dataclass(frozen=True)
 class Task:
-    """A trial to run: `name` is short and unique in its root, `kind` is tuning, confirm or teacher."""
+    """A trial to run: `name` is unique in its root, `label` is for people, `kind` is tuning, confirm or teacher."""
 
     name: str
+    label: str
     kind: str
     directory: TrialDir
     config: Run
@@ -43,6 +44,13 @@ def write_config(task: Task) -> None:
         write_json(task.directory.config, to_json(task.config))
     elif there["data"]["path"] != task.config.data.path:
         write_json(task.directory.config, merge(there, {"data": {"path": task.config.data.path}}))
+
+
+def clean_up(directory: TrialDir) -> None:
+    """Remove what killed processes left in a settled trial's directory: nothing writes there any more."""
+    remove_leftovers(directory.path)
+    remove_leftovers(directory.attempts)
+    directory.lock.unlink(missing_ok=True)
 
 
 def usable_result(directory: TrialDir) -> Result | None:
@@ -143,6 +151,7 @@ class RowWork:
         decision = decide(task.directory)
         if result is None and decision.verdict is not Verdict.GIVE_UP:
             return ""
+        clean_up(task.directory)
         if task.kind == "confirm":
             return self._settle_confirm(task, result, decision.reason)
         number = int(task.directory.path.name)
@@ -173,7 +182,8 @@ class RowWork:
 
     def _tuning_task(self, number: int, parameters: Mapping[str, float]) -> Task:
         config = self.row.config(parameters, TUNING_SEED)
-        return Task(f"{self.directory.path.name}.t{number}", "tuning", self.directory.trial(number), config)
+        name, label = f"{self.directory.path.name}.t{number}", f"{self.row.name} trial {number}"
+        return Task(name, label, "tuning", self.directory.trial(number), config)
 
     def _settle_confirm(self, task: Task, result: Result | None, reason: str) -> str:
         assert isinstance(task.config, StudentConfig)
@@ -223,7 +233,7 @@ class RowWork:
     def _confirm_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
         directory = self.directory.confirm(seed, mark)
         name = f"{self.directory.path.name}.s{directory.path.name}"
-        return Task(name, "confirm", directory, self.row.config(parameters, seed))
+        return Task(name, f"{self.row.name} seed {seed}", "confirm", directory, self.row.config(parameters, seed))
 
 
 def teacher_task(root: Root, row: Row, seed: int) -> Task:
@@ -231,4 +241,5 @@ def teacher_task(root: Root, row: Row, seed: int) -> Task:
     config = row.teacher_config(seed)
     assert config is not None
     directory = root.teacher(identity(config))
-    return Task(f"teacher-{directory.path.name[:8]}.s{seed}", "teacher", directory, config)
+    branch = f"teacher {config.branch} branch" if config.branch else "teacher"
+    return Task(f"teacher-{directory.path.name[:8]}.s{seed}", f"{branch} seed {seed}", "teacher", directory, config)

@@ -40,6 +40,30 @@ class _OurLock:
         """Nothing: the lock is held for as long as the controller works on the row."""
 
 
+class _Fresh(BaseSampler):
+    """Mixed into a sampler: a proposal that repeats an earlier trial is drawn at random instead.
+
+    The same configuration gives the same numbers, so a repetition (mostly of a corner of the space) teaches nothing.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        proposed = super().sample_relative(study, trial, search_space)  # type: ignore[safe-super]
+        if proposed and any(proposed == t.params for t in study.get_trials(deepcopy=False)):
+            random = RandomSampler(seed=trial.number)
+            return {name: random.sample_independent(study, trial, name, d) for name, d in search_space.items()}
+        return proposed
+
+
+class _FreshGP(_Fresh, GPSampler):
+    """GP without repetitions."""
+
+
+class _FreshTPE(_Fresh, TPESampler):
+    """TPE without repetitions."""
+
+
 class Tuning:
     """The Optuna study of a row.
 
@@ -123,9 +147,9 @@ class Tuning:
             name = "gp" if self.row.trials >= 3 * self.parallel else "tpe"
         startup = max(2, min(10, self.row.trials // 3))
         if name == "gp":
-            return GPSampler(seed=seed, n_startup_trials=startup)
+            return _FreshGP(seed=seed, n_startup_trials=startup)
         if name == "tpe":
-            return TPESampler(seed=seed, n_startup_trials=startup)
+            return _FreshTPE(seed=seed, n_startup_trials=startup)
         if name == "cmaes" and len(self.distributions) > 1:
             return CmaEsSampler(seed=seed, n_startup_trials=1)
         return RandomSampler(seed=seed)

@@ -17,6 +17,9 @@ from mmkd.models.attention import Tapped, Taps
 from mmkd.models.network import Network, Outputs, Proxies
 from mmkd.models.pairings import Pairing
 
+REMEMBERING_BATCH = 256
+"""Samples on which a teacher is run at once when all of train is."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -44,6 +47,16 @@ class FrozenTeacher:
 
     def __init__(self, network: Network) -> None:
         self.network = network.eval().requires_grad_(False)
+        self._train: Mapping[str, Tensor] | None = None
+        self._remembered: Outputs | None = None
+
+    def remember(self, train: Mapping[str, Tensor]) -> None:
+        """Have `outputs` run the teacher on train, x[modality] (N, T_m, F_m), once, when it is first called.
+
+        Logits and last hidden layers are small (19 MB for MOSEI); what `tap` sees is not, and is never kept. Only
+        for training without augmentation, where a batch is `train` at `batch.index`.
+        """
+        self._train, self._remembered = train, None
 
     @torch.no_grad()
     def tap(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps]) -> dict[str, Tapped]:
@@ -51,10 +64,20 @@ class FrozenTeacher:
         return self.network.tap(x, taps)
 
     @torch.no_grad()
-    def outputs(self, x: Mapping[str, Tensor]) -> Outputs:
-        """See `Network.forward`."""
-        outputs: Outputs = self.network(x)
-        return outputs
+    def outputs(self, batch: Batch) -> Outputs:
+        """Logits and last hidden layer of the batch's samples: looked up after `remember`, else computed."""
+        if self._train is None:
+            outputs: Outputs = self.network(batch.x)
+            return outputs
+        if self._remembered is None:
+            self._remembered = self._run_in_parts(self._train)
+        known = self._remembered
+        return Outputs(known.logits[batch.index], known.penultimate[batch.index], {}, {})
+
+    def _run_in_parts(self, x: Mapping[str, Tensor]) -> Outputs:
+        parts = zip(*(value.split(REMEMBERING_BATCH) for value in x.values()), strict=True)
+        outputs = [self.network(dict(zip(x, part, strict=True))) for part in parts]
+        return Outputs(torch.cat([o.logits for o in outputs]), torch.cat([o.penultimate for o in outputs]), {}, {})
 
 
 class NoSettings(Frozen):
@@ -81,6 +104,8 @@ class DistillationMethod(nn.Module):
     def __init__(self, problem: Problem) -> None:
         super().__init__()
         self.problem = problem
+        self.monitored: dict[str, Tensor] = {}
+        """Scalars of the last batch to record besides the loss; the trainer averages them over the epoch."""
 
     @classmethod
     def parse(cls, config: Distillation) -> Frozen:

@@ -52,7 +52,8 @@ class Method(DistillationMethod):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        assert problem.teacher is not None and problem.config.level is not None
+        assert problem.teacher is not None
+        assert problem.config.level is not None
         self.settings = CRDSettings.model_validate(problem.config.settings)
         self.level, self.tau = problem.config.level, problem.config.temperature
         at_stacks = self.level in ("attention_maps", "post_attention")
@@ -106,7 +107,7 @@ class Method(DistillationMethod):
         self.register_buffer("counts", counts, persistent=False)
 
     def _layers(self, name: str) -> int:
-        """Layers of the student's and the teacher's stack that are compared: the first of both, as many as both have."""
+        """How many layers of the student's and the teacher's stack are compared: as many as both have."""
         assert self.problem.teacher is not None
         return min(len(n.stack(name).layers) for n in (self.problem.student, self.problem.teacher))
 
@@ -122,7 +123,7 @@ class Method(DistillationMethod):
         assert teacher is not None
         negatives = self._draw_negatives(batch.y) if self.banks else None
         if self.level in ("final", "penultimate"):
-            theirs = teacher.outputs(batch.x)
+            theirs = teacher.outputs(batch)
             pairs = {self.level: (self._vector(student)[None], self._vector(theirs)[None])}
         else:
             tapped = teacher.tap(batch.x, student.taps)

@@ -70,7 +70,7 @@ class Attention(nn.Module):
         q = self._project(query, 0)
         k, v = self._project(source, 1), self._project(source, 2)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        mixed: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         joined: Tensor = self.out_projection(mixed.transpose(1, 2).flatten(2))
         return joined
 
@@ -107,7 +107,7 @@ class Layer(nn.Module):
     ) -> Tensor:
         """One layer: x (B, Tq, D), source (B, Tk, D). With `last_query_only` the result is (B, 1, D), exactly."""
         query, keys = self.attention_norm(x), self.attention_norm(source)
-        attended = self.look(query, keys, mask, tapped, taps)
+        attended: Tensor | None = self.look(query, keys, mask, tapped, taps)
         if last_query_only:
             x, query, mask = x[:, -1:], query[:, -1:], None if mask is None else mask[-1:]
         if attended is None:
@@ -116,7 +116,8 @@ class Layer(nn.Module):
             attended = attended[:, -1:]
         x = x + self.residual_dropout(attended)
         hidden = self.relu_dropout(self.up(self.forward_norm(x)).relu())
-        return x + self.residual_dropout(self.down(hidden))
+        output: Tensor = x + self.residual_dropout(self.down(hidden))
+        return output
 
     def look(self, query: Tensor, keys: Tensor, mask: Tensor | None, tapped: Tapped, taps: Taps) -> Tensor | None:
         """Add what the taps want, of normalised query and keys, to `tapped`; the attended sequence if they want it."""

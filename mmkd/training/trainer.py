@@ -135,7 +135,7 @@ class Trainer:
                 raise Preempted(f"asked to end in epoch {progress.epoch + 1}, step {progress.step} of {len(batches)}")
 
     def _step(self, index: Tensor) -> dict[str, Tensor]:
-        """One optimiser step on the samples at `index`; the loss terms."""
+        """One optimiser step on the samples at `index`; the loss terms, and what the method wants recorded."""
         lesson, training = self.lesson, self.config.training
         x, y = lesson.train.at(index)
         x = augment(x, training.augmentation, lesson.info.vectors)
@@ -146,6 +146,7 @@ class Trainer:
         if method is not None and method.needs_teacher:
             terms["distillation"] = method(Batch(x, y, index), outputs, lesson.teacher)
             loss = loss + lesson.beta * terms["distillation"]
+            terms |= method.monitored
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, training.clip)

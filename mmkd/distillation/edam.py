@@ -1,0 +1,112 @@
+"""Entropy distillation in attention maps (section 4.3, Eqs. 10 to 13): cross-entropy between rows of maps.
+
+The student's maps and the teacher's are brought to one size either way: EDAM-S (`size = "down"`) gives the student
+proxies of the teacher's lengths, EDAM-T (`"up"`) takes the teacher's maps to the size of the student's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from mmkd.config import Distillation, Frozen
+from mmkd.distillation._maps import MapMethod, safe_log
+from mmkd.distillation.base import Batch, FrozenTeacher, Problem
+from mmkd.models.network import Outputs, Proxies
+
+Shape = tuple[int, int]
+
+
+class EDAMSettings(Frozen):
+    """`edam_direction` `student_teacher` is F(a, b) = -a log b (Eq. 13) as printed, a the student's and b the teacher's.
+
+    It is least where each of the student's rows puts all mass on the teacher's argmax; `teacher_student`, the usual
+    cross-entropy with the teacher's row as target, where the rows are equal. `freeze_upsampling` belongs to `up`.
+    """
+
+    edam_direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
+    size: Proxies = "down"
+    freeze_upsampling: bool = False
+
+    @model_validator(mode="after")
+    def _only_up_has_upsampling(self) -> EDAMSettings:
+        if self.freeze_upsampling and self.size == "down":
+            raise ValueError("freeze_upsampling needs size = 'up'")
+        return self
+
+
+class Upsampling(nn.Module):
+    """Scores (..., Tq, Tk) to (..., Tq', Tk'), by a linear layer on each axis that differs.
+
+    It begins as linear interpolation. There is no bias: over columns it would add the same map to every sample's,
+    over rows it would drop out of the softmax.
+    """
+
+    def __init__(self, old: Shape, new: Shape) -> None:
+        super().__init__()
+        weights = [None if a == b else nn.Parameter(interpolation(a, b)) for a, b in zip(old, new, strict=True)]
+        self.rows, self.columns = weights
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """See the class."""
+        if self.columns is not None:
+            scores = scores @ self.columns.T
+        return scores if self.rows is None else self.rows @ scores
+
+
+def interpolation(old: int, new: int) -> Tensor:
+    """Matrix (new, old) that interpolates a sequence linearly (align_corners=False)."""
+    return F.interpolate(torch.eye(old)[None], new, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+class Method(MapMethod):
+    """EDAM; its temperature is t of Eq. 11.
+
+    With `up`, up-sampling is trained with the student, one layer an axis and distilled pair, shared by heads and by
+    the stack's layers. The loss can then also fall by moving the target towards the student: the mean entropy of the
+    target's rows (nats) is recorded as `target_entropy`.
+    """
+
+    Settings = EDAMSettings
+    summary = "entropy distillation in attention maps (EDAM)"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        assert problem.teacher is not None
+        self.settings = EDAMSettings.model_validate(problem.config.settings)
+        self.upsamplings, self.entropies = nn.ModuleDict(), list[Tensor]()
+        if self.settings.size == "up":
+            for name in self.names:
+                self.upsamplings[name] = Upsampling(problem.teacher.map_shape(name), problem.student.map_shape(name))
+        self.upsamplings.requires_grad_(not self.settings.freeze_upsampling)
+
+    @classmethod
+    def proxies(cls, config: Distillation) -> Proxies:
+        """As `size` says."""
+        settings = cls.parse(config)
+        assert isinstance(settings, EDAMSettings)
+        return settings.size
+
+    def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
+        """L_KD (Eqs. 10 to 13)."""
+        self.entropies.clear()
+        loss = super().forward(batch, student, teacher)
+        if self.upsamplings:
+            self.monitored = {"target_entropy": torch.stack(self.entropies).mean()}
+        return loss
+
+    def resize(self, name: str, scores: Tensor) -> Tensor:
+        """Up-sampled with `up`; a hidden key then adds nothing to its neighbours' scores."""
+        if not self.upsamplings:
+            return scores
+        resized: Tensor = self.upsamplings[name](scores.masked_fill(scores.isneginf(), 0.0))
+        return resized
+
+    def row_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """F(a, b) = -sum a log b over columns (Eq. 13)."""
+        a, b = (student, teacher) if self.settings.edam_direction == "student_teacher" else (teacher, student)
+        return -(a * safe_log(b)).sum(-1)

@@ -1,0 +1,26 @@
+"""Knowledge distillation on logits (Hinton, Vinyals and Dean 2015): the baseline that everyone asks for."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher
+from mmkd.models.network import Outputs
+
+
+class Method(DistillationMethod):
+    """L_KD = t^2 KL(softmax(teacher / t) || softmax(student / t)), the mean over samples.
+
+    The factor t^2 keeps gradients at one scale for all temperatures t, so that beta and t can be tuned apart.
+    """
+
+    summary = "knowledge distillation on logits (Hinton's KD)"
+
+    def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
+        """See the class."""
+        assert teacher is not None
+        t = self.problem.config.temperature
+        ours = F.log_softmax(student.logits / t, -1)
+        theirs = F.log_softmax(teacher.outputs(batch).logits / t, -1)
+        return t**2 * F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
