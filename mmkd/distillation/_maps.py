@@ -34,10 +34,6 @@ class MapMethod(DistillationMethod):
     def row_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Losses (B, Tq) between the rows of two maps (B, Tq, Tk)."""
 
-    def resize(self, name: str, scores: Tensor) -> Tensor:
-        """The teacher's scores (B, heads, Tq, Tk) of a stack at the size of the student's."""
-        return scores
-
     def taps(self) -> dict[str, Taps]:
         """The scores of all distilled stacks."""
         return {name: Taps(scores=True) for name in self.names}
@@ -55,8 +51,7 @@ class MapMethod(DistillationMethod):
         return torch.stack(pairs).mean()
 
     def maps(self, name: str, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-        """Both maps (B, Tq, Tk) of one layer, of its scores (B, heads, Tq, Tk)."""
-        theirs = self.resize(name, theirs)
+        """The student's and the teacher's map (B, Tq, Tk) of one layer, of their scores (B, heads, Tq, Tk)."""
         if name in self.masked:
             # A mask is the same for all samples and heads. The first key is visible to every query.
             hidden = ours[:1, :1].isneginf() | theirs[:1, :1].isneginf()

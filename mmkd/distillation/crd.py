@@ -109,6 +109,8 @@ class Method(DistillationMethod):
     def _layers(self, name: str) -> int:
         """How many layers of the student's and the teacher's stack are compared: as many as both have."""
         assert self.problem.teacher is not None
+        if name == self.level:
+            return 1
         return min(len(n.stack(name).layers) for n in (self.problem.student, self.problem.teacher))
 
     def taps(self) -> dict[str, Taps]:

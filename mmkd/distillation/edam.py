@@ -22,10 +22,11 @@ Shape = tuple[int, int]
 
 
 class EDAMSettings(Frozen):
-    """`edam_direction` `student_teacher` is F(a, b) = -a log b (Eq. 13) as printed, a the student's and b the teacher's.
+    """`edam_direction` says which map a and b of F(a, b) = -a log b (Eq. 13) are.
 
-    It is least where each of the student's rows puts all mass on the teacher's argmax; `teacher_student`, the usual
-    cross-entropy with the teacher's row as target, where the rows are equal. `freeze_upsampling` belongs to `up`.
+    `student_teacher`, as printed: a is the student's map. The loss is least where each of its rows puts all mass on
+    the teacher's argmax. `teacher_student`: the usual cross-entropy with the teacher's map as target, least where the
+    rows are equal. `freeze_upsampling` belongs to `size` `up`.
     """
 
     edam_direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
@@ -78,7 +79,8 @@ class Method(MapMethod):
         super().__init__(problem)
         assert problem.teacher is not None
         self.settings = EDAMSettings.model_validate(problem.config.settings)
-        self.upsamplings, self.entropies = nn.ModuleDict(), list[Tensor]()
+        self.upsamplings = nn.ModuleDict()
+        self.entropies: list[Tensor] = []
         if self.settings.size == "up":
             for name in self.names:
                 self.upsamplings[name] = Upsampling(problem.teacher.map_shape(name), problem.student.map_shape(name))
@@ -99,12 +101,16 @@ class Method(MapMethod):
             self.monitored = {"target_entropy": torch.stack(self.entropies).mean()}
         return loss
 
-    def resize(self, name: str, scores: Tensor) -> Tensor:
-        """Up-sampled with `up`; a hidden key then adds nothing to its neighbours' scores."""
+    def maps(self, name: str, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+        """See the base class; with `up` the teacher's scores are up-sampled first, and the target's entropy noted."""
         if not self.upsamplings:
-            return scores
-        resized: Tensor = self.upsamplings[name](scores.masked_fill(scores.isneginf(), 0.0))
-        return resized
+            return super().maps(name, ours, theirs)
+        # A hidden key adds nothing to its neighbours' scores.
+        visible = theirs.masked_fill(theirs.isneginf(), 0.0) if name in self.masked else theirs
+        a, b = super().maps(name, ours, self.upsamplings[name](visible))
+        target = b.detach()
+        self.entropies.append(-(target * safe_log(target)).sum(-1).mean())
+        return a, b
 
     def row_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """F(a, b) = -sum a log b over columns (Eq. 13)."""

@@ -1,0 +1,138 @@
+"""A method between tiny networks in float64, on random data, for every pairing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkd.config import Distillation, Network
+from mmkd.data import DatasetInfo
+from mmkd.distillation import complete, load_method
+from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem
+from mmkd.models.network import Network as TrainedNetwork
+from mmkd.models.network import Outputs, build_student, build_teacher
+from mmkd.models.pairings import resolve_pairing
+
+STEPS = {"video": 9, "audio": 7, "language": 4}
+FEATURES = {"video": 3, "audio": 2, "language": 5}
+THREE = ("video", "audio", "language")
+TWO = ("video", "audio")
+PAIRINGS = [
+    *((THREE, primary, pairing) for primary in THREE for pairing in ("complete", "others", *THREE)),
+    *((TWO, primary, pairing) for primary in TWO for pairing in ("complete", "others", *TWO)),
+]
+"""(modalities, primary, pairing): all that there are for three and for two modalities."""
+
+
+@dataclass
+class Case:
+    """A method between a student and a teacher, and a batch of theirs."""
+
+    student: TrainedNetwork
+    teacher: FrozenTeacher
+    method: DistillationMethod
+    batch: Batch
+
+    def outputs(self) -> Outputs:
+        outputs: Outputs = self.student(self.batch.x, self.method.taps())
+        return outputs
+
+    def loss(self, outputs: Outputs) -> Tensor:
+        loss: Tensor = self.method(self.batch, outputs, self.teacher)
+        return loss
+
+
+def make_info(modalities: tuple[str, ...] = THREE) -> DatasetInfo:
+    return DatasetInfo(
+        path=Path("tiny.h5"),
+        modalities=modalities,
+        classes=("a", "b", "c"),
+        label_kind="class",
+        score_range=None,
+        vectors={},
+        steps={m: STEPS[m] for m in modalities},
+        features={m: FEATURES[m] for m in modalities},
+        sizes={},
+        class_counts={},
+        source="",
+        license="",
+        notes="",
+        fingerprint="",
+        layout_version=1,
+    )
+
+
+def make_batch(info: DatasetInfo, samples: int) -> Batch:
+    shapes = {m: (samples, info.steps[m], info.features[m]) for m in info.modalities}
+    x = {m: torch.randn(shape, dtype=torch.float64) for m, shape in shapes.items()}
+    return Batch(x, torch.arange(samples) % len(info.classes), torch.arange(samples))
+
+
+def make_case(
+    method: str,
+    *,
+    pairing: str = "others",
+    primary: str = "video",
+    modalities: tuple[str, ...] = THREE,
+    temperature: float = 1.0,
+    level: str | None = None,
+    mask: str = "none",
+    samples: int = 3,
+    sharpness: float = 4.0,
+    **settings: Any,
+) -> Case:
+    """Teacher and student have unlike widths, depths and numbers of heads.
+
+    In-projections are multiplied by `sharpness`: maps are then far from uniform, as they are after training.
+    """
+    torch.manual_seed(0)
+    info = make_info(modalities)
+    config = complete(Distillation(method=method, level=level, temperature=temperature, settings=settings))
+    loaded = load_method(method)
+    resolved = resolve_pairing(pairing, primary, info.modalities)
+    small = Network.model_validate({"width": 8, "heads": 2, "layers": 2, "fusion_layers": 2, "mask": mask})
+    large = Network.model_validate({"width": 12, "heads": 3, "layers": 2, "fusion_layers": 1, "mask": mask})
+    student = build_student(info, small, primary, resolved, loaded.proxies(config)).double()
+    teacher = FrozenTeacher(build_teacher(info, large, resolved.branch).double())
+    for network in (student, teacher.network):
+        for name, parameter in network.named_parameters():
+            if name.endswith("in_projection"):
+                parameter.data *= sharpness
+    batch = make_batch(info, samples)
+    problem = Problem(config, resolved, student, teacher.network, batch.y, len(info.classes))
+    return Case(student, teacher, loaded(problem).double(), batch)
+
+
+def score_pairs(case: Case, outputs: Outputs) -> list[list[tuple[Tensor, Tensor]]]:
+    """(student's, teacher's) scores by distilled pair and layer, as many layers as both have."""
+    theirs = case.teacher.tap(case.batch.x, outputs.taps)
+    names = case.method.problem.pairing.distilled
+    return [list(zip(outputs.tapped[name].scores, theirs[name].scores, strict=False)) for name in names]
+
+
+def leaves(pairs: list[list[tuple[Tensor, Tensor]]]) -> list[list[tuple[Tensor, Tensor]]]:
+    """Copies of `pairs`; the student's want a gradient."""
+    return [[(a.detach().clone().requires_grad_(), b.detach().clone()) for a, b in layers] for layers in pairs]
+
+
+def students(pairs: list[list[tuple[Tensor, Tensor]]]) -> list[Tensor]:
+    """The student's scores alone."""
+    return [a for layers in pairs for a, _ in layers]
+
+
+def assert_only_the_student_learns(case: Case) -> None:
+    """A finite loss; finite gradients in student and method, not all zero in the student, none in the teacher."""
+    loss = case.loss(case.outputs())
+    loss.backward()
+    assert loss.shape == ()
+    assert loss.isfinite()
+    own = [p for p in case.method.parameters() if p.requires_grad]
+    gradients = [p.grad for p in [*case.student.parameters(), *own] if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(p.grad is not None and (p.grad != 0).any() for p in case.student.parameters())
+    assert all(p.grad is not None for p in own)
+    assert all(p.grad is None and not p.requires_grad for p in case.teacher.network.parameters())

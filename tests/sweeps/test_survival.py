@@ -1,0 +1,177 @@
+"""Kill anything at any moment: the same command goes on and ends with the same numbers, on real processes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+
+from mmkd.results import read_attempts, read_metrics
+from mmkd.rundir import TrialDir
+
+LAUNCH = Path(__file__).parents[2] / "sweeps" / "launch.py"
+
+
+def command(study_file: Path, root: Path) -> list[str]:
+    options = ["--study", str(study_file), "--root", str(root), "--cluster", "local", "--device", "cpu"]
+    return [sys.executable, str(LAUNCH), *options, "--trials", "2", "--seeds", "1", "--parallel", "2", "--epochs", "8"]
+
+
+def launch(study_file: Path, root: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(study_file, root), capture_output=True, text=True, timeout=240)
+
+
+def jobs_under(root: Path) -> list[psutil.Process]:
+    """Living trial processes of a root."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "mmkd.trial" in line and any(str(root) in part for part in line):
+            found.append(process)
+    return found
+
+
+def numbers(root: Path) -> dict[str, object]:
+    """Every number of every result under a root, costs aside, by the trial's place and the value's name."""
+    values: dict[str, object] = {}
+    for path in sorted(root.glob("**/result.h5")):
+        place = str(path.parent.relative_to(root))
+        with h5py.File(path) as file:
+
+            def visit(name: str, item: h5py.Group | h5py.Dataset, place: str = place) -> None:
+                for key, value in item.attrs.items():
+                    values[f"{place}:{name}@{key}"] = value
+                if isinstance(item, h5py.Dataset):
+                    values[f"{place}:{name}"] = item[()].tobytes() if item.dtype.kind != "O" else item[()].tolist()
+
+            file.visititems(visit)
+            values |= {f"{place}@{key}": file.attrs[key] for key in ("status", "best_epoch", "epochs", "weights_sha256")}
+    return values
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
+    from conftest import STUDY
+
+    path = tmp_path_factory.mktemp("study") / "tiny.toml"
+    path.write_text(f'data = "{tiny_data}"\n{STUDY}')
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("unbroken")
+    done = launch(study, root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+def check(root: Path, unbroken: Path) -> None:
+    """What must always be true of a root whose study is done."""
+    expected, found = numbers(unbroken), numbers(root)
+    assert expected.keys() == found.keys()
+    assert [key for key in expected if expected[key] != found[key]] == []
+    assert jobs_under(root) == []
+    leftovers = [p for p in root.glob("**/*") if p.name.startswith(".tmp-") or p.name.endswith(".lock")]
+    assert leftovers == []
+    for path in root.glob("**/result.h5"):
+        epochs = [line["epoch"] for line in read_metrics(TrialDir(path.parent))]
+        assert epochs == list(range(1, 9)), "one line an epoch"
+    for journal in root.glob("rows/*/journal.log"):
+        ended = [e for e in map(json.loads, journal.read_text().splitlines()) if e["op_code"] == 6 and e["state"] == 1]
+        assert sorted(e["trial_id"] for e in ended) == [0, 1], "each trial told exactly once"
+
+
+def test_an_unbroken_run_prints_its_table_and_a_relaunch_only_that(study: Path, unbroken: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in unbroken.glob("**/attempts/*")}
+    again = launch(study, unbroken)
+    assert again.returncode == 0
+    assert "CRD on attention maps" in again.stdout
+    assert "SYNTHETIC" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in unbroken.glob("**/attempts/*")} == before, "nothing ran"
+    check(unbroken, unbroken)
+
+
+@pytest.mark.parametrize("victims", ["controller", "trials", "both"])
+def test_after_kill_9_the_same_command_ends_with_the_same_numbers(
+    study: Path, unbroken: Path, tmp_path: Path, victims: str
+) -> None:
+    seeded = random.Random(victims)
+    root = tmp_path / "runs"
+    log = (tmp_path / "log").open("w")
+    kills: Counter[str] = Counter()
+    for _ in range(3):
+        controller = subprocess.Popen(command(study, root), stdout=log, stderr=log)
+        time.sleep(seeded.uniform(3.0, 7.0))
+        if victims != "controller":
+            for job in jobs_under(root):
+                job.kill()
+                kills["trial"] += 1
+        if victims != "trials":
+            controller.kill()
+            kills["controller"] += 1
+        else:
+            controller.send_signal(signal.SIGSTOP)
+            time.sleep(0.5)
+            controller.send_signal(signal.SIGCONT)
+            time.sleep(seeded.uniform(0.5, 2.0))
+            controller.kill()
+        controller.wait()
+    done = launch(study, root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert kills.total() >= 3
+    check(root, unbroken)
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(study: Path, unbroken: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    controller = subprocess.Popen(command(study, root), stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(root.glob("**/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    controller.send_signal(signal.SIGINT)
+    said, _ = controller.communicate(timeout=60)
+    assert controller.returncode == 130
+    assert "stopped; the same command goes on" in said
+    assert jobs_under(root) == []
+    ends = [read_attempts(TrialDir(p.parent))[-1].end for p in root.glob("**/config.json")]
+    assert set(ends) <= {"complete", "preempted", "node_fail"}
+    assert launch(study, root).returncode == 0
+    check(root, unbroken)
+
+
+def test_a_torn_journal_and_a_truncated_checkpoint_are_healed(study: Path, unbroken: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    controller = subprocess.Popen(command(study, root), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(root.glob("rows/*/trials/0/checkpoint.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for job in jobs_under(root):
+        job.kill()
+    controller.kill()
+    controller.wait()
+    for journal in root.glob("rows/*/journal.log"):
+        with journal.open("ab") as file:
+            file.write(b'{"op_code": 5, "trial_i')
+    for checkpoint in root.glob("**/checkpoint.pt"):
+        os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    for metrics in root.glob("**/metrics.jsonl"):
+        with metrics.open("a") as file:
+            file.write('{"epoch": 99, "train')
+    assert launch(study, root).returncode == 0
+    check(root, unbroken)
+
+
+def test_the_numbers_differ_between_seeds(unbroken: Path) -> None:
+    by_seed = {json.loads(p.read_text())["seed"]: p.parent for p in unbroken.glob("teachers/*/config.json")}
+    logits = [h5py.File(by_seed[seed] / "result.h5")["predictions/valid/logits"][()] for seed in (0, 1)]
+    assert not np.array_equal(*logits)
