@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ def save_checkpoint(path: Path, identity: str, progress: Progress, parts: dict[s
         "cpu_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    _save(path, state)
 
 
 @dataclass(frozen=True)
@@ -95,4 +96,11 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Write a network's weights to `path`, by rename."""
     cpu = {name: value.detach().cpu() for name, value in weights.items()}
-    write_atomically(path, lambda temporary: torch.save(cpu, temporary))
+    _save(path, cpu)
+
+
+def _save(path: Path, value: object) -> None:
+    # Through memory: a file's own name would go into its content, and the same weights would not be the same bytes.
+    content = io.BytesIO()
+    torch.save(value, content)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
