@@ -66,12 +66,18 @@ class Network(Frozen):
 
 
 class Augmentation(Frozen):
-    """Random changes of training batches, after standardisation; see `mmkd.training.augmentation`."""
+    """Random changes of training batches, in standardised units; see `mmkd.training.augmentation`.
 
+    `crop`, `warp` change time (shares of the duration); `rotation` is in radians; `scale`, `shift` and `noise` are
+    standard deviations.
+    """
+
+    crop: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    warp: Fraction = 0.0
+    rotation: Annotated[float, Field(ge=0)] = 0.0
+    scale: Annotated[float, Field(ge=0)] = 0.0
+    shift: Annotated[float, Field(ge=0)] = 0.0
     noise: Annotated[float, Field(ge=0)] = 0.0
-    scale: Fraction = 0.0
-    crop: Fraction = 0.0
-    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
 
 
 class Training(Frozen):

@@ -48,6 +48,6 @@ def read_json(path: Path) -> Any | None:
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Delete what a killed `write_atomically` of `name` left in `folder`. Only the one writer of `name` may call this."""
+    """Delete what a killed `write_atomically` of `name` left in `folder`; only the one writer of `name` may."""
     for leftover in folder.glob(f".tmp-*-{name}"):
         leftover.unlink(missing_ok=True)

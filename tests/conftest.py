@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 SIZES = {"train": 48, "valid": 24, "test": 24}
 SHAPES = {"video": (8, 6), "audio": (6, 4), "text": (4, 3)}
 NETWORK = {"width": 8, "heads": 2, "layers": 2, "fusion_layers": 1}
-TRAINING = {"epochs": 3, "batch_size": 16, "learning_rate": 3e-3}
-STEPS = 9
-"""Optimiser steps of a run with these sizes."""
+TRAINING = {"epochs": 3, "batch_size": 20, "learning_rate": 3e-3}
 
 
 @pytest.fixture(autouse=True)

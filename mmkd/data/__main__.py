@@ -14,7 +14,7 @@ from mmkd.data.account import find_oddities, render
 from mmkd.data.layout import check_dataset, open_dataset, read_info
 from mmkd.data.mosei import import_mosei
 from mmkd.data.synthetic import SIZES, make_synthetic
-from mmkd.data.utd_mhad import TRAIN_SUBJECTS, import_utd_mhad
+from mmkd.data.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.errors import UserError
 
 EXAMPLES = """\
@@ -61,10 +61,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     utd = importers.add_parser("utd-mhad", help="UTD-MHAD: skeleton, accelerometer, gyroscope; 27 actions")
     utd.add_argument("source", type=Path, metavar="ARCHIVE_OR_FOLDER", help="tar, zip or folder of .mat files")
-    utd.add_argument(
+    lengths = utd.add_mutually_exclusive_group()
+    lengths.add_argument(
+        "--steps",
+        type=_steps,
+        default=STEPS,
+        metavar="S,A,G",
+        help="resample skeleton, accelerometer and gyroscope to so many steps (default: 40,96,96)",
+    )
+    lengths.add_argument(
         "--native",
-        action="store_true",
-        help="keep native lengths, with zeros in front, instead of resampling to 40/96/96 steps",
+        action="store_const",
+        const=None,
+        dest="steps",
+        help="keep native lengths, with zeros in front, instead of resampling",
     )
     utd.add_argument("--raw", action="store_true", help="keep the camera's coordinates of the skeleton")
     utd.add_argument(
@@ -91,6 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _steps(text: str) -> dict[str, int]:
+    counts = [int(part) for part in text.split(",")]
+    if len(counts) != len(STEPS) or min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give three counts of 1 or more, for {', '.join(STEPS)}")
+    return dict(zip(STEPS, counts, strict=True))
+
+
 def _make(options: argparse.Namespace) -> None:
     if options.out.exists() and not options.force:
         raise UserError(f"{options.out}: exists; choose another name or give --force to replace it")
@@ -100,7 +117,7 @@ def _make(options: argparse.Namespace) -> None:
         import_mosei(options.source, options.out)
     else:
         import_utd_mhad(
-            options.source, options.out, native=options.native, raw=options.raw, valid_subject=options.valid_subject
+            options.source, options.out, steps=options.steps, raw=options.raw, valid_subject=options.valid_subject
         )
     info = read_info(options.out)
     sizes = " / ".join(str(size) for size in info.sizes.values())

@@ -106,16 +106,20 @@ def complete(name: str, split: Split) -> Split:
     return replace(split, arrays=arrays, labels=np.asarray(split.labels), lengths=lengths, scores=scores, ids=ids)
 
 
-def train_statistics(train: Split) -> dict[str, tuple[Array, Array]]:
+def train_statistics(train: Split, vectors: Mapping[str, int]) -> dict[str, tuple[Array, Array]]:
     """Mean and standard deviation of every feature over the real steps of `train`.
+
+    The features of a modality of spatial `vectors` share one unit, so they share one std, the root mean square of
+    their own: lengths and angles survive, and a joint that hardly moves is not blown up into noise (on UTD-MHAD's
+    skeleton a support vector machine gets .87 so and .75 with a std a feature).
 
     Returns:
         modality -> (mean (F,), std (F,)), float64; the std of a constant feature is 1.
     """
-    return {m: _mean_and_std(array, train.lengths[m]) for m, array in train.arrays.items()}
+    return {m: _mean_and_std(array, train.lengths[m], m in vectors) for m, array in train.arrays.items()}
 
 
-def _mean_and_std(array: Array, lengths: Array) -> tuple[Array, Array]:
+def _mean_and_std(array: Array, lengths: Array, shared: bool) -> tuple[Array, Array]:
     def real_steps() -> Iterator[Array]:
         for rows in chunks(array):
             yield array[rows][~is_padding(lengths[rows], array.shape[1])].astype(np.float64)
@@ -123,7 +127,7 @@ def _mean_and_std(array: Array, lengths: Array) -> tuple[Array, Array]:
     count = int(lengths.sum())
     mean = sum((x.sum(axis=0) for x in real_steps()), np.zeros(array.shape[2])) / count
     variance = sum((((x - mean) ** 2).sum(axis=0) for x in real_steps()), np.zeros(array.shape[2])) / count
-    std = np.sqrt(variance)
+    std = np.sqrt(np.full_like(variance, variance.mean()) if shared else variance)
     std[std <= 1e-7 * np.abs(mean)] = 1.0  # constant, up to what float32 can tell apart
     return mean, std
 

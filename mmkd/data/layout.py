@@ -126,7 +126,7 @@ def write_dataset(
     )
     with _naming(f"{path} not written"):
         validate(meaning, splits)
-    statistics = train_statistics(splits["train"])
+    statistics = train_statistics(splits["train"], meaning.vectors)
     mark = fingerprint(meaning, splits)
 
     def write(temporary: Path) -> None:
@@ -215,7 +215,7 @@ def check_dataset(path: str | Path) -> DatasetInfo:
                 f"content has the fingerprint {found[:12]}, but the file was written with "
                 f"{info.fingerprint[:12]}: it was changed since; import it again"
             )
-        for modality, expected in train_statistics(splits["train"]).items():
+        for modality, expected in train_statistics(splits["train"], info.vectors).items():
             attributes = splits["train"].arrays[modality].attrs  # type: ignore[attr-defined]
             stored = attributes["mean"], attributes["std"]
             if np.shape(stored) != np.shape(expected) or not np.allclose(stored, expected):

@@ -54,7 +54,12 @@ class Trial(NamedTuple):
 
 
 def import_utd_mhad(
-    source: str | Path, out: str | Path, *, native: bool = False, raw: bool = False, valid_subject: int = 7
+    source: str | Path,
+    out: str | Path,
+    *,
+    steps: Mapping[str, int] | None = STEPS,
+    raw: bool = False,
+    valid_subject: int = 7,
 ) -> str:
     """Write UTD-MHAD to `out` in the one layout; return the fingerprint.
 
@@ -64,8 +69,8 @@ def import_utd_mhad(
         source: folder or archive (tar, zip) with `a{action}_s{subject}_t{trial}_{inertial,skeleton}.mat` at any depth.
             Of an archive nothing is unpacked to disk.
         out: the file to make.
-        native: keep every recording's own length, with zeros in front up to the longest, instead of resampling
-            linearly to 40 (skeleton), 96 and 96 steps.
+        steps: modality -> steps that every recording is resampled to, linearly; None keeps every recording's own
+            length, with zeros in front up to the longest.
         raw: keep the camera's coordinates instead of `body_frame`.
         valid_subject: 1, 3, 5 or 7.
 
@@ -77,9 +82,9 @@ def import_utd_mhad(
     if valid_subject not in TRAIN_SUBJECTS:
         raise UserError(f"valid subject {valid_subject}: choose one of 1, 3, 5, 7 (the others are for the test)")
     recordings = _read_recordings(source, raw)
-    if not native:
-        recordings = {t: {m: _resample(r[m], STEPS[m]) for m in STEPS} for t, r in recordings.items()}
-    steps = {m: max(len(r[m]) for r in recordings.values()) for m in STEPS}
+    if steps is not None:
+        recordings = {t: {m: _resample(r[m], steps[m]) for m in STEPS} for t, r in recordings.items()}
+    longest = {m: max(len(r[m]) for r in recordings.values()) for m in STEPS}
     subjects = {
         "train": tuple(subject for subject in TRAIN_SUBJECTS if subject != valid_subject),
         "valid": (valid_subject,),
@@ -90,7 +95,7 @@ def import_utd_mhad(
         chosen = {trial: recordings[trial] for trial in sorted(recordings) if trial.subject in members}
         if not chosen:
             raise UserError(f"{source}: no recording of subject {' or '.join(map(str, members))}, so {name!r} is empty")
-        splits[name] = _split(chosen, steps)
+        splits[name] = _split(chosen, longest)
     return write_dataset(
         out,
         splits,
@@ -99,7 +104,7 @@ def import_utd_mhad(
         license="freely available (the authors' words); cite the paper",
         vectors=dict.fromkeys(STEPS, 3),
         notes=f"cross-subject, subject {valid_subject} for validation; "
-        f"{'native lengths, zeros in front' if native else 'resampled linearly'}; "
+        f"{'native lengths, zeros in front' if steps is None else 'resampled linearly'}; "
         f"skeleton in {'camera coordinates' if raw else 'a body frame'}",
     )
 

@@ -6,64 +6,70 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmkd.config import Augmentation
 
 
 def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int]) -> dict[str, Tensor]:
-    """Augmented copies of x[modality] (B, T_m, F_m), in standardised units.
+    """Augmented copies of x[modality] (B, T_m, F_m), in standardised units; a strength of 0 leaves its step out.
 
-    - `crop` c: the same random window of 1 - c to 1 of the time of all modalities of a sample, stretched to T_m.
-    - `rotation` a: modalities made of spatial vectors (`vectors[m]` = 3) are turned about a random axis by up to
-      a degrees, all vectors and modalities of a sample alike.
-    - `scale` s: each modality of a sample times 1 + U(-s, s).
-    - `noise` n: normal noise of standard deviation n on every value.
+    - `crop` c, `warp` w: time runs from U(-c, c) to 1 + U(-c, c) and bends by U(-w, w) sin(pi u) / pi on the way, the
+      same for all modalities of a sample; what lies outside is the first or last step.
+    - `rotation` r: in a modality of spatial vectors (`vectors[m]` = 3) every vector of a sample is turned by the same
+      rotation vector, N(0, r^2) on each axis.
+    - `scale` s: a modality of a sample times 1 + N(0, s^2).
+    - `shift` s: N(0, s^2) added to each feature, constant over time.
+    - `noise` n: N(0, n^2) added to every value.
 
     Everything is drawn on the CPU, whose generator a checkpoint holds.
     """
     batch = len(next(iter(x.values())))
     changed = dict(x)
-    if config.crop:
-        length = 1 - config.crop * torch.rand(batch)
-        start = (1 - length) * torch.rand(batch)
-        changed = {m: _crop(v, start.to(v), length.to(v)) for m, v in changed.items()}
-    if config.rotation:
-        turn = _random_rotations(batch, math.radians(config.rotation))
-        changed = {m: _rotate(v, turn.to(v)) if vectors.get(m) == 3 else v for m, v in changed.items()}
-    if config.scale:
-        factors = {m: 1 + config.scale * (2 * torch.rand(batch, 1, 1) - 1) for m in changed}
-        changed = {m: v * factors[m].to(v) for m, v in changed.items()}
-    if config.noise:
-        changed = {m: v + config.noise * torch.randn(v.shape).to(v) for m, v in changed.items()}
+    if config.crop or config.warp:
+        ends = config.crop * _symmetric(batch, 2)
+        bend = config.warp * _symmetric(batch, 1) / math.pi
+        changed = {m: _retime(v, ends.to(v), bend.to(v)) for m, v in changed.items()}
+    for m, v in changed.items():
+        if config.rotation and vectors.get(m) == 3:
+            v = _rotate(v, _rotations(config.rotation * torch.randn(batch, 3)).to(v))
+        if config.scale:
+            v = v * (1 + config.scale * torch.randn(batch, 1, 1)).to(v)
+        if config.shift:
+            v = v + config.shift * torch.randn(batch, 1, v.shape[2]).to(v)
+        if config.noise:
+            v = v + config.noise * torch.randn(v.shape).to(v)
+        changed[m] = v
     return changed
 
 
-def _crop(x: Tensor, start: Tensor, length: Tensor) -> Tensor:
-    """Window [start, start + length] of time (as fractions, (B,)), by linear interpolation at T points; x (B, T, F)."""
+def _symmetric(*shape: int) -> Tensor:
+    return 2 * torch.rand(*shape) - 1
+
+
+def _retime(x: Tensor, ends: Tensor, bend: Tensor) -> Tensor:
+    """x (B, T, F) read at T new times, linearly; `ends` (B, 2) move the first and last time, `bend` (B, 1) the rest."""
     steps = x.shape[1]
-    grid = torch.linspace(0, 1, steps, device=x.device, dtype=x.dtype)
-    places = (start[:, None] + length[:, None] * grid) * (steps - 1)
-    before = places.floor().long().clamp(0, max(steps - 2, 0))
+    even = torch.linspace(0, 1, steps, device=x.device, dtype=x.dtype)
+    bent = even + bend * torch.sin(math.pi * even)
+    times = ends[:, :1] + (1 + ends[:, 1:] - ends[:, :1]) * bent
+    places = times.clamp(0, 1) * (steps - 1)
+    before = places.floor().long()
     after = (before + 1).clamp_max(steps - 1)
     weight = (places - before).unsqueeze(-1)
-    index = before.unsqueeze(-1).expand(-1, -1, x.shape[2])
-    return torch.lerp(x.gather(1, index), x.gather(1, after.unsqueeze(-1).expand_as(index)), weight)
+    samples = torch.arange(len(x), device=x.device)[:, None]
+    return torch.lerp(x[samples, before], x[samples, after], weight)
 
 
-def _random_rotations(batch: int, limit: float) -> Tensor:
-    """Rotation matrices (B, 3, 3) about uniform axes by uniform angles up to `limit` radians (Rodrigues)."""
-    axis = F.normalize(torch.randn(batch, 3), dim=-1)
-    angle = (limit * (2 * torch.rand(batch) - 1))[:, None, None]
-    k = torch.zeros(batch, 3, 3)
-    k[:, 0, 1], k[:, 0, 2], k[:, 1, 2] = -axis[:, 2], axis[:, 1], -axis[:, 0]
-    k = k - k.transpose(1, 2)
-    return torch.eye(3) + angle.sin() * k + (1 - angle.cos()) * (k @ k)
+def _rotations(vectors: Tensor) -> Tensor:
+    """Rotation matrices (B, 3, 3) of rotation vectors (B, 3) in radians."""
+    skew = torch.zeros(len(vectors), 3, 3)
+    skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -vectors[:, 2], vectors[:, 1], -vectors[:, 0]
+    turns: Tensor = torch.linalg.matrix_exp(skew - skew.transpose(1, 2))
+    return turns
 
 
 def _rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """x (B, T, 3 V) with each xyz triple turned by (B, 3, 3)."""
-    batch, steps, features = x.shape
-    triples = x.reshape(batch, steps * features // 3, 3)
+    """x (B, T, 3 V) with each triple of a sample turned by (B, 3, 3)."""
+    triples = x.reshape(len(x), -1, 3)
     return (triples @ turn.transpose(1, 2)).reshape(x.shape)

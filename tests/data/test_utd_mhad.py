@@ -67,7 +67,7 @@ def test_resampling_is_linear_and_keeps_the_ends(folder: Path, tmp_path: Path) -
 
 
 def test_native_lengths_are_kept_with_zeros_in_front(folder: Path, tmp_path: Path) -> None:
-    import_utd_mhad(folder, tmp_path / "utd.h5", native=True, raw=True)
+    import_utd_mhad(folder, tmp_path / "utd.h5", steps=None, raw=True)
     train = read_split(tmp_path / "utd.h5", "train", standardise=False)
     assert train.arrays["skeleton"].shape == (6, 13, 60)
     assert train.lengths["skeleton"].tolist() == [6, 8, 10, 6, 8, 10]

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,8 +45,8 @@ def root(tmp_path: Path) -> Root:
 
 
 @pytest.fixture
-def rows(study_file: Path, tmp_path: Path) -> Iterator[list[Row]]:
-    yield list(rows_of(study_file, tmp_path).values())
+def rows(study_file: Path, tmp_path: Path) -> list[Row]:
+    return list(rows_of(study_file, tmp_path).values())
 
 
 def states(row: Row) -> list[str]:

@@ -109,7 +109,9 @@ def test_a_truncated_or_foreign_data_file_is_refused(refused, tmp_path: Path, co
     assert said in refused("--study", "crd_attention", "--data", path, "--root", tmp_path / "runs")
 
 
-def test_data_with_nan_are_refused_before_anything_runs(refused, study_file: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_data_with_nan_are_refused_before_anything_runs(
+    refused, study_file: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "nan.h5"
     path.write_bytes(tiny_data.read_bytes())
     with h5py.File(path, "r+") as file:

@@ -84,7 +84,8 @@ def test_a_file_that_is_no_toml_is_refused_with_its_line(tmp_path: Path) -> None
 
 def test_budgets_paths_and_the_machine_are_not_part_of_what_a_row_is(study_file: Path, tmp_path: Path) -> None:
     row = rows_of(study_file, tmp_path)["crd"]
-    more = rows_of(study_file, tmp_path, "defaults.trials=50", "defaults.seeds=9", "rows.crd.label='another name'")["crd"]
+    changes = ["defaults.trials=50", "defaults.seeds=9", "rows.crd.label='another name'"]
+    more = rows_of(study_file, tmp_path, *changes)["crd"]
     assert more.digest == row.digest
     assert more.directory == row.directory
 

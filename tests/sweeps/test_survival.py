@@ -46,15 +46,14 @@ def numbers(root: Path) -> dict[str, object]:
     for path in sorted(root.glob("**/result.h5")):
         place = str(path.parent.relative_to(root))
         with h5py.File(path) as file:
-
-            def visit(name: str, item: h5py.Group | h5py.Dataset, place: str = place) -> None:
-                for key, value in item.attrs.items():
-                    values[f"{place}:{name}@{key}"] = value
-                if isinstance(item, h5py.Dataset):
-                    values[f"{place}:{name}"] = item[()].tobytes() if item.dtype.kind != "O" else item[()].tolist()
-
-            file.visititems(visit)
-            values |= {f"{place}@{key}": file.attrs[key] for key in ("status", "best_epoch", "epochs", "weights_sha256")}
+            names: list[str] = []
+            file.visit(names.append)
+            for name in names:
+                values |= {f"{place}:{name}@{key}": value for key, value in file[name].attrs.items()}
+                if isinstance(file[name], h5py.Dataset):
+                    values[f"{place}:{name}"] = file[name][()].tolist()
+            kept = ("status", "best_epoch", "epochs", "weights_sha256")
+            values |= {f"{place}@{key}": file.attrs[key] for key in kept}
     return values
 
 

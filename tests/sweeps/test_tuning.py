@@ -5,11 +5,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from test_study import rows_of
 
 from mmkd.lock import FileLock, LockLost
 from sweeps.planning import Row
 from sweeps.tuning import Tuning, heal_journal
-from test_study import rows_of
 
 
 @pytest.fixture
