@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -239,6 +240,8 @@ def append_metrics(directory: TrialDir, line: Mapping[str, Any]) -> None:
     """Append one epoch's line to the metrics file."""
     with directory.metrics.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a checkpoint that is written next counts on the line
 
 
 def read_metrics(directory: TrialDir) -> list[dict[str, Any]]:

@@ -68,17 +68,17 @@ class Teachers:
             self._look(directory)
         return directory in self._ready
 
-    def claim(self, task: Task) -> bool:
+    def claim(self, directory: TrialDir) -> bool:
         """Whether we may train this teacher: nobody else does."""
-        if task.directory in self._claims:
+        if directory in self._claims:
             return True
-        task.directory.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(task.directory.claim)
+        directory.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory.claim)
         try:
             lock.acquire()
         except LockHeld:
             return False
-        self._claims[task.directory] = lock
+        self._claims[directory] = lock
         return True
 
     def renew(self) -> None:
@@ -103,7 +103,8 @@ class Teachers:
             self.failed[directory] = f"failed for good: {decision.reason}"
         else:
             return
-        if directory in self._claims:
+        # A controller that was killed may have left its claim.
+        if directory.claim.exists() and self.claim(directory):
             clean_up(directory)
             self._claims.pop(directory).release()
 
@@ -207,7 +208,7 @@ class Controller:
         for task, owner in self._due():
             if task.directory in self.running:
                 continue
-            if owner is None and not self.teachers.claim(task):
+            if owner is None and not self.teachers.claim(task.directory):
                 waiting = True  # another controller trains this teacher
                 continue
             verdict = decide(task.directory).verdict

@@ -81,6 +81,7 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
             raise CheckpointError(f"{path}: belongs to another configuration")
         return Checkpoint(Progress(**state["progress"]), state["parts"], state["cpu_rng"], state["cuda_rng"])
     except (
+        OSError,  # EINVAL is what torch says of some truncated files
         RuntimeError,
         KeyError,
         TypeError,

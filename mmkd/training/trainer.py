@@ -126,12 +126,12 @@ class Trainer:
             for name, value in self._step(index.to(self.device)).items():
                 progress.sums[name] = progress.sums.get(name, 0) + value.detach() * len(index)
             progress.step += 1
-            due = time.monotonic() - saved > CHECKPOINT_SECONDS
-            if due or self.asked_to_end():
+            due, asked = time.monotonic() - saved > CHECKPOINT_SECONDS, self.asked_to_end()
+            if due or asked:
                 progress.seconds = time.perf_counter() - started
                 self._save()
                 saved = time.monotonic()
-            if self.asked_to_end():
+            if asked:
                 raise Preempted(f"asked to end in epoch {progress.epoch + 1}, step {progress.step} of {len(batches)}")
 
     def _step(self, index: Tensor) -> dict[str, Tensor]:
