@@ -39,16 +39,33 @@ class MapMethod(DistillationMethod):
         return {name: Taps(scores=True) for name in self.names}
 
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
-        """L_KD (Eq. 12, and its mean over pairs)."""
+        """L_KD (Eq. 12, and its mean over pairs), summed over parts of the batch."""
         assert teacher is not None
-        tapped = teacher.tap(batch.x, student.taps)
-        pairs = []
-        for name in self.names:
-            # Not strict: one of the two stacks may be deeper.
-            layers = zip(student.tapped[name].scores, tapped[name].scores, strict=False)
-            losses = [self.row_loss(*self.maps(name, ours, theirs)).mean() for ours, theirs in layers]
-            pairs.append(torch.stack(losses).mean())
-        return torch.stack(pairs).mean()
+        size = self._samples_at_once(batch.y.device)
+        inputs = {m: x.split(size) for m, x in batch.x.items()}
+        scores = {name: [s.split(size) for s in student.tapped[name].scores] for name in self.names}
+        losses = []
+        for part in range(math.ceil(len(batch.y) / size)):
+            theirs = teacher.tap({m: x[part] for m, x in inputs.items()}, student.taps)
+            for name in self.names:
+                # Not strict: one of the two stacks may be deeper.
+                layers = list(zip(scores[name], theirs[name].scores, strict=False))
+                rows = [self.row_loss(*self.maps(name, ours[part], scores)) for ours, scores in layers]
+                losses.append(torch.stack([r.mean(1).sum() for r in rows]).mean())
+        return torch.stack(losses).sum() / (len(self.names) * len(batch.y))
+
+    def _samples_at_once(self, device: torch.device) -> int:
+        """How many samples to compare at once.
+
+        Scores of a long sequence are a hundred times its features: in parts of the batch the teacher's are dropped
+        before the next are made, and on a CPU stay in memory that is in cache and mapped already.
+        """
+        assert self.problem.teacher is not None
+        cells = [
+            max(math.prod(n.map_shape(name)) * n.stack(name).heads for name in self.names)
+            for n in (self.problem.student, self.problem.teacher)
+        ]
+        return max(1, (CELLS_ON_CPU if device.type == "cpu" else CELLS_ON_GPU) // max(cells))
 
     def maps(self, name: str, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's map (B, Tq, Tk) of one layer, of their scores (B, heads, Tq, Tk)."""
