@@ -20,9 +20,9 @@ COLUMNS = (
     Column("weighted_f1", "weighted F1 %", "spread"),
     Column("macro_f1", "macro F1 %", "spread"),
     Column("seeds", "n", "ratio"),
-    Column("majority_share", "majority %", "mean"),
+    Column("majority_share", "maj. %", "mean"),
     Column("gap", "gap %", "count"),
-    Column("parameters", "parameters", "count"),
+    Column("parameters", "params", "count"),
     Column("trials", "trials", "ratio"),
     Column("seconds", "seconds", "count"),
 )

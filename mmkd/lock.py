@@ -80,7 +80,7 @@ class FileLock:
         """Give the lock back and remove its file; a second call does nothing."""
         if self._descriptor is None:
             return
-        if self._is_current(self._descriptor):
+        if self._is_current(self._descriptor) and self._read(self._descriptor)[0].get("token") == self._token:
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmkd.errors import UserError
+from mmkd.lock import LockLost
 from sweeps.study import find_study, parse_override, read_toml, study_names
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (OSError, LockLost) as error:
         print(f"error: {error}; the same command goes on when that is mended", file=sys.stderr)
         return 1
 

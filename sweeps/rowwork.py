@@ -10,7 +10,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mmkd.config import Run, StudentConfig, digest, identity, to_json
+from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
 from mmkd.lock import FileLock, LockHeld
@@ -151,6 +151,11 @@ class RowWork:
         decision = decide(task.directory)
         if result is None and decision.verdict is not Verdict.GIVE_UP:
             return ""
+        if result is not None and identity(from_json(result.config, task.directory.result)) != identity(task.config):
+            raise UserError(
+                f"{task.directory.path}: its result is another configuration's (was the journal removed or replaced?); "
+                f"move the folder away, and its trial runs again"
+            )
         clean_up(task.directory)
         if task.kind == "confirm":
             return self._settle_confirm(task, result, decision.reason)

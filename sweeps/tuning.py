@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mmkd.config import digest
+from mmkd.errors import UserError
 from mmkd.lock import FileLock
 from sweeps.planning import Row
 
@@ -77,14 +78,19 @@ class Tuning:
         self.row, self.parallel = row, parallel
         journal = row.directory.journal
         heal_journal(journal)
-        self.study = optuna.create_study(
-            study_name=row.directory.path.name,
-            storage=JournalStorage(
-                JournalFileBackend(str(journal), lock_obj=_OurLock(lock))  # type: ignore[arg-type]
-            ),
-            direction="minimize" if row.selection in LOSS_LIKE else "maximize",
-            load_if_exists=True,
-        )
+        try:
+            self.study = optuna.create_study(
+                study_name=row.directory.path.name,
+                storage=JournalStorage(
+                    JournalFileBackend(str(journal), lock_obj=_OurLock(lock))  # type: ignore[arg-type]
+                ),
+                direction="minimize" if row.selection in LOSS_LIKE else "maximize",
+                load_if_exists=True,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{journal}: damaged ({error}); put a backup in its place, or remove it: trials are asked anew"
+            ) from None
         self.distributions: dict[str, BaseDistribution] = {
             name: FloatDistribution(r.low, r.high, log=r.log) for name, r in row.ranges.items()
         }

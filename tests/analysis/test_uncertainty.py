@@ -13,10 +13,11 @@ def test_pdg_rule(spread: float, decimals: int) -> None:
     assert pdg_decimals(spread) == decimals
 
 
-def test_a_column_is_never_finer_than_one_sample() -> None:
+def test_a_column_is_not_finer_than_the_first_digit_of_one_sample() -> None:
     assert column_decimals([0.123], 100_000) == 2
-    assert column_decimals([0.123], 4659) == 1
-    assert column_decimals([0.123], 150) == 0
+    assert column_decimals([0.123], 4659) == 2
+    assert column_decimals([0.123], 430) == 1
+    assert column_decimals([0.123], 100) == 0
     assert column_decimals([], 1000) == 1
     assert column_decimals([400.0], 1000) == 0
 

@@ -30,8 +30,8 @@ PER_EPOCH = 3
 """Optimiser steps of an epoch."""
 AUGMENTED = {"noise": 0.1, "scale": 0.1, "crop": 0.3, "rotation": 20}
 DROPPED = {"embedding": 0.2, "attention": 0.2, "residual": 0.2, "relu": 0.2, "output": 0.2}
-RESTLESS = {"patience": 1, "schedule": "plateau", "learning_rate": 3.0, "epochs": 4}
-"""Far too large a learning rate, which drops before the last epoch."""
+RESTLESS = {"patience": 1, "schedule": "plateau", "learning_rate": 0.1, "epochs": 5}
+"""So large a learning rate that it drops before the last epoch."""
 
 FLAVOURS: dict[str, tuple[str, dict[str, Any]]] = {
     "teacher, plateau, augmentation": ("teacher", {"training": {**RESTLESS, "augmentation": AUGMENTED}}),
