@@ -59,7 +59,8 @@ class Result:
 
     `metrics` and `predictions` are of the epoch of lowest validation loss, by split; `curves` has one value an
     epoch; `reason` says why a trial was pruned or at which epoch and loss term it diverged; `seconds` were spent
-    training and evaluating, summed over attempts up to each one's last checkpoint.
+    training and evaluating, summed over attempts up to each one's last checkpoint. `standardisation` is what the
+    weights expect of raw features: mean and std (F_m,) of each input modality.
     """
 
     status: Status
@@ -74,6 +75,7 @@ class Result:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     curves: Mapping[str, list[float]] = field(default_factory=dict)
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    standardisation: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
 
 
 _SCALARS = ("reason", "best_epoch", "epochs", "seconds", "parameters", "device", "weights_sha256")
@@ -91,6 +93,8 @@ def write_result(directory: TrialDir, result: Result) -> None:
                 file.attrs[name] = getattr(result, name)
             for split, values in result.metrics.items():
                 file.require_group(f"metrics/{split}").attrs.update(values)
+            for modality, (mean, std) in result.standardisation.items():
+                file[f"standardisation/{modality}"] = np.stack([mean, std])
             for name, curve in result.curves.items():
                 file[f"curves/{name}"] = np.asarray(curve, np.float64)
             for split, predictions in result.predictions.items():
@@ -125,6 +129,7 @@ def read_result(path: Path, *, predictions: bool = True) -> Result:
                 metrics={s: {k: float(v) for k, v in g.attrs.items()} for s, g in file.get("metrics", {}).items()},
                 curves={name: curve[()].tolist() for name, curve in file.get("curves", {}).items()},
                 predictions=_read_predictions(file) if predictions else {},
+                standardisation={m: tuple(pair[()]) for m, pair in file.get("standardisation", {}).items()},
                 **scalars,
             )
     except ResultError:

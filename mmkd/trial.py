@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, from_json, identity, to_json
-from mmkd.data import DatasetInfo, read_info
+from mmkd.data import DatasetInfo, read_info, read_statistics
 from mmkd.distillation import load_method
 from mmkd.distillation.base import Problem
 from mmkd.errors import UserError
@@ -198,6 +198,7 @@ def finish(
         metrics=metrics,
         curves={name: [line[name] for line in progress.history] for name in names},
         predictions=predictions,
+        standardisation={m: pair for m, pair in read_statistics(lesson.info.path).items() if m in lesson.valid.x},
     )
     write_result(place, result)
     place.checkpoint.unlink(missing_ok=True)

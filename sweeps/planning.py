@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from mmkd.data import DatasetInfo
 from mmkd.distillation import complete, load_method
 from mmkd.errors import UserError
 from mmkd.files import read_json
-from mmkd.models.pairings import resolve_pairing
+from mmkd.models.pairings import places, resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.rundir import Root, RowDir, TrialDir
 from sweeps.study import Profile, Range, RowSpec, StudyFile, merge
@@ -153,7 +153,9 @@ def _plan_row(
         table: merge(getattr(profile, table), getattr(study, table), getattr(spec, table))
         for table in ("teacher", "student", "training", "teacher_training")
     }
-    student = _build(Network, _with_preset(tables["student"], where), f"{where}: student")
+    # The student of pairing `complete` is built as the teacher, width included, but for its inputs.
+    student_table = merge(tables["teacher"], spec.student) if pairing.fused else tables["student"]
+    student = _build(Network, _with_preset(student_table, where), f"{where}: student")
     training = _build(Training, tables["training"], f"{where}: training")
     teacher_training = _build(
         Training, merge(tables["training"], tables["teacher_training"]), f"{where}: teacher_training"
@@ -189,8 +191,8 @@ def _plan_row(
     slug = "-".join(part for part in (spec.method, distillation.level, pairing.name, study.primary) if part)
     return Row(
         name=spec.name,
-        label=spec.label or spec.name,
-        group=spec.group,
+        label=_named(spec.label or spec.name, study.primary, info.modalities),
+        group=spec.group and _named(spec.group, study.primary, info.modalities),
         directory=root.row(slug, mark),
         identity=identity,
         digest=mark,
@@ -228,6 +230,13 @@ def _space(
     if "learning_rate" not in {*ranges, *fixed}:
         fixed["learning_rate"] = training.learning_rate
     return ranges, fixed
+
+
+def _named(text: str, primary: str, modalities: Sequence[str]) -> str:
+    """`text` with {primary}, {other1}, ... replaced by the modalities' names."""
+    for place, modality in places(primary, modalities).items():
+        text = text.replace(f"{{{place}}}", modality)
+    return text
 
 
 def _with_preset(table: Mapping[str, Any], where: str) -> dict[str, Any]:

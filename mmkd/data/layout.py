@@ -192,6 +192,17 @@ def read_split(
         return Split(arrays=arrays, lengths=lengths, labels=stored.labels, scores=stored.scores, ids=stored.ids)
 
 
+def read_statistics(path: str | Path) -> dict[str, tuple[Array, Array]]:
+    """Mean and std (F_m,) of each modality's features over train, float64: what `read_split` standardises with.
+
+    Raises:
+        UserError: as `read_info`.
+    """
+    with open_dataset(path) as (info, splits):
+        attributes = {m: splits["train"].arrays[m].attrs for m in info.modalities}  # type: ignore[attr-defined]
+        return {modality: (found["mean"], found["std"]) for modality, found in attributes.items()}
+
+
 def _standardise(array: Array, lengths: Array, mean: Array, std: Array) -> None:
     """In place and in chunks: every trial waits for it. What float32 loses here, the values had lost before."""
     mean, std = mean.astype(np.float32), std.astype(np.float32)

@@ -58,7 +58,10 @@ def crossmodal_stacks(modalities: Sequence[str], branch: str | None = None) -> t
 
 
 def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
-    """`name`, where the other modalities' names joined by `_` (the paper's `language_audio`) mean `others`.
+    """The pairing's own name: `complete`, `others` or a modality.
+
+    For studies of any data, `primary` is the primary modality, `other1`, `other2`, ... are the others in the data's
+    order; the others' names joined by `_` (the paper's `language_audio`) are `others`.
 
     Raises:
         UserError: the primary is none of the data's modalities, or the pairing is unknown; with the choices.
@@ -69,7 +72,14 @@ def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
     others = [m for m in modalities if m != primary]
     if len(others) > 1 and name in _joined(others):
         return "others"
+    name = places(primary, modalities).get(name, name)
     return choose("pairing", name, ["complete", "others", *modalities])
+
+
+def places(primary: str, modalities: Sequence[str]) -> dict[str, str]:
+    """What `primary`, `other1`, `other2`, ... stand for."""
+    others = [m for m in modalities if m != primary]
+    return {"primary": primary} | {f"other{number}": m for number, m in enumerate(others, 1)}
 
 
 def _joined(names: list[str]) -> set[str]:

@@ -1,0 +1,123 @@
+"""`python -m mmkd.export`: a finished student as one self-contained file, with a model card beside it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from mmkd.errors import UserError
+from mmkd.files import read_json, write_atomically, write_text
+from mmkd.metrics import softmax
+from mmkd.models.network import count_parameters
+from mmkd.results import ResultError, Status, read_result
+from mmkd.rundir import RowDir
+from mmkd.trained import TrainedStudent, load_student
+
+TOLERANCE = 1e-5
+"""Largest difference of a probability between the exported and the original model."""
+
+
+def export_student(student: TrainedStudent, path: Path) -> float:
+    """Write the model as a `torch.export` program and check it; the largest difference of a probability.
+
+    The program takes raw features (B, T, F) for any B and returns logits (B, C); standardisation is inside.
+
+    Raises:
+        UserError: the exported model does not compute what the original does.
+        OSError: the file cannot be written.
+    """
+    example = torch.randn(4, student.steps, student.features)
+    program = torch.export.export(student.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    write_atomically(path, lambda temporary: torch.export.save(program, temporary.open("wb")))
+    loaded = torch.export.load(path).module()
+    worst = 0.0
+    for batch in (1, 7):
+        features = student.model.mean + student.model.std * torch.randn(batch, student.steps, student.features)
+        with torch.no_grad():
+            ours, theirs = student.model(features).numpy(), loaded(features).numpy()
+        worst = max(worst, float(abs(softmax(ours) - softmax(theirs)).max()))
+    if worst > TOLERANCE:
+        path.unlink()
+        raise UserError(f"{path}: the exported model differs by {worst:.1e} in a probability; it was removed")
+    return worst
+
+
+def model_card(student: TrainedStudent, directory: Path, worst: float) -> str:
+    """What the model is, in Markdown: data, row, metrics and their spread over the row's seeds."""
+    config, result = student.config, student.result
+    distillation = config.distillation
+    teacher = "none" if config.teacher is None else f"{config.teacher.branch or 'complete'}, seed {config.teacher.seed}"
+    lines = [
+        f"# Student of {config.primary}",
+        "",
+        f"- Trial: `{directory.name}` of row `{directory.parent.parent.name}`, seed {config.seed}",
+        f"- Data: fingerprint `{config.data.fingerprint}`",
+        f"- Input: raw {config.primary}, {student.steps} steps of {student.features} features, padded with zeros",
+        f"- Output: logits of {len(student.classes)} classes: {', '.join(student.classes)}",
+        f"- Method: {distillation.method}, level {distillation.level or '-'}, pairing {config.pairing}",
+        f"- Teacher: {teacher}",
+        f"- alpha {distillation.alpha:g}, beta {distillation.beta:g}, temperature {distillation.temperature:g}, "
+        f"learning rate {config.training.learning_rate:g}",
+        f"- Parameters: {count_parameters(student.model):,}",
+        f"- Exported and original differ by at most {worst:.1e} in a probability (random inputs, batches of 1 and 7)",
+        "",
+        "| split | accuracy | weighted F1 | macro F1 | majority baseline |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for split, metrics in result.metrics.items():
+        shown = ("accuracy", "weighted_f1", "macro_f1", "majority_accuracy")
+        lines.append(f"| {split} | " + " | ".join(f"{metrics[name]:.4f}" for name in shown) + " |")
+    lines += ["", *_spread(directory)]
+    return "\n".join(lines) + "\n"
+
+
+def _spread(directory: Path) -> list[str]:
+    """The row's test accuracy over its confirming seeds, where this is one of them."""
+    row = RowDir(directory.absolute().parent.parent)
+    winner = read_json(row.winner)
+    if winner is None or directory.name not in winner["confirm"].values():
+        return ["This is not a confirming run: its metrics are those that it was selected by, and are optimistic."]
+    accuracies = []
+    for name in winner["confirm"].values():
+        try:
+            result = read_result(row.path / "confirm" / name / "result.h5", predictions=False)
+        except (FileNotFoundError, ResultError):
+            continue
+        if result.status is Status.COMPLETE:
+            accuracies.append(result.metrics["test"]["accuracy"])
+    spread = f", standard deviation {stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
+    return [f"Test accuracy of the row over {len(accuracies)} of {len(winner['confirm'])} seeds: "
+            f"mean {mean(accuracies):.4f}{spread}. This model is one of them, not the best of them."]  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmkd.export",
+        description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
+        "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
+    )
+    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to make")
+    options = parser.parse_args(arguments)
+    try:
+        student = load_student(options.trial)
+        worst = export_student(student, options.out)
+        card = options.out.with_suffix(".md")
+        write_text(card, model_card(student, options.trial.absolute(), worst))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {options.out} and {card}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

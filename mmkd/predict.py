@@ -1,0 +1,125 @@
+"""`python -m mmkd.predict`: a finished student on new recordings of its one modality, to a CSV file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmkd.data import SPLITS, read_info, read_split
+from mmkd.errors import UserError, choose
+from mmkd.files import write_atomically
+from mmkd.metrics import softmax
+from mmkd.trained import TrainedStudent, load_student
+
+BATCH = 256
+
+EXAMPLES = """\
+examples:
+  python -m mmkd.predict --trial runs/rows/ROW/confirm/1-ab12cd34 --data utd.h5 --out predictions.csv
+      the test split of a data file, with the true classes beside
+  python -m mmkd.predict --trial runs/rows/ROW/confirm/1-ab12cd34 --data new.npy --out predictions.csv
+      raw recordings (N, T, F), zeros in front where one is shorter than T"""
+
+
+def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDArray[np.float32], list[str], list[str]]:
+    """Raw features (N, T, F), ids, and the names of the true classes ([] where they are not known).
+
+    Raises:
+        UserError: the file cannot be read, or does not hold what the student was trained on.
+    """
+    if path.suffix == ".npy":
+        features, ids, truth = _read_array(path), [], []
+        ids = [str(number) for number in range(len(features))]
+    else:
+        info = read_info(path)
+        choose("modality", student.config.primary, info.modalities)
+        data = read_split(path, split, [student.config.primary], standardise=False)
+        features, ids = data.arrays[student.config.primary], data.ids
+        truth = [info.classes[label] for label in data.labels]
+    if features.shape[1:] != (student.steps, student.features):
+        raise UserError(
+            f"{path}: sequences of {features.shape[1]} steps and {features.shape[2]} features, "
+            f"but the student takes {student.steps} and {student.features}"
+        )
+    if not np.isfinite(features).all():
+        sample = ids[int((~np.isfinite(features)).any(axis=(1, 2)).argmax())]
+        raise UserError(f"{path}: sample {sample} holds NaN or infinity")
+    return features, ids, truth
+
+
+def _read_array(path: Path) -> NDArray[np.float32]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable .npy file ({error})") from None
+    if array.ndim != 3 or array.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {array.dtype} {array.shape}, not numbers (samples, steps, features)")
+    return np.asarray(array, np.float32)
+
+
+@torch.no_grad()
+def predict_logits(student: TrainedStudent, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits (N, C) of raw features (N, T, F)."""
+    parts = torch.from_numpy(features).split(BATCH)
+    return torch.cat([student.model(part) for part in parts]).numpy()
+
+
+def write_predictions(
+    path: Path, student: TrainedStudent, logits: NDArray[np.float32], ids: list[str], truth: list[str]
+) -> None:
+    """One line a sample: id, true class if known, predicted class, and each class's probability."""
+    probabilities = softmax(logits)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(
+                ["id", *(["true"] if truth else []), "predicted", *(f"p {name}" for name in student.classes)]
+            )
+            for n, sample in enumerate(ids):
+                predicted = student.classes[int(logits[n].argmax())]
+                values = [f"{p:.6g}" for p in probabilities[n]]
+                table.writerow([sample, *(truth[n : n + 1]), predicted, *values])
+
+    write_atomically(path, write)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mmkd.predict",
+        description="Predict with a trained student, which sees one modality alone.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
+    options = parser.parse_args(arguments)
+    try:
+        student = load_student(options.trial)
+        features, ids, truth = read_features(options.data, options.split, student)
+        logits = predict_logits(student, features)
+        write_predictions(options.out, student, logits, ids, truth)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if truth:
+        right = np.mean([student.classes[k] == name for k, name in zip(logits.argmax(1), truth, strict=True)])
+        print(f"accuracy {right:.4f} on {len(ids)} samples")
+    print(f"wrote {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""A finished trial as a model of raw features: what prediction and export share."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.config import StudentConfig, from_json
+from mmkd.data import read_info
+from mmkd.distillation import load_method
+from mmkd.errors import UserError
+from mmkd.models.network import Network, build_student
+from mmkd.models.pairings import resolve_pairing
+from mmkd.results import Result, ResultError, Status, read_result
+from mmkd.rundir import TrialDir
+
+
+class RawStudent(nn.Module):
+    """A trained student with its standardisation inside: raw features (B, T, F) of its modality to logits (B, C).
+
+    Steps that are all zero are padding and stay zero, as in training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, modality: str, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network, self.modality = network, modality
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", std.float())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        real = (features != 0).any(-1, keepdim=True)
+        standardised = (features - self.mean) / self.std * real
+        logits: Tensor = self.network({self.modality: standardised}).logits
+        return logits
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """The model in evaluation mode, what it was trained as, its result, and the shape (T, F) and classes it knows."""
+
+    model: RawStudent
+    config: StudentConfig
+    result: Result
+    steps: int
+    features: int
+    classes: tuple[str, ...]
+
+
+def load_student(directory: Path) -> TrainedStudent:
+    """The trained student of a finished trial.
+
+    Raises:
+        UserError: the trial is not finished, not a student's, or its weights are not those that its result names.
+    """
+    place = TrialDir(directory)
+    try:
+        result = read_result(place.result, predictions=False)
+        content = place.weights.read_bytes()
+    except (FileNotFoundError, ResultError) as error:
+        raise UserError(f"{directory}: no finished trial here ({error})") from None
+    config = from_json(dict(result.config), place.result)
+    if not isinstance(config, StudentConfig):
+        raise UserError(f"{directory}: a teacher's; name a student's trial, of rows/*/trials or rows/*/confirm")
+    if result.status is not Status.COMPLETE:
+        raise UserError(f"{directory}: this trial is {result.status} ({result.reason})")
+    if hashlib.sha256(content).hexdigest() != result.weights_sha256:
+        raise UserError(f"{place.weights}: not the weights that {place.result.name} names")
+    info = read_info(config.data.path)
+    if info.fingerprint != config.data.fingerprint:
+        raise UserError(f"{config.data.path}: not the data set that the trial was trained on (another fingerprint)")
+    pairing = resolve_pairing(config.pairing, config.primary, info.modalities)
+    proxies = load_method(config.distillation.method).proxies(config.distillation)
+    network = build_student(info, config.network, config.primary, pairing, proxies)
+    try:
+        network.load_state_dict(torch.load(place.weights, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{place.weights}: does not fit its configuration ({str(error).splitlines()[0]})") from None
+    mean, std = result.standardisation[config.primary]
+    model = RawStudent(network, config.primary, torch.from_numpy(mean), torch.from_numpy(std)).eval()
+    return TrainedStudent(
+        model, config, result, info.steps[config.primary], info.features[config.primary], info.classes
+    )
