@@ -25,14 +25,14 @@ def load_teacher(root: Root, config: TeacherConfig, info: DatasetInfo, device: t
     directory = root.teacher(identity(config))
     try:
         result = read_result(directory.result, predictions=False)
+        if result.status is not Status.COMPLETE:
+            raise UserError(f"{directory.path}: this teacher is {result.status} ({result.reason})")
         content = directory.weights.read_bytes()
     except (FileNotFoundError, ResultError) as error:
         raise UserError(
             f"{directory.path}: no trained teacher here ({error}); train it with "
             f"'python -m mmkd.trial {directory.path}' or through sweeps/launch.py"
         ) from None
-    if result.status is not Status.COMPLETE:
-        raise UserError(f"{directory.path}: this teacher is {result.status} ({result.reason})")
     if hashlib.sha256(content).hexdigest() != result.weights_sha256:
         raise UserError(f"{directory.weights}: not the weights that {directory.result.name} names; remove the folder")
     network = build_teacher(info, config.network, config.branch)

@@ -1,0 +1,100 @@
+"""A finished student is of use: predictions of new recordings, and an export that computes the same."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmkd import export, predict
+from mmkd.data import read_split
+from mmkd.results import read_result
+from mmkd.rundir import TrialDir
+from mmkd.trained import load_student
+
+
+@pytest.fixture
+def trial(lab: Any) -> TrialDir:
+    place: TrialDir = lab.run(lab.student(evaluate_test=True, seed=1))
+    return place
+
+
+def table(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_predictions_are_those_of_the_trial(lab: Any, trial: TrialDir, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    assert predict.main(["--trial", str(trial.path), "--data", str(lab.data), "--out", str(out)]) == 0
+    stored = read_result(trial.result).predictions["test"]
+    header, *lines = table(out)
+    assert header[:3] == ["id", "true", "predicted"]
+    assert [line[0] for line in lines] == stored.ids
+    probabilities = np.array([[float(p) for p in line[3:]] for line in lines])
+    expected = torch.from_numpy(stored.logits).softmax(1).numpy()
+    assert np.abs(probabilities - expected).max() < 1e-4
+
+
+def test_raw_arrays_need_no_data_file(lab: Any, trial: TrialDir, tmp_path: Path) -> None:
+    raw = read_split(lab.data, "test", ["video"], standardise=False).arrays["video"]
+    np.save(tmp_path / "new.npy", raw)
+    for name, data in (("a.csv", tmp_path / "new.npy"), ("b.csv", lab.data)):
+        assert predict.main(["--trial", str(trial.path), "--data", str(data), "--out", str(tmp_path / name)]) == 0
+    arrays, file = table(tmp_path / "a.csv"), table(tmp_path / "b.csv")
+    assert [line[1:] for line in arrays] == [line[2:] for line in file]
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((2, 5, 6), np.float32), "5 steps and 6 features"),
+        (np.full((2, 8, 6), np.nan, np.float32), "sample 0 holds NaN"),
+        (np.zeros((2, 8)), "not numbers (samples, steps, features)"),
+        (np.array([["a"]]), "not numbers"),
+    ],
+)
+def test_what_the_student_cannot_take_is_refused_in_one_line(
+    trial: TrialDir, tmp_path: Path, capsys: pytest.CaptureFixture[str], array: np.ndarray, said: str
+) -> None:
+    np.save(tmp_path / "new.npy", array)
+    out = tmp_path / "out.csv"
+    assert predict.main(["--trial", str(trial.path), "--data", str(tmp_path / "new.npy"), "--out", str(out)]) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_pickled_array_is_refused(trial: TrialDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    options = ["--trial", str(trial.path), "--data", str(tmp_path / "bad.npy"), "--out", str(tmp_path / "o.csv")]
+    assert predict.main(options) == 2
+    assert "not a readable .npy file" in capsys.readouterr().err
+
+
+def test_an_export_computes_the_same_for_any_batch_and_has_a_card(trial: TrialDir, tmp_path: Path) -> None:
+    out = tmp_path / "student.pt2"
+    assert export.main(["--trial", str(trial.path), "--out", str(out)]) == 0
+    loaded = torch.export.load(out).module()
+    student = load_student(trial.path)
+    for batch in (1, 3, 10):
+        features = torch.randn(batch, student.steps, student.features)
+        features[:, :2] = 0  # padding in front
+        assert torch.allclose(loaded(features), student.model(features), atol=1e-6)
+    card = out.with_suffix(".md").read_text()
+    assert "Input: raw video, 8 steps of 6 features" in card
+    assert f"| test | {read_result(trial.result).metrics['test']['accuracy']:.4f} |" in card
+
+
+@pytest.mark.parametrize("command", [predict, export])
+def test_an_unfinished_trial_or_a_teacher_is_refused(
+    lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Any
+) -> None:
+    teacher = lab.run(lab.teacher())
+    for place, said in ((lab.place(lab.student(), 9), "no finished trial here"), (teacher, "a teacher's")):
+        options = ["--trial", str(place.path), "--out", str(tmp_path / "out")]
+        assert command.main(options + (["--data", str(lab.data)] if command is predict else [])) == 2
+        assert said in capsys.readouterr().err
