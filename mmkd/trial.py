@@ -24,7 +24,16 @@ from mmkd.lock import FileLock, LockHeld
 from mmkd.models.network import build_student, build_teacher, count_parameters
 from mmkd.models.pairings import resolve_pairing
 from mmkd.provenance import describe_process
-from mmkd.results import Failure, Predictions, Result, Status, current_attempt, record_run, write_result
+from mmkd.results import (
+    Failure,
+    Predictions,
+    Result,
+    Status,
+    current_attempt,
+    read_result,
+    record_run,
+    write_result,
+)
 from mmkd.rundir import TrialDir
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
 from mmkd.training.evaluation import evaluate
@@ -67,7 +76,7 @@ def run_trial(
     """
     place = TrialDir(directory)
     if place.result.exists():
-        return Status.COMPLETE
+        return read_result(place.result, predictions=False).status
 
     def may_write() -> None:
         if current_attempt(place) != attempt:

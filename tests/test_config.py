@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,11 @@ def test_this_test_knows_every_key_that_there_is() -> None:
         assert set(model.model_fields) == set(value)
     config = parse(STUDENT)
     assert isinstance(config, StudentConfig)
-    for part, key in ((config.network, "network"), (config.training, "training"), (config.distillation, "distillation")):
+    for part, key in (
+        (config.network, "network"),
+        (config.training, "training"),
+        (config.distillation, "distillation"),
+    ):
         assert set(type(part).model_fields) == set(STUDENT[key])
     assert set(type(config.network.dropout).model_fields) == set(STUDENT["network"]["dropout"])
     assert set(type(config.training.augmentation).model_fields) == set(STUDENT["training"]["augmentation"])
@@ -178,8 +183,15 @@ def test_an_unknown_key_is_named_wherever_it_stands(path: str) -> None:
     assert str(refused.value) == f"{ORIGIN}: student.{path}_typo: unknown key"
 
 
+def value_at(path: str) -> Any:
+    return reduce(lambda place, key: place[key], path.split("."), STUDENT)
+
+
+FLOATS = [path for path in leaves(STUDENT) if isinstance(value_at(path), float)]
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("path", [p for p in leaves(STUDENT) if isinstance(eval("STUDENT" + "".join(f"[{k!r}]" for k in p.split("."))), float)])  # fmt: skip
+@pytest.mark.parametrize("path", FLOATS)
 def test_what_is_not_a_number_is_named(path: str, number: float) -> None:
     with pytest.raises(UserError) as refused:
         parse(changed(STUDENT, path, number))

@@ -84,7 +84,14 @@ def plain(result: Result) -> dict[str, Any]:
     [
         {},
         {"status": Status.PRUNED, "reason": "stopped by the controller"},
-        {"status": Status.DIVERGED, "reason": "epoch 1: ä", "metrics": {}, "curves": {}, "predictions": {}, "best_epoch": -1},
+        {
+            "status": Status.DIVERGED,
+            "reason": "epoch 1: ä",
+            "metrics": {},
+            "curves": {},
+            "predictions": {},
+            "best_epoch": -1,
+        },
     ],
     ids=["complete", "pruned", "diverged at once"],
 )
@@ -129,7 +136,9 @@ def test_a_newer_result_is_refused_with_both_versions(place: TrialDir) -> None:
     write_result(place, make_result())
     with h5py.File(place.result, "a") as file:
         file.attrs["result_version"] = RESULT_VERSION + 1
-    with pytest.raises(ResultError, match=rf"version {RESULT_VERSION + 1} is newer than this mmkd reads \({RESULT_VERSION}\)"):
+    with pytest.raises(
+        ResultError, match=rf"version {RESULT_VERSION + 1} is newer than this mmkd reads \({RESULT_VERSION}\)"
+    ):
         read_result(place.result)
 
 

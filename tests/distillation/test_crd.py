@@ -76,8 +76,9 @@ def make_case(level: str | None = None, pairing: str = "others", seed: int = 0, 
 def slow_map(scores: Tensor) -> Tensor:
     """(B, Tq, Tk) of (B, heads, Tq, Tk): softmax in each head, mean over heads."""
     exponentials = scores.exp()
-    return sum((exponentials[:, h] / exponentials[:, h].sum(-1, keepdim=True)) for h in range(scores.shape[1])) / (
-        scores.shape[1]
+    return (
+        sum((exponentials[:, h] / exponentials[:, h].sum(-1, keepdim=True)) for h in range(scores.shape[1]))
+        / (scores.shape[1])
     )  # type: ignore[return-value]
 
 
@@ -150,7 +151,9 @@ class SlowBank:
         self.memory = [[list(site.clone()) for site in side] for side in (bank.student, bank.teacher)]
         self.z: dict[tuple[int, int], float] = {}
 
-    def direction(self, side: int, site: int, new: list[Tensor], index: list[int], negatives: list[list[int]]) -> Tensor:
+    def direction(
+        self, side: int, site: int, new: list[Tensor], index: list[int], negatives: list[list[int]]
+    ) -> Tensor:
         """Embeddings of `side` against the other side's memory."""
         memory = self.memory[1 - side][site]
         scores = [
@@ -260,7 +263,9 @@ def test_the_bank_equals_the_loops_over_several_steps(level: str, rows: int) -> 
                 torch.testing.assert_close(memory, torch.stack([torch.stack(s) for s in expected.memory[side]]))
                 for site in range(len(memory)):
                     z = expected.z.get((side, site))
-                    assert bank.log_z[side, site].item() == pytest.approx(math.nan if z is None else math.log(z), nan_ok=True)
+                    assert bank.log_z[side, site].item() == pytest.approx(
+                        math.nan if z is None else math.log(z), nan_ok=True
+                    )
 
 
 def test_z_is_set_by_the_first_batch_and_then_frozen() -> None:
@@ -292,7 +297,8 @@ def test_z_of_a_row_that_was_not_drawn_stays_unset_until_it_is() -> None:
         seen.setdefault(int(taps.rows), bank.log_z.view(2, -1, rows)[:, :, int(taps.rows)].clone())
         by_row = bank.log_z.view(2, -1, rows)
         for row in range(rows):
-            torch.testing.assert_close(by_row[:, :, row], seen.get(row, torch.full_like(by_row[:, :, row], math.nan)), equal_nan=True)  # fmt: skip
+            expected = seen.get(row, torch.full_like(by_row[:, :, row], math.nan))
+            torch.testing.assert_close(by_row[:, :, row], expected, equal_nan=True)
     assert len(seen) == rows
 
 
@@ -343,7 +349,7 @@ def test_there_are_never_more_negatives_than_samples_in_train() -> None:
 
 
 def test_the_state_restores_memories_and_z() -> None:
-    first, second = make_case("attention_maps", estimator="bank", rows=2), make_case("attention_maps", estimator="bank", rows=2)  # fmt: skip
+    first, second = (make_case("attention_maps", estimator="bank", rows=2) for _ in range(2))
     with torch.no_grad():
         for tensor in (*second.method.parameters(), *second.method.buffers()):
             if tensor.is_floating_point():
@@ -357,7 +363,9 @@ def test_the_state_restores_memories_and_z() -> None:
         batch = case.batch([4, 9, 7])
         losses.append(case.loss(batch, case.outputs(batch)).item())
     assert losses[0] == losses[1]
-    torch.testing.assert_close(second.method.state_dict(), first.method.state_dict(), atol=0.0, rtol=0.0, equal_nan=True)
+    torch.testing.assert_close(
+        second.method.state_dict(), first.method.state_dict(), atol=0.0, rtol=0.0, equal_nan=True
+    )
 
 
 def test_memories_beyond_the_limit_are_refused_in_one_line() -> None:
@@ -367,7 +375,8 @@ def test_memories_beyond_the_limit_are_refused_in_one_line() -> None:
     config = Network(width=8, layers=4)
     student, teacher = build_student(mosei, config, "video", pairing), build_teacher(mosei, config, None)
     wanted = complete(Distillation(method="crd", level="attention_maps", settings={"estimator": "bank"}))
-    problem = replace(case.method.problem, config=wanted, student=student, teacher=teacher, labels=torch.arange(16326) % 7)  # fmt: skip
+    labels = torch.arange(16326) % 7
+    problem = replace(case.method.problem, config=wanted, student=student, teacher=teacher, labels=labels)
     with pytest.raises(UserError) as caught:
         Method(replace(problem, classes=7))
     message = str(caught.value)

@@ -15,7 +15,9 @@ from mmkd.models.attention import Attention, Layer, Stack, Taps, attention_map, 
 WIDTH, HEADS, BATCH = 6, 3, 2
 
 
-def make_stack(layers: int = 3, masked: bool = False, width: int = WIDTH, heads: int = HEADS, **dropout: float) -> Stack:
+def make_stack(
+    layers: int = 3, masked: bool = False, width: int = WIDTH, heads: int = HEADS, **dropout: float
+) -> Stack:
     torch.manual_seed(0)
     stack = stir(Stack(width, heads, layers, Dropout(**{**STILL, **dropout}), masked))
     assert isinstance(stack, Stack)
@@ -243,9 +245,7 @@ def test_keys_of_every_layer_come_from_the_first_source_embedding_also_in_self_a
     "taps", [None, Taps(scores=True), Taps(attended=True), Taps(scores=True, attended=True)], ids=str
 )
 @pytest.mark.parametrize("layers", [1, 3])
-def test_last_only_is_exactly_the_last_step_in_value_and_gradient(
-    layers: int, taps: Taps | None, masked: bool
-) -> None:
+def test_last_only_is_exactly_the_last_step_in_value_and_gradient(layers: int, taps: Taps | None, masked: bool) -> None:
     stack = make_stack(layers=layers, masked=masked)
     query, source = make_pair(4, 5)
     whole, seen = stack(query, source, taps=taps)

@@ -24,7 +24,11 @@ def make_teacher(branch: str | None = None, config: NetworkConfig | None = None)
 
 
 def make_student(
-    pairing: str = "others", primary: str = "video", steps: dict[str, int] = STEPS, proxies: str = "down", **config: object
+    pairing: str = "others",
+    primary: str = "video",
+    steps: dict[str, int] = STEPS,
+    proxies: str = "down",
+    **config: object,
 ) -> Network:
     torch.manual_seed(0)
     info = make_info(steps)
@@ -112,7 +116,9 @@ def test_two_and_four_modalities_work_like_three() -> None:
 # --- proxies
 
 
-@pytest.mark.parametrize("steps", [STEPS, TENFOLD, {"video": 4, "audio": 9, "text": 4}, {"video": 7, "audio": 3, "text": 5}])
+@pytest.mark.parametrize(
+    "steps", [STEPS, TENFOLD, {"video": 4, "audio": 9, "text": 4}, {"video": 7, "audio": 3, "text": 5}]
+)
 @pytest.mark.parametrize("primary", STEPS)
 def test_proxies_down_have_the_lengths_of_the_teachers_modalities(primary: str, steps: dict[str, int]) -> None:
     student = make_student("complete", primary, steps)
@@ -176,7 +182,9 @@ def independent_readout(student: Network, inputs: dict[str, Tensor], reduce: str
     parts = []
     for source, query in student.stack_ends:
         output, _ = student.stack(f"{source}<-{query}")(sequences[query], sequences[source])
-        parts.append(output[:, -1] if reduce == "last" else sum(output[:, t] for t in range(output.shape[1])) / output.shape[1])
+        parts.append(
+            output[:, -1] if reduce == "last" else sum(output[:, t] for t in range(output.shape[1])) / output.shape[1]
+        )
     return torch.cat(parts, 1)
 
 

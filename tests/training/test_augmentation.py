@@ -72,7 +72,7 @@ def test_a_crop_moves_both_ends_by_at_most_its_share_and_keeps_the_order_of_time
     assert (time.diff(dim=1) >= 0).all()
     assert 0.1 < time[:, 0].max() <= 0.2
     assert 0.8 <= time[:, -1].min() < 0.9
-    assert ((0 <= time) & (time <= 1)).all()
+    assert ((time >= 0) & (time <= 1)).all()
 
 
 def test_a_warp_keeps_both_ends_and_the_order_of_time() -> None:

@@ -89,7 +89,9 @@ def test_alpha_and_beta_weigh_the_two_terms(lab: Lab) -> None:
     found: dict[tuple[float, float], torch.Tensor] = {}
 
     def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        gradients = [p.grad.flatten() for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad.flatten() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
         found[weights] = torch.cat(gradients[:10]).clone()
 
     hook = register_optimizer_step_pre_hook(look)
