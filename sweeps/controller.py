@@ -150,7 +150,7 @@ class Controller:
             while True:
                 self._collect()
                 busy = self._fill()
-                self.reporter.progress(self._remaining(), self.running.values())
+                self.reporter.progress(self._remaining(), [running.task for running in self.running.values()])
                 if not busy and not self.running:
                     return
                 if self.stop_asked():

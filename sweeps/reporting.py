@@ -5,16 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
 from mmkd.results import read_metrics
-
-if TYPE_CHECKING:
-    from sweeps.controller import Running
+from sweeps.rowwork import Task
 
 PLAIN_SECONDS = 20.0
 """Where there is no terminal, a progress line is printed this often."""
@@ -47,7 +44,7 @@ class Reporter:
         """Something happened."""
         self.console.print(f"[{self._clock()}] {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def progress(self, left: int, running: Iterable[Running]) -> None:
+    def progress(self, left: int, running: Iterable[Task]) -> None:
         """How far it is: `left` runs are not finished, those `running` among them."""
         if self._left is not None and left < self._left:
             self._finished += self._left - left
@@ -74,12 +71,12 @@ class Reporter:
         return f", about {minutes:.0f} min" if minutes >= 1 else ", less than a minute"
 
 
-def _describe(running: Iterable[Running]) -> str:
+def _describe(running: Iterable[Task]) -> str:
     """Each running trial with its epochs and last validation accuracy."""
     parts = []
-    for run in running:
-        lines = read_metrics(run.task.directory)
-        epochs = f"epoch {len(lines)}/{run.task.config.training.epochs}"
+    for task in running:
+        lines = read_metrics(task.directory)
+        epochs = f"epoch {len(lines)}/{task.config.training.epochs}"
         last = f", accuracy {lines[-1]['valid_accuracy']:.3f}" if lines else ""
-        parts.append(f"{run.task.label} ({epochs}{last})")
+        parts.append(f"{task.label} ({epochs}{last})")
     return "running " + ", ".join(parts) if parts else "nothing runs"
