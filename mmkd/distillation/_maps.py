@@ -12,9 +12,6 @@ from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Pro
 from mmkd.models.attention import Taps, attention_map
 from mmkd.models.network import Outputs
 
-CELLS_ON_CPU, CELLS_ON_GPU = 2**22, 2**28
-"""Scores of one layer that are compared at once: 16 MiB, and 1 GiB where a small part would leave the device idle."""
-
 
 class MapMethod(DistillationMethod):
     """A loss between rows of the maps of the distilled stacks, averaged over rows, layers and pairs (Eq. 12).
@@ -42,21 +39,16 @@ class MapMethod(DistillationMethod):
         return {name: Taps(scores=True) for name in self.names}
 
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
-        """L_KD (Eq. 12, and its mean over pairs), summed over parts of the batch."""
+        """L_KD (Eq. 12, and its mean over pairs)."""
         assert teacher is not None
-        scores = {name: student.tapped[name].scores for name in self.names}
-        size = samples_at_once(max(layer[0].numel() for layers in scores.values() for layer in layers), batch.y.device)
-        ours = {name: [layer.split(size) for layer in layers] for name, layers in scores.items()}
-        inputs = {m: x.split(size) for m, x in batch.x.items()}
-        losses = []
-        for part in range(math.ceil(len(batch.y) / size)):
-            theirs = teacher.tap({m: x[part] for m, x in inputs.items()}, student.taps)
-            for name in self.names:
-                # Not strict: one of the two stacks may be deeper.
-                layers = list(zip((layer[part] for layer in ours[name]), theirs[name].scores, strict=False))
-                rows = [self.row_loss(*self.maps(name, *layer)) for layer in layers]
-                losses.append(torch.stack([r.mean(1).sum() for r in rows]).mean())
-        return torch.stack(losses).sum() / (len(self.names) * len(batch.y))
+        tapped = teacher.tap(batch.x, student.taps)
+        pairs = []
+        for name in self.names:
+            # Not strict: one of the two stacks may be deeper.
+            layers = zip(student.tapped[name].scores, tapped[name].scores, strict=False)
+            losses = [self.row_loss(*self.maps(name, ours, theirs)).mean() for ours, theirs in layers]
+            pairs.append(torch.stack(losses).mean())
+        return torch.stack(pairs).mean()
 
     def maps(self, name: str, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's map (B, Tq, Tk) of one layer, of their scores (B, heads, Tq, Tk)."""
@@ -66,15 +58,6 @@ class MapMethod(DistillationMethod):
             ours, theirs = ours.masked_fill(hidden, -math.inf), theirs.masked_fill(hidden, -math.inf)
         t = self.problem.config.temperature
         return attention_map(ours, t), attention_map(theirs, t)
-
-
-def samples_at_once(cells: int, device: torch.device) -> int:
-    """How many samples to compare at once whose largest scores have `cells` numbers.
-
-    Scores of long sequences are far larger than what they are made of. In parts of the batch the teacher's are dropped
-    before the next are made, and on a CPU they stay in cache and in memory that is mapped already.
-    """
-    return max(1, (CELLS_ON_CPU if device.type == "cpu" else CELLS_ON_GPU) // cells)
 
 
 def safe_log(p: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class Method(MapMethod):
 
     All three are of one scale whatever the number of keys: where rows are nearly uniform and differ by d, the gradient
     in a row's scores at t = 1 (averaged over heads) is d / 4 for `js`, 2 d for `mse`, d for `cosine`, and d for EDAM
-    with the teacher as target. So one range of beta serves all.
+    with the teacher as target. So one range of beta serves all. A temperature divides all of them by about t^2.
     """
 
     Settings = AttentionDistanceSettings
