@@ -109,7 +109,7 @@ class Run(Frozen):
     data: DataSource
     network: Network
     training: Training
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
     evaluate_test: bool = False
     threads: Count = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"

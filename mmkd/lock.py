@@ -50,14 +50,22 @@ class FileLock:
             if elsewhere and age < STALE_SECONDS:
                 raise LockHeld(f"{self.path} is held by {_describe(holder)}, heard of {age:.0f} s ago")
             self._descriptor = descriptor
-            self.renew()
+            self._write()
         except BaseException:
             self._descriptor = None
             os.close(descriptor)
             raise
 
     def renew(self) -> None:
-        """Write a fresh heartbeat."""
+        """Write a fresh heartbeat.
+
+        Raises:
+            LockLost: see `check`.
+        """
+        self.check()
+        self._write()
+
+    def _write(self) -> None:
         assert self._descriptor is not None
         text = json.dumps(
             {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token, "heartbeat": time.time()}

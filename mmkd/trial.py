@@ -160,12 +160,11 @@ def make_student_lesson(config: StudentConfig, place: TrialDir, info: DatasetInf
 
 
 def usable_checkpoint(config: Run, place: TrialDir, device: torch.device) -> Checkpoint | None:
-    """The trial's checkpoint; one that cannot be used is said and removed, and the trial begins again."""
+    """The trial's checkpoint; one that cannot be used is said so, and the trial begins again."""
     try:
         return read_checkpoint(place.checkpoint, identity(config), device)
     except CheckpointError as error:
         print(f"warning: {error}; the trial begins again", file=sys.stderr, flush=True)
-        place.checkpoint.unlink()
         return None
 
 
@@ -216,6 +215,9 @@ def finish(
 def run_attempt(directory: Path, attempt: int, asked_to_end: Callable[[], bool]) -> int:
     """Run one attempt of the trial in `directory` and record its story; the exit code."""
     place = TrialDir(directory)
+    if place.result.exists():
+        print(f"{directory}: finished already", flush=True)
+        return EXIT_FINISHED
     config = from_json(read_json(place.config), place.config)
     started = time.time()
     record_run(place, attempt, attempt=attempt, started=started, **describe_process(config.device))
@@ -241,18 +243,18 @@ def run_attempt(directory: Path, attempt: int, asked_to_end: Callable[[], bool])
     return code
 
 
-def acquire_patiently(lock: FileLock, seconds: float) -> None:
+def acquire_patiently(lock: FileLock, seconds: float, asked_to_end: Callable[[], bool]) -> None:
     """Take the lock, waiting for its holder to go.
 
     Raises:
-        UserError: it was held for that long.
+        UserError: it was held for that long, or until the process was asked to end.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
             return lock.acquire()
         except LockHeld as held:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or asked_to_end():
                 raise UserError(f"{held}: this trial runs already") from None
             time.sleep(0.2)
 
@@ -275,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not place.config.exists():
             raise UserError(f"{place.config}: no such file; a trial's directory holds a config.json")
         lock = FileLock(place.lock)
-        acquire_patiently(lock, LOCK_PATIENCE)
+        acquire_patiently(lock, LOCK_PATIENCE, lambda: bool(ended))
         try:
             attempt = current_attempt(place) if options.attempt is None else options.attempt
             return run_attempt(options.directory, attempt, lambda: bool(ended))

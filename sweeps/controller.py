@@ -274,7 +274,6 @@ class Controller:
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > HEARTBEAT_SECONDS:
             for work in self.rows:
-                work.lock.check()
                 work.lock.renew()
             self.teachers.renew()
             self._renewed = time.monotonic()

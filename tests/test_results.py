@@ -56,6 +56,7 @@ def make_result(**changes: Any) -> Result:
         "metrics": {"valid": {"loss": 0.1 + 0.2, "accuracy": 1 / 3}, "test": {"loss": float("nan"), "recall_0": 0.0}},
         "curves": {"valid_loss": [0.3, 1e300, float("inf")], "learning_rate": [1e-3, 5e-4, 5e-4]},
         "predictions": {"valid": valid, "test": test},
+        "standardisation": {"video": (rng.normal(size=4), rng.random(4))},
     }
     return Result(**{**facts, **changes})
 
@@ -73,7 +74,8 @@ def plain(result: Result) -> dict[str, Any]:
         )
         for split, p in sorted(result.predictions.items())
     }
-    facts = {**vars(result), "predictions": predictions}
+    pairs = {m: [side.tolist() for side in pair] for m, pair in result.standardisation.items()}
+    facts = {**vars(result), "predictions": predictions, "standardisation": pairs}
     return {name: str(value) for name, value in facts.items() if name not in ("config", "metrics", "curves")} | {
         name: json.dumps(facts[name], sort_keys=True) for name in ("config", "metrics", "curves")
     }

@@ -54,7 +54,7 @@ class Method(DistillationMethod):
         super().__init__(problem)
         assert problem.teacher is not None
         assert problem.config.level is not None
-        self.settings = CRDSettings.model_validate(problem.config.settings)
+        self.settings = self.parse(problem.config)
         self.level, self.tau = problem.config.level, problem.config.temperature
         at_stacks = self.level in ("attention_maps", "post_attention")
         self.places = problem.pairing.distilled if at_stacks else (self.level,)
@@ -67,7 +67,7 @@ class Method(DistillationMethod):
             self._make_banks(problem)
 
     @classmethod
-    def parse(cls, config: Distillation) -> Frozen:
+    def parse(cls, config: Distillation) -> CRDSettings:
         """See the base class; `auto` becomes the level's own estimator."""
         settings = super().parse(config)
         assert isinstance(settings, CRDSettings)

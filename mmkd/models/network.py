@@ -76,7 +76,8 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.stack_ends, self.readout = tuple(stacks), config.readout
-        self.projections = nn.ModuleDict(projections)
+        # Prefixed, for a modality may bear the name of an attribute of ModuleDict, such as `type`.
+        self.projections = nn.ModuleDict({f"to {place}": projection for place, projection in projections.items()})
         queries = list(dict.fromkeys(query for _, query in stacks)) if fused else []
         groups = {query: sum(q == query for _, q in stacks) * config.width for query in queries}
         masked = config.mask == "mult"
@@ -88,7 +89,7 @@ class Network(nn.Module):
         )
         self.fusions = nn.ModuleDict(
             {
-                query: Stack(width, config.heads, config.fusion_layers, config.dropout, masked)
+                fusion_name(query): Stack(width, config.heads, config.fusion_layers, config.dropout, masked)
                 for query, width in groups.items()
             }
         )
@@ -112,9 +113,8 @@ class Network(nn.Module):
         readouts = [output for _, output in outputs]
         if self.fusions:
             readouts = []
-            for query, fusion in self.fusions.items():
-                joined = torch.cat([output for q, output in outputs if q == query], -1)
-                name = fusion_name(query)
+            for name, fusion in self.fusions.items():
+                joined = torch.cat([output for query, output in outputs if fusion_name(query) == name], -1)
                 output, tapped[name] = fusion(joined, joined, last_only=read_last, taps=taps.get(name))
                 readouts.append(output)
         features = torch.cat([r[:, -1] if read_last else r.mean(1) for r in readouts], -1)
@@ -137,7 +137,7 @@ class Network(nn.Module):
 
     def stack(self, name: str) -> Stack:
         """The stack called `name`."""
-        found = self.fusions[ends_of(name)[1]] if is_fusion(name) else self.stacks[name]
+        found = self.fusions[name] if is_fusion(name) else self.stacks[name]
         assert isinstance(found, Stack)
         return found
 
@@ -148,7 +148,8 @@ class Network(nn.Module):
         return steps[query], steps[source]
 
     def _projections(self) -> list[tuple[str, Projection]]:
-        return [(name, p) for name, p in self.projections.items() if isinstance(p, Projection)]
+        """The projections by the modality whose place they take."""
+        return [(n.removeprefix("to "), p) for n, p in self.projections.items() if isinstance(p, Projection)]
 
 
 class Head(nn.Module):

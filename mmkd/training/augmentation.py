@@ -22,6 +22,8 @@ def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str,
     - `shift` s: N(0, s^2) added to each feature, constant over time.
     - `noise` n: N(0, n^2) added to every value.
 
+    Steps that are all zero are padding and stay so.
+
     Everything is drawn on the CPU, whose generator a checkpoint holds.
     """
     batch = len(next(iter(x.values())))
@@ -31,14 +33,15 @@ def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str,
         bend = config.warp * _symmetric(batch, 1) / math.pi
         changed = {m: _retime(v, ends.to(v), bend.to(v)) for m, v in changed.items()}
     for m, v in changed.items():
+        real = (v != 0).any(2, keepdim=True)  # padding stays exactly 0
         if config.rotation and vectors.get(m) == 3:
             v = _rotate(v, _rotations(config.rotation * torch.randn(batch, 3)).to(v))
         if config.scale:
             v = v * (1 + config.scale * torch.randn(batch, 1, 1)).to(v)
         if config.shift:
-            v = v + config.shift * torch.randn(batch, 1, v.shape[2]).to(v)
+            v = v + config.shift * torch.randn(batch, 1, v.shape[2]).to(v) * real
         if config.noise:
-            v = v + config.noise * torch.randn(v.shape).to(v)
+            v = v + config.noise * torch.randn(v.shape).to(v) * real
         changed[m] = v
     return changed
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from roots import SAMPLES, Lab, fail, finish, student_config, teacher_config
 
 from analysis import load
 from analysis.loading import predictions
@@ -9,7 +10,6 @@ from mmkd.config import identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import write_json
 from mmkd.results import Status, append_metrics
-from tests.analysis.conftest import SAMPLES, Lab, fail, finish, student_config, teacher_config
 
 
 def test_an_empty_root_gives_empty_frames_with_all_columns(lab: Lab) -> None:

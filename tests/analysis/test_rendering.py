@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from roots import Lab
 
 from analysis import load, table, to_markdown, to_text
 from analysis.__main__ import main
 from analysis.model import Table
-from tests.analysis.conftest import Lab
 
 
 @pytest.fixture

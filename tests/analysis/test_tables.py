@@ -1,6 +1,7 @@
 """A table shows what was measured, hides no failure and says what must be said."""
 
 import pytest
+from roots import Lab, fail, finish, student_config, teacher_config
 
 from analysis import load, table, to_text
 from analysis.model import Table, TableRow
@@ -8,7 +9,6 @@ from analysis.tables import DASH
 from mmkd.config import identity
 from mmkd.errors import UserError
 from mmkd.results import Status
-from tests.analysis.conftest import Lab, fail, finish, student_config, teacher_config
 
 
 def made(lab: Lab, **study: str) -> Table:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FACTS, make_splits
+from data_files import FACTS, make_splits
 
 from mmkd.data import Split, write_dataset
 from mmkd.data.account import find_oddities

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import FACTS, make_splits
+from data_files import FACTS, make_splits
 
 from mmkd.data import SPLITS, Split, check_dataset, read_info, read_split, write_dataset
 
@@ -51,12 +51,25 @@ def test_modalities_are_read_in_the_order_asked_for(data_file: Path) -> None:
     assert list(read_split(data_file, "test", ["audio", "video"]).arrays) == ["audio", "video"]
 
 
-def test_standardised_train_has_mean_0_and_deviation_1_over_its_real_steps(data_file: Path) -> None:
-    train = read_split(data_file, "train")
+def test_standardised_train_has_mean_0_and_deviation_1_over_its_real_steps(
+    tmp_path: Path, splits: dict[str, Split]
+) -> None:
+    write_dataset(tmp_path / "plain.h5", splits, **FACTS)
+    train = read_split(tmp_path / "plain.h5", "train")
     real = np.arange(6) >= 6 - train.lengths["video"][:, None]
     values = train.arrays["video"][real]
     np.testing.assert_allclose(values.mean(axis=0), 0.0, atol=1e-6)
     np.testing.assert_allclose(values.std(axis=0), 1.0, atol=1e-6)
+
+
+def test_features_of_spatial_vectors_share_a_deviation(data_file: Path, splits: dict[str, Split]) -> None:
+    raw, train = splits["train"].arrays["video"], read_split(data_file, "train")
+    real = np.arange(6) >= 6 - train.lengths["video"][:, None]
+    values = train.arrays["video"][real]
+    np.testing.assert_allclose(values.mean(axis=0), 0.0, atol=1e-6)
+    np.testing.assert_allclose((values**2).mean(), 1.0, atol=1e-6)
+    shared = np.sqrt(raw[real].var(axis=0).mean())
+    np.testing.assert_allclose(values, (raw[real] - raw[real].mean(axis=0)) / shared, atol=1e-5)
 
 
 def test_padding_stays_exactly_zero_when_standardised(data_file: Path) -> None:

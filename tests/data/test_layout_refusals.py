@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import FACTS
+from data_files import FACTS
 
 from mmkd.data import Split, check_dataset, read_info, read_split, write_dataset
 from mmkd.errors import UserError

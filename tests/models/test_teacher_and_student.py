@@ -160,7 +160,7 @@ def test_a_proxy_interpolates_to_s_times_its_length_and_then_convolves_with_stri
 ) -> None:
     lengths = {"video": primary_steps, "audio": steps}
     student = make_student("others", "video", lengths)
-    projection = student.projections["audio"]
+    projection = student.projections["to audio"]
     x = make_inputs(make_info(lengths))["video"]
     s = max(1, round(primary_steps / steps))
     source = interpolated(x[0], s * steps) if s * steps != primary_steps else x[0]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import FakeBackend, fake_result
+from fakes import FakeBackend, fake_result
 from rich.console import Console
 from test_study import rows_of
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from fakes import STUDY
 
 from mmkd.results import read_attempts, read_metrics
 from mmkd.rundir import TrialDir
@@ -59,8 +60,6 @@ def numbers(root: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
-    from conftest import STUDY
-
     path = tmp_path_factory.mktemp("study") / "tiny.toml"
     path.write_text(f'data = "{tiny_data}"\n{STUDY}')
     return path
@@ -108,9 +107,9 @@ def test_after_kill_9_the_same_command_ends_with_the_same_numbers(
     root = tmp_path / "runs"
     log = (tmp_path / "log").open("w")
     kills: Counter[str] = Counter()
-    for _ in range(3):
+    for _ in range(2):
         controller = subprocess.Popen(command(study, root), stdout=log, stderr=log)
-        time.sleep(seeded.uniform(3.0, 7.0))
+        time.sleep(seeded.uniform(2.5, 7.0))
         if victims != "controller":
             for job in jobs_under(root):
                 job.kill()
@@ -127,7 +126,7 @@ def test_after_kill_9_the_same_command_ends_with_the_same_numbers(
         controller.wait()
     done = launch(study, root)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert kills.total() >= 3
+    assert kills.total() >= 2
     check(root, unbroken)
 
 

@@ -1,0 +1,130 @@
+"""A tiny study, and a backend that trains nothing: it stands beside the interface that it fakes."""
+
+import random
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+
+from mmkd.config import StudentConfig, from_json, to_json
+from mmkd.files import read_json
+from mmkd.results import Failure, Predictions, Result, Status, record_run, write_result
+from mmkd.rundir import TrialDir
+from slurm.backend import Job, Report
+
+STUDY = """
+title = "a tiny study"
+control = "no_kd"
+
+[defaults]
+trials = 3
+seeds = 2
+sampler = "random"
+
+[defaults.space]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+
+[teacher]
+width = 8
+heads = 2
+layers = 1
+fusion_layers = 1
+
+[student]
+width = 8
+heads = 2
+layers = 2
+fusion_layers = 1
+
+[training]
+epochs = 3
+batch_size = 16
+
+[[rows]]
+name = "no_kd"
+label = "Student without KD"
+method = "no_kd"
+
+[[rows]]
+name = "crd"
+label = "CRD on attention maps"
+method = "crd"
+level = "attention_maps"
+settings = { embedding = 8, rows = 2 }
+
+[rows.space]
+alpha = { low = 0.0, high = 1.0 }
+beta = { low = 0.0, high = 1.0 }
+temperature = { low = 0.05, high = 1.0, log = true, default = 0.07 }
+"""
+
+
+class FakeBackend:
+    """Jobs end at the next poll but `delay`: with a result, or in the way that `fails` says.
+
+    `fails` gets the job and its attempt and returns how it ends: None for a result, else a class. A job's value is a
+    function of its configuration alone, as a real trial's is.
+    """
+
+    name = "fake"
+
+    def __init__(self, fails: Callable[[Job, int], Failure | None] = lambda job, attempt: None, delay: int = 0) -> None:
+        self.fails, self.delay = fails, delay
+        self.jobs: list[Job] = []
+        self.live: dict[str, int] = {}
+        self.most = 0
+        self.polls = 0
+
+    def submit(self, job: Job) -> str:
+        self.jobs.append(job)
+        identifier = str(len(self.jobs) - 1)
+        self.live[identifier] = self.delay
+        self.most = max(self.most, len(self.live))
+        return identifier
+
+    def poll(self, ids: Collection[str]) -> dict[str, Report]:
+        self.polls += 1
+        reports = {}
+        for identifier in ids:
+            if self.live.get(identifier, 0) > 0:
+                self.live[identifier] -= 1
+                reports[identifier] = Report(True)
+                continue
+            if self.live.pop(identifier, None) is not None:
+                self._end(self.jobs[int(identifier)])
+            reports[identifier] = Report(False, "node_fail", "gone")
+        return reports
+
+    def cancel(self, ids: Collection[str]) -> None:
+        for identifier in ids:
+            self.live.pop(identifier, None)
+
+    def _end(self, job: Job) -> None:
+        place, attempt = TrialDir(Path(job.command[3])), int(job.command[5])
+        failure = self.fails(job, attempt)
+        if failure is not None:
+            record_run(place, attempt, end=str(failure), message=f"attempt {attempt} ended so")
+            return
+        fake_result(place)
+
+
+def fake_result(place: TrialDir, status: Status = Status.COMPLETE) -> None:
+    """Write a result whose loss is the distance of the learning rate from 1e-3 in powers of ten."""
+    config = from_json(read_json(place.config), place.config)
+    loss = abs(np.log10(config.training.learning_rate) + 3) if isinstance(config, StudentConfig) else 1.0
+    splits = ("valid", "test") if config.evaluate_test else ("valid",)
+    rng = random.Random(config.seed)
+    metrics = {s: dict.fromkeys(("accuracy", "weighted_f1", "macro_f1"), rng.random()) for s in splits}
+    for values in metrics.values():
+        values |= {"loss": loss, "majority_share": 0.4, "majority_accuracy": 0.4}
+    predictions = Predictions(np.zeros((2, 3), np.float32), np.zeros(2, np.int64), ["x", "y"])
+    result = Result(
+        status=status,
+        config=to_json(config),
+        metrics=metrics if status is Status.COMPLETE else {},
+        predictions=dict.fromkeys(metrics, predictions),
+        best_epoch=1,
+        epochs=1,
+        parameters=10,
+    )
+    write_result(place, result)
