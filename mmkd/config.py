@@ -41,8 +41,8 @@ class Dropout(Frozen):
 class Network(Frozen):
     """Sizes of a teacher or a student; see `mmkd.models.network`.
 
-    `fusion_layers` counts where two stages exist (teachers and the student of pairing `complete`); `kernels`
-    overrides the width of a modality's own Conv1d; `head` is `plain` (W3 relu(W1 h)) or MulT's `residual`
+    `fusion_layers` counts where two stages exist (teachers, students of the pairings `complete` and `multimodal`);
+    `kernels` overrides the width of a modality's own Conv1d; `head` is `plain` (W3 relu(W1 h)) or MulT's `residual`
     (W3 (W2 relu(W1 h) + h)).
     """
 
@@ -81,7 +81,11 @@ class Augmentation(Frozen):
 
 
 class Training(Frozen):
-    """How a network is trained. The defaults are the paper's (A.3) where it gives them, else MulT's."""
+    """How a network is trained. The defaults are the paper's (A.3) where it gives them, else MulT's.
+
+    `held_out` is the share of each class of train that is kept from training: what MSD's learned weights are judged
+    on, and what the controls beside them must do without; see `mmkd.training.tensors.hold_out`.
+    """
 
     epochs: Count = 100
     batch_size: Count = 64
@@ -92,6 +96,7 @@ class Training(Frozen):
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     clip: Positive = 1.0
     label_smoothing: Fraction = 0.0
+    held_out: Fraction = 0.0
     augmentation: Augmentation = Augmentation()
 
 
@@ -134,7 +139,10 @@ class Distillation(Frozen):
 
 
 class StudentConfig(Run):
-    """A student of one modality. `teacher` is absent where the method asks nothing of one."""
+    """A student, of `primary` alone but for pairing `multimodal`, whose student reads all modalities.
+
+    `teacher` is absent where the method asks nothing of one.
+    """
 
     role: Literal["student"] = "student"
     primary: str

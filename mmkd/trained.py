@@ -78,6 +78,8 @@ def load_student(directory: Path) -> TrainedStudent:
     if info.fingerprint != config.data.fingerprint:
         raise UserError(f"{config.data.path}: not the data set that the trial was trained on (another fingerprint)")
     pairing = resolve_pairing(config.pairing, config.primary, info.modalities)
+    if len(pairing.inputs) > 1:
+        raise UserError(f"{directory}: a multimodal student; prediction and export are for students of one modality")
     proxies = load_method(config.distillation.method).proxies(config.distillation)
     network = build_student(info, config.network, config.primary, pairing, proxies)
     try:

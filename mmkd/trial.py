@@ -38,7 +38,7 @@ from mmkd.rundir import TrialDir
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
 from mmkd.training.evaluation import evaluate
 from mmkd.training.teachers import load_teacher
-from mmkd.training.tensors import load_samples
+from mmkd.training.tensors import hold_out, load_samples
 from mmkd.training.trainer import Diverged, Lesson, Preempted, Pruned, Trainer
 
 EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_GO_ON = 0, 1, 2, 75
@@ -131,6 +131,7 @@ def make_lesson(config: TeacherConfig | StudentConfig, place: TrialDir, device: 
     if isinstance(config, TeacherConfig):
         network = build_teacher(info, config.network, config.branch).to(device)
         train, valid = (load_samples(info.path, split, info.modalities, device) for split in ("train", "valid"))
+        train, _ = hold_out(train, config.training.held_out)
         return Lesson(network, train, valid, info)
     return make_student_lesson(config, place, info, device)
 
@@ -146,13 +147,13 @@ def make_student_lesson(config: StudentConfig, place: TrialDir, info: DatasetInf
         if config.teacher is None:
             raise UserError(f"{place.config}: method {distillation.method} needs a teacher, and the file names none")
         teacher = load_teacher(place.root, config.teacher, info, device)
-    modalities = info.modalities if teacher else (config.primary,)
-    train = load_samples(info.path, "train", modalities, device)
-    if teacher and config.training.augmentation == Augmentation():
-        teacher.remember(train.x)
-    valid = load_samples(info.path, "valid", (config.primary,), device)
+    modalities = info.modalities if teacher else pairing.inputs
+    train, held_out = hold_out(load_samples(info.path, "train", modalities, device), config.training.held_out)
+    if teacher:
+        teacher.remember(train.x, augmented=config.training.augmentation != Augmentation())
+    valid = load_samples(info.path, "valid", pairing.inputs, device)
     teachers = teacher.network if teacher else None
-    problem = Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes))
+    problem = Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes), held_out)
     method = method_class(problem)
     return Lesson(
         network.to(device), train, valid, info, method.to(device), teacher, distillation.alpha, distillation.beta

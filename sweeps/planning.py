@@ -154,7 +154,7 @@ def _plan_row(
         for table in ("teacher", "student", "training", "teacher_training")
     }
     # The student of pairing `complete` is built as the teacher, width included, but for its inputs.
-    student_table = merge(tables["teacher"], spec.student) if pairing.fused else tables["student"]
+    student_table = merge(tables["teacher"], spec.student) if pairing.name == "complete" else tables["student"]
     student = _build(Network, _with_preset(student_table, where), f"{where}: student")
     training = _build(Training, tables["training"], f"{where}: training")
     teacher_training = _build(

@@ -44,6 +44,7 @@ TEACHER: dict[str, Any] = {
         "factor": 0.3,
         "clip": 0.8,
         "label_smoothing": 0.1,
+        "held_out": 0.05,
         "augmentation": {"noise": 0.1, "scale": 0.2, "crop": 0.3, "rotation": 30.0, "shift": 0.4, "warp": 0.15},
     },
     "seed": 3,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from mmkd.errors import UserError
 from mmkd.models.attention import Tapped, Taps
 from mmkd.models.network import Network, Outputs, Proxies
 from mmkd.models.pairings import Pairing
+from mmkd.training.tensors import Samples
 
 REMEMBERING_BATCH = 256
 """Samples on which a teacher is run at once when all of train is."""
@@ -32,7 +33,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method is built for. `labels` (N,) are train's; networks are given for their sizes."""
+    """What a method is built for. `labels` (N,) are train's; `held_out` are the samples kept from it, if any.
+
+    `student` is the network that is trained; `teacher` is given for its sizes.
+    """
 
     config: Distillation
     pairing: Pairing
@@ -40,6 +44,7 @@ class Problem:
     teacher: Network | None
     labels: Tensor
     classes: int
+    held_out: Samples | None = None
 
 
 class FrozenTeacher:
@@ -47,16 +52,17 @@ class FrozenTeacher:
 
     def __init__(self, network: Network) -> None:
         self.network = network.eval().requires_grad_(False)
-        self._train: Mapping[str, Tensor] | None = None
-        self._remembered: Outputs | None = None
+        self._train: Mapping[str, Tensor] = {}
+        self._remembered: dict[frozenset[str], Outputs] = {}
+        self._augmented = True
 
-    def remember(self, train: Mapping[str, Tensor]) -> None:
-        """Have `outputs` run the teacher on train, x[modality] (N, T_m, F_m), once, when it is first called.
+    def remember(self, train: Mapping[str, Tensor], *, augmented: bool = False) -> None:
+        """Have the teacher run on train, x[modality] (N, T_m, F_m), once a view, when it is first asked for.
 
-        Logits and last hidden layers are small (19 MB for MOSEI); what `tap` sees is not, and is never kept. Only
-        for training without augmentation, where a batch is `train` at `batch.index`.
+        Logits and last hidden layers are small (19 MB for MOSEI); what `tap` sees is not, and is never kept. With
+        `augmented` a batch is not `train` at `batch.index`, and `outputs` computes.
         """
-        self._train, self._remembered = train, None
+        self._train, self._augmented, self._remembered = train, augmented, {}
 
     @torch.no_grad()
     def tap(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps]) -> dict[str, Tapped]:
@@ -64,20 +70,38 @@ class FrozenTeacher:
         return self.network.tap(x, taps)
 
     @torch.no_grad()
-    def outputs(self, batch: Batch) -> Outputs:
-        """Logits and last hidden layer of the batch's samples: looked up after `remember`, else computed."""
-        if self._train is None:
-            outputs: Outputs = self.network(batch.x)
+    def outputs(self, batch: Batch, kept: Collection[str] | None = None) -> Outputs:
+        """Logits and last hidden layer of the batch's samples: looked up after `remember`, else computed.
+
+        The view of them that keeps the modalities `kept` and blanks the others (see `blank`); None: all are kept.
+        """
+        if self._augmented:
+            outputs: Outputs = self.network(blank(batch.x, batch.x if kept is None else kept))
             return outputs
-        if self._remembered is None:
-            self._remembered = self._run_in_parts(self._train)
-        known = self._remembered
+        known = self.on_train(kept)
         return Outputs(known.logits[batch.index], known.penultimate[batch.index], {}, {})
 
-    def _run_in_parts(self, x: Mapping[str, Tensor]) -> Outputs:
+    @torch.no_grad()
+    def on_train(self, kept: Collection[str] | None = None) -> Outputs:
+        """`outputs` of all of train, (N, ...), as it is: never augmented."""
+        view = frozenset(self._train if kept is None else kept)
+        if view not in self._remembered:
+            self._remembered[view] = self._run_in_parts(self._train, view)
+        return self._remembered[view]
+
+    def _run_in_parts(self, x: Mapping[str, Tensor], kept: Collection[str]) -> Outputs:
         parts = zip(*(value.split(REMEMBERING_BATCH) for value in x.values()), strict=True)
-        outputs = [self.network(dict(zip(x, part, strict=True))) for part in parts]
+        outputs = [self.network(blank(dict(zip(x, part, strict=True)), kept)) for part in parts]
         return Outputs(torch.cat([o.logits for o in outputs]), torch.cat([o.penultimate for o in outputs]), {}, {})
+
+
+def blank(x: Mapping[str, Tensor], kept: Collection[str]) -> dict[str, Tensor]:
+    """x[modality] (B, T_m, F_m) with zeros for all modalities but `kept`.
+
+    Inputs are standardised, so that zeros are the features' means over train. A modality is then blank, not absent:
+    its projection, its stacks and the attention to it are computed as ever.
+    """
+    return {m: value if m in kept else torch.zeros_like(value) for m, value in x.items()}
 
 
 class NoSettings(Frozen):
@@ -127,6 +151,14 @@ class DistillationMethod(nn.Module):
     def taps(self) -> dict[str, Taps]:
         """What to tap in the student at this step, by stack."""
         return {}
+
+    def prepare_step(self, batch: Batch, loss: Callable[[], Tensor], learning_rate: float) -> None:
+        """Called before each optimiser step, for what a method learns by means of its own.
+
+        `loss` computes, each time it is called, the whole loss that the step is about to lower; `learning_rate` is
+        the step's. Parameters that are learned here have `requires_grad` False at all other times: the student's
+        optimiser leaves them alone. An optimiser's state is checkpointed as a module's extra state.
+        """
 
     @abstractmethod
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:

@@ -61,9 +61,9 @@ class Projection(nn.Module):
 class Network(nn.Module):
     """Projections, first-stage stacks, a second stage if `fused`, readout and head.
 
-    With `fused` (teachers, and the student of pairing `complete`) the stacks that share a query are concatenated
-    and go through one self-attention stack of their joint width; else each stack is read out by itself. Readout:
-    the last time step, or the mean over steps; all readouts are concatenated before the head.
+    With `fused` (teachers, and the students of the pairings `complete` and `multimodal`) the stacks that share a query
+    are concatenated and go through one self-attention stack of their joint width; else each stack is read out by
+    itself. Readout: the last time step, or the mean over steps; all readouts are concatenated before the head.
     """
 
     def __init__(
@@ -190,27 +190,27 @@ def build_teacher(info: DatasetInfo, config: NetworkConfig, branch: str | None) 
 def build_student(
     info: DatasetInfo, config: NetworkConfig, primary: str, pairing: Pairing, proxies: Proxies = "down"
 ) -> Network:
-    """A student of `primary` alone, with a proxy for each missing modality.
+    """A student of the pairing's inputs, with a proxy, made from `primary`, for each modality that is missing there.
 
     Proxies `down` (EDAM-S, the default: the paper's student shrinks its inputs) have the teacher's lengths T_m:
     with s = max(1, round(T_p / T_m)) interpolated to s T_m steps where that differs from T_p, then Conv1d with
     kernel = stride = s (s = 1: the configured kernel). Proxies `up` (EDAM-T) keep the primary's length.
     """
     used = {m for ends in pairing.stacks for m in ends}
-    length = info.steps[primary]
     projections = {}
     for m in info.modalities:
         if m not in used:
             continue
+        fed = m if m in pairing.inputs else primary
         kernel, stride, steps = config.kernels.get(m, config.kernel), 1, 0
-        if m != primary and proxies == "down":
-            stride = max(1, round(length / info.steps[m]))
+        if m != fed and proxies == "down":
+            stride = max(1, round(info.steps[fed] / info.steps[m]))
             kernel = stride if stride > 1 else kernel
             steps = stride * info.steps[m]
         projections[m] = Projection(
-            primary,
-            info.features[primary],
-            length,
+            fed,
+            info.features[fed],
+            info.steps[fed],
             config.width,
             kernel,
             bias=config.conv_bias,

@@ -17,7 +17,7 @@ class Pairing:
 
     `branch` names the teacher's branch (None: the complete teacher); `stacks` are the student's first-stage stacks as
     (source, query); `fused` says whether a second stage follows, as in the teacher; `distilled` names the stacks, of
-    teacher and student alike, whose layers are compared.
+    teacher and student alike, whose layers are compared; `inputs` are the modalities that the student is given.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Pairing:
     stacks: tuple[tuple[str, str], ...]
     fused: bool
     distilled: tuple[str, ...]
+    inputs: tuple[str, ...]
 
 
 def stack_name(source: str, query: str) -> str:
@@ -58,7 +59,7 @@ def crossmodal_stacks(modalities: Sequence[str], branch: str | None = None) -> t
 
 
 def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
-    """The pairing's own name: `complete`, `others` or a modality.
+    """The pairing's own name: `complete`, `others`, `multimodal` or a modality.
 
     For studies of any data, `primary` is the primary modality, `other1`, `other2`, ... are the others in the data's
     order; the others' names joined by `_` (the paper's `language_audio`) are `others`.
@@ -73,7 +74,7 @@ def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
     if len(others) > 1 and name in _joined(others):
         return "others"
     name = places(primary, modalities).get(name, name)
-    return choose("pairing", name, ["complete", "others", *modalities])
+    return choose("pairing", name, ["complete", "others", "multimodal", *modalities])
 
 
 def places(primary: str, modalities: Sequence[str]) -> dict[str, str]:
@@ -95,18 +96,21 @@ def resolve_pairing(name: str, primary: str, modalities: Sequence[str]) -> Pairi
     `complete`: the student is built as the teacher, fed the primary and its proxies, and all stacks are distilled.
     `others`: stacks p<-p and p<-m for every other m under the complete teacher, p<-m distilled.
     A modality m: stacks p<-p and Y<-m for every Y but m under the teacher's branch m, Y<-m distilled.
+    `multimodal`: the same, fed the modalities themselves; `primary` decides nothing.
 
     Raises:
         UserError: see `canonical_name`.
     """
     name = canonical_name(name, primary, modalities)
-    if name == "complete":
+    if name in ("complete", "multimodal"):
+        inputs = (primary,) if name == "complete" else tuple(modalities)
         stacks = crossmodal_stacks(modalities)
         distilled = [stack_name(*s) for s in stacks] + [fusion_name(m) for m in modalities]
-        return Pairing(name, None, stacks, True, tuple(distilled))
+        return Pairing(name, None, stacks, True, tuple(distilled), inputs)
     if name == "others":
         chosen = [(primary, m) for m in modalities if m != primary]
     else:
         chosen = [(m, name) for m in modalities if m != name]
     branch = None if name == "others" else name
-    return Pairing(name, branch, ((primary, primary), *chosen), False, tuple(stack_name(*s) for s in chosen))
+    distilled = [stack_name(*s) for s in chosen]
+    return Pairing(name, branch, ((primary, primary), *chosen), False, tuple(distilled), (primary,))

@@ -138,20 +138,29 @@ class Trainer:
         """One optimiser step on the samples at `index`; the loss terms, and what the method wants recorded."""
         lesson, training = self.lesson, self.config.training
         x, y = lesson.train.at(index)
-        x = augment(x, training.augmentation, lesson.info.vectors)
-        method = lesson.method
-        outputs = lesson.network(x, method.taps() if method else None)
-        terms = {"classification": F.cross_entropy(outputs.logits, y, label_smoothing=training.label_smoothing)}
-        loss = lesson.alpha * terms["classification"]
-        if method is not None and method.needs_teacher:
-            terms["distillation"] = method(Batch(x, y, index), outputs, lesson.teacher)
-            loss = loss + lesson.beta * terms["distillation"]
-            terms |= method.monitored
+        batch = Batch(augment(x, training.augmentation, lesson.info.vectors), y, index)
+        if lesson.method is not None:
+            rate = self.optimizer.param_groups[0]["lr"]
+            lesson.method.prepare_step(batch, lambda: self._loss(batch)[0], rate)
+        loss, terms = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, training.clip)
         self.optimizer.step()
         return terms
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch (Eq. 1); its terms, and what the method wants recorded."""
+        lesson, method = self.lesson, self.lesson.method
+        outputs = lesson.network(batch.x, method.taps() if method else None)
+        smoothing = self.config.training.label_smoothing
+        terms = {"classification": F.cross_entropy(outputs.logits, batch.y, label_smoothing=smoothing)}
+        loss = lesson.alpha * terms["classification"]
+        if method is not None and method.needs_teacher:
+            terms["distillation"] = method(batch, outputs, lesson.teacher)
+            loss = loss + lesson.beta * terms["distillation"]
+            terms |= method.monitored
+        return loss, terms
 
     def _end_epoch(self, started: float) -> None:
         """Validate, remember the best, tell the metrics file, checkpoint, and obey the stop file."""
