@@ -61,7 +61,7 @@ class Method(DistillationMethod):
             )
         if self.weighting == "learned":
             if problem.held_out is None:
-                raise UserError("msd: learned weights need a part of train: set held_out = 0.1 in [training]")
+                raise UserError("msd: learned weights need a part held out of train: set training.held_out = 0.1")
             known = (1 + len(self.inputs)) * problem.classes
             self.weigher = Weigher(known, len(self.inputs), settings.hidden, settings.meta_rate)
 

@@ -45,18 +45,18 @@ def load_samples(path: Path | str, split: str, modalities: Sequence[str], device
 
 
 def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
-    """`samples` without a share of each class (one sample of a class stays in any case), and that share or None.
+    """`samples` without a share of each class (one sample of a class stays in any case), and that share; None if empty.
 
     The labels and their order alone decide which: the same for every row, trial and seed on a data set.
     """
-    if share == 0:
-        return samples, None
     labels = samples.y.cpu()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         of_class = order[labels[order] == label]
         held[of_class[: min(round(share * len(of_class)), len(of_class) - 1)]] = True
+    if not held.any():
+        return samples, None
     return _select(samples, ~held), _select(samples, held)
 
 

@@ -16,6 +16,7 @@ from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Pro
 from mmkd.models.network import Network as TrainedNetwork
 from mmkd.models.network import Outputs, build_student, build_teacher
 from mmkd.models.pairings import resolve_pairing
+from mmkd.training.tensors import Samples
 
 STEPS = {"video": 9, "audio": 7, "language": 4}
 FEATURES = {"video": 3, "audio": 2, "language": 5}
@@ -24,6 +25,8 @@ TWO = ("video", "audio")
 PAIRINGS = [
     *((THREE, primary, pairing) for primary in THREE for pairing in ("complete", "others", *THREE)),
     *((TWO, primary, pairing) for primary in TWO for pairing in ("complete", "others", *TWO)),
+    (THREE, "video", "multimodal"),
+    (TWO, "video", "multimodal"),
 ]
 """(modalities, primary, pairing): all that there are for three and for two modalities."""
 
@@ -83,11 +86,13 @@ def make_case(
     mask: str = "none",
     samples: int = 3,
     sharpness: float = 4.0,
+    held_out: int = 0,
     **settings: Any,
 ) -> Case:
     """Teacher and student have unlike widths, depths and numbers of heads.
 
     In-projections are multiplied by `sharpness`: maps are then far from uniform, as they are after training.
+    `held_out` is the number of samples that the method has besides train's.
     """
     torch.manual_seed(0)
     info = make_info(modalities)
@@ -103,7 +108,9 @@ def make_case(
             if name.endswith("in_projection"):
                 parameter.data *= sharpness
     batch = make_batch(info, samples)
-    problem = Problem(config, resolved, student, teacher.network, batch.y, len(info.classes))
+    apart = make_batch(info, held_out)
+    part = Samples(dict(apart.x), apart.y, None, [f"held out {n}" for n in range(held_out)]) if held_out else None
+    problem = Problem(config, resolved, student, teacher.network, batch.y, len(info.classes), part)
     return Case(student, teacher, loaded(problem).double(), batch)
 
 
