@@ -6,39 +6,39 @@ from pathlib import Path
 
 import pytest
 
+from mmkd.config import identity
 from mmkd.data import read_info
 from mmkd.models.network import build_student, build_teacher, count_parameters
 from mmkd.models.pairings import resolve_pairing
 from mmkd.results import Status, read_result
 from mmkd.rundir import Root
-from sweeps.launch import main
+from mmkd.trial import run_trial
 from sweeps.planning import Machine, Row, plan
 from sweeps.study import PROFILES, find_study, load_profile, load_study
 
-STUDIES = ["msd", "msd_uniform", "msd_population", "msd_instance", "msd_learned"]
-
 
 def rows_of(name: str, data: Path, tmp_path: Path, profile: str = "auto") -> dict[str, Row]:
-    study, info = load_study(find_study(name)), read_info(data)
+    study, info = load_study(find_study(name), [("training.epochs", 1)]), read_info(data)
     machine = Machine(info.path, threads=1, device="cpu")
     rows = plan(study, find_study(name), load_profile(profile, info.source)[1], info, Root(tmp_path), machine)
     return {row.name: row for row in rows}
 
 
-def test_the_studies_run_and_a_row_of_two_of_them_is_trained_once(tmp_path: Path, tiny_data: Path) -> None:
-    where = ["--data", str(tiny_data), "--root", str(tmp_path), "--cluster", "debug", "--device", "cpu"]
-    budget = ["--trials", "1", "--seeds", "1", "--epochs", "1"]
-    made = []
-    for study in STUDIES:
-        assert main(["--study", study, *where, *budget]) == 0
-        made.append(len(list(tmp_path.glob("rows/*/*/*/result.h5"))))
-    assert made == [12] * len(STUDIES)  # six rows, one trial and one confirming run each
-    results = [read_result(path) for path in tmp_path.glob("rows/*/*/*/result.h5")]
-    teachers = [read_result(path) for path in tmp_path.glob("teachers/*/result.h5")]
-    assert {result.status for result in results + teachers} == {Status.COMPLETE}
-    assert len({result.parameters for result in results}) == 1
-    assert len(teachers) == 2
-    assert results[0].parameters < teachers[0].parameters / 2
+def test_a_trial_of_every_row_runs_and_each_weightings_own_study_has_the_same_rows(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    rows = rows_of("msd", tiny_data, tmp_path)
+    for name, row in rows.items():
+        config, teacher = row.config(row.default(), seed=0), row.teacher_config(0)
+        tasks = [] if teacher is None else [(teacher, Root(tmp_path).teacher(identity(teacher)).path)]
+        for task, directory in [*tasks, (config, row.directory.trial(0).path)]:
+            directory.mkdir(parents=True, exist_ok=True)
+            assert run_trial(task, directory) is Status.COMPLETE
+        curves = read_result(row.directory.trial(0).result).curves
+        assert ("train_weight_video" in curves) == (row.distillation.method == "msd")
+        if row.distillation.method == "msd":
+            own = rows_of(name, tiny_data, tmp_path)
+            assert {r.digest for r in own.values()} == {rows["no_kd"].digest, row.digest}
 
 
 def test_all_rows_train_the_same_student_on_the_same_samples_under_the_teacher_of_other_studies(
