@@ -57,7 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--data", metavar="FILE.h5", help="a data set (python -m mmkd.data makes one); default: synthetic"
     )
     what.add_argument("--primary", metavar="MODALITY", help="the student's only input")
-    what.add_argument("--pairing", metavar="NAME", help="complete, others, or a modality, for every row")
+    what.add_argument("--pairing", metavar="NAME", help="complete, others, multimodal, or a modality, for every row")
     what.add_argument("--as", dest="name", metavar="NAME", help="keep the table under another name than the study's")
     budget = parser.add_argument_group("budget")
     budget.add_argument("--trials", type=_count, metavar="N", help="tuning trials of each row")

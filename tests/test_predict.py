@@ -98,3 +98,14 @@ def test_an_unfinished_trial_or_a_teacher_is_refused(
         options = ["--trial", str(place.path), "--out", str(tmp_path / "out")]
         assert command.main(options + (["--data", str(lab.data)] if command is predict else [])) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [predict, export])
+def test_a_multimodal_student_is_refused(
+    lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Any
+) -> None:
+    options = ["--trial", str(lab.run(lab.student(pairing="multimodal")).path), "--out", str(tmp_path / "out")]
+    assert command.main(options + (["--data", str(lab.data)] if command is predict else [])) == 2
+    line = capsys.readouterr().err
+    assert "a multimodal student; prediction and export are for students of one modality" in line
+    assert line.count("\n") == 1

@@ -1,5 +1,7 @@
 """The specification's pairing table, written out by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from mmkd.errors import UserError
@@ -39,6 +41,18 @@ def test_complete_has_all_nine_stacks_of_the_teacher_and_distils_them_all() -> N
     assert stack_names(pairing) == crossmodal
     assert set(pairing.distilled) == crossmodal | {f"fusion:{m}" for m in ALL}
     assert len(pairing.distilled) == 9
+
+
+@pytest.mark.parametrize("primary", ALL)
+def test_multimodal_is_complete_but_for_its_inputs_whatever_the_primary(primary: str) -> None:
+    pairing = resolve_pairing("multimodal", primary, ALL)
+    assert replace(pairing, name="complete", inputs=(V,)) == resolve_pairing("complete", V, ALL)
+    assert pairing.inputs == tuple(ALL)
+
+
+@pytest.mark.parametrize("name", ["complete", "others", *ALL])
+def test_every_other_student_is_given_its_primary_alone(name: str) -> None:
+    assert resolve_pairing(name, L, ALL).inputs == (L,)
 
 
 @pytest.mark.parametrize("primary", ["audio", "language", "imu"])
@@ -95,7 +109,7 @@ def test_what_is_not_all_the_others_is_no_pairing(name: str) -> None:
     with pytest.raises(UserError, match=f"unknown pairing '{name}'") as caught:
         resolve_pairing(name, L, ALL) if name == "language_audio" else resolve_pairing(name, V, ALL)
     assert str(caught.value).count("\n") == 0
-    for choice in ("complete", "others", *ALL):
+    for choice in ("complete", "others", "multimodal", *ALL):
         assert choice in str(caught.value)
 
 

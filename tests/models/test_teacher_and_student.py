@@ -96,13 +96,22 @@ def test_a_student_reads_its_primary_alone(pairing: str, primary: str) -> None:
     assert {p.convolution.in_channels for p in student.projections.values()} == {FEATURES[primary]}
 
 
+@pytest.mark.parametrize("proxies", ["down", "up"])
+def test_a_multimodal_student_is_a_teacher_of_its_own_size(proxies: str) -> None:
+    student = make_student("multimodal", "audio", proxies=proxies, kernels={"text": 5})
+    teacher = make_teacher(config=make_config(dropout=STILL, kernels={"text": 5}))
+    student.load_state_dict(teacher.state_dict())
+    inputs = make_inputs(make_info())
+    torch.testing.assert_close(student(inputs).logits, teacher(inputs).logits, atol=0.0, rtol=0.0)
+
+
 def test_two_and_four_modalities_work_like_three() -> None:
     for steps in ({"depth": 5, "imu": 3}, {"a": 6, "b": 5, "c": 3, "d": 2}):
         info = make_info(steps)
         inputs = make_inputs(info)
         teacher = stir(build_teacher(info, make_config(), None))
         assert teacher(inputs).logits.shape == (4, 3)
-        for name in ("complete", "others", *steps):
+        for name in ("complete", "others", "multimodal", *steps):
             pairing = resolve_pairing(name, list(steps)[1], info.modalities)
             student = stir(build_student(info, make_config(), list(steps)[1], pairing))
             branch = stir(build_teacher(info, make_config(), pairing.branch))
