@@ -71,7 +71,7 @@ def _data(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
         warning = ": SYNTHETIC data, made up, no evidence about real ones" if source.startswith("synthetic") else ""
         yield f"data: {source}, fingerprint {fingerprint[:12]}{warning}"
     if samples:
-        yield f"test split: {samples} samples; one is 100/{samples} points, no score is shown finer than its first digit"
+        yield f"test split: {samples} samples; one is 100/{samples} points; no score is shown finer"
 
 
 def _scores(rows: Sequence[Evidence]) -> str:

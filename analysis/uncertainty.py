@@ -24,7 +24,7 @@ def pdg_decimals(spread: float) -> int:
 
 
 def column_decimals(spreads: Sequence[float], samples: int) -> int:
-    """One precision for a column in per cent: PDG's for the median spread, no finer than 100 / `samples`' first digit."""
+    """One precision for a column in per cent: PDG's for the median spread, but no finer than one of `samples`."""
     finest = max(math.ceil(math.log10(max(samples, 1) / 100)), 0)
     positive = [spread for spread in spreads if spread > 0]
     return min(max(pdg_decimals(median(positive)), 0), finest) if positive else finest

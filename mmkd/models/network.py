@@ -99,7 +99,7 @@ class Network(nn.Module):
     def forward(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps] | None = None) -> Outputs:
         """Outputs for x[modality] (B, T_m, F_m), tapping the stacks that `taps` names."""
         taps = taps or {}
-        sequences = {place: projection(x[projection.modality]) for place, projection in self._projections()}
+        sequences = {place: projection(x[projection.modality]) for place, projection in self.placed().items()}
         read_last = self.readout == "last"
         tapped: dict[str, Tapped] = {}
         outputs: list[tuple[str, Tensor]] = []
@@ -129,7 +129,7 @@ class Network(nn.Module):
         if any(is_fusion(name) for name in taps):
             return self(x, taps).tapped  # type: ignore[no-any-return]
         needed = {place for name in taps for place in ends_of(name)}
-        sequences = {place: p(x[p.modality]) for place, p in self._projections() if place in needed}
+        sequences = {place: p(x[p.modality]) for place, p in self.placed().items() if place in needed}
         return {
             name: self.stack(name).tap(sequences[ends_of(name)[1]], sequences[ends_of(name)[0]], wanted)
             for name, wanted in taps.items()
@@ -144,12 +144,12 @@ class Network(nn.Module):
     def map_shape(self, name: str) -> tuple[int, int]:
         """Rows and columns of the named stack's attention maps."""
         source, query = ends_of(name)
-        steps = {place: projection.projected_steps for place, projection in self._projections()}
+        steps = {place: projection.projected_steps for place, projection in self.placed().items()}
         return steps[query], steps[source]
 
-    def _projections(self) -> list[tuple[str, Projection]]:
+    def placed(self) -> dict[str, Projection]:
         """The projections by the modality whose place they take."""
-        return [(n.removeprefix("to "), p) for n, p in self.projections.items() if isinstance(p, Projection)]
+        return {n.removeprefix("to "): p for n, p in self.projections.items() if isinstance(p, Projection)}
 
 
 class Head(nn.Module):

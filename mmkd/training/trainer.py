@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -186,7 +187,10 @@ class Trainer:
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(loss)
         else:
-            self.scheduler.step()
+            with warnings.catch_warnings():
+                # torch misses the optimiser's step where a run is resumed at an epoch's very end.
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                self.scheduler.step()
         progress.history.append(line)
         progress.sums, progress.step, progress.epoch = {}, 0, epoch
         progress.seconds = time.perf_counter() - started

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmkd.config import Network as NetworkConfig
 from mmkd.models.attention import Taps
 from mmkd.models.network import Network, build_student, build_teacher, count_parameters
-from mmkd.models.pairings import resolve_pairing
+from mmkd.models.pairings import fusion_name, resolve_pairing
 
 PAIRINGS = ["complete", "others", "video", "audio", "text"]
 TENFOLD = {"video": 20, "audio": 9, "text": 2}
@@ -52,7 +52,7 @@ def linear_parameters(inputs: int, outputs: int) -> int:
 def test_the_complete_teacher_has_a_stack_for_each_ordered_pair_and_a_fusion_for_each_modality() -> None:
     teacher = make_teacher()
     assert set(teacher.stacks) == {f"{y}<-{x}" for x in STEPS for y in STEPS if x != y}
-    assert set(teacher.fusions) == set(STEPS)
+    assert set(teacher.fusions) == {fusion_name(m) for m in STEPS}
     convolutions = sum(3 * f * 8 + 8 for f in FEATURES.values())
     head = linear_parameters(48, 48) + linear_parameters(48, 3)
     assert count_parameters(teacher) == convolutions + 6 * stack_parameters(8, 3) + 3 * stack_parameters(16, 2) + head
@@ -62,7 +62,7 @@ def test_the_complete_teacher_has_a_stack_for_each_ordered_pair_and_a_fusion_for
 def test_a_teacher_branch_builds_nothing_else(branch: str) -> None:
     teacher = make_teacher(branch)
     assert set(teacher.stacks) == {f"{y}<-{branch}" for y in STEPS if y != branch}
-    assert set(teacher.fusions) == {branch}
+    assert set(teacher.fusions) == {fusion_name(branch)}
     convolutions = sum(3 * f * 8 + 8 for f in FEATURES.values())
     head = linear_parameters(16, 16) + linear_parameters(16, 3)
     assert count_parameters(teacher) == convolutions + 2 * stack_parameters(8, 3) + stack_parameters(16, 2) + head
@@ -81,7 +81,7 @@ def test_a_student_has_the_stacks_and_projections_of_its_pairing_and_uses_them_a
     resolved = resolve_pairing(pairing, "video", list(STEPS))
     student = make_student(pairing)
     assert set(student.stacks) == {f"{y}<-{x}" for y, x in resolved.stacks}
-    assert set(student.fusions) == (set(STEPS) if pairing == "complete" else set())
+    assert set(student.fusions) == ({fusion_name(m) for m in STEPS} if pairing == "complete" else set())
     student(make_inputs(make_info())).logits.square().sum().backward()
     assert [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -93,7 +93,7 @@ def test_a_student_reads_its_primary_alone(pairing: str, primary: str) -> None:
     inputs = make_inputs(make_info())
     alone = student({primary: inputs[primary]}).logits
     torch.testing.assert_close(student(inputs).logits, alone, atol=0.0, rtol=0.0)
-    assert {p.convolution.in_channels for p in student.projections.values()} == {FEATURES[primary]}
+    assert {p.convolution.in_channels for p in student.placed().values()} == {FEATURES[primary]}
 
 
 @pytest.mark.parametrize("proxies", ["down", "up"])
@@ -132,7 +132,7 @@ def test_two_and_four_modalities_work_like_three() -> None:
 def test_proxies_down_have_the_lengths_of_the_teachers_modalities(primary: str, steps: dict[str, int]) -> None:
     student = make_student("complete", primary, steps)
     x = make_inputs(make_info(steps))[primary]
-    for modality, projection in student.projections.items():
+    for modality, projection in student.placed().items():
         assert projection(x).shape == (4, steps[modality], 8)
         assert projection.projected_steps == steps[modality]
         stride = 1 if modality == primary else max(1, round(steps[primary] / steps[modality]))
@@ -145,7 +145,7 @@ def test_proxies_up_keep_the_length_of_the_primary(primary: str) -> None:
     student = make_student("complete", primary, TENFOLD, proxies="up", kernels={"audio": 5, "text": 1})
     x = make_inputs(make_info(TENFOLD))[primary]
     kernels = {"video": 3, "audio": 5, "text": 1}
-    for modality, projection in student.projections.items():
+    for modality, projection in student.placed().items():
         assert projection(x).shape == (4, TENFOLD[primary], 8)
         assert projection.convolution.stride == (1,)
         assert projection.convolution.kernel_size == (kernels[modality],)
@@ -169,7 +169,7 @@ def test_a_proxy_interpolates_to_s_times_its_length_and_then_convolves_with_stri
 ) -> None:
     lengths = {"video": primary_steps, "audio": steps}
     student = make_student("others", "video", lengths)
-    projection = student.projections["to audio"]
+    projection = student.placed()["audio"]
     x = make_inputs(make_info(lengths))["video"]
     s = max(1, round(primary_steps / steps))
     source = interpolated(x[0], s * steps) if s * steps != primary_steps else x[0]
@@ -187,7 +187,7 @@ def test_a_proxy_interpolates_to_s_times_its_length_and_then_convolves_with_stri
 
 
 def independent_readout(student: Network, inputs: dict[str, Tensor], reduce: str) -> Tensor:
-    sequences = {m: p(inputs[p.modality]) for m, p in student.projections.items()}
+    sequences = {m: p(inputs[p.modality]) for m, p in student.placed().items()}
     parts = []
     for source, query in student.stack_ends:
         output, _ = student.stack(f"{source}<-{query}")(sequences[query], sequences[source])
@@ -231,7 +231,7 @@ def test_the_residual_head_is_mults() -> None:
 def test_stacks_with_the_same_queries_are_joined_and_fused(branch: str | None, readout: str) -> None:
     teacher = make_teacher(branch, make_config(dropout=STILL, readout=readout))
     inputs = make_inputs(make_info())
-    sequences = {m: p(inputs[m]) for m, p in teacher.projections.items()}
+    sequences = {m: p(inputs[m]) for m, p in teacher.placed().items()}
     parts = []
     for query in [branch] if branch else STEPS:
         sources = [y for y in STEPS if y != query]
@@ -275,7 +275,7 @@ def test_the_cut_teacher_sees_what_a_full_forward_sees(pairing: str, taps: Taps)
 def test_the_cut_teacher_runs_only_the_stacks_and_projections_that_are_distilled() -> None:
     teacher = make_teacher()
     ran: list[str] = []
-    for name, module in [*teacher.projections.items(), *teacher.stacks.items(), *teacher.fusions.items()]:
+    for name, module in [*teacher.placed().items(), *teacher.stacks.items(), *teacher.fusions.items()]:
         module.register_forward_hook(lambda *_, n=name: ran.append(n))
         for layer in getattr(module, "layers", []):
             layer.register_forward_hook(lambda *_, n=name: ran.append(n))
