@@ -54,7 +54,7 @@ class FrozenTeacher:
         self.network = network.eval().requires_grad_(False)
         self._train: Mapping[str, Tensor] = {}
         self._remembered: dict[frozenset[str], Outputs] = {}
-        self._augmented = True
+        self._looks_up = False
 
     def remember(self, train: Mapping[str, Tensor], *, augmented: bool = False) -> None:
         """Have the teacher run on train, x[modality] (N, T_m, F_m), once a view, when it is first asked for.
@@ -62,7 +62,7 @@ class FrozenTeacher:
         Logits and last hidden layers are small (19 MB for MOSEI); what `tap` sees is not, and is never kept. With
         `augmented` a batch is not `train` at `batch.index`, and `outputs` computes.
         """
-        self._train, self._augmented, self._remembered = train, augmented, {}
+        self._train, self._looks_up, self._remembered = train, not augmented, {}
 
     @torch.no_grad()
     def tap(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps]) -> dict[str, Tapped]:
@@ -75,7 +75,7 @@ class FrozenTeacher:
 
         The view of them that keeps the modalities `kept` and blanks the others (see `blank`); None: all are kept.
         """
-        if self._augmented:
+        if not self._looks_up:
             outputs: Outputs = self.network(blank(batch.x, batch.x if kept is None else kept))
             return outputs
         known = self.on_train(kept)
