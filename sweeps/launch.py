@@ -166,6 +166,7 @@ def record_study(root: Root, name: str, study: StudyFile, rows: Sequence[Row]) -
                 "name": row.name,
                 "label": row.label,
                 "group": row.group,
+                "paper": row.paper and row.paper.model_dump(),
                 "directory": row.directory.path.name,
                 "trials": row.trials,
                 "seeds": list(range(1, row.seeds + 1)),
