@@ -53,12 +53,22 @@ class Winner(Record):
     confirm: dict[int, str]
 
 
+class PaperFigures(Record):
+    """What the paper prints for a row on MOSEI, and for the teacher of its section, in per cent."""
+
+    accuracy: float
+    f1: float
+    teacher_accuracy: float | None = None
+    teacher_f1: float | None = None
+
+
 class StudyRow(Record):
     """A row as a study has it: `trials` and `seeds` are what the study asks for."""
 
     name: str
     label: str
     group: str | None = None
+    paper: PaperFigures | None = None
     directory: str
     trials: int
     seeds: tuple[int, ...]

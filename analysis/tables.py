@@ -26,6 +26,10 @@ COLUMNS = (
     Column("trials", "trials", "ratio"),
     Column("seconds", "seconds", "count"),
 )
+PAPER_COLUMNS = (Column("paper_accuracy", "paper's acc. %", "mean"), Column("paper_f1", "paper's F1 %", "mean"))
+ALL_COLUMNS = COLUMNS + PAPER_COLUMNS
+PAPER_DATA = "CMU-MOSEI"
+"""The paper's own figures are shown where the data are these."""
 DASH = "\N{EN DASH}"
 
 
@@ -48,7 +52,7 @@ def table(runs: Runs, study: str) -> Table:
     return Table(
         spec.name,
         spec.title,
-        COLUMNS,
+        ALL_COLUMNS if _on_the_papers_data(rows) else COLUMNS,
         tuple(_with_text(sections, samples)),
         tuple(footnotes),
         tuple(warnings(runs, rows)),
@@ -74,6 +78,9 @@ def _teacher_rows(members: Sequence[Evidence]) -> Iterator[TableRow]:
         name = label if labels.count(label) == 1 else f"{label} {digest[:6]}"
         status = "" if len(scored(family)) else "no score yet"
         cells = _measured_cells(family) | {"seconds": _seconds(family["seconds"])}
+        paper = next((row.spec.paper for row in members if row.spec.paper and digest in _families(row)), None)
+        if paper:
+            cells |= _paper_cells(paper.teacher_accuracy, paper.teacher_f1)
         yield TableRow(digest, name, "teacher", status, _filled(cells))
 
 
@@ -83,7 +90,22 @@ def _student_row(row: Evidence, control: Evidence | None, footnotes: list[str]) 
         "trials": _trials(row),
         "seconds": _seconds(pd.concat([row.tuning["seconds"], row.confirming["seconds"]])),
     }
+    if row.spec.paper:
+        cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
     return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
+
+
+def _on_the_papers_data(rows: Sequence[Evidence]) -> bool:
+    sources = [str(row.row["source"]) for row in rows if row.row is not None]
+    return any(row.spec.paper for row in rows) and any(PAPER_DATA in source for source in sources)
+
+
+def _families(row: Evidence) -> set[str]:
+    return {str(family) for family in row.teachers["teacher_family"]}
+
+
+def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
+    return {"paper_accuracy": Cell(accuracy), "paper_f1": Cell(f1)}
 
 
 def _teacher_label(family: pd.DataFrame) -> str:
@@ -92,7 +114,7 @@ def _teacher_label(family: pd.DataFrame) -> str:
 
 
 def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
-    return {column.key: cells.get(column.key, Cell()) for column in COLUMNS}
+    return {column.key: cells.get(column.key, Cell()) for column in ALL_COLUMNS}
 
 
 def _measured_cells(wanted: pd.DataFrame) -> dict[str, Cell]:
@@ -157,7 +179,7 @@ def _with_text(sections: Sequence[Section], samples: int) -> Iterator[Section]:
     rows = [row for section in sections for row in section.rows]
     decimals = {
         column.key: column_decimals([row.cells[column.key].spread or 0.0 for row in rows], samples)
-        for column in COLUMNS
+        for column in ALL_COLUMNS
     }
     for section in sections:
         yield Section(section.title, tuple(_row_with_text(row, decimals) for row in section.rows))
@@ -166,7 +188,7 @@ def _with_text(sections: Sequence[Section], samples: int) -> Iterator[Section]:
 def _row_with_text(row: TableRow, decimals: dict[str, int]) -> TableRow:
     cells = {
         column.key: replace(cell, text=cell_text(column, cell, decimals[column.key]))
-        for column in COLUMNS
+        for column in ALL_COLUMNS
         for cell in [row.cells[column.key]]
     }
     return replace(row, cells=cells)

@@ -121,6 +121,7 @@ def open_data(study: StudyFile, root: Root) -> DatasetInfo:
         UserError: the file is missing, foreign or damaged.
     """
     from mmkd.data import make_synthetic, read_info
+    from mmkd.files import remove_leftovers
 
     if not study.data.startswith("synthetic:"):
         return read_info(Path(study.data))
@@ -128,6 +129,7 @@ def open_data(study: StudyFile, root: Root) -> DatasetInfo:
     path = root.data(f"synthetic-{size}.h5")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         make_synthetic(path, size)  # type: ignore[arg-type]  # checked there
     return read_info(path)
 
@@ -164,6 +166,7 @@ def record_study(root: Root, name: str, study: StudyFile, rows: Sequence[Row]) -
                 "name": row.name,
                 "label": row.label,
                 "group": row.group,
+                "paper": row.paper and row.paper.model_dump(),
                 "directory": row.directory.path.name,
                 "trials": row.trials,
                 "seeds": list(range(1, row.seeds + 1)),

@@ -28,7 +28,7 @@ from mmkd.files import read_json
 from mmkd.models.pairings import places, resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.rundir import Root, RowDir, TrialDir
-from sweeps.study import Profile, Range, RowSpec, StudyFile, merge
+from sweeps.study import PaperFigures, Profile, Range, RowSpec, StudyFile, merge
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,6 +55,7 @@ class Row:
     name: str
     label: str
     group: str | None
+    paper: PaperFigures | None
     directory: RowDir
     identity: Mapping[str, Any]
     digest: str
@@ -193,6 +194,7 @@ def _plan_row(
         name=spec.name,
         label=_named(spec.label or spec.name, study.primary, info.modalities),
         group=spec.group and _named(spec.group, study.primary, info.modalities),
+        paper=spec.paper,
         directory=root.row(slug, mark),
         identity=identity,
         digest=mark,

@@ -76,6 +76,18 @@ class Defaults(Frozen):
     selection: Selection = "loss"
 
 
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class PaperFigures(Frozen):
+    """What the paper prints for a row on MOSEI, and for the teacher of its section, in per cent."""
+
+    accuracy: Percent
+    f1: Percent
+    teacher_accuracy: Percent | None = None
+    teacher_f1: Percent | None = None
+
+
 class RowSpec(Frozen):
     """One row: a method on a pairing. `settings` are the method's own; tables are partial and go over the study's."""
 
@@ -95,6 +107,7 @@ class RowSpec(Frozen):
     student: dict[str, Any] = {}
     training: dict[str, Any] = {}
     teacher_training: dict[str, Any] = {}
+    paper: PaperFigures | None = None
 
 
 class StudyFile(Frozen):

@@ -39,6 +39,12 @@ def as_it_was() -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
 
 
+@pytest.fixture(autouse=True)
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials in the test's own process take one thread: several tests at once would fight over the cores."""
+    monkeypatch.setattr("slurm.local.usable_cores", lambda: 1)
+
+
 @dataclass(frozen=True)
 class Lab:
     """A root of its own, the shared data file, and runs that take a fraction of a second."""

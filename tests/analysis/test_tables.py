@@ -8,6 +8,7 @@ from analysis.model import Table, TableRow
 from analysis.tables import DASH
 from mmkd.config import identity
 from mmkd.errors import UserError
+from mmkd.files import read_json, write_json
 from mmkd.results import Status
 
 
@@ -216,3 +217,31 @@ def test_an_unknown_study_and_a_broken_one_are_the_users_error(ablation: Lab) ->
     ablation.study("bad", control="nobody")
     with pytest.raises(UserError, match=r"bad\.json.*control = 'nobody' is no row"):
         table(load(ablation.path), "bad")
+
+
+def with_paper_figures(lab: Lab, **figures: float) -> Table:
+    path = lab.root.study(lab.study(control="none"))
+    study = read_json(path)
+    assert study is not None
+    study["rows"][1]["paper"] = figures
+    write_json(path, study)
+    return made(lab)
+
+
+def test_the_papers_figures_stand_beside_ours_where_the_data_are_its_own(ablation: Lab) -> None:
+    figures = {"accuracy": 44.031, "f1": 36.11, "teacher_accuracy": 49.779, "teacher_f1": 48.817}
+    result = with_paper_figures(ablation, **figures)
+    assert [column.key for column in result.columns][-2:] == ["paper_accuracy", "paper_f1"]
+    assert rows(result)["CRD on attention maps"].cells["paper_accuracy"].value == 44.031
+    assert rows(result)["Teacher"].cells["paper_f1"].value == 48.817
+    assert rows(result)["Student without KD"].cells["paper_f1"].text == ""
+
+
+def test_the_papers_figures_are_not_set_beside_other_data(ablation: Lab) -> None:
+    for row in ablation.root.rows():
+        facts = read_json(row.row)
+        assert facts is not None
+        facts["data"]["source"] = "UTD-MHAD"
+        write_json(row.row, facts)
+    result = with_paper_figures(ablation, accuracy=44.031, f1=36.11)
+    assert "paper_accuracy" not in [column.key for column in result.columns]
