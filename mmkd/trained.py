@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +14,9 @@ from mmkd.distillation import load_method
 from mmkd.errors import UserError
 from mmkd.models.network import Network, build_student
 from mmkd.models.pairings import resolve_pairing
-from mmkd.results import Result, ResultError, Status, read_result
+from mmkd.results import Result
 from mmkd.rundir import TrialDir
+from mmkd.training.weights import load_weights, read_finished
 
 
 class RawStudent(nn.Module):
@@ -62,18 +61,10 @@ def load_student(directory: Path) -> TrainedStudent:
         UserError: the trial is not finished, not a student's, or its weights are not those that its result names.
     """
     place = TrialDir(directory)
-    try:
-        result = read_result(place.result, predictions=False)
-        content = place.weights.read_bytes()
-    except (FileNotFoundError, ResultError) as error:
-        raise UserError(f"{directory}: no finished trial here ({error})") from None
+    result = read_finished(place)
     config = from_json(dict(result.config), place.result)
     if not isinstance(config, StudentConfig):
         raise UserError(f"{directory}: a teacher's; name a student's trial, of rows/*/trials or rows/*/confirm")
-    if result.status is not Status.COMPLETE:
-        raise UserError(f"{directory}: this trial is {result.status} ({result.reason})")
-    if hashlib.sha256(content).hexdigest() != result.weights_sha256:
-        raise UserError(f"{place.weights}: not the weights that {place.result.name} names")
     info = read_info(config.data.path)
     if info.fingerprint != config.data.fingerprint:
         raise UserError(f"{config.data.path}: not the data set that the trial was trained on (another fingerprint)")
@@ -82,10 +73,7 @@ def load_student(directory: Path) -> TrainedStudent:
         raise UserError(f"{directory}: a multimodal student; prediction and export are for students of one modality")
     proxies = load_method(config.distillation.method).proxies(config.distillation)
     network = build_student(info, config.network, config.primary, pairing, proxies)
-    try:
-        network.load_state_dict(torch.load(place.weights, map_location="cpu", weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{place.weights}: does not fit its configuration ({str(error).splitlines()[0]})") from None
+    load_weights(network, place, result)
     mean, std = result.standardisation[config.primary]
     model = RawStudent(network, config.primary, torch.from_numpy(mean), torch.from_numpy(std)).eval()
     return TrainedStudent(

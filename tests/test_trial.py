@@ -255,7 +255,7 @@ def test_an_untrained_teacher_is_refused_and_how_to_train_it_is_said(
     place = lab.place(lab.student("crd", teacher=teacher))
     directory = lab.root.teacher(identity(teacher)).path
     line = refused(place, capsys)
-    assert f"{directory}: no trained teacher here" in line
+    assert f"{directory}: no finished trial here" in line
     assert f"'python -m mmkd.trial {directory}'" in line
 
 
@@ -264,7 +264,7 @@ def test_a_diverged_teacher_is_refused(lab: Lab, capsys: pytest.CaptureFixture[s
     lab.run(teacher)
     capsys.readouterr()
     line = refused(lab.place(lab.student("crd", teacher=teacher)), capsys)
-    assert "this teacher is diverged (epoch 1: the classification loss of train is nan)" in line
+    assert "this trial is diverged (epoch 1: the classification loss of train is nan)" in line
 
 
 @pytest.mark.parametrize("damage", ["another network's", "truncated", "missing", "result truncated"])
@@ -284,7 +284,7 @@ def test_a_teacher_whose_files_were_tampered_with_is_refused(
     capsys.readouterr()
     line = refused(lab.place(lab.student("crd")), capsys)
     assert str(teacher.path) in line
-    expected = {"missing": "no trained teacher here", "result truncated": "no trained teacher here"}
+    expected = {"missing": "no finished trial here", "result truncated": "no finished trial here"}
     assert expected.get(damage, "not the weights that result.h5 names") in line
 
 
