@@ -284,7 +284,7 @@ def test_a_teacher_whose_files_were_tampered_with_is_refused(
     capsys.readouterr()
     line = refused(lab.place(lab.student("crd")), capsys)
     assert str(teacher.path) in line
-    expected = {"missing": "no finished trial here", "result truncated": "no finished trial here"}
+    expected = {"missing": "missing, although result.h5 is there", "result truncated": "no finished trial here"}
     assert expected.get(damage, "not the weights that result.h5 names") in line
 
 
