@@ -19,6 +19,7 @@ def warnings(runs: Runs, rows: Sequence[Evidence]) -> Iterator[str]:
     yield from _unequal(rows, "selection metrics", lambda row: _fact(row, "selection"))
     for row in rows:
         yield from _incomplete(row)
+        yield from _read_before(runs, row)
     yield from _rejected(runs, rows)
 
 
@@ -39,6 +40,19 @@ def _incomplete(row: Evidence) -> Iterator[str]:
     for name, runs in (("seeds", row.confirming), ("teachers", row.teachers)):
         if len(scored(runs)) < len(runs):
             yield f"{row.title}: {len(scored(runs))}/{len(runs)} {name} ({failures(runs)})"
+
+
+def _read_before(runs: Runs, row: Evidence) -> Iterator[str]:
+    """Where a row was extended and its winner changed, test was read for the former winner too."""
+    if row.row is None:
+        return
+    trials = runs.trials
+    former = trials[(trials["row"] == row.spec.directory) & trials["superseded"] & trials["test_accuracy"].notna()]
+    if len(former):
+        yield (
+            f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
+            f"({len(former)} runs, not shown)"
+        )
 
 
 def _rejected(runs: Runs, rows: Sequence[Evidence]) -> Iterator[str]:
@@ -70,6 +84,11 @@ def _data(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
     for source, fingerprint in sources:
         warning = ": SYNTHETIC data, made up, no evidence about real ones" if source.startswith("synthetic") else ""
         yield f"data: {source}, fingerprint {fingerprint[:12]}{warning}"
+    students = dict.fromkeys(
+        f"{_fact(row, 'primary')}, pairing {_fact(row, 'pairing')}" for row in rows if row.row is not None
+    )
+    if students:
+        yield f"students of: {'; '.join(students)}"
     if samples:
         yield f"test split: {samples} samples; one is 100/{samples} points; no score is shown finer"
 

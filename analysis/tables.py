@@ -169,6 +169,9 @@ def _why_no_gap(row: Evidence, control: Evidence | None, teacher: float, baselin
         return "no gap: the teacher has no score yet"
     if row.row is not None and control.row is not None and row.row["fingerprint"] != control.row["fingerprint"]:
         return "no gap: the control was measured on other data"
+    majority = scored(row.confirming)["test_majority_accuracy"].mean()
+    if min(teacher, baseline) <= majority:
+        return "no gap: the teacher or the control does no better than always predicting the commonest class"
     if teacher <= baseline:
         return "no gap: the teacher is not better than the control"
     return ""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,16 +193,47 @@ def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
     return config
 
 
-def explain(error: ValidationError, origin: Path | str) -> str:
-    """All complaints of pydantic in one line: file, key, value, and what is allowed."""
-    lines = []
+def explain(error: ValidationError, origin: Path | str, names: Mapping[str, Sequence[str]] | None = None) -> str:
+    """All complaints of pydantic in one line: file, key, value, and what is allowed.
+
+    `names` are what the entries of a list are called, by the list's key: `rows.1` is then `rows.crd`.
+    """
+    said: dict[str, str] = {}
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "file"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{where}: unknown key")
+        where = _key(item["loc"], names or {})
+        # A value that may be a range or a number gets a complaint from each: the first is of what was meant.
+        if where in said or any(other.startswith(f"{where}.") for other in said if where):
             continue
-        given = (
-            "" if isinstance(item["input"], (dict, list)) or item["type"] == "missing" else f" (is {item['input']!r})"
-        )
-        lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}{given}")
-    return f"{origin}: " + "; ".join(lines)
+        if item["type"] == "extra_forbidden":
+            said[where] = "unknown key" + _suggestion(str(item["loc"][-1]))
+            continue
+        shown = item["type"] not in ("missing", "value_error") and not isinstance(item["input"], (dict, list))
+        said[where] = item["msg"].removeprefix("Value error, ") + (f" (is {item['input']!r})" if shown else "")
+    return f"{origin}: " + "; ".join(f"{where}: {what}" if where else what for where, what in said.items())
+
+
+def _key(location: Sequence[int | str], names: Mapping[str, Sequence[str]]) -> str:
+    """A location as the user wrote it, without the names that pydantic gives to unions and validators."""
+    parts: list[str] = []
+    for part in location:
+        if isinstance(part, int):
+            known = names.get(parts[-1], []) if parts else []
+            parts.append(known[part] if part < len(known) else str(part))
+        elif not _PYDANTICS_OWN.search(part):
+            parts.append(part)
+    return ".".join(parts)
+
+
+_PYDANTICS_OWN = re.compile(r"[\[(]|^constrained-|^(?:float|int|str|Range)$")
+
+
+def _suggestion(key: str) -> str:
+    """The nearest key of any configuration, for a mistyped one."""
+    known: set[str] = set()
+    models: list[type[BaseModel]] = [Frozen]
+    while models:
+        model = models.pop()
+        known |= set(model.model_fields)
+        models += model.__subclasses__()
+    near = [name for name in sorted(known) if name.startswith(key)] or get_close_matches(key, sorted(known), n=1)
+    return f", did you mean {near[0]}?" if near else ""

@@ -17,7 +17,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary name is unpredictable and starts with `.tmp-`, see `remove_leftovers`.
 
     Raises:
-        OSError: what the disk said (full, read-only); the temporary file is removed.
+        OSError: what the disk said (full, read-only), naming `path`; the temporary file is removed.
     """
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
     try:
@@ -25,6 +25,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

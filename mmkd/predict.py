@@ -47,6 +47,8 @@ def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDAr
             f"{path}: sequences of {features.shape[1]} steps and {features.shape[2]} features, "
             f"but the student takes {student.steps} and {student.features}"
         )
+    if not len(features):
+        raise UserError(f"{path}: holds no sample")
     if not np.isfinite(features).all():
         sample = ids[int((~np.isfinite(features)).any(axis=(1, 2)).argmax())]
         raise UserError(f"{path}: sample {sample} holds NaN or infinity")

@@ -32,15 +32,14 @@ class Decision:
     reason: str = ""
 
 
-def decide(directory: TrialDir) -> Decision:
+def decide(directory: TrialDir, launched: float) -> Decision:
     """What the trial in `directory` needs, as its files say; whether a job lives, its backend knows."""
     state = trial_state(directory)
     if state is TrialState.FINISHED:
         return Decision(Verdict.NOTHING)
     if state in (TrialState.RUNNING, TrialState.SUBMITTED):
         return Decision(Verdict.WATCH)
-    attempts = read_attempts(directory)
-    alike = fruitless_alike(attempts)
+    alike = fruitless_alike([a for a in read_attempts(directory) if a.submitted.get("submitted", 0.0) >= launched])
     if alike and len(alike) >= LIMITS.get(Failure(str(alike[-1].end)), len(alike) + 1):
         last = alike[-1]
         times = f"{len(alike)} attempts" if len(alike) > 1 else "1 attempt"

@@ -54,7 +54,7 @@ class Teachers:
     """The teachers that the rows need: each trained once, by whichever controller claims it."""
 
     def __init__(self, root: Root) -> None:
-        self.root = root
+        self.root, self.launched = root, time.time()
         self._claims: dict[TrialDir, FileLock] = {}
         self._ready: set[TrialDir] = set()
         self.failed: dict[TrialDir, str] = {}
@@ -94,7 +94,7 @@ class Teachers:
 
     def _look(self, directory: TrialDir) -> None:
         result = usable_result(directory)
-        decision = decide(directory)
+        decision = decide(directory, self.launched)
         if result is not None and result.status is Status.COMPLETE:
             self._ready.add(directory)
         elif result is not None:
@@ -135,7 +135,7 @@ class Controller:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
         self.stop_asked, self.interval = stop_asked, interval
         self.teachers = Teachers(root)
-        self.root = root
+        self.root, self.launched, self.ending = root, self.teachers.launched, False
         self.running: dict[TrialDir, Running] = {}
         self._renewed = time.monotonic()
 
@@ -189,11 +189,14 @@ class Controller:
             end, message = "complete", ""
         else:
             told = ran.get("end")
-            end = str(told) if told in set(Failure) else report.failure or Failure.ERROR
+            lost = Failure.PREEMPTED if self.ending else report.failure or Failure.ERROR
+            end = str(told) if told in set(Failure) else lost
             message = str(ran.get("message") or "") or f"{report.message}; {last_line(directory, running.attempt)}"
         epochs = len(read_metrics(directory))
         record_submission(directory, running.attempt, end=end, message=message, epochs=epochs, ended=time.time())
-        if decide(directory).verdict is Verdict.SUBMIT:
+        if self.ending and end != "complete":
+            return
+        if decide(directory, self.launched).verdict is Verdict.SUBMIT:
             self.reporter.event(f"{task.label}: attempt {running.attempt} ended ({end}: {message}); it goes on")
         elif running.owner is None:
             self.reporter.event(f"{task.label}: {'trained' if end == 'complete' else f'failed: {message}'}")
@@ -211,7 +214,7 @@ class Controller:
             if owner is None and not self.teachers.claim(task.directory):
                 waiting = True  # another controller trains this teacher
                 continue
-            verdict = decide(task.directory).verdict
+            verdict = decide(task.directory, self.launched).verdict
             if verdict is Verdict.WATCH:
                 self._attach(task, owner)
             elif verdict is Verdict.SUBMIT:
@@ -280,6 +283,7 @@ class Controller:
 
     def _end_jobs(self) -> None:
         """Ask all jobs to end, and wait until they have written their checkpoints."""
+        self.ending = True
         self.reporter.event(f"stopping: {len(self.running)} jobs write their checkpoints")
         self.backend.cancel([r.job for r in self.running.values() if r.job])
         deadline = time.monotonic() + ENDING_SECONDS

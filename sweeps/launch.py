@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--primary", metavar="MODALITY", help="the student's only input")
     what.add_argument("--pairing", metavar="NAME", help="complete, others, multimodal, or a modality, for every row")
-    what.add_argument("--as", dest="name", metavar="NAME", help="keep the table under another name than the study's")
+    what.add_argument(
+        "--as", dest="name", metavar="NAME",
+        help="keep the table under this name (default: the study's, with --data, --primary and --pairing)",
+    )  # fmt: skip
     budget = parser.add_argument_group("budget")
     budget.add_argument("--trials", type=_count, metavar="N", help="tuning trials of each row")
     budget.add_argument("--epochs", type=_count, metavar="N", help="epochs of teachers and students")
@@ -72,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group("where to run")
     where.add_argument(
         "--cluster", choices=["auto", "slurm", "local", "debug"], default="auto",
-        help="auto: Slurm where one answers, else local processes; debug: one after the other in this process",
+        help="auto, local: processes of this machine; debug: one after the other in this process; slurm: not yet",
     )  # fmt: skip
     where.add_argument(
         "--parallel", type=_count, metavar="N", help="trials at once (default: GPUs, else up to 4 cores)"
@@ -153,9 +157,9 @@ def choose_backend(options: argparse.Namespace) -> tuple[Any, int]:
     return LocalBackend(gpus), options.parallel or len(gpus) or min(usable_cores(), 4)
 
 
-def record_study(root: Root, name: str, study: StudyFile, rows: Sequence[Row]) -> bool:
-    """Write which rows the study has; whether a record of other rows stood there."""
-    from mmkd.files import read_json, write_json
+def record_study(root: Root, name: str, study: StudyFile, rows: Sequence[Row]) -> None:
+    """Write which rows the study has: what its table is made from."""
+    from mmkd.files import write_json
 
     facts = {
         "name": name,
@@ -175,11 +179,23 @@ def record_study(root: Root, name: str, study: StudyFile, rows: Sequence[Row]) -
         ],
     }
     path = root.study(name)
-    before = read_json(path) or {"rows": []}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, facts)
-    there = {row["directory"] for row in before["rows"]}
-    return bool(there) and not there & {row.directory.path.name for row in rows}
+
+
+def table_name(options: argparse.Namespace, origin: Path) -> str:
+    """What the table is kept as: --as, else the study's name with the data, primary and pairing that were asked for.
+
+    Raises:
+        UserError: a name that cannot be a file's.
+    """
+    from mmkd.rundir import check_name
+
+    if options.name:
+        return check_name("study", options.name)
+    data = Path(options.data).stem if options.data else None
+    parts = [origin.stem, *(part for part in (data, options.primary, options.pairing) if part)]
+    return check_name("study", re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts)))
 
 
 def print_table(root: Root, name: str) -> None:
@@ -192,18 +208,20 @@ def print_table(root: Root, name: str) -> None:
 
 def launch(options: argparse.Namespace) -> int:
     """Run a study to its table; the exit code."""
-    from mmkd.rundir import Root, check_name
+    from mmkd.rundir import Root
     from slurm.local import usable_cores
     from sweeps.planning import Machine, plan
     from sweeps.study import load_profile, load_study
 
     origin = find_study(options.study)
     study = load_study(origin, overrides_of(options))
-    name = check_name("study", options.name or origin.stem)
+    name = table_name(options, origin)
     root = Root(options.root.absolute())
     backend, parallel = choose_backend(options)
     make_root(root)
     info = open_data(study, root)
+    if study.primary not in info.modalities:
+        raise UserError(f"the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}")
     profile_name, profile = load_profile(study.profile, info.source)
     threads = max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
@@ -237,8 +255,7 @@ def run(
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, frame: received.append(got))
-    if record_study(root, name, study, rows):
-        print(f"note: {root.study(name)} named other rows until now; they stay, and --as NAME keeps both tables")
+    record_study(root, name, study, rows)
     works: list[RowWork] = []
     try:
         works.extend(RowWork(row, root, parallel, origin) for row in rows)
@@ -300,6 +317,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader of our output has gone (head, less): there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, LockLost) as error:
         print(f"error: {error}; the same command goes on when that is mended", file=sys.stderr)
         return 1

@@ -271,14 +271,14 @@ def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
 
 
 def nearest_neighbour(row: Row, root: Root) -> tuple[RowDir, list[str]] | None:
-    """The existing row of the same method that differs in the fewest values, and in which; None if there is none."""
+    """Of the existing rows of the same method, data and primary the one that differs least, and in what; or None."""
     found = []
     for other in root.rows():
         facts = read_json(other.row)
         if other.path == row.directory.path or not isinstance(facts, dict):
             continue
         theirs = facts.get("identity", {})
-        if theirs.get("method") == row.identity["method"]:
+        if all(theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")):
             found.append((other, differences(row.identity, theirs)))
     return min(found, key=lambda pair: len(pair[1])) if found else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class RowWork:
     """
 
     def __init__(self, row: Row, root: Root, parallel: int, study_file: Path) -> None:
-        self.row, self.root = row, root
+        self.row, self.root, self.launched = row, root, time.time()
         self.directory = row.directory
         self.directory.path.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.directory.lock)
@@ -92,12 +93,30 @@ class RowWork:
             shutil.copyfile(study_file, self.directory.study)
             write_json(self.directory.row, row.describe())
         self.tuning = Tuning(row, self.lock, parallel)
+        if self._nothing_came_of_it():
+            self._set_aside()
+            self.tuning = Tuning(row, self.lock, parallel)
         self.failed: str = ""
         """Why the row has ended without a winner; empty while it has not."""
         self._open = {t.number: self.tuning.complete(t) for t in self._running_trials()}
         self._confirming: dict[int, Task] = {}
         self._settled: set[int] = set()
         self._given_up = 0
+
+    def _nothing_came_of_it(self) -> bool:
+        """Whether all trials were told as failed and none left a result: an error of the code, which may be mended."""
+        states = {t.state for t in self.tuning.trials()}
+        return states == {TrialState.FAIL} and not any(t.result.exists() for t in self.directory.trials())
+
+    def _set_aside(self) -> None:
+        """Keep the journal and the trials of a row in which nothing completed, so that it begins again."""
+        number = 1 + len(list(self.directory.path.glob("failed-*")))
+        aside = self.directory.path / f"failed-{number}"
+        aside.mkdir()
+        for path in (self.directory.path / "trials", self.directory.journal):
+            if path.exists():
+                os.replace(path, aside / path.name)
+        print(f"row {self.row.name}: nothing completed when it last ran; it begins again ({aside} keeps what failed)")
 
     def close(self) -> None:
         """Give the lock back."""
@@ -148,7 +167,7 @@ class RowWork:
         Exactly once: a trial is open until it is told, and Optuna refuses a second telling.
         """
         result = usable_result(task.directory)
-        decision = decide(task.directory)
+        decision = decide(task.directory, self.launched)
         if result is None and decision.verdict is not Verdict.GIVE_UP:
             return ""
         if result is not None and identity(from_json(result.config, task.directory.result)) != identity(task.config):

@@ -22,6 +22,7 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     for row in rows:
         done, seconds = finished(row.directory)
         print(f"row       {row.name}: {row.label}")
+        print(f"          {describe_method(row)}")
         print(f"          tunes {describe_space(row)}")
         print(
             f"          {row.trials} trials ({row.sampler} sampler), the best by valid {row.selection} again on "
@@ -32,6 +33,14 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     teachers = {directory for row in rows for directory in teacher_directories(row, root)}
     trained = sum(directory.result.exists() for directory in teachers)
     print(f"teachers  {len(teachers)}, of which {trained} are trained")
+
+
+def describe_method(row: Row) -> str:
+    """Method, level, pairing and settings in one line."""
+    distillation = row.distillation
+    level = f" at {distillation.level}" if distillation.level else ""
+    settings = ", ".join(f"{name} = {value}" for name, value in distillation.settings.items())
+    return f"{distillation.method}{level}, pairing {row.pairing}" + (f"; {settings}" if settings else "")
 
 
 def describe_space(row: Row) -> str:

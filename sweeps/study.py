@@ -198,7 +198,9 @@ def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> StudyFi
     try:
         return StudyFile.model_validate(raw)
     except ValidationError as error:
-        raise UserError(explain(error, path)) from None
+        rows = raw.get("rows")
+        names = [str(row.get("name", n)) for n, row in enumerate(rows)] if isinstance(rows, list) else []
+        raise UserError(explain(error, path, {"rows": names})) from None
 
 
 def override(raw: dict[str, Any], key: str, value: Any) -> None:

@@ -181,7 +181,7 @@ def test_an_unknown_key_is_named_wherever_it_stands(path: str) -> None:
     place[f"{last}_typo"] = place[last]
     with pytest.raises(UserError) as refused:
         parse(copy)
-    assert str(refused.value) == f"{ORIGIN}: student.{path}_typo: unknown key"
+    assert str(refused.value).startswith(f"{ORIGIN}: student.{path}_typo: unknown key")
 
 
 def value_at(path: str) -> Any:

@@ -26,10 +26,13 @@ def load_method(name: str) -> type[DistillationMethod]:
     """The class of the method called `name`.
 
     Raises:
-        UserError: unknown, with the nearest names.
+        UserError: unknown, with the nearest names; or its file cannot be imported.
     """
     choose("method", name, method_names())
-    method: type[DistillationMethod] = importlib.import_module(f"{__name__}.{name}").Method
+    try:
+        method: type[DistillationMethod] = importlib.import_module(f"{__name__}.{name}").Method
+    except (ImportError, SyntaxError, AttributeError, NameError, TypeError) as error:
+        raise UserError(f"method {name}: its file cannot be imported: {type(error).__name__}: {error}") from error
     return method
 
 

@@ -245,3 +245,20 @@ def test_the_papers_figures_are_not_set_beside_other_data(ablation: Lab) -> None
         write_json(row.row, facts)
     result = with_paper_figures(ablation, accuracy=44.031, f1=36.11)
     assert "paper_accuracy" not in [column.key for column in result.columns]
+
+
+def test_a_former_winner_that_was_measured_on_test_is_said(ablation: Lab) -> None:
+    row = ablation.root.rows()[0]
+    finish(row.confirm(1, "0123456789"), student_config(1, None), 0.9)
+    warning = said(made(ablation).warnings)
+    assert "test was also read for the former winner (1 runs, not shown)" in warning
+    assert rows(made(ablation))["CRD on attention maps"].cells["accuracy"].value == pytest.approx(75.0)
+
+
+def test_no_gap_is_claimed_where_nothing_beats_the_commonest_class(lab: Lab) -> None:
+    teachers = [lab.teacher(seed, 0.30) for seed in (1, 2, 3)]
+    lab.row("none", [0.20, 0.21, 0.22], label="control")
+    lab.row("crd", [0.24, 0.25, 0.26], teachers, label="student")
+    result = made(lab, control="none")
+    assert rows(result)["student"].cells["gap"].text == DASH
+    assert "no better than always predicting the commonest class" in result.footnotes[0]

@@ -253,3 +253,27 @@ def test_an_announced_attempt_that_was_never_begun_is_begun(rows: list[Row], roo
     run(rows[:1], root, FakeBackend())
     assert trial.result.exists()
     assert read_attempts(trial)[-1].number == number + 1
+
+
+def test_a_row_in_which_nothing_completed_begins_again_and_loses_nothing(rows: list[Row], root: Root) -> None:
+    works = run(rows[:1], root, FakeBackend(lambda job, attempt: Failure.ERROR))
+    assert works[0].failed
+    works = run(rows[:1], root, FakeBackend())
+    assert works[0].failed == ""
+    assert states(rows[0]) == ["1"] * 3
+    aside = rows[0].directory.path / "failed-1"
+    assert (aside / "journal.log").exists()
+    assert len(list(aside.glob("trials/*/attempts/*.json"))) > 0
+
+
+def test_a_relaunch_tries_a_failed_seed_and_a_failed_teacher_again(rows: list[Row], root: Root) -> None:
+    def fails(job: Job, attempt: int) -> Failure | None:
+        return Failure.ERROR if "/confirm/2-" in job.command[3] or "/teachers/" in job.command[3] else None
+
+    works = run(rows, root, FakeBackend(fails))
+    assert works[0].failed == ""
+    assert works[1].failed.startswith("its teacher failed")
+    assert not rows[0].directory.confirms()[1].result.exists()
+    works = run(rows, root, FakeBackend())
+    assert [work.failed for work in works] == ["", ""]
+    assert rows[0].directory.confirms()[1].result.exists()

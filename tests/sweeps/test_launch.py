@@ -96,7 +96,7 @@ def test_what_the_user_can_mend_is_said_in_one_line(refused, tmp_path: Path, arg
 
 def test_a_primary_that_the_data_lack_is_refused_with_the_choices(refused, study_file: Path, tmp_path: Path) -> None:
     said = refused("--study", study_file, "--primary", "smell", "--root", tmp_path / "runs")
-    assert "choices: audio, language, video" in said
+    assert "no modality 'smell': give --primary video or audio or language" in said
 
 
 @pytest.mark.parametrize(

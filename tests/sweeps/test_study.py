@@ -32,11 +32,11 @@ def test_an_unknown_study_is_refused_with_the_nearest_names() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("defaults.trails=3", r"defaults.trails: unknown key"),
+        ("defaults.trails=3", r"defaults.trails: unknown key, did you mean trials"),
         ("defaults.trials=0", r"defaults.trials: .*greater than or equal to 1 \(is 0\)"),
         ("defaults.sampler='grid'", r"defaults.sampler: .*'random', 'tpe'.*\(is 'grid'\)"),
-        ("rows.crd.space.beta={low=0.5, high=0.1}", r"rows.1.space.beta.*low = 0.5 is not below high = 0.1"),
-        ("rows.crd.space.beta={low=0.0, high=2.0}", r"rows.1.space: beta lies in \[0, 1\]"),
+        ("rows.crd.space.beta={low=0.5, high=0.1}", r"rows.crd.space.beta.*low = 0.5 is not below high = 0.1"),
+        ("rows.crd.space.beta={low=0.0, high=2.0}", r"rows.crd.space: beta lies in \[0, 1\]"),
         ("rows.crd.space.temperature={low=0.0, high=1.0}", r"temperature is above 0"),
         ("rows.crd.space.alpha={low=0.0, high=1.0, log=true}", r"logarithmic range begins above 0"),
         ("rows.crd.space.alpha={low=0.0, high=0.5, default=1.0}", r"default = 1.0 is outside of 0.0 to 0.5"),
@@ -57,7 +57,7 @@ def test_a_wrong_value_is_refused_with_file_key_and_choices(study_file: Path, ch
     [
         ("rows.crd.method=crdd", r"row crd: unknown method 'crdd'; did you mean crd"),
         ("rows.crd.level=maps", r"row crd: unknown level of crd 'maps'.*attention_maps"),
-        ("rows.crd.settings.embeding=3", r"settings of method crd: embeding: unknown key"),
+        ("rows.crd.settings.embeding=3", r"settings of method crd: embeding: unknown key, did you mean embedding"),
         ("rows.no_kd.space.beta={low=0.0, high=1.0}", r"row no_kd: space.beta: method no_kd has none"),
         ("primary=smell", r"unknown primary modality 'smell' \(choices: audio, language, video\)"),
         ("defaults.pairing=smell", r"unknown pairing 'smell'.*complete"),
