@@ -85,11 +85,13 @@ def load(root: Path | str) -> Runs:
     """Read everything under `root` but the predictions.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or nothing of a launch in it.
     """
     path = Path(root)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; --root is where the launched studies lie")
+    if not any((path / part).is_dir() for part in ("rows", "teachers", "studies")):
+        raise UserError(f"{path}: no rows, teachers or studies in it; --root is where the launched studies lie")
     reader = _Reader(path)
     for row in Root(path).rows():
         reader.read_row(row)

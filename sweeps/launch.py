@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -202,8 +203,9 @@ def print_table(root: Root, name: str) -> None:
     """The study's ablation table."""
     import analysis
 
+    width = shutil.get_terminal_size(fallback=(100, 24)).columns
     print()
-    print(analysis.to_text(analysis.table(analysis.load(root.path), name)))
+    print(analysis.to_text(analysis.table(analysis.load(root.path), name), width))
 
 
 def launch(options: argparse.Namespace) -> int:

@@ -54,7 +54,7 @@ class Reporter:
         if now - self._shown < pause or not left:
             return
         self._shown = now
-        text = f"{left} runs to go{self._forecast(left)}; {_describe(running)}"
+        text = f"{left} {'run' if left == 1 else 'runs'} to go{self._forecast(left)}; {_describe(running)}"
         if self._status is not None:
             self._status.update(escape(f"[{self._clock()}] {text}"))
         else:

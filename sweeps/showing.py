@@ -16,23 +16,29 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     print(f"{study.title}")
     sizes = ", ".join(f"{n} {split}" for split, n in info.sizes.items())
     print(f"data      {info.source}: {sizes}; student of {study.primary}")
-    print(f"networks  profile {profile}; {rows[0].training.epochs} epochs")
-    print(f"runs on   {backend}, {parallel} at a time, {machine.threads} threads each")
+    print(f"networks  profile {profile}; {count(rows[0].training.epochs, 'epoch')}")
+    print(f"runs on   {backend}, {parallel} at a time, {count(machine.threads, 'thread')} each")
     print(f"results   {root.path}")
     for row in rows:
         done, seconds = finished(row.directory)
         print(f"row       {row.name}: {row.label}")
         print(f"          {describe_method(row)}")
-        print(f"          tunes {describe_space(row)}")
+        print(f"          {describe_space(row)}")
         print(
             f"          {row.trials} trials ({row.sampler} sampler), the best by valid {row.selection} again on "
-            f"{row.seeds} fresh seeds; {done} runs done, {seconds:.0f} s spent"
+            f"{count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
         )
         if not row.directory.row.exists():
             say_neighbour(row, root)
     teachers = {directory for row in rows for directory in teacher_directories(row, root)}
     trained = sum(directory.result.exists() for directory in teachers)
-    print(f"teachers  {len(teachers)}, of which {trained} are trained")
+    if teachers:
+        print(f"teachers  {len(teachers)} (one for tuning and one for each seed), of which {trained} are trained")
+
+
+def count(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def describe_method(row: Row) -> str:
@@ -46,7 +52,8 @@ def describe_method(row: Row) -> str:
 def describe_space(row: Row) -> str:
     """The row's search space in one line."""
     tuned = [f"{name} {_describe(r)}" for name, r in row.ranges.items()]
-    return ", ".join(tuned + [f"{name} = {value:g} fixed" for name, value in row.fixed.items()])
+    fixed = [f"{name} = {value:g}" for name, value in row.fixed.items()]
+    return "; ".join(f"{what} {', '.join(values)}" for what, values in (("tunes", tuned), ("fixed:", fixed)) if values)
 
 
 def _describe(r: Range) -> str:

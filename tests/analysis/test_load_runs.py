@@ -13,6 +13,7 @@ from mmkd.results import Status, append_metrics
 
 
 def test_an_empty_root_gives_empty_frames_with_all_columns(lab: Lab) -> None:
+    (lab.path / "rows").mkdir()
     runs = load(lab.path)
     assert len(runs.trials) == len(runs.rows) == len(runs.rejected) == 0
     assert {"kind", "status", "test_accuracy", "learning_rate"} <= set(runs.trials.columns)
@@ -111,3 +112,8 @@ def test_predictions_are_read_on_demand(ablation: Lab) -> None:
     stored = predictions(ablation.root.rows()[0].confirm(1, "abcdef01").path)
     assert sorted(stored) == ["test", "valid"]
     assert stored["test"].logits.shape == (SAMPLES, 3)
+
+
+def test_a_folder_in_which_nothing_was_launched_is_refused(lab: Lab) -> None:
+    with pytest.raises(UserError, match="no rows, teachers or studies in it"):
+        load(lab.path)
