@@ -61,7 +61,7 @@ def test_every_study_runs_in_every_pairing(name: str, pairing: str, tiny_data: P
 
 def test_table_1_runs_from_end_to_end(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "runs"
-    where = ["--study", "table1", "--data", str(tiny_data), "--root", str(root), "--cluster", "debug"]
+    where = ["--study", "table1", "--as", "table1", "--data", str(tiny_data), "--root", str(root), "--cluster", "debug"]
     budget = ["--trials", "1", "--seeds", "1", "--epochs", "1", "--device", "cpu"]
     assert main([*where, *budget, *(f"--set={change}" for change in TINY[:-2])]) == 0
     table = analysis.table(analysis.load(root), "table1")
