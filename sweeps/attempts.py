@@ -28,7 +28,6 @@ class Decision:
     """A verdict and, for giving up, why."""
 
     verdict: Verdict
-    failure: str = ""
     reason: str = ""
 
 
@@ -43,7 +42,7 @@ def decide(directory: TrialDir, launched: float) -> Decision:
     if alike and len(alike) >= LIMITS.get(Failure(str(alike[-1].end)), len(alike) + 1):
         last = alike[-1]
         times = f"{len(alike)} attempts" if len(alike) > 1 else "1 attempt"
-        return Decision(Verdict.GIVE_UP, str(last.end), f"{last.end} in {times}: {last.message or 'no message'}")
+        return Decision(Verdict.GIVE_UP, f"{last.end} in {times}: {last.message or 'no message'}")
     return Decision(Verdict.SUBMIT)
 
 

@@ -39,9 +39,9 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Running:
-    """A job that is, or may be, alive. `job` is "" where an earlier controller died before it could note the id;
+    """A job that is, or may be, alive; `owner` is None for a teacher.
 
-    `owner` is None for a teacher.
+    `job` is "" where an earlier controller died before it could note the id.
     """
 
     task: Task
@@ -55,15 +55,23 @@ class Teachers:
 
     def __init__(self, root: Root) -> None:
         self.root, self.launched = root, time.time()
+        self._tasks: dict[tuple[str, int], Task] = {}
         self._claims: dict[TrialDir, FileLock] = {}
         self._ready: set[TrialDir] = set()
         self.failed: dict[TrialDir, str] = {}
+
+    def task(self, row: Row, seed: int) -> Task:
+        """The teacher of a row and seed; made once, for every round asks."""
+        key = (row.digest, seed)
+        if key not in self._tasks:
+            self._tasks[key] = teacher_task(self.root, row, seed)
+        return self._tasks[key]
 
     def ready(self, row: Row, seed: int) -> bool:
         """Whether the teacher of a row and seed is trained (or none is needed)."""
         if row.teacher is None:
             return True
-        directory = teacher_task(self.root, row, seed).directory
+        directory = self.task(row, seed).directory
         if directory not in self._ready and directory not in self.failed:
             self._look(directory)
         return directory in self._ready
@@ -135,7 +143,7 @@ class Controller:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
         self.stop_asked, self.interval = stop_asked, interval
         self.teachers = Teachers(root)
-        self.root, self.launched, self.ending = root, self.teachers.launched, False
+        self.launched, self.ending = self.teachers.launched, False
         self.running: dict[TrialDir, Running] = {}
         self._renewed = time.monotonic()
 
@@ -163,11 +171,10 @@ class Controller:
 
     def _remaining(self) -> int:
         teachers = {
-            task.directory
+            self.teachers.task(work.row, seed).directory
             for work in self.rows
             for seed in work.teacher_seeds()
             if not self.teachers.ready(work.row, seed)
-            for task in [teacher_task(self.root, work.row, seed)]
         }
         return len(teachers) + sum(work.remaining for work in self.rows)
 
@@ -245,7 +252,7 @@ class Controller:
             for seed in work.teacher_seeds():
                 if (seed == TUNING_SEED) is not urgent or self.teachers.ready(work.row, seed):
                     continue
-                task = teacher_task(self.root, work.row, seed)
+                task = self.teachers.task(work.row, seed)
                 if task.directory in self.teachers.failed:
                     work.miss_teacher(seed, self.teachers.failed[task.directory])
                 elif task.directory not in seen:

@@ -233,11 +233,10 @@ def launch(options: argparse.Namespace) -> int:
     showing.show_plan(study, rows, root, profile_name, backend.name, parallel)
     if options.dry_run:
         return 0
-    return run(options, study, origin, name, rows, root, backend, parallel)
+    return run(study, origin, name, rows, root, backend, parallel)
 
 
 def run(
-    options: argparse.Namespace,
     study: StudyFile,
     origin: Path,
     name: str,

@@ -50,7 +50,6 @@ class Method(MapMethod):
     """
 
     Settings = AttentionDistanceSettings
-    summary = "distance between attention maps (Jensen-Shannon, squared error, cosine)"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

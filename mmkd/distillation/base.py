@@ -122,8 +122,6 @@ class DistillationMethod(nn.Module):
     usual_temperature: ClassVar[float] = 1.0
     """Temperature of the documented default, which is a study's trial 0."""
     Settings: ClassVar[type[Frozen]] = NoSettings
-    summary: ClassVar[str] = ""
-    """One line for `--list` and the documentation."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()

@@ -48,7 +48,6 @@ class Method(DistillationMethod):
     levels = ("attention_maps", "post_attention", "penultimate", "final")
     usual_temperature = 0.07
     Settings = CRDSettings
-    summary = "contrastive representation distillation (CRD)"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

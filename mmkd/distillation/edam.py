@@ -73,7 +73,6 @@ class Method(MapMethod):
     """
 
     Settings = EDAMSettings
-    summary = "entropy distillation in attention maps (EDAM)"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

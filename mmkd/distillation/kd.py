@@ -15,8 +15,6 @@ class Method(DistillationMethod):
     The factor t^2 keeps gradients at one scale for all temperatures t, so that beta and t can be tuned apart.
     """
 
-    summary = "knowledge distillation on logits (Hinton's KD)"
-
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
         """See the class."""
         assert teacher is not None

@@ -44,7 +44,6 @@ class Method(DistillationMethod):
     """
 
     Settings = MSDSettings
-    summary = "modality-specific distillation (MSD)"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)

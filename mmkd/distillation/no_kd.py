@@ -13,7 +13,6 @@ class Method(DistillationMethod):
 
     needs_teacher = False
     tunes = ()
-    summary = "the student without knowledge distillation (control)"
 
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
         """Zero."""
