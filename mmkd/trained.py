@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.config import StudentConfig, from_json
-from mmkd.data import read_info
-from mmkd.distillation import load_method
 from mmkd.errors import UserError
-from mmkd.models.network import Network, build_student
-from mmkd.models.pairings import resolve_pairing
+from mmkd.models.network import Network
 from mmkd.results import Result
 from mmkd.rundir import TrialDir
+from mmkd.training.building import new_student, open_data
 from mmkd.training.weights import load_weights, read_finished
 
 
@@ -65,14 +63,10 @@ def load_student(directory: Path) -> TrainedStudent:
     config = from_json(dict(result.config), place.result)
     if not isinstance(config, StudentConfig):
         raise UserError(f"{directory}: a teacher's; name a student's trial, of rows/*/trials or rows/*/confirm")
-    info = read_info(config.data.path)
-    if info.fingerprint != config.data.fingerprint:
-        raise UserError(f"{config.data.path}: not the data set that the trial was trained on (another fingerprint)")
-    pairing = resolve_pairing(config.pairing, config.primary, info.modalities)
+    info = open_data(config)
+    network, pairing = new_student(config, info)
     if len(pairing.inputs) > 1:
         raise UserError(f"{directory}: a multimodal student; prediction and export are for students of one modality")
-    proxies = load_method(config.distillation.method).proxies(config.distillation)
-    network = build_student(info, config.network, config.primary, pairing, proxies)
     load_weights(network, place, result)
     mean, std = result.standardisation[config.primary]
     model = RawStudent(network, config.primary, torch.from_numpy(mean), torch.from_numpy(std)).eval()

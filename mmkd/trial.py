@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 
 from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, from_json, identity, to_json
-from mmkd.data import DatasetInfo, read_info, read_statistics
+from mmkd.data import DatasetInfo, read_statistics
 from mmkd.distillation import load_method
 from mmkd.distillation.base import Problem
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
-from mmkd.models.network import build_student, build_teacher, count_parameters
-from mmkd.models.pairings import resolve_pairing
+from mmkd.models.network import build_teacher, count_parameters
 from mmkd.provenance import describe_process
 from mmkd.results import (
     Failure,
@@ -35,6 +34,7 @@ from mmkd.results import (
     write_result,
 )
 from mmkd.rundir import TrialDir
+from mmkd.training.building import new_student, open_data
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
 from mmkd.training.evaluation import evaluate
 from mmkd.training.teachers import load_teacher
@@ -122,12 +122,7 @@ def make_lesson(config: TeacherConfig | StudentConfig, place: TrialDir, device: 
     Raises:
         UserError: see `run_trial`.
     """
-    info = read_info(Path(config.data.path))
-    if info.fingerprint != config.data.fingerprint:
-        raise UserError(
-            f"{config.data.path}: fingerprint {info.fingerprint[:12]}, but the trial was made for "
-            f"{config.data.fingerprint[:12]}: the data set has changed"
-        )
+    info = open_data(config)
     if isinstance(config, TeacherConfig):
         network = build_teacher(info, config.network, config.branch).to(device)
         train, valid = (load_samples(info.path, split, info.modalities, device) for split in ("train", "valid"))
@@ -140,8 +135,7 @@ def make_student_lesson(config: StudentConfig, place: TrialDir, info: DatasetInf
     """See `make_lesson`."""
     distillation = config.distillation
     method_class = load_method(distillation.method)
-    pairing = resolve_pairing(config.pairing, config.primary, info.modalities)
-    network = build_student(info, config.network, config.primary, pairing, method_class.proxies(distillation))
+    network, pairing = new_student(config, info)
     teacher = None
     if method_class.needs_teacher:
         if config.teacher is None:

@@ -1,0 +1,36 @@
+"""What a configuration stands for: its data set and its student's network."""
+
+from __future__ import annotations
+
+from mmkd.config import Run, StudentConfig
+from mmkd.data import DatasetInfo, read_info
+from mmkd.distillation import load_method
+from mmkd.errors import UserError
+from mmkd.models.network import Network, build_student
+from mmkd.models.pairings import Pairing, resolve_pairing
+
+
+def open_data(config: Run) -> DatasetInfo:
+    """The account of the configuration's data set.
+
+    Raises:
+        UserError: the file cannot be read, or is another data set now.
+    """
+    info = read_info(config.data.path)
+    if info.fingerprint != config.data.fingerprint:
+        raise UserError(
+            f"{config.data.path}: fingerprint {info.fingerprint[:12]}, but the trial was made for "
+            f"{config.data.fingerprint[:12]}: the data set has changed"
+        )
+    return info
+
+
+def new_student(config: StudentConfig, info: DatasetInfo) -> tuple[Network, Pairing]:
+    """The configuration's student, untrained, and its pairing.
+
+    Raises:
+        UserError: an unknown method or pairing.
+    """
+    pairing = resolve_pairing(config.pairing, config.primary, info.modalities)
+    proxies = load_method(config.distillation.method).proxies(config.distillation)
+    return build_student(info, config.network, config.primary, pairing, proxies), pairing
