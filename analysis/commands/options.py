@@ -1,0 +1,59 @@
+"""What several commands share: their options, and where their text goes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TypeAlias
+
+from mmkd.errors import UserError
+from mmkd.files import write_text
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What `add_subparsers` gives; argparse has no public name for it."""
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Add --root."""
+    parser.add_argument(
+        "--root", type=Path, default=Path("runs"), help="where the launched studies lie (default: %(default)s)"
+    )
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Add --study."""
+    parser.add_argument("--study", metavar="NAME", help="which one; may be left out where there is one only")
+
+
+def chosen_study(root: Path, name: str | None) -> str:
+    """`name`, or where it is None the name of the one study under `root`.
+
+    Raises:
+        UserError: none is named, and there is no study, or there are several.
+    """
+    from analysis.records import study_names
+
+    if name is not None:
+        return name
+    names = study_names(root)
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UserError(f"{root}/studies: no study here")
+    raise UserError(f"{root}: there are several studies, choose one by --study ({', '.join(names)})")
+
+
+def write_out(text: str, out: Path | None) -> None:
+    """Write `text` to the file `out`, whole, or to standard output.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if out is None:
+        sys.stdout.write(text)
+        return
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.strerror}") from None
