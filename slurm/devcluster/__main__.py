@@ -1,0 +1,88 @@
+"""The command: `python -m slurm.devcluster up|down|status`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from slurm.devcluster.cluster import DevCluster, attach, default_folder, up
+from slurm.devcluster.options import ClusterError, Options, Refused
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m slurm.devcluster", description="A real Slurm on this one machine, with pretend GPUs."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("up", help="bring it up, or mend the one that is up")
+    default = Options()
+    start.add_argument("--nodes", type=int, default=default.nodes, metavar="N")
+    start.add_argument("--gpus-per-node", type=int, default=default.gpus_per_node, metavar="N")
+    start.add_argument("--cpus-per-node", type=int, default=default.cpus_per_node, metavar="N")
+    start.add_argument("--memory-per-node", type=int, default=default.memory_per_node, metavar="MB", help="enforced")
+    start.add_argument("--grace", type=int, default=default.grace, metavar="SECONDS", help="the partition's GraceTime")
+    start.add_argument("--max-submit", type=int, metavar="N", help="jobs that a user may have in the queue")
+    start.add_argument("--no-accounting", action="store_true", help="no slurmdbd: sacct fails, as on some sites")
+    start.add_argument("--fresh", action="store_true", help="forget everything: job ids count from 1 again")
+    stop = commands.add_parser("down", help="cancel all jobs and stop every daemon; the files stay")
+    look = commands.add_parser("status", help="a line a daemon, and the nodes")
+    for command in (start, stop, look):
+        command.add_argument("--folder", type=Path, help=f"where it lies (default: {default_folder()})")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 1 failed, 2 refused."""
+    asked = make_parser().parse_args(arguments)
+    try:
+        match asked.command:
+            case "up":
+                _up(asked)
+            case "down":
+                attach(asked.folder).down()
+            case _:
+                return _status(attach(asked.folder))
+    except (Refused, ClusterError) as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 2 if isinstance(error, Refused) else 1
+    return 0
+
+
+def _up(asked: argparse.Namespace) -> None:
+    options = Options(
+        nodes=asked.nodes,
+        gpus_per_node=asked.gpus_per_node,
+        cpus_per_node=asked.cpus_per_node,
+        memory_per_node=asked.memory_per_node,
+        grace=asked.grace,
+        max_submit=asked.max_submit,
+        accounting=not asked.no_accounting,
+    )
+    started = time.monotonic()
+    cluster = up(options, asked.folder, fresh=asked.fresh)
+    gpus = options.nodes * options.gpus_per_node
+    print(
+        f"{options.nodes} nodes, {gpus} pretend GPUs, partitions gpu and urgent: up after "
+        f"{time.monotonic() - started:.0f} s; for sbatch, squeue and the like:"
+    )
+    for name, value in cluster.environment.items():
+        print(f"export {name}={value}")
+
+
+def _status(cluster: DevCluster) -> int:
+    """Print daemons and nodes; 0 if all daemons run."""
+    running = cluster.running_daemons()
+    for name in cluster.daemon_names():
+        state = f"running  {running[name].pid}" if name in running else "not running"
+        print(f"{name:10} {state}")
+    if "slurmctld" in running:
+        print(" ".join(f"{node}:{state}" for node, state in cluster.nodes().items()))
+    return 0 if len(running) == len(cluster.daemon_names()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

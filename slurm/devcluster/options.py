@@ -1,0 +1,57 @@
+"""What a development cluster is asked to be, and how it says no."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class Refused(Exception):
+    """What the user can mend, in one line; nothing was started. The command exits with code 2."""
+
+
+class ClusterError(Exception):
+    """A daemon or a command of Slurm failed; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The cluster: `nodes` alike nodes, two partitions over them, `gpu` (default) and `urgent`, which preempts it.
+
+    `memory_per_node` is in MB, and enforced; a job that asks for none gets its cores' share. `grace` is the seconds
+    between a preemption's SIGTERM and its SIGKILL (the partition's GraceTime; 0 leaves Slurm's KillWait, 5 s).
+    `max_submit` limits a user's jobs in the queue (the QOS's MaxSubmitJobsPerUser). All may exceed what the
+    machine has: Slurm is told not to look.
+    """
+
+    nodes: int = 4
+    gpus_per_node: int = 2
+    cpus_per_node: int = 4
+    memory_per_node: int = 8000
+    grace: int = 0
+    max_submit: int | None = None
+    accounting: bool = True
+
+    def __post_init__(self) -> None:
+        least = {
+            "nodes": 1,
+            "gpus_per_node": 0,
+            "cpus_per_node": 1,
+            "memory_per_node": 100,
+            "grace": 0,
+            "max_submit": 1,
+        }
+        for name, value in asdict(self).items():
+            if name in least and value is not None and value < least[name]:
+                raise Refused(f"--{name.replace('_', '-')} {value}: must be {least[name]} or more")
+        if self.max_submit is not None and not self.accounting:
+            raise Refused("--max-submit needs accounting: leave --no-accounting out")
+
+    @property
+    def node_names(self) -> list[str]:
+        """n1, n2, …"""
+        return [f"n{number}" for number in range(1, self.nodes + 1)]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)

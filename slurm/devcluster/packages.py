@@ -1,0 +1,71 @@
+"""The Debian packages that the daemons come from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from slurm.devcluster.options import ClusterError, Refused
+
+PROVIDES = {
+    "slurm-wlm": ("slurmctld", "slurmd", "sbatch", "squeue"),
+    "munge": ("munged", "munge"),
+    "slurmdbd": ("slurmdbd",),
+    "mariadb-server": ("mariadbd", "mariadb-install-db"),
+}
+FOR_ACCOUNTING = ("slurmdbd", "mariadb-server")
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""A user's PATH often lacks the daemons' folder."""
+
+
+def missing_packages(accounting: bool) -> list[str]:
+    """The packages without which a cluster cannot start."""
+    wanted = [package for package in PROVIDES if accounting or package not in FOR_ACCOUNTING]
+    return [p for p in wanted if not all(shutil.which(program, path=PATH) for program in PROVIDES[p])]
+
+
+def can_install() -> bool:
+    """Whether this is root on a Debian or Ubuntu, where `install` may act."""
+    return os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
+
+
+def install(packages: list[str]) -> None:
+    """Install `packages` with apt-get; services that a systemd started at once are stopped again.
+
+    Raises:
+        ClusterError: apt-get failed; the message has its last lines.
+    """
+    apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *packages]):
+        done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise ClusterError(f"{' '.join(command)} failed:\n{_last_lines(done.stdout)}")
+    if Path("/run/systemd/system").is_dir():
+        services = {"munge": "munge", "mariadb-server": "mariadb", "slurmdbd": "slurmdbd"}
+        for package in services.keys() & set(packages):
+            subprocess.run(["systemctl", "disable", "--now", services[package]], capture_output=True)
+
+
+def require(accounting: bool) -> None:
+    """Make sure that the programs are there, installing them where we may; what is done is said first.
+
+    Raises:
+        Refused: they are missing, and this is not root on Debian or Ubuntu.
+    """
+    missing = missing_packages(accounting)
+    if not missing:
+        return
+    if not can_install():
+        raise Refused(
+            f"missing: {', '.join(missing)} (Debian's package names); install them, "
+            "or run this as root on Debian or Ubuntu, which installs them"
+        )
+    print(f"installing {', '.join(missing)} with apt-get", flush=True)
+    install(missing)
+
+
+def _last_lines(text: str, count: int = 15) -> str:
+    return "\n".join(text.strip().splitlines()[-count:])

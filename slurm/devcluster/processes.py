@@ -1,0 +1,136 @@
+"""Processes of one cluster: started to outlive us, found again by what they are, and ended.
+
+No pid files: a process is a daemon of the cluster in `folder` if it runs the daemon's very command with SLURM_CONF
+naming that folder. So nothing goes stale, and no other Slurm of the machine is ever touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from slurm.devcluster.packages import PATH
+
+STOP_SECONDS = 20.0
+EXEC_SECONDS = 3.0
+"""Between the shell's end and the daemon's start; a daemon that is not seen by then has ended."""
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One daemon of the cluster in `folder`; `directory` is its working directory, which its children inherit."""
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path
+    directory: Path
+
+    @property
+    def log(self) -> Path:
+        """Its standard output and error."""
+        return self.folder / "log" / f"{self.name}.log"
+
+
+def find_daemon(daemon: Daemon) -> psutil.Process | None:
+    """The living process of `daemon`; the oldest, for a daemon forks before it executes."""
+    found = [p for p in _ours(daemon.folder) if p.cmdline() == list(daemon.command)]
+    return min(found, key=psutil.Process.create_time, default=None)
+
+
+def start_daemon(daemon: Daemon) -> None:
+    """Start `daemon` in a session of its own, not as our child: it lives on when we end and leaves no zombie."""
+    with daemon.log.open("ab") as log:
+        subprocess.run(
+            ["sh", "-c", '"$@" &', "sh", *daemon.command],
+            cwd=daemon.directory,
+            env={**os.environ, **environment(daemon.folder), "PATH": PATH},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            check=True,
+        )
+    deadline = time.monotonic() + EXEC_SECONDS
+    while find_daemon(daemon) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What Slurm's commands and daemons need in order to find the cluster in `folder`."""
+    return {"SLURM_CONF": str(folder / "slurm.conf")}
+
+
+def step_daemons(folder: Path, node: str | None = None) -> list[psutil.Process]:
+    """The slurmstepd processes, one a job step; of one node, or of all."""
+    spool = folder / "spool"
+    # Their title overwrites command and environment, so the working directory, their slurmd's, tells whose they are.
+    places = {str(spool / node)} if node else {str(place) for place in spool.glob("n*")}
+    found = []
+    for process in psutil.process_iter(["name", "cwd"]):
+        if process.info["name"].startswith("slurmstepd") and process.info["cwd"] in places:
+            found.append(process)
+    return found
+
+
+def job_processes(folder: Path, node: str | None = None) -> list[psutil.Process]:
+    """What jobs run on one node or all: children of their slurmstepd, and what has left it but kept its environment."""
+    found: set[psutil.Process] = set()
+    for step in step_daemons(folder, node):
+        try:
+            found.update(step.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
+    for process in _ours(folder):
+        variables = _variables(process)
+        if "SLURM_JOB_ID" in variables and node in (None, variables.get("SLURMD_NODENAME")):
+            found.add(process)
+    return list(found - {psutil.Process(), *psutil.Process().parents()})
+
+
+def end(processes: Iterable[psutil.Process], kind: signal.Signals = signal.SIGTERM) -> None:
+    """Send `kind`, wait, and kill what is still there."""
+    alive = list(processes)
+    for step in (kind, signal.SIGKILL):
+        for process in alive:
+            _send(process, step)
+        deadline = time.monotonic() + STOP_SECONDS
+        while (alive := [p for p in alive if _lives(p)]) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie does not, though some init processes leave it lying for long."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _send(process: psutil.Process, kind: signal.Signals) -> None:
+    try:
+        process.send_signal(kind)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _ours(folder: Path) -> Iterator[psutil.Process]:
+    """Living processes whose environment names the cluster in `folder`."""
+    wanted = environment(folder)["SLURM_CONF"]
+    for process in psutil.process_iter():
+        if _variables(process).get("SLURM_CONF") == wanted:
+            yield process
+
+
+def _variables(process: psutil.Process) -> dict[str, str]:
+    """A process's environment; empty where it has just ended, is a zombie, or is not ours to read."""
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}
