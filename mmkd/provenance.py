@@ -41,6 +41,8 @@ def describe_process(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": device,
+        # Slurm's name of this node, which sbatch's --exclude takes.
+        **({"node": os.environ["SLURMD_NODENAME"]} if "SLURMD_NODENAME" in os.environ else {}),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "git": git_commit(),

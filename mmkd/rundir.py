@@ -178,6 +178,10 @@ class Root:
         """Which rows a study has, in which order: what its table is made from."""
         return self.path / "studies" / f"{name}.json"
 
+    def stop(self, name: str) -> Path:
+        """Touched by `launch.py --cancel`: the controller of that study ends its jobs and itself."""
+        return self.path / "studies" / f"{name}.stop"
+
     def data(self, name: str) -> Path:
         """A data set that a study made by itself."""
         return self.path / "data" / name

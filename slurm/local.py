@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import psutil
 
-from slurm.backend import Job, Report
+from slurm.backend import Handle, Job, Report
 
 
 def visible_gpus() -> list[str]:
@@ -36,9 +37,10 @@ class LocalBackend:
     """
 
     name = "local"
+    prompt = True
 
     def __init__(self, gpus: Sequence[str] = ()) -> None:
-        self.gpus = list(gpus)
+        self.visible, self.gpus = list(gpus), 1 if gpus else 0
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._on_gpu: dict[str, str] = {}
 
@@ -65,17 +67,21 @@ class LocalBackend:
         self._on_gpu[identifier] = gpu
         return identifier
 
-    def poll(self, ids: Collection[str]) -> dict[str, Report]:
+    def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         """See `Backend`. A process that ended without a word counts as a lost node: nobody knows what happened."""
-        reports = {identifier: self._report(identifier) for identifier in ids}
-        for identifier, report in reports.items():
-            self._on_gpu.pop(identifier, None) if not report.alive else self._remember(identifier)
+        reports = {handle: self._report(handle.id) for handle in handles if handle.id}
+        for handle, report in reports.items():
+            self._on_gpu.pop(handle.id, None) if not report.alive else self._remember(handle.id)
         return reports
 
-    def cancel(self, ids: Collection[str]) -> None:
+    def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
+        """See `Backend`: nobody keeps accounts here."""
+        return {}
+
+    def cancel(self, handles: Collection[Handle]) -> None:
         """See `Backend`."""
-        for identifier in ids:
-            process = _find(identifier)
+        for handle in handles:
+            process = _find(handle.id) if handle.id else None
             if process is not None:
                 process.send_signal(signal.SIGTERM)
 
@@ -95,16 +101,18 @@ class LocalBackend:
         self._on_gpu.setdefault(identifier, identifier.rsplit(":", 1)[-1])
 
     def _least_used_gpu(self) -> str:
-        if not self.gpus:
+        if not self.visible:
             return ""
         used = list(self._on_gpu.values())
-        return min(self.gpus, key=used.count)
+        return min(self.visible, key=used.count)
 
 
 class DebugBackend:
     """Runs each job in this process, at once, so that a debugger and print see it; one at a time."""
 
     name = "debug"
+    prompt = True
+    gpus = 0
 
     def __init__(self, run: Callable[[list[str]], int]) -> None:
         self.run = run
@@ -116,11 +124,15 @@ class DebugBackend:
         self._codes[identifier] = self.run(list(job.command[3:]))
         return identifier
 
-    def poll(self, ids: Collection[str]) -> dict[str, Report]:
+    def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         """See `Backend`."""
-        return {i: Report(False, "error" if self._codes.get(i, 1) else "") for i in ids}
+        return {h: Report(False, "error" if self._codes.get(h.id, 1) else "") for h in handles if h.id}
 
-    def cancel(self, ids: Collection[str]) -> None:
+    def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
+        """See `Backend`: nobody keeps accounts here."""
+        return {}
+
+    def cancel(self, handles: Collection[Handle]) -> None:
         """Nothing runs while anybody could ask."""
 
 

@@ -8,109 +8,44 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmkd.errors import UserError
 from mmkd.lock import LockLost
-from sweeps.study import find_study, parse_override, read_toml, study_names
+from sweeps.options import make_parser, overrides_of, site_changes
+from sweeps.site import Site, load_site
+from sweeps.study import find_study, read_toml, study_names
 
 if TYPE_CHECKING:
     from mmkd.data import DatasetInfo
     from mmkd.rundir import Root
+    from slurm.backend import Backend
     from sweeps.planning import Row
     from sweeps.study import StudyFile
 
 # torch, Optuna and pandas are imported where they are first needed: --help and --list answer at once.
 
-EXAMPLES = """\
-examples:
-  python sweeps/launch.py --study crd_attention
-      the whole job on synthetic data, in minutes: teacher, tuning, confirmation, table
-  python -m mmkd.data import utd-mhad UTD_MHAD.tar.xz utd.h5
-  python sweeps/launch.py --study crd_attention --data utd.h5 --primary accelerometer
-      the same on real data
-  python sweeps/launch.py --study crd_attention --data utd.h5 --primary accelerometer --dry-run
-      what that would run, and what it has cost so far
-  python sweeps/launch.py --study crd_attention --trials 30 --seeds 10
-      extends a finished study: what is there stays
-  python sweeps/launch.py --study my_study.toml --set rows.crd_attention.space.beta.high=0.5
-      a study file of your own, with one value changed
-
-Stop it with Ctrl-C, or let the machine die: the same command goes on where it was.
-Exit codes: 0 done, 1 something failed at run time, 2 bad input, 130 stopped by Ctrl-C (143 by SIGTERM)."""
+EXIT_BUDGET = 3
+"""The GPU-hours of --max-gpu-hours are spent, and the study is not done."""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python sweeps/launch.py",
-        description="Run a study: train its teachers, tune each row with Optuna on validation, retrain the winners on "
-        "fresh seeds, and print the ablation table. A study is a list of rows in a TOML file.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what to run")
-    what.add_argument("--study", metavar="NAME", help="a study of --list, or a path that ends in .toml")
-    what.add_argument("--list", action="store_true", help="the studies, a line each, and stop")
-    what.add_argument("--dry-run", action="store_true", help="say what would run, and what it has cost; then stop")
-    what.add_argument(
-        "--data", metavar="FILE.h5", help="a data set (python -m mmkd.data makes one); default: synthetic"
-    )
-    what.add_argument("--primary", metavar="MODALITY", help="the student's only input")
-    what.add_argument("--pairing", metavar="NAME", help="complete, others, multimodal, or a modality, for every row")
-    what.add_argument(
-        "--as", dest="name", metavar="NAME",
-        help="keep the table under this name (default: the study's, with --data, --primary and --pairing)",
-    )  # fmt: skip
-    budget = parser.add_argument_group("budget")
-    budget.add_argument("--trials", type=_count, metavar="N", help="tuning trials of each row")
-    budget.add_argument("--epochs", type=_count, metavar="N", help="epochs of teachers and students")
-    budget.add_argument("--seeds", type=_count, metavar="N", help="fresh seeds that each row's winner is retrained on")
-    budget.add_argument("--sampler", choices=["auto", "random", "tpe", "gp", "cmaes"], help="for every row")
-    budget.add_argument(
-        "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
-        help="any other value of the study file, for example training.batch_size=16 or rows.NAME.space.beta.high=0.5 "
-        "(rows.* means every row); may be repeated",
-    )  # fmt: skip
-    where = parser.add_argument_group("where to run")
-    where.add_argument(
-        "--cluster", choices=["auto", "slurm", "local", "debug"], default="auto",
-        help="auto, local: processes of this machine; debug: one after the other in this process; slurm: not yet",
-    )  # fmt: skip
-    where.add_argument(
-        "--parallel", type=_count, metavar="N", help="trials at once (default: GPUs, else up to 4 cores)"
-    )
-    where.add_argument(
-        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU where there is one"
-    )
-    where.add_argument("--root", type=Path, default=Path("runs"), help="folder of all results (default: ./runs)")
-    return parser
+@dataclass(frozen=True)
+class Launch:
+    """A launch, resolved: what runs where; `name` is what the study's table is kept as."""
 
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
-
-
-def overrides_of(options: argparse.Namespace) -> list[tuple[str, Any]]:
-    """The command line's changes of the study file, as dotted keys, in the order in which they are made."""
-    changes: list[tuple[str, Any]] = []
-    for name in ("pairing", "trials", "seeds", "sampler"):
-        value = getattr(options, name)
-        if value is not None:
-            # A row's own value would win over the defaults, so it is set there too.
-            changes += [(f"defaults.{name}", value), (f"rows.*.{name}", value)]
-    if options.epochs is not None:
-        changes += [("training.epochs", options.epochs), ("teacher_training.epochs", options.epochs)]
-        changes += [("rows.*.training.epochs", options.epochs), ("rows.*.teacher_training.epochs", options.epochs)]
-    for name in ("data", "primary"):
-        if getattr(options, name) is not None:
-            changes.append((name, getattr(options, name)))
-    return changes + [parse_override(text) for text in options.overrides]
+    study: StudyFile
+    origin: Path
+    name: str
+    rows: Sequence[Row]
+    profile: str
+    root: Root
+    site: Site
+    backend: Backend
+    parallel: int
+    environment: Mapping[str, str]
 
 
 def list_studies() -> None:
@@ -139,21 +74,47 @@ def open_data(study: StudyFile, root: Root) -> DatasetInfo:
     return read_info(path)
 
 
-def choose_backend(options: argparse.Namespace) -> tuple[Any, int]:
+def choose_cluster(wanted: str) -> str:
+    """slurm, local or debug; `auto` is Slurm on a machine of a cluster.
+
+    Raises:
+        UserError: the machine has Slurm, which does not answer.
+    """
+    from slurm.accounting import NoAnswer, ask
+
+    if wanted in ("local", "debug") or (wanted == "auto" and shutil.which("sbatch") is None):
+        return wanted if wanted == "debug" else "local"
+    try:
+        ask("sinfo", "-h", "-o", "%P")
+    except NoAnswer as error:
+        if wanted == "auto" and "config" in str(error).lower():
+            return "local"  # installed, but this machine is of no cluster
+        said = str(error).replace("\n", "; ")
+        raise UserError(f"Slurm does not answer ({said}); try again later, or --cluster local runs here") from None
+    return "slurm"
+
+
+def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, int]:
     """The backend and its number of slots.
 
     Raises:
         UserError: it is not to be had.
     """
     from mmkd import trial
+    from slurm.backend import SubmissionRefused
+    from slurm.cluster import SlurmBackend
     from slurm.local import DebugBackend, LocalBackend, usable_cores, visible_gpus
 
-    if options.cluster == "slurm":
-        raise UserError("--cluster slurm: this version has no Slurm backend yet; use --cluster local")
+    cluster = choose_cluster(options.cluster)
+    if cluster == "slurm":
+        try:
+            return SlurmBackend(site.slurm), site.parallel
+        except SubmissionRefused as refusal:
+            raise UserError(f"--cluster slurm: {refusal}") from None
     gpus = [] if options.device == "cpu" else visible_gpus()
     if options.device == "cuda" and not gpus:
         raise UserError("--device cuda: nvidia-smi shows no GPU on this machine; use --device auto or cpu")
-    if options.cluster == "debug":
+    if cluster == "debug":
         return DebugBackend(trial.main), 1
     return LocalBackend(gpus), options.parallel or len(gpus) or min(usable_cores(), 4)
 
@@ -208,8 +169,12 @@ def print_table(root: Root, name: str) -> None:
     print(analysis.to_text(analysis.table(analysis.load(root.path), name), width))
 
 
-def launch(options: argparse.Namespace) -> int:
-    """Run a study to its table; the exit code."""
+def prepare(options: argparse.Namespace) -> Launch:
+    """Resolve the command line, the study, the data and the site.
+
+    Raises:
+        UserError: something is missing or not valid.
+    """
     from mmkd.rundir import Root
     from slurm.local import usable_cores
     from sweeps.planning import Machine, plan
@@ -218,63 +183,81 @@ def launch(options: argparse.Namespace) -> int:
     origin = find_study(options.study)
     study = load_study(origin, overrides_of(options))
     name = table_name(options, origin)
+    site = load_site(options.site, site_changes(options))
     root = Root(options.root.absolute())
-    backend, parallel = choose_backend(options)
+    backend, parallel = choose_backend(options, site)
     make_root(root)
     info = open_data(study, root)
     if study.primary not in info.modalities:
         raise UserError(f"the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}")
     profile_name, profile = load_profile(study.profile, info.source)
-    threads = max(1, usable_cores() // parallel)
+    threads = site.slurm.cpus if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
     rows = plan(study, origin, profile, info, root, machine)
+    environment = {"MMKD_STAGE": "1"} if site.stage else {}
+    return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, environment)
+
+
+def launch(options: argparse.Namespace) -> int:
+    """Run a study to its table; the exit code."""
     from sweeps import showing
 
-    showing.show_plan(study, rows, root, profile_name, backend.name, parallel)
+    made = prepare(options)
+    showing.show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
     if options.dry_run:
         return 0
-    return run(study, origin, name, rows, root, backend, parallel)
+    return run(made, retry=options.retry == "failed", max_gpu_hours=options.max_gpu_hours)
 
 
-def run(
-    study: StudyFile,
-    origin: Path,
-    name: str,
-    rows: Sequence[Row],
-    root: Root,
-    backend: Any,
-    parallel: int,
-) -> int:
+def run(made: Launch, *, retry: bool = False, max_gpu_hours: float | None = None) -> int:
     """Work on the rows until they are done, and print the table; the exit code."""
     from rich.console import Console
 
-    from sweeps.controller import Controller, Interrupted
+    from sweeps.controller import Controller, Interrupted, Stop
     from sweeps.reporting import Reporter
     from sweeps.rowwork import RowWork
     from sweeps.showing import say_next
 
     received: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda got, frame: received.append(got))
-    record_study(root, name, study, rows)
+    stop_file = made.root.stop(made.name)
+    stop_file.unlink(missing_ok=True)
+
+    def stop_asked() -> Stop | None:
+        if received:
+            return Stop.WITHOUT_JOBS if received[0] == signal.SIGUSR1 else Stop.WITH_JOBS
+        return Stop.WITH_JOBS if stop_file.exists() else None
+
+    record_study(made.root, made.name, made.study, made.rows)
     works: list[RowWork] = []
     try:
-        works.extend(RowWork(row, root, parallel, origin) for row in rows)
+        works.extend(RowWork(row, made.root, made.parallel, made.origin) for row in made.rows)
+        for work in works if retry else ():
+            print(f"row {work.row.name}: {work.retry_failed()} failed trials are tried again")
         if any(work.remaining for work in works):
-            check_data(rows)
+            check_data(made.rows)
         with Reporter(Console()) as reporter:
-            Controller(works, root, backend, parallel, reporter, lambda: bool(received)).run()
+            controller = Controller(
+                works, made.root, made.backend, made.parallel, reporter, stop_asked,
+                environment=made.environment, max_gpu_hours=max_gpu_hours, interval=0.2 if made.backend.prompt else 0.5,
+            )  # fmt: skip
+            controller.run()
         failed = [work for work in works if work.failed]
     except Interrupted:
+        stop_file.unlink(missing_ok=True)
         print("stopped; the same command goes on where it was")
-        return 128 + received[0]
+        return 128 + (received[0] if received else signal.SIGTERM)
     finally:
         for work in works:
             work.close()
     for work in failed:
         print(f"row {work.row.name} failed: {work.failed}", file=sys.stderr)
-    print_table(root, name)
-    say_next(study, root, name)
+    print_table(made.root, made.name)
+    if controller.budget_spent:
+        print(f"--max-gpu-hours {max_gpu_hours:g} are spent and runs are left: raise it, and the same command goes on")
+        return EXIT_BUDGET
+    say_next(made.study, made.root, made.name)
     return 1 if failed else 0
 
 

@@ -65,6 +65,7 @@ class Row:
     trials: int
     seeds: int
     selection: str
+    pruner: str
     info: DatasetInfo
     machine: Machine
     distillation: Distillation
@@ -167,6 +168,7 @@ def _plan_row(
     ranges, fixed = _space(spec, defaults.space.model_dump(exclude_none=True), method.tunes, where, training)
     selection = spec.selection or defaults.selection
     sampler = spec.sampler or defaults.sampler
+    pruner = spec.pruner or defaults.pruner
     identity = {
         "algorithm": ALGORITHM_VERSION,
         "data": info.fingerprint,
@@ -188,6 +190,8 @@ def _plan_row(
         },
         "selection": selection,
     }
+    if pruner != "none":
+        identity["pruner"] = pruner
     mark = digest(identity)
     slug = "-".join(part for part in (spec.method, distillation.level, pairing.name, study.primary) if part)
     return Row(
@@ -204,6 +208,7 @@ def _plan_row(
         trials=spec.trials or defaults.trials,
         seeds=spec.seeds or defaults.seeds,
         selection=selection,
+        pruner=pruner,
         info=info,
         machine=machine,
         distillation=distillation,

@@ -15,10 +15,10 @@ from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
 from mmkd.lock import FileLock, LockHeld
-from mmkd.results import Result, ResultError, Status, read_result
+from mmkd.results import Result, ResultError, Status, read_metrics, read_result
 from mmkd.rundir import Root, TrialDir
 from sweeps.attempts import Verdict, decide
-from sweeps.planning import TUNING_SEED, Row
+from sweeps.planning import TUNING_SEED, Row, teacher_directories
 from sweeps.study import merge
 from sweeps.tuning import Tuning
 
@@ -125,7 +125,7 @@ class RowWork:
     @property
     def asked(self) -> int:
         """Trials asked so far, failed ones too."""
-        return len(self.tuning.trials())
+        return self.tuning.asked()
 
     @property
     def remaining(self) -> int:
@@ -142,14 +142,35 @@ class RowWork:
         tuning = [TUNING_SEED] if self._open or self.asked < self.row.trials else []
         return tuning + [seed for seed in range(1, self.row.seeds + 1) if seed not in self._settled]
 
-    def tasks(self, has_teacher: Callable[[Row, int], bool]) -> Iterator[Task]:
-        """What is due and has the teacher that it needs; a new trial is asked only when somebody takes it."""
+    def directories(self) -> list[TrialDir]:
+        """All trial directories of the row, and its teachers'."""
+        return [*self.directory.trials(), *self.directory.confirms(), *teacher_directories(self.row, self.root)]
+
+    def wants_pruned(self, task: Task) -> bool:
+        """Whether the row's pruner gives up on a running trial now, by its progress; its stop file then says so."""
+        if self.row.pruner == "none" or task.kind != "tuning" or task.directory.stop.exists():
+            return False
+        curve = [float(line[f"valid_{self.row.selection}"]) for line in read_metrics(task.directory)]
+        if not self.tuning.should_prune(int(task.directory.path.name), curve):
+            return False
+        write_text(task.directory.stop, f"{self.row.pruner} pruner, epoch {len(curve)}\n")
+        return True
+
+    def retry_failed(self) -> int:
+        """Have trials that failed for good tried again under new numbers, with their parameters; how many."""
+        failed = [n for n in self.tuning.failed() if not self.directory.trial(n).result.exists()]
+        for number in failed:
+            self.tuning.ask_again(number)
+        return len(failed)
+
+    def tasks(self, has_teacher: Callable[[Row, int], bool], *, ask: bool = True) -> Iterator[Task]:
+        """What is due and has the teacher that it needs; a new trial is asked only when somebody takes it, if `ask`."""
         if self.failed:
             return
         if (self._open or self.asked < self.row.trials) and has_teacher(self.row, TUNING_SEED):
             for number, parameters in sorted(self._open.items()):
                 yield self._tuning_task(number, parameters)
-            while self.asked < self.row.trials:
+            while ask and self.asked < self.row.trials:
                 number, parameters = self.tuning.ask()
                 self._open[number] = parameters
                 yield self._tuning_task(number, parameters)

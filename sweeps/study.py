@@ -19,6 +19,7 @@ PROFILES = Path(__file__).parent / "profiles"
 
 Sampler = Literal["auto", "random", "tpe", "gp", "cmaes"]
 Selection = Literal["loss", "accuracy", "weighted_f1", "macro_f1"]
+Pruner = Literal["none", "median", "halving"]
 
 
 class Range(Frozen):
@@ -74,6 +75,7 @@ class Defaults(Frozen):
     trials: Count = 20
     seeds: Count = 5
     selection: Selection = "loss"
+    pruner: Pruner = "none"
 
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -103,6 +105,7 @@ class RowSpec(Frozen):
     trials: Count | None = None
     seeds: Count | None = None
     selection: Selection | None = None
+    pruner: Pruner | None = None
     teacher: dict[str, Any] = {}
     student: dict[str, Any] = {}
     training: dict[str, Any] = {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -22,6 +24,13 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 LOSS_LIKE = {"loss"}
 """Selection metrics of which less is better."""
+
+
+PRUNERS: dict[str, Callable[[], BasePruner]] = {
+    "none": NopPruner,
+    "median": lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=5),
+    "halving": SuccessiveHalvingPruner,
+}
 
 
 class _OurLock:
@@ -86,6 +95,7 @@ class Tuning:
                 ),
                 direction="minimize" if row.selection in LOSS_LIKE else "maximize",
                 load_if_exists=True,
+                pruner=PRUNERS[row.pruner](),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
@@ -115,6 +125,34 @@ class Tuning:
         self.study.sampler = self._sampler(number)
         trial = self.study.ask(self.distributions)
         return trial.number, {name: float(trial.params[name]) for name in self.distributions}
+
+    def asked(self) -> int:
+        """Trials that count against the budget: all that were asked, but those that were tried again."""
+        replaced = {
+            t.user_attrs["retry_of"] for t in self.study.get_trials(deepcopy=False) if "retry_of" in t.user_attrs
+        }
+        return len(self.trials()) - len(replaced)
+
+    def failed(self) -> list[int]:
+        """Trials told as failed that have not been tried again."""
+        trials = self.study.get_trials(deepcopy=False)
+        replaced = {t.user_attrs.get("retry_of") for t in trials}
+        return [t.number for t in trials if t.state is TrialState.FAIL and t.number not in replaced]
+
+    def ask_again(self, number: int) -> None:
+        """Have the next trial be a failed one's parameters, in its place."""
+        failed = self.study.get_trials(deepcopy=False)[number]
+        self.study.enqueue_trial(failed.params, user_attrs={"origin": "retry", "retry_of": number})
+
+    def should_prune(self, number: int, curve: Sequence[float]) -> bool:
+        """Report a running trial's curve of the selection metric, by epoch, and ask the pruner about it."""
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        if len(curve) <= len(frozen.intermediate_values):
+            return False
+        trial = optuna.trial.Trial(self.study, frozen._trial_id)
+        for epoch in range(len(frozen.intermediate_values), len(curve)):
+            trial.report(curve[epoch], epoch + 1)
+        return trial.should_prune()
 
     def complete(self, trial: FrozenTrial) -> dict[str, float]:
         """The parameters of an asked trial, where a kill cut the asking short with the missing ones drawn now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmkd.config import Run, StudentConfig
 from mmkd.data import DatasetInfo, read_info
+from mmkd.data.staging import stage
 from mmkd.distillation import load_method
 from mmkd.errors import UserError
 from mmkd.models.network import Network, build_student
@@ -11,7 +12,7 @@ from mmkd.models.pairings import Pairing, resolve_pairing
 
 
 def open_data(config: Run) -> DatasetInfo:
-    """The account of the configuration's data set.
+    """The account of the configuration's data set, or of its copy on this node's disk.
 
     Raises:
         UserError: the file cannot be read, or is another data set now.
@@ -22,7 +23,7 @@ def open_data(config: Run) -> DatasetInfo:
             f"{config.data.path}: fingerprint {info.fingerprint[:12]}, but the trial was made for "
             f"{config.data.fingerprint[:12]}: the data set has changed"
         )
-    return info
+    return stage(info)
 
 
 def new_student(config: StudentConfig, info: DatasetInfo) -> tuple[Network, Pairing]:

@@ -1,8 +1,9 @@
 """A tiny study, and a backend that trains nothing: it stands beside the interface that it fakes."""
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from mmkd.config import StudentConfig, from_json, to_json
 from mmkd.files import read_json
 from mmkd.results import Failure, Predictions, Result, Status, record_run, write_result
 from mmkd.rundir import TrialDir
-from slurm.backend import Job, Report
+from slurm.backend import Handle, Job, Report
 
 STUDY = """
 title = "a tiny study"
@@ -67,6 +68,8 @@ class FakeBackend:
     """
 
     name = "fake"
+    prompt = True
+    gpus = 0
 
     def __init__(self, fails: Callable[[Job, int], Failure | None] = lambda job, attempt: None, delay: int = 0) -> None:
         self.fails, self.delay = fails, delay
@@ -82,22 +85,27 @@ class FakeBackend:
         self.most = max(self.most, len(self.live))
         return identifier
 
-    def poll(self, ids: Collection[str]) -> dict[str, Report]:
+    def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         self.polls += 1
         reports = {}
-        for identifier in ids:
-            if self.live.get(identifier, 0) > 0:
-                self.live[identifier] -= 1
-                reports[identifier] = Report(True)
+        for handle in handles:
+            if not handle.id:
                 continue
-            if self.live.pop(identifier, None) is not None:
-                self._end(self.jobs[int(identifier)])
-            reports[identifier] = Report(False, "node_fail", "gone")
+            if self.live.get(handle.id, 0) > 0:
+                self.live[handle.id] -= 1
+                reports[handle] = Report(True)
+                continue
+            if self.live.pop(handle.id, None) is not None:
+                self._end(self.jobs[int(handle.id)])
+            reports[handle] = Report(False, "node_fail", "gone")
         return reports
 
-    def cancel(self, ids: Collection[str]) -> None:
-        for identifier in ids:
-            self.live.pop(identifier, None)
+    def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
+        return {}
+
+    def cancel(self, handles: Collection[Handle]) -> None:
+        for handle in handles:
+            self.live.pop(handle.id, None)
 
     def _end(self, job: Job) -> None:
         place, attempt = TrialDir(Path(job.command[3])), int(job.command[5])

@@ -86,7 +86,7 @@ def test_options_of_the_command_line_win_over_the_study_file(
         (["--study", "crd_attention", "--set", "novalue"], "write KEY=VALUE"),
         (["--study", "crd_attention", "--set", "title.x=1"], "'title' is a value, not a table"),
         (["--study", "crd_attention", "--set", "data=synthetic:huge"], "huge"),
-        (["--study", "crd_attention", "--cluster", "slurm"], "no Slurm backend yet"),
+        (["--study", "crd_attention", "--cluster", "slurm"], "Slurm does not answer"),
         (["--study", "crd_attention", "--as", "../up"], "study '../up'"),
     ],
 )

@@ -1,0 +1,158 @@
+"""squeue and sacct: one batched question each, parsed in the forms that every version of Slurm has."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import subprocess
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slurm.settings import megabytes
+
+FAILURES = {
+    "BOOT_FAIL": "node_fail",
+    "CANCELLED": "cancelled",
+    "DEADLINE": "timeout",
+    "FAILED": "error",
+    "NODE_FAIL": "node_fail",
+    "OUT_OF_MEMORY": "out_of_memory",
+    "PREEMPTED": "preempted",
+    "REVOKED": "cancelled",
+    "TIMEOUT": "timeout",
+}
+"""The failure class of a terminal state; COMPLETED has none. Jobs sent with --no-requeue do not leave PREEMPTED."""
+
+TERMINAL = frozenset(FAILURES) | {"COMPLETED"}
+"""States that our jobs never leave."""
+
+PATIENCE = 60.0
+"""Seconds that a question may take before Slurm counts as not answering."""
+
+IDS_A_CALL = 500
+"""Ids in one call of sacct or scancel: a command line has an end."""
+
+
+class NoAnswer(Exception):
+    """Slurm's command is missing, failed or did not answer; the message holds its words."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A line of squeue; times are in the words of Slurm (1-02:03:04), `start` is expected where the job waits."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    node: str
+    partition: str
+    used: str
+    left: str
+    start: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has ended for good."""
+        return self.state in TERMINAL
+
+
+@dataclass(frozen=True)
+class EndedJob:
+    """What accounting knows of a job."""
+
+    id: str
+    name: str
+    state: str
+    exit_code: str
+    facts: Mapping[str, Any]
+
+
+_QUEUE_FIELDS = {
+    "id": "%i", "state": "%T", "reason": "%r", "node": "%N", "partition": "%P",
+    "used": "%M", "left": "%L", "start": "%S", "name": "%j",
+}  # fmt: skip
+_ACCOUNT_FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "AllocTRES", "NodeList", "MaxRSS", "JobName")
+
+
+def ask(*command: str) -> str:
+    """What a command of Slurm prints.
+
+    Raises:
+        NoAnswer: see there.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    except FileNotFoundError:
+        raise NoAnswer(f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoAnswer(f"{command[0]}: {error}") from None
+    if done.returncode:
+        raise NoAnswer(done.stderr.strip() or f"{command[0]} ended with code {done.returncode}")
+    return done.stdout
+
+
+def squeue(user: str | None = None) -> list[QueuedJob]:
+    """All jobs of a user (default: ours), those that ended a short while ago too.
+
+    Raises:
+        NoAnswer: see there.
+    """
+    columns = "|".join(_QUEUE_FIELDS.values())
+    text = ask("squeue", "-h", "-r", "-t", "all", "-u", user or getpass.getuser(), "-o", columns)
+    fields = (line.split("|", len(_QUEUE_FIELDS) - 1) for line in text.splitlines())
+    return [QueuedJob(**dict(zip(_QUEUE_FIELDS, values, strict=True))) for values in fields if len(values) > 1]
+
+
+def sacct(ids: Collection[str]) -> dict[str, EndedJob]:
+    """What accounting knows of jobs, by id; those that it does not know are left out.
+
+    Raises:
+        NoAnswer: accounting is off, or does not answer.
+    """
+    found: dict[str, EndedJob] = {}
+    for some in _in_parts(sorted(ids)):
+        text = ask("sacct", "-P", "-n", "-j", ",".join(some), "-o", ",".join(_ACCOUNT_FIELDS))
+        for job in _read_accounts(text):
+            found[job.id] = job
+    return found
+
+
+def scancel(ids: Collection[str]) -> None:
+    """Ask jobs to end; Slurm sends SIGTERM, and SIGKILL some time later. Jobs that are gone are passed over.
+
+    Raises:
+        NoAnswer: see there.
+    """
+    for some in _in_parts(sorted(ids)):
+        ask("scancel", "--quiet", *some)
+
+
+def _in_parts(ids: list[str]) -> Iterator[list[str]]:
+    return (ids[i : i + IDS_A_CALL] for i in range(0, len(ids), IDS_A_CALL))
+
+
+def _read_accounts(text: str) -> Iterator[EndedJob]:
+    """Jobs from sacct's lines: the job's own, with the largest memory of its steps (JobID.batch, JobID.0)."""
+    memory: dict[str, float] = {}
+    jobs = []
+    for line in text.splitlines():
+        values = dict(zip(_ACCOUNT_FIELDS, line.split("|", len(_ACCOUNT_FIELDS) - 1), strict=False))
+        if "JobName" not in values:
+            continue
+        identifier, _, step = values["JobID"].partition(".")
+        if values["MaxRSS"]:
+            memory[identifier] = max(memory.get(identifier, 0.0), megabytes(values["MaxRSS"]))
+        if not step:
+            jobs.append(values)
+    for values in jobs:
+        elapsed = int(values["ElapsedRaw"] or 0)
+        gpus = re.search(r"gres/gpu=(\d+)", values["AllocTRES"])
+        facts: dict[str, Any] = {"elapsed": elapsed, "gpu_seconds": elapsed * int(gpus[1]) if gpus else 0}
+        if values["JobID"] in memory:
+            facts["max_rss_mb"] = round(memory[values["JobID"]], 1)
+        if values["NodeList"] not in ("", "None assigned"):
+            facts["node"] = values["NodeList"]
+        state = values["State"].split(" ")[0]  # "CANCELLED by 1000"
+        yield EndedJob(values["JobID"], values["JobName"], state, values["ExitCode"], facts | {"state": state})

@@ -1,0 +1,111 @@
+"""What a site wants to be told about each job: once for a lab, in a site file, or on the command line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+MEGABYTES = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)B?", re.IGNORECASE)
+_TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}")
+
+
+def megabytes(text: str) -> float:
+    """An amount of memory as Slurm writes it (16G, 4096, 500M) in megabytes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = _MEMORY.fullmatch(text.strip())
+    if not found:
+        raise ValueError(f"{text!r} is no amount of memory; write 16G or 4096M")
+    return float(found[1]) * MEGABYTES[found[2].upper()]
+
+
+def _field(default: Any, description: str) -> Any:
+    return Field(default=default, description=description)
+
+
+class SlurmSettings(BaseModel):
+    """What every trial's job asks of Slurm. Each field is `--slurm.NAME` and a key of `[slurm]` in a site file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    partition: str | None = _field(None, "as sinfo shows it; several with commas")
+    account: str | None = _field(None, "who pays")
+    qos: str | None = _field(None, "quality of service")
+    gpus: str = _field("1", "1; or type:number (h200:1); or a gres as the site writes it (gpu:volta:1); 0 for none")
+    cpus: Annotated[int, Field(ge=1, description="cores of a job, and threads of a trial")] = 4
+    mem: str = _field("16G", "memory of a job")
+    mem_limit: str | None = _field(None, "what a job may ask for after it ran out of memory (default: four times mem)")
+    time: str = _field("4:00:00", "limit of one attempt (a trial goes on from its checkpoint in the next one)")
+    constraint: str | None = _field(None, "features that nodes must have")
+    nodelist: str | None = _field(None, "nodes to use")
+    exclude: str | None = _field(None, "nodes to avoid")
+    setup: tuple[str, ...] = _field((), "shell lines before the job: module load, conda activate; may be repeated")
+    prefix: str = _field("", "goes before the command: apptainer exec --nv image.sif")
+    python: str = _field(sys.executable, "the interpreter on the nodes (in the container, if there is one)")
+    extra: dict[str, str] = _field({}, "any other option of sbatch, as NAME=VALUE; may be repeated")
+    grace: Annotated[int, Field(ge=1, description="seconds before the time limit in which a trial checkpoints")] = 90
+    poll: Annotated[float, Field(gt=0, description="seconds between questions to Slurm: one for all jobs")] = 30.0
+
+    @field_validator("mem", "mem_limit")
+    @classmethod
+    def _is_memory(cls, value: str | None) -> str | None:
+        if value is not None:
+            megabytes(value)
+        return value
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _is_time(cls, value: object) -> str:
+        if not _TIME.fullmatch(str(value).strip()):
+            raise ValueError(f"{value!r} is no time; write minutes, hours:minutes:seconds or days-hours")
+        return str(value).strip()
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _is_gpus(cls, value: object) -> str:
+        if not re.fullmatch(r"\d+|([A-Za-z0-9_.-]+[:/]){1,2}\d+", str(value).strip()):
+            raise ValueError(f"{value!r}: write a number, type:number (h200:1) or a gres (gpu:volta:1)")
+        return str(value).strip()
+
+    @field_validator("setup", mode="before")
+    @classmethod
+    def _is_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("partition", "account", "qos", "constraint", "nodelist", "exclude", "prefix", "python")
+    @classmethod
+    def _is_one_line(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
+            raise ValueError(f"{value!r}: a single line of printable characters")
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _are_options(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, argument in value.items():
+            if not re.fullmatch(r"[a-z][a-z-]*", name) or not argument.isprintable():
+                raise ValueError(f"{name}={argument!r}: the option's long name without dashes, = and one line")
+        return value
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs of a job."""
+        return int(re.split("[:/]", self.gpus)[-1])
+
+    def gpu_options(self) -> dict[str, str]:
+        """The one of sbatch's options that asks for the GPUs."""
+        if self.gpu_count == 0:
+            return {}
+        return {"gres" if self.gpus.startswith("gpu") else "gpus-per-node": self.gpus}
+
+    def memory(self, factor: float) -> str:
+        """The memory of a job that gets `factor` times the usual, within the limit, in megabytes as sbatch reads it."""
+        usual = megabytes(self.mem)
+        limit = megabytes(self.mem_limit) if self.mem_limit else 4 * usual
+        return f"{min(usual * factor, max(limit, usual)):.0f}M"

@@ -1,0 +1,66 @@
+"""What a lab writes down once about its cluster: the site file, and the command line's words over it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mmkd.config import Count, Frozen, explain
+from mmkd.errors import UserError
+from slurm.settings import SlurmSettings
+from sweeps.study import merge, read_toml
+
+SITE_FILE = "mmkd/site.toml"
+
+
+class ControllerJob(Frozen):
+    """What a detached controller's job asks for that differs from a trial's."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    cpus: Count = 1
+    mem: str = "4G"
+    time: str = "1-00:00:00"
+
+
+class Site(Frozen):
+    """A site file: `[slurm]` for trials, `[detach]` for detached controllers, and what jobs share.
+
+    `parallel`: jobs at once, waiting ones too; `stage`: copy data to the node's own disk ($TMPDIR) first.
+    """
+
+    parallel: Count = 16
+    stage: bool = False
+    slurm: SlurmSettings = SlurmSettings()
+    detach: ControllerJob = ControllerJob()
+
+
+def default_site_file() -> Path:
+    """Where a user's site file lies: under $XDG_CONFIG_HOME, by default ~/.config."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / SITE_FILE
+
+
+def load_site(path: Path | None, changes: Mapping[str, Any]) -> Site:
+    """The site file at `path` (None: the user's own, if there is one), with the command line's `changes` over it.
+
+    Raises:
+        UserError: there is no such file, or a value in it or on the command line is not valid.
+    """
+    if path is None and not default_site_file().exists():
+        table, origin = {}, "command line"
+    else:
+        origin = str(path or default_site_file())
+        table = read_toml(Path(origin))
+    try:
+        Site.model_validate(table)
+    except ValidationError as error:
+        raise UserError(explain(error, origin)) from None
+    try:
+        return Site.model_validate(merge(table, changes))
+    except ValidationError as error:
+        raise UserError(explain(error, "command line")) from None
