@@ -85,11 +85,13 @@ class SlurmBackend:
             signal_delay_s=settings.grace,
             wckey=None,
             setup=[*settings.setup, *(f"export {k}={shlex.quote(v)}" for k, v in job.environment.items())],
-            # srun's own log, else it makes one a task; since Slurm 22.05 it does not inherit the cores either.
-            srun_args=["--output", log, "--error", log, "--open-mode=append", f"--cpus-per-task={settings.cpus}"],
+            use_srun=False,
             additional_parameters=additional,
         )
-        command = " ".join(filter(None, (settings.prefix, shlex.join([settings.python, *job.command[1:]]))))
+        # srun, so that Slurm's signals reach the trial and not the shell around it; since 22.05 it does not inherit the
+        # number of cores.
+        srun = shlex.join(["srun", "--unbuffered", f"--cpus-per-task={settings.cpus}"])
+        command = " ".join(filter(None, (srun, settings.prefix, shlex.join([settings.python, *job.command[1:]]))))
         return str(executor._make_submission_file_text(command, uid=""))
 
     def submit(self, job: Job) -> str:
