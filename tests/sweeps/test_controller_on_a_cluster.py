@@ -1,0 +1,272 @@
+"""What only a cluster does to a controller: full queues, lost ids, budgets, memory, accounting (see tests/slurm too)."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import FakeBackend
+from rich.console import Console
+from test_controller import states
+from test_study import rows_of
+
+from mmkd.errors import UserError
+from mmkd.files import read_json, write_json, write_text
+from mmkd.results import Failure, current_attempt, read_attempts, record_run
+from mmkd.rundir import Root, TrialDir
+from slurm.backend import Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from sweeps.controller import Controller, Interrupted, Stop
+from sweeps.jobs import make_job
+from sweeps.planning import Row
+from sweeps.reporting import Reporter
+from sweeps.rowwork import RowWork
+
+TURNS = 400
+"""Rounds after which a controller that has not come to its end never will."""
+
+
+class FakeCluster(FakeBackend):
+    """Knows jobs by name too, is slow to tell of an end, and may refuse: `refuses` gets the number of a submission."""
+
+    name = "slurm"
+    prompt = False
+    gpus = 2
+
+    def __init__(self, refuses: Callable[[int], Exception | None] = lambda n: None, **options: Any) -> None:
+        super().__init__(**options)
+        self.refuses, self.submissions = refuses, 0
+
+    def submit(self, job: Job) -> str:
+        self.submissions += 1
+        refusal = self.refuses(self.submissions)
+        if isinstance(refusal, SubmissionDelayed) and not refusal.certain:
+            super().submit(job)  # Slurm made it, and could not say so
+        if refusal is not None:
+            raise refusal
+        return super().submit(job)
+
+    def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
+        ids = {job.name: str(number) for number, job in enumerate(self.jobs)}
+        known = {handle: Handle(handle.name, handle.id or ids.get(handle.name, "")) for handle in handles}
+        reports = super().poll([handle for handle in known.values() if handle.id])
+        gone = Report(False, "cancelled", "no job of that name")
+        return {h: replace(reports[k], id=k.id) if k.id else gone for h, k in known.items()}
+
+    def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
+        return {handle: {"gpu_seconds": 3600.0, "node": "n1"} for handle in handles}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root(tmp_path / "runs")
+
+
+@pytest.fixture
+def row(study_file: Path, tmp_path: Path) -> Row:
+    return rows_of(study_file, tmp_path)["no_kd"]
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.jobs.SHORTEST_WAIT", 0.01)
+    monkeypatch.setattr("sweeps.jobs.LONGEST_WAIT", 0.01)
+
+
+def run(row: Row, root: Root, backend: FakeBackend, parallel: int = 2, **options: Any) -> tuple[RowWork, str]:
+    """One launch of one row, to its end; the row and what was said."""
+    turns = 0
+
+    def stop() -> Stop | None:
+        nonlocal turns
+        turns += 1
+        assert turns < TURNS, "it goes round for ever"
+        return None
+
+    work = RowWork(row, root, parallel, Path(__file__))
+    console = Console(record=True, quiet=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    try:
+        with Reporter(console) as reporter:
+            asked = options.pop("stop", stop)
+            Controller([work], root, backend, parallel, reporter, asked, interval=0.001, **options).run()
+    finally:
+        work.close()
+    return work, console.export_text()
+
+
+def test_a_full_queue_is_waited_for_and_leaves_no_attempt_behind(row: Row, root: Root) -> None:
+    full = SubmissionDelayed("QOSMaxSubmitJobPerUserLimit", certain=True)
+    backend = FakeCluster(lambda n: full if n in (1, 3, 4) else None)
+    _, said = run(row, root, backend)
+    assert states(row) == ["1"] * 3
+    assert said.count("QOSMaxSubmitJobPerUserLimit") == 2, "said once each time that it begins"
+    trials = row.directory.trials()
+    assert [len(read_attempts(trial)) for trial in trials] == [1] * len(trials)
+
+
+def test_a_job_that_was_made_though_sbatch_failed_is_found_by_its_name(row: Row, root: Root) -> None:
+    unsure = SubmissionDelayed("Socket timed out", certain=False)
+    backend = FakeCluster(lambda n: unsure if n == 2 else None)
+    run(row, root, backend)
+    names = [job.name for job in backend.jobs]
+    assert len(names) == len(set(names)) == 3 + 2, "no trial was submitted twice"
+    assert states(row) == ["1"] * 3
+
+
+def test_a_job_that_never_came_to_be_is_submitted_again_under_another_number(row: Row, root: Root) -> None:
+    backend = FakeCluster()
+    backend.refuses = lambda n: SubmissionDelayed("timed out", certain=False) if n == 1 else None
+    lost: list[Job] = []
+    submit = FakeBackend.submit
+    backend.submit = lambda job: lost_or(job)  # type: ignore[method-assign]
+
+    def lost_or(job: Job) -> str:
+        if not lost:
+            lost.append(job)
+            raise SubmissionDelayed("timed out", certain=False)
+        return submit(backend, job)
+
+    run(row, root, backend)
+    trial = row.directory.trial(0)
+    assert [a.end for a in read_attempts(trial)] == ["cancelled", "complete"]
+
+
+def test_what_the_scheduler_will_never_take_ends_the_launch_in_its_words_and_leaves_no_attempt(
+    row: Row, root: Root
+) -> None:
+    backend = FakeCluster(lambda n: SubmissionRefused("invalid partition specified: gpux"))
+    with pytest.raises(UserError, match="no_kd trial 0: invalid partition specified: gpux"):
+        run(row, root, backend)
+    trial = row.directory.trial(0)
+    assert (current_attempt(trial), read_attempts(trial)) == (0, [])
+    run(row, root, FakeCluster())
+    assert states(row) == ["1"] * 3
+
+
+def test_a_relaunch_with_fewer_slots_watches_all_jobs_that_live(row: Row, root: Root) -> None:
+    backend = FakeCluster(delay=50)
+    rounds = iter(range(1000))
+    with pytest.raises(Interrupted):
+        run(row, root, backend, 3, stop=lambda: Stop.WITHOUT_JOBS if next(rounds) > 3 else None)
+    assert len(backend.live) == 3, "its jobs were left alone"
+    work = RowWork(row, root, 1, Path(__file__))
+    with Reporter(Console(quiet=True)) as reporter:
+        controller = Controller([work], root, backend, 1, reporter, interval=0.001)
+        controller._attach_living()
+        assert len(controller.jobs.running) == 3
+        controller.run()
+    work.close()
+    assert len(backend.jobs) == 3 + 2
+
+
+def test_a_kill_between_submission_and_record_is_mended_by_the_jobs_name(row: Row, root: Root) -> None:
+    backend = FakeCluster(delay=30)
+    rounds = iter(range(1000))
+    with pytest.raises(Interrupted):
+        run(row, root, backend, 3, stop=lambda: Stop.WITHOUT_JOBS if next(rounds) > 3 else None)
+    for trial in row.directory.trials():
+        record = read_json(trial.submitted(1))
+        del record["job"]
+        write_json(trial.submitted(1), record)
+    run(row, root, backend, 3)
+    assert len(backend.jobs) == 3 + 2
+    assert [a.submitted["job"] for t in row.directory.trials() for a in read_attempts(t)] == ["0", "1", "2"]
+
+
+def test_accounting_takes_the_place_of_our_own_reckoning(row: Row, root: Root) -> None:
+    run(row, root, FakeCluster())
+    attempts = [a for t in row.directory.trials() for a in read_attempts(t)]
+    assert [(a.submitted["gpu_seconds"], a.submitted["node"]) for a in attempts] == [(3600.0, "n1")] * 3
+
+
+def test_nothing_is_submitted_past_the_budget_and_a_higher_one_goes_on(row: Row, root: Root) -> None:
+    backend = FakeCluster()
+    _, said = run(row, root, backend, 1, max_gpu_hours=1.5)  # each attempt is booked with an hour
+    assert len(backend.jobs) == 2
+    assert "2.00 GPU-hours are spent" in said
+    more = FakeCluster()
+    run(row, root, more, 1, max_gpu_hours=1.5)
+    assert more.jobs == [], "what earlier launches spent counts"
+    run(row, root, more, 1, max_gpu_hours=10)
+    assert states(row) == ["1"] * 3
+    assert len(more.jobs) == 1 + 2
+
+
+def test_after_each_loss_of_memory_a_job_gets_twice_as_much_and_a_failed_node_is_avoided(row: Row, root: Root) -> None:
+    ends = {1: Failure.OUT_OF_MEMORY, 2: Failure.NODE_FAIL, 3: Failure.OUT_OF_MEMORY}
+    backend = FakeCluster(fails=lambda job, attempt: ends.get(attempt) if ".t0." in job.name else None)
+    run(row, root, backend)
+    mine = [job for job in backend.jobs if ".t0." in job.name]
+    assert [job.memory for job in mine] == [1, 2, 2, 4]
+    assert [job.avoid for job in mine] == [(), (), ("n1",), ("n1",)]
+
+
+def test_a_job_that_says_it_ended_frees_its_slot_before_the_scheduler_knows(row: Row, root: Root) -> None:
+    """The queue still shows it; its record does not."""
+    backend = FakeCluster(delay=10_000)
+    ended: list[str] = []
+
+    def stop() -> Stop | None:
+        for identifier in [i for i in backend.live if i not in ended]:
+            ended.append(identifier)
+            backend._end(backend.jobs[int(identifier)])
+            place, attempt = TrialDir(Path(backend.jobs[int(identifier)].command[3])), 1
+            record_run(place, attempt, started=time.time(), end="complete", ended=time.time())
+        return None
+
+    run(row, root, backend, stop=stop)
+    assert states(row) == ["1"] * 3
+
+
+def test_trials_that_failed_for_good_are_tried_again_when_asked_under_new_numbers(row: Row, root: Root) -> None:
+    fails = FakeCluster(fails=lambda job, attempt: Failure.ERROR if ".t1." in job.name else None)
+    run(row, root, fails)
+    assert Counter(states(row)) == {"1": 2, "3": 1}
+    work = RowWork(row, root, 2, Path(__file__))
+    assert (work.remaining, work.retry_failed(), work.remaining) == (2, 1, 3)
+    assert work.retry_failed() == 0, "once"
+    work.close()
+    run(row, root, FakeCluster())
+    assert Counter(states(row)) == {"1": 3, "3": 1}
+    first, again = (read_json(row.directory.trial(n).config)["training"]["learning_rate"] for n in (1, 3))
+    assert first == again
+
+
+def test_a_pruner_stops_trials_that_are_worse_and_never_confirming_runs(study_file: Path, tmp_path: Path) -> None:
+    row = rows_of(study_file, tmp_path, "defaults.pruner='median'")["no_kd"]
+    plain = rows_of(study_file, tmp_path)["no_kd"]
+    assert row.digest != plain.digest, "pruned rows are others: their budgets are"
+    work = RowWork(row, Root(tmp_path / "runs"), 8, Path(__file__))
+    try:
+        for number, _ in zip(range(7), iter(lambda: work.tuning.ask(), None), strict=False):
+            curve = [1.0 if number < 6 else 9.0] * 8
+            lines = "".join(f'{{"epoch": {e + 1}, "valid_loss": {v}}}\n' for e, v in enumerate(curve))
+            place = row.directory.trial(number)
+            place.path.mkdir(parents=True)
+            write_text(place.metrics, lines)
+            task = work._tuning_task(number, row.default())
+            assert work.wants_pruned(task) is (number == 6)
+            if number < 6:
+                work.tuning.tell(number, 1.0)
+        assert row.directory.trial(6).stop.read_text() == "median pruner, epoch 8\n"
+        assert not work.wants_pruned(task), "once"
+    finally:
+        work.close()
+
+
+def test_a_jobs_name_tells_root_row_trial_and_attempt(row: Row, root: Root) -> None:
+    work = RowWork(row, root, 1, Path(__file__))
+    task = next(iter(work.tasks(lambda row, seed: True)))
+    work.close()
+    names = {make_job(task, k, tag, {}).name for k in (1, 2) for tag in ("mmkd-aaaaaa", "mmkd-bbbbbb")}
+    assert len(names) == 4
+    assert f"mmkd-aaaaaa.{row.directory.path.name}.t0.a1" in names
+
+
+def test_an_attempt_is_the_schedulers_word_where_the_job_said_nothing(row: Row, root: Root) -> None:
+    backend = FakeCluster(fails=lambda job, attempt: Failure.TIMEOUT if attempt == 1 else None)
+    run(row, root, backend)
+    for trial in row.directory.trials():
+        assert [a.end for a in read_attempts(trial)] == ["timeout", "complete"]
