@@ -1,4 +1,4 @@
-"""What only a cluster does to a controller: full queues, lost ids, budgets, memory, accounting (see tests/slurm too)."""
+"""What only a cluster does to a controller: full queues, lost ids, budgets, memory, accounts (tests/slurm has more)."""
 
 import time
 from collections import Counter
