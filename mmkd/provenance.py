@@ -11,26 +11,63 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mmkd.files import read_json
+
 PACKAGES = ("mmkd", "torch", "numpy", "h5py")
+SOURCE = Path(__file__).parent
+"""The code that trials run."""
+SNAPSHOT = "snapshot.json"
+"""Lies beside the packages of a copy of the code, and says where that came from (see `sweeps.snapshots`)."""
+
+
+def source_digest(folder: Path = SOURCE) -> str:
+    """12 hex digits of a package: the names and contents of all its modules."""
+    hashed = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        content = path.read_bytes()
+        hashed.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+    return hashed.hexdigest()[:12]
+
+
+def working_tree() -> tuple[str, str] | None:
+    """The commit that the code comes from, and a patch of what differs from it, new modules too.
+
+    None where the code is not part of a git working tree, or git is missing.
+    """
+
+    def git(*arguments: str, good: tuple[int, ...] = (0,)) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+        if done.returncode not in good:
+            raise subprocess.SubprocessError(done.stderr)
+        return done.stdout
+
+    folder = SOURCE
+    try:
+        if not git("ls-files", "--", "__init__.py"):
+            return None  # an installed copy, or a snapshot, below somebody's working tree
+        commit, top, prefix = git("rev-parse", "HEAD", "--show-toplevel", "--show-prefix").splitlines()
+        folder, modules = Path(top), f"{prefix}*.py"
+        plain = ("diff", "--no-color", "--no-ext-diff")
+        patch = git(*plain, "HEAD", "--", modules)
+        for name in git("ls-files", "-z", "--others", "--exclude-standard", "--", modules).split("\0")[:-1]:
+            patch += git(*plain, "--no-index", "--", os.devnull, name, good=(0, 1))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return commit, patch
 
 
 def git_commit() -> dict[str, str]:
-    """The working tree that the code comes from: its commit, and a hash of what differs from it ("" if nothing).
+    """The commit that the code comes from, and a hash of what differs from it ("" if nothing); empty if not known."""
+    origin = read_json(SOURCE.parent / SNAPSHOT)
+    if origin is not None:
+        return dict(origin["git"])
+    tree = working_tree()
+    return {} if tree is None else {"commit": tree[0], "diff": patch_digest(tree[1])}
 
-    Empty where the code is not in a git working tree, or git is missing.
-    """
-    folder = Path(__file__).parent
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-
-    try:
-        commit = git("rev-parse", "HEAD").strip()
-        changes = git("diff", "HEAD", "--", "*.py")
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"commit": commit, "diff": hashlib.sha256(changes.encode()).hexdigest()[:12] if changes else ""}
+def patch_digest(patch: str) -> str:
+    """12 hex digits of a patch; "" of an empty one."""
+    return hashlib.sha256(patch.encode()).hexdigest()[:12] if patch else ""
 
 
 def describe_process(device: str) -> dict[str, Any]:
@@ -45,5 +82,6 @@ def describe_process(device: str) -> dict[str, Any]:
         **({"node": os.environ["SLURMD_NODENAME"]} if "SLURMD_NODENAME" in os.environ else {}),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "versions": {name: metadata.version(name) for name in PACKAGES},
+        "code": source_digest(),
         "git": git_commit(),
     }

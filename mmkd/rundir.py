@@ -119,6 +119,11 @@ class RowDir:
         return self.path / "study.toml"
 
     @property
+    def code(self) -> Path:
+        """Which code its trials ran, from when on, as JSON; see `sweeps.snapshots`."""
+        return self.path / "code.json"
+
+    @property
     def winner(self) -> Path:
         """Which trial won and which confirming runs count, as JSON; absent until all trials are told."""
         return self.path / "winner.json"
@@ -181,6 +186,15 @@ class Root:
     def stop(self, name: str) -> Path:
         """Touched by `launch.py --cancel`: the controller of that study ends its jobs and itself."""
         return self.path / "studies" / f"{name}.stop"
+
+    def controller_log(self, name: str) -> Path:
+        """What the detached controller of that study prints."""
+        return self.path / "studies" / f"{name}.controller.log"
+
+    @property
+    def code(self) -> Path:
+        """Copies of the code that jobs run, and patches of what differed from a commit."""
+        return self.path / "code"
 
     def data(self, name: str) -> Path:
         """A data set that a study made by itself."""

@@ -49,6 +49,7 @@ class Controller:
         stop_asked: asked in every round; an answer ends with `Interrupted`.
         environment: variables for each job.
         max_gpu_hours: no new attempt is submitted once so much is spent.
+        news: asked at each heartbeat; what it says is reported.
         interval: seconds between rounds.
     """
 
@@ -63,10 +64,11 @@ class Controller:
         *,
         environment: Mapping[str, str] | None = None,
         max_gpu_hours: float | None = None,
+        news: Callable[[], str] = lambda: "",
         interval: float = 0.2,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
-        self.stop_asked, self.interval = stop_asked, interval
+        self.stop_asked, self.news, self.interval = stop_asked, news, interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
         self.teachers = Teachers(root)
         self.launched = self.teachers.launched
@@ -205,6 +207,8 @@ class Controller:
                 work.lock.renew()
             self.teachers.renew()
             self._renewed = time.monotonic()
+            if said := self.news():
+                self.reporter.event(said)
 
     def _prune(self) -> None:
         """Let rows that have a pruner look at their running trials."""

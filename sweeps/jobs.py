@@ -82,8 +82,8 @@ class Jobs:
         directory = task.directory
         number = current_attempt(directory) + 1
         job = make_job(task, number, self.tag, self.environment)
-        facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "submitted": time.time()}
-        record_submission(directory, number, **facts)
+        facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "gpus": self.backend.gpus}
+        record_submission(directory, number, **facts, submitted=time.time())
         write_text(directory.attempt, f"{number}\n")
         identifier = ""
         try:
