@@ -1,14 +1,15 @@
-"""What to do with a trial next: one function of its directory."""
+"""What a trial's attempts say: what to do with it next, and what it has cost. Torch is not needed for that."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mmkd.config import digest
 from mmkd.results import Attempt, Failure, read_attempts, trial_state
 from mmkd.results import State as TrialState
-from mmkd.rundir import TrialDir
+from mmkd.rundir import Root, TrialDir
 
 LIMITS = {Failure.ERROR: 2, Failure.OUT_OF_MEMORY: 2, Failure.NODE_FAIL: 5}
 """So many attempts in a row may end like this without an epoch gained; what is not named may go on for ever."""
@@ -56,6 +57,17 @@ def fruitless_alike(attempts: Sequence[Attempt]) -> list[Attempt]:
             break
         alike.insert(0, attempt)
     return alike
+
+
+def job_tag(root: Root) -> str:
+    """What the names of all jobs of a root begin with."""
+    return f"mmkd-{digest(str(root.path))[:6]}"
+
+
+def gpu_seconds_of(directories: Iterable[TrialDir]) -> float:
+    """GPU-seconds that ended attempts of trials have spent, as their records say."""
+    attempts = (attempt for directory in directories for attempt in read_attempts(directory))
+    return sum(float(attempt.submitted.get("gpu_seconds", 0.0)) for attempt in attempts)
 
 
 def _epochs(attempt: Attempt) -> int:

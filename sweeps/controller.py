@@ -12,8 +12,8 @@ from enum import Enum
 
 from mmkd.rundir import Root
 from slurm.backend import Backend
-from sweeps.attempts import Verdict, decide
-from sweeps.jobs import Ended, Jobs, gpu_seconds_of
+from sweeps.attempts import Verdict, decide, gpu_seconds_of
+from sweeps.jobs import Ended, Jobs
 from sweeps.planning import TUNING_SEED
 from sweeps.reporting import Reporter
 from sweeps.rowwork import RowWork, Task

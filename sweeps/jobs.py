@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmkd.config import digest
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_text
 from mmkd.lock import is_held
 from mmkd.results import Attempt, Failure, current_attempt, read_attempts, read_metrics, record_submission
 from mmkd.rundir import Root, TrialDir
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from sweeps.attempts import job_tag
 from sweeps.rowwork import RowWork, Task, write_config
 
 SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0
@@ -196,22 +196,11 @@ class Jobs:
                 del self._unaccounted[handle]
 
 
-def job_tag(root: Root) -> str:
-    """What the names of all jobs of a root begin with."""
-    return f"mmkd-{digest(str(root.path))[:6]}"
-
-
 def submitted_job(directory: TrialDir) -> tuple[int, Handle]:
     """The number of a trial's current attempt and the handle of its job."""
     number = current_attempt(directory)
     submitted = read_json(directory.submitted(number)) or {}
     return number, Handle(str(submitted.get("name", "")), str(submitted.get("job", "")))
-
-
-def gpu_seconds_of(directories: Collection[TrialDir]) -> float:
-    """GPU-seconds that ended attempts of trials have spent, as their records say."""
-    attempts = (attempt for directory in directories for attempt in read_attempts(directory))
-    return sum(float(attempt.submitted.get("gpu_seconds", 0.0)) for attempt in attempts)
 
 
 def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> Job:
