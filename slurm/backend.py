@@ -13,7 +13,8 @@ class Job:
     """A command to run: `name` is shown in queues, `log` receives its output, `environment` is added to ours.
 
     `name` is unique among all jobs of a user, at all times. `memory` multiplies the memory that jobs usually get (after
-    one ran out of it); `avoid` names nodes that failed.
+    one ran out of it); `avoid` names nodes that failed; `after` is the id of a job that must have ended, in whatever
+    way, before this one starts; `requeue`: the scheduler may run it again by itself.
     """
 
     name: str
@@ -22,6 +23,8 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     memory: float = 1.0
     avoid: tuple[str, ...] = ()
+    after: str = ""
+    requeue: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class SlurmBackend:
         settings, log = self.settings, str(job.log)
         executor = SlurmExecutor(job.log.parent)
         additional = {
-            "output": log, "error": log, "no-requeue": True, "mem": settings.memory(job.memory),
+            "output": log, "error": log, "requeue" if job.requeue else "no-requeue": True,
+            "mem": settings.memory(job.memory),
             "cpus-per-task": settings.cpus, "time": settings.time, **settings.gpu_options(), **settings.extra,
         }  # fmt: skip
         executor.update_parameters(
@@ -82,6 +84,7 @@ class SlurmBackend:
             constraint=settings.constraint,
             nodelist=settings.nodelist,
             exclude=",".join(filter(None, (settings.exclude, *job.avoid))) or None,
+            dependency=f"afterany:{job.after}" if job.after else None,
             signal_delay_s=settings.grace,
             wckey=None,
             setup=[*settings.setup, *(f"export {k}={shlex.quote(v)}" for k, v in job.environment.items())],
@@ -205,7 +208,7 @@ class SlurmBackend:
 
 
 def _anywhere(job: Job) -> Job:
-    return Job(job.name, job.command, job.log, job.environment, job.memory)
+    return replace(job, avoid=())
 
 
 def _end(state: str, reason: str, identifier: str) -> Report:

@@ -136,6 +136,11 @@ class DebugBackend:
         """Nothing runs while anybody could ask."""
 
 
+def host_of(identifier: str) -> str:
+    """The host that a local job runs on, by its id."""
+    return identifier.rsplit(":", 3)[0]
+
+
 def _find(identifier: str) -> psutil.Process | None:
     """The living process of an id, None if it is gone (or was another host's)."""
     host, pid, started, _ = identifier.rsplit(":", 3)
