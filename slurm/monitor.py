@@ -1,0 +1,190 @@
+"""The live view of a root's studies: `python slurm/monitor.py`. It reads files and asks squeue; it never writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from mmkd.errors import UserError
+from mmkd.rundir import Root, TrialDir
+from slurm.monitoring.collecting import Collector, Survey
+from slurm.monitoring.export import to_json
+from slurm.monitoring.logs import LogTail, find_trial, tail_log
+from slurm.monitoring.picture import Picture, make_picture
+from slurm.monitoring.queueing import Squeue
+from slurm.monitoring.screen import draw
+from slurm.monitoring.watching import Condition
+
+REFRESH_SECONDS = 2.0
+READING_SHARE = 0.2
+"""At most this share of the time is spent reading: a slow file system is looked at less often."""
+FIRST_SECONDS = 0.5
+"""So long is read before something is shown; what is not read by then follows."""
+
+EXAMPLES = """examples:
+  python slurm/monitor.py --study crd_attention          a live view; q or Ctrl-C leaves it, jobs do not notice
+  python slurm/monitor.py --log crd/trials/3             and the end of the log of row crd's trial 3
+  python slurm/monitor.py --once | less                  everything, once, as plain text
+  python slurm/monitor.py --json | jq .eta.seconds       for programs; docs/monitor.md has the keys
+Anybody who can read the root can watch; nothing is written, and squeue is asked every 30 s at most."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python slurm/monitor.py",
+        description="Watch studies: queue, trials, the best so far, slots, GPU-hours, time to go, failures, a log.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="where studies lie (default: ./runs)")
+    parser.add_argument("--study", metavar="NAME", help="a name of ROOT/studies/*.json (default: all of them)")
+    parser.add_argument("--log", metavar="ROW/trials/N", help="show the end of this trial's log; also ROW/confirm/SEED")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="print everything once; so it is where there is no terminal")
+    how.add_argument("--json", action="store_true", help="print everything once as JSON")
+    return parser
+
+
+class Monitor:
+    """What is watched, and whose log is shown."""
+
+    def __init__(self, root: Root, study: str | None, log: str | None) -> None:
+        self.collector, self.squeue = Collector(root, study), Squeue()
+        self.wanted_log = log
+        self.logged: TrialDir | None = None
+
+    def look(self, seconds: float = float("inf"), *, wait: bool = False) -> Picture:
+        """A picture of now; `wait` for squeue's answer, else the last one holds.
+
+        Raises:
+            UserError: there is no such root, study or trial.
+        """
+        survey = self.collector.look(seconds)
+        self.squeue.ask(users_of(survey), wait=wait)
+        if self.wanted_log is not None and not survey.unread:
+            self.logged, self.wanted_log = find_trial(self.wanted_log, survey.trials, survey.rows), None
+        return make_picture(survey, self.squeue.answer)
+
+    def log(self, picture: Picture) -> LogTail | None:
+        """The end of the log that is shown."""
+        shown = (w.trial for w in picture.trials if w.trial.place.directory == self.logged)
+        return next((tail_log(trial) for trial in shown), None)
+
+    def step(self, picture: Picture, steps: int) -> None:
+        """Show the next or the previous log: of what runs, then of what failed, then none."""
+        chosen = picture.select(Condition.RUNNING, Condition.STARTING, Condition.LOST)
+        chosen += picture.select(Condition.FAILED, Condition.INTERRUPTED)
+        logs: list[TrialDir | None] = [None, *(watched.trial.place.directory for watched in chosen)]
+        here = logs.index(self.logged) if self.logged in logs else 0
+        self.logged = logs[(here + steps) % len(logs)]
+
+
+def users_of(survey: Survey) -> set[str]:
+    """Whose queue to ask for: the owners of what Slurm runs or is about to run; nobody where nothing is."""
+    open_on_slurm = (t for t in survey.trials if t.status is None and t.last and t.last.backend == "slurm")
+    return {_owner(trial.place.directory.path) for trial in open_on_slurm if not (trial.last and trial.last.end)}
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:
+        return str(path.stat().st_uid)  # squeue takes a number too
+
+
+def watch_once(monitor: Monitor, console: Console, *, as_json: bool) -> None:
+    """Print everything once."""
+    picture = monitor.look(wait=True)
+    if as_json:
+        print(json.dumps(to_json(picture), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        console.print(draw(picture, console.width, None, monitor.log(picture)))
+
+
+def watch_live(monitor: Monitor, console: Console) -> None:
+    """Show what is going on until the user leaves."""
+    with keyboard() as key, Live(console=console, screen=True, auto_refresh=False) as live:
+        patience = FIRST_SECONDS
+        while True:
+            began = time.monotonic()
+            picture = monitor.look(patience)
+            took = time.monotonic() - began
+            patience = REFRESH_SECONDS
+            pause = 0.0 if picture.survey.unread else max(REFRESH_SECONDS, took / READING_SHARE)
+            until = time.monotonic() + pause
+            pressed: str | None = ""
+            while pressed is not None:
+                live.update(screen(monitor, console, picture), refresh=True)
+                pressed = key(until - time.monotonic())
+                if pressed == "q":
+                    return
+                monitor.step(picture, {"n": 1, "p": -1}.get(pressed or "", 0))
+
+
+def screen(monitor: Monitor, console: Console, picture: Picture) -> RenderableType:
+    """The picture as large as the terminal is now."""
+    foot = "q leaves, n and p show the logs of what runs or failed" if sys.stdin.isatty() else "Ctrl-C leaves"
+    return draw(picture, console.width, console.height, monitor.log(picture), foot)
+
+
+@contextmanager
+def keyboard() -> Iterator[Callable[[float], str | None]]:
+    """A function that waits so many seconds for a key, and returns it, or None; without a terminal it only waits."""
+    if not sys.stdin.isatty():
+        yield lambda seconds: time.sleep(max(seconds, 0.0))
+        return
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def key(seconds: float) -> str | None:
+        ready, _, _ = select.select([descriptor], [], [], max(seconds, 0.0))
+        return os.read(descriptor, 1).decode("ascii", "replace") if ready else None
+
+    try:
+        tty.setcbreak(descriptor)
+        yield key
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    options = make_parser().parse_args(arguments)
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our bars gets ?
+    console = Console()
+    monitor = Monitor(Root(options.root.absolute()), options.study, options.log)
+    try:
+        if options.once or options.json or not console.is_terminal:
+            watch_once(monitor, console, as_json=options.json)
+        else:
+            watch_live(monitor, console)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # The reader of our output has gone (head, less): there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

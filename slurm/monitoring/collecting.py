@@ -1,0 +1,153 @@
+"""Looks at a root again and again, and reads only what may have changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmkd.files import read_json
+from mmkd.results import ResultError, State
+from mmkd.rundir import Root, TrialDir
+from slurm.monitoring.rows import Row, Study, family, read_rows, read_studies
+from slurm.monitoring.trials import Place, Trial, read_trial, stamp
+
+Stamp = tuple[tuple[int, int], ...]
+
+SETTLED_SECONDS = 2.0
+"""A time stamp that was younger than this when it was read may stand for two states: file systems count coarsely."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lay under a root at `taken` (seconds since 1970).
+
+    `unread` trials have not been read yet, for want of time; `problems` name those that could not be read.
+    """
+
+    root: Path
+    taken: float
+    studies: tuple[Study, ...]
+    rows: tuple[Row, ...]
+    trials: tuple[Trial, ...]
+    unread: int
+    problems: tuple[str, ...]
+
+
+class Collector:
+    """Surveys of a root. A finished trial is read once, another one when its folder or its metrics have changed.
+
+    Args:
+        root: where studies lie.
+        study: the one to look at, None for all.
+    """
+
+    def __init__(self, root: Root, study: str | None) -> None:
+        self.root, self.study = root, study
+        self._read: dict[Path, tuple[Stamp, Trial]] = {}
+        self._listed: dict[Path, tuple[Stamp, list[Place]]] = {}
+
+    def look(self, seconds: float = float("inf")) -> Survey:
+        """Survey the root; what is new to us is read for about so many seconds, the latest trials first.
+
+        Raises:
+            UserError: there is no such root or study.
+        """
+        taken, deadline = time.time(), time.monotonic() + seconds
+        studies = read_studies(self.root, self.study)
+        rows = read_rows(self.root, studies, others=self.study is None)
+        problems: list[str] = []
+        trials: list[Trial] = []
+        unread = 0
+        for place in reversed(self._places(rows)):
+            known = self._read.get(place.directory.path)
+            if known is None and time.monotonic() > deadline:
+                unread += 1
+                continue
+            trial = self._refresh(place, known, problems)
+            if trial is not None:
+                trials.append(trial)
+        found = tuple(reversed(trials))
+        return Survey(self.root.path, taken, tuple(studies), tuple(rows), found, unread, tuple(problems))
+
+    def _refresh(self, place: Place, known: tuple[Stamp, Trial] | None, problems: list[str]) -> Trial | None:
+        """The trial as it is now; as it was known where it cannot be read."""
+        if known is not None and known[1].state is State.FINISHED:
+            return known[1]
+        try:
+            mark = stamp(place.directory)  # before the reading: what is written meanwhile makes another one
+            if known is not None and known[0] == mark:
+                return known[1]
+            trial = read_trial(place)
+        except (OSError, ResultError) as error:
+            problems.append(str(error).replace(f"{self.root.path}/", ""))
+            return known[1] if known else None
+        self._read[place.directory.path] = (_settled(mark), trial)
+        return trial
+
+    def _places(self, rows: list[Row]) -> list[Place]:
+        """Trials and confirming runs of the rows, and the teachers that the rows need (all, where all is watched)."""
+        places = []
+        for row in rows:
+            path = row.directory.path
+            places += self._list(path / "trials", partial(_trials, row))
+            places += self._list(path / "confirm", partial(_confirms, row))
+        families = {row.family for row in rows}
+        teachers = self._list(self.root.path / "teachers", partial(_teachers, self.root))
+        return places + [place for place in teachers if self.study is None or place.owner in families]
+
+    def _list(self, folder: Path, listing: Callable[[], list[Place]]) -> list[Place]:
+        """The trials in a folder, listed anew when it has changed; one that was set aside takes its trials with it."""
+        try:
+            found = os.stat(folder)
+        except FileNotFoundError:
+            return []
+        mark = ((found.st_mtime_ns, found.st_ino),)
+        known = self._listed.get(folder)
+        if known is not None and known[0] == mark:
+            return known[1]
+        places = listing()
+        there = {place.directory.path for place in places}
+        for place in known[1] if known else ():
+            if place.directory.path not in there:
+                self._read.pop(place.directory.path, None)
+        self._listed[folder] = (_settled(mark) if all(place.owner for place in places) else (), places)
+        return places
+
+
+def _settled(mark: Stamp) -> Stamp:
+    """The stamp, or one that equals no other where it is too young to be trusted."""
+    return mark if time.time() - max(time_ns for time_ns, _ in mark) / 1e9 > SETTLED_SECONDS else ()
+
+
+def _trials(row: Row) -> list[Place]:
+    owner, epochs, selection = row.directory.path.name, row.epochs, row.selection
+    return [
+        Place(directory, owner, "tuning", row.name, f"t{directory.path.name}", epochs, selection)
+        for directory in row.directory.trials()
+    ]
+
+
+def _confirms(row: Row) -> list[Place]:
+    owner, epochs, selection = row.directory.path.name, row.epochs, row.selection
+    return [
+        Place(directory, owner, "confirm", row.name, f"s{directory.path.name.split('-')[0]}", epochs, selection)
+        for directory in row.directory.confirms()
+    ]
+
+
+def _teachers(root: Root) -> list[Place]:
+    return [_teacher(directory) for directory in root.teachers()]
+
+
+def _teacher(directory: TrialDir) -> Place:
+    """A teacher; one that is claimed and has no configuration yet is known by its folder alone."""
+    config: dict[str, Any] = read_json(directory.config) or {}
+    branch = config.get("branch")
+    label, name = f"teacher ({branch})" if branch else "teacher", f"s{config.get('seed', '?')}"
+    owner = family(config, config.get("data", {}).get("fingerprint"))
+    return Place(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")

@@ -1,0 +1,134 @@
+"""What is left and what it costs, reckoned from what has been measured so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from slurm.monitoring.collecting import Survey
+from slurm.monitoring.trials import AttemptStory
+from slurm.monitoring.watching import BUSY, OPEN, Condition, Watched
+
+ENOUGH = 3
+"""Finished runs before a time is said."""
+WINDOW_SECONDS = 600.0
+"""Slots are averaged over the last ten minutes: a pause between two runs is part of the pace."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """Runs of a row that are not finished, those that run among them."""
+
+    tuning: int
+    confirm: int
+
+    @property
+    def runs(self) -> int:
+        """All of them."""
+        return self.tuning + self.confirm
+
+    @property
+    def stages(self) -> int:
+        """Runs that must follow one another: the winner is confirmed after the last tuning trial."""
+        return (self.tuning > 0) + (self.confirm > 0)
+
+
+@dataclass(frozen=True)
+class GpuHours:
+    """`spent` by ended attempts, as accounted or reckoned by the controller, and by running ones; `limit` if noted."""
+
+    spent: float
+    limit: float | None
+
+
+@dataclass(frozen=True)
+class Eta:
+    """`seconds` to go: `runs` of `mean` seconds each on average, on `slots`; learned from `learned` finished runs."""
+
+    seconds: float
+    runs: int
+    mean: float
+    slots: float
+    learned: int
+
+
+def gpu_hours(trials: Sequence[Watched], survey: Survey) -> GpuHours:
+    """GPU-hours of all attempts of the watched rows and teachers, and their budget, if each study noted one."""
+    seconds = 0.0
+    for watched in trials:
+        for attempt in watched.trial.attempts:
+            now = attempt.gpus * attempt.seconds(survey.taken) if _runs(watched, attempt) else 0.0
+            seconds += now or attempt.gpu_seconds
+    limits = [study.max_gpu_hours for study in survey.studies]
+    known = [limit for limit in limits if limit is not None]
+    return GpuHours(seconds / 3600, sum(known) if known and len(known) == len(limits) else None)
+
+
+def slots_in_use(trials: Sequence[Watched], now: float) -> float:
+    """Jobs that run at once: on average over the last ten minutes, or since the first of those began; at least now."""
+    spans = [
+        (attempt.started, now if _runs(watched, attempt) else attempt.ended or attempt.started)
+        for watched in trials
+        for attempt in watched.trial.attempts
+        if attempt.started is not None
+    ]
+    recent = [(begin, end) for begin, end in spans if end > now - WINDOW_SECONDS]
+    since = max(now - WINDOW_SECONDS, min((begin for begin, _ in recent), default=now))
+    average = sum(end - max(begin, since) for begin, end in recent) / max(now - since, 1.0)
+    return max(average, sum(watched.condition is Condition.RUNNING for watched in trials))
+
+
+def forecast(
+    trials: Sequence[Watched], left: Mapping[str, Left], teachers_left: int, slots: float, now: float
+) -> Eta | str:
+    """When all will be done, or why that cannot be said.
+
+    A run is taken to last as long as the finished ones of its row did on average (all their attempts); where a row has
+    none, as those of all rows. What running trials have done already is taken off. No row ends before a tuning trial
+    and a confirming run one after the other, as far as it needs them.
+    """
+    runs = sum(row.runs for row in left.values()) + teachers_left
+    if not runs:
+        return "all is done" if trials else "nothing has begun"
+    spent = _seconds_by_owner(trials, now)
+    learned = [seconds for owner in spent.values() for seconds in owner]
+    if not any(watched.condition in BUSY for watched in trials):
+        return "nothing runs just now"
+    if len(learned) < ENOUGH or slots == 0:
+        return f"no estimate before {ENOUGH} runs have finished"
+    of_students = [seconds for owner in left for seconds in spent.get(owner, [])]
+    of_teachers = [seconds for owner in spent.keys() - left.keys() for seconds in spent[owner]]
+    student, teacher = _mean(of_students or learned), _mean(of_teachers or learned)
+    means = {owner: _mean(spent[owner]) if owner in spent else student for owner in left}
+    work = teachers_left * teacher + sum(means[owner] * row.runs for owner, row in left.items())
+    shares: dict[str, list[float]] = {}
+    for watched in trials:
+        if watched.condition in OPEN:
+            shares.setdefault(watched.trial.place.owner, []).append(_share_done(watched))
+    begun = sum(means.get(owner, teacher) * sum(done) for owner, done in shares.items())
+    chains = (means[owner] * (row.stages - max(shares.get(owner, [0.0]))) for owner, row in left.items())
+    return Eta(max((work - begun) / slots, *chains, 0.0), runs, work / runs, slots, len(learned))
+
+
+def _runs(watched: Watched, attempt: AttemptStory) -> bool:
+    return watched.condition is Condition.RUNNING and attempt is watched.trial.last
+
+
+def _seconds_by_owner(trials: Sequence[Watched], now: float) -> dict[str, list[float]]:
+    """Seconds that each finished run took, by row or kind of teacher."""
+    spent: dict[str, list[float]] = {}
+    for watched in trials:
+        if watched.trial.status is not None:
+            seconds = sum(attempt.seconds(now) for attempt in watched.trial.attempts)
+            spent.setdefault(watched.trial.place.owner, []).append(seconds)
+    return spent
+
+
+def _share_done(watched: Watched) -> float:
+    """How much of an unfinished trial's epochs is done."""
+    epochs = watched.trial.place.epochs
+    return min(watched.trial.epoch / epochs, 1.0) if epochs else 0.0
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,157 @@
+"""Which rows are watched, and what their own files say of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mmkd.errors import UserError, choose
+from mmkd.files import read_json
+from mmkd.lock import STALE_SECONDS
+from mmkd.rundir import Root, RowDir
+
+
+@dataclass(frozen=True)
+class Study:
+    """A `studies/<name>.json`; `rows` are as it holds them; `max_gpu_hours` is there where the launch noted it."""
+
+    name: str
+    rows: tuple[Mapping[str, Any], ...]
+    max_gpu_hours: float | None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a controller's lock, and how many seconds ago it was heard of; a dead one is nobody."""
+
+    host: str
+    pid: int
+    heard: float
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A row's winner: its trial's number, and the folders of the confirming runs that count."""
+
+    trial: int
+    trials: int
+    confirm: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: `trials` and `seeds` are what the studies want of it, the rest is what it is.
+
+    `family` is what its teachers share but for the seed, "" where it needs none.
+    """
+
+    directory: RowDir
+    name: str
+    label: str
+    group: str
+    studies: tuple[str, ...]
+    trials: int
+    seeds: int
+    epochs: int
+    selection: str
+    family: str
+    winner: Winner | None
+    controller: Holder | None
+
+
+def read_studies(root: Root, wanted: str | None) -> list[Study]:
+    """The studies under a root, or the one that is wanted.
+
+    Raises:
+        UserError: there is no such root or study, or its file is damaged.
+    """
+    if not root.path.is_dir():
+        raise UserError(f"--root {root.path}: no such folder; it is where the launched studies lie")
+    names = sorted(path.stem for path in (root.path / "studies").glob("*.json") if not path.name.startswith("."))
+    if wanted is not None:
+        names = [choose(f"study under {root.path}: --study", wanted, names)]
+    return [_read_study(root, name) for name in names]
+
+
+def _read_study(root: Root, name: str) -> Study:
+    facts = read_json(root.study(name))
+    facts = facts if isinstance(facts, dict) else {}
+    rows = facts.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "directory" in row for row in rows):
+        raise UserError(f"{root.study(name)}: no list of rows in it; launch the study again, which writes it anew")
+    hours = facts.get("max_gpu_hours")
+    return Study(name, tuple(rows), float(hours) if isinstance(hours, int | float) else None)
+
+
+def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
+    """The studies' rows, each once, in their order; `others`: and those that lie there and are in no study."""
+    asked: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for study in studies:
+        for row in study.rows:
+            asked.setdefault(str(row["directory"]), []).append((study.name, row))
+    if others:
+        for place in root.rows():
+            asked.setdefault(place.path.name, [])
+    names = [str(entries[0][1].get("name")) if entries else "" for entries in asked.values()]
+    twice = {name for name in names if names.count(name) > 1}
+    return [_read_row(root, directory, entries, twice) for directory, entries in asked.items()]
+
+
+def _read_row(root: Root, directory: str, entries: list[tuple[str, Mapping[str, Any]]], twice: set[str]) -> Row:
+    place = RowDir(root.path / "rows" / directory)
+    facts: dict[str, Any] = read_json(place.row) or {}
+    identity: dict[str, Any] = facts.get("identity", {})
+    first = entries[0][1] if entries else {}
+    name = str(first.get("name") or directory)
+    return Row(
+        directory=place,
+        name=directory if name in twice else name,
+        label=str(first.get("label") or directory),
+        group=str(first.get("group") or ""),
+        studies=tuple(study for study, _ in entries),
+        trials=max((int(row.get("trials", 0)) for _, row in entries), default=0),
+        seeds=max((len(row.get("seeds", ())) for _, row in entries), default=0),
+        epochs=int(identity.get("training", {}).get("epochs", 0)),
+        selection=str(identity.get("selection", "loss")),
+        family=family(identity.get("teacher"), identity.get("data")),
+        winner=_read_winner(place),
+        controller=read_holder(place.lock),
+    )
+
+
+def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
+    """What teachers share that differ in their seed alone; from a row's identity or from a teacher's configuration."""
+    if not teacher:
+        return ""
+    return json.dumps([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))], sort_keys=True)
+
+
+def _read_winner(place: RowDir) -> Winner | None:
+    facts = read_json(place.winner)
+    if not isinstance(facts, dict) or "trial" not in facts:
+        return None
+    confirm = facts.get("confirm", {})
+    return Winner(int(facts["trial"]), int(facts.get("trials", 0)), frozenset(str(name) for name in confirm.values()))
+
+
+def read_holder(lock: Path) -> Holder | None:
+    """Who holds a lock, as far as can be told without touching it: taking it, even shared, could refuse a launch."""
+    try:
+        age = max(time.time() - os.stat(lock).st_mtime, 0.0)
+    except FileNotFoundError:
+        return None
+    facts = read_json(lock)
+    if not isinstance(facts, dict) or age > STALE_SECONDS:
+        return None
+    holder = Holder(str(facts.get("host", "?")), int(facts.get("pid", 0)), age)
+    if holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid):
+        return None
+    return holder

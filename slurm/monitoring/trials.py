@@ -1,0 +1,193 @@
+"""One trial as its files tell it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from mmkd.results import Attempt, ResultError, State, Status, read_attempts, trial_state
+from mmkd.rundir import TrialDir
+
+TAIL_BYTES = 65536
+"""So much of a metrics file is read, from its end: about 200 epochs, however long the file is."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial lies and what is known of it from elsewhere.
+
+    `owner` is its row's folder, or what a teacher shares with those that differ in the seed alone; `kind` is tuning,
+    confirm or teacher. It is shown as `label` (its row) and `name`: t3 is trial 3, s1 seed 1.
+    """
+
+    directory: TrialDir
+    owner: str
+    kind: str
+    label: str
+    name: str
+    epochs: int
+    selection: str
+
+
+@dataclass(frozen=True)
+class AttemptStory:
+    """One attempt, the controller's record and the job's put together. Times in seconds since 1970, None: not known."""
+
+    number: int
+    end: str
+    message: str
+    backend: str
+    job: str
+    job_name: str
+    node: str
+    submitted: float
+    started: float | None
+    ended: float | None
+    gpus: int
+    gpu_seconds: float
+
+    def seconds(self, now: float) -> float:
+        """How long it has run by `now`, from the job's first word on."""
+        return 0.0 if self.started is None else max((self.ended or now) - self.started, 0.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial: `state` by its directory alone, `status` and `value` (at the best epoch) once it is finished.
+
+    `epoch` counts epochs done; `curve` is the selection metric on valid over the last epochs; `pace` is seconds an
+    epoch; `heard` is when the job last told something. Curves of finished trials are not read.
+    """
+
+    place: Place
+    state: State
+    attempts: tuple[AttemptStory, ...] = ()
+    status: Status | None = None
+    epoch: int = 0
+    curve: tuple[float, ...] = ()
+    value: float | None = None
+    accuracy: float | None = None
+    pace: float | None = None
+    heard: float | None = None
+
+    @property
+    def last(self) -> AttemptStory | None:
+        """The latest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+
+def stamp(directory: TrialDir) -> tuple[tuple[int, int], ...]:
+    """Equal as long as nothing of an unfinished trial has changed: all its files come by rename, but the metrics."""
+    return tuple(_mark(path) for path in (directory.path, directory.attempts, directory.metrics))
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+def read_trial(place: Place) -> Trial:
+    """Read a trial's files.
+
+    Raises:
+        OSError: a file cannot be read just now.
+        ResultError: its result cannot be read.
+    """
+    state = trial_state(place.directory)
+    attempts = tuple(_story(attempt) for attempt in read_attempts(place.directory))
+    if state is State.FINISHED:
+        return _finished(place, attempts)
+    lines = tail_metrics(place.directory.metrics)
+    last = lines[-1] if lines else {}
+    key = f"valid_{place.selection}"
+    epoch, seconds = int(_number(last, "epoch") or 0), _number(last, "seconds")
+    return Trial(
+        place,
+        state,
+        attempts,
+        epoch=epoch,
+        curve=tuple(value for line in lines if (value := _number(line, key)) is not None),
+        value=_number(last, key),
+        accuracy=_number(last, "valid_accuracy"),
+        pace=seconds / epoch if seconds and epoch else None,
+        heard=_number(last, "time"),
+    )
+
+
+def _finished(place: Place, attempts: tuple[AttemptStory, ...]) -> Trial:
+    """A finished trial: of its result only what is shown, which takes a tenth of the time of all of it."""
+    path = place.directory.result
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            valid = file["metrics/valid"].attrs if "metrics/valid" in file else {}
+            return Trial(
+                place,
+                State.FINISHED,
+                attempts,
+                status=Status(file.attrs["status"]),
+                epoch=int(file.attrs["epochs"]),
+                value=_number(valid, place.selection),
+                accuracy=_number(valid, "accuracy"),
+            )
+    except (KeyError, ValueError, TypeError) as error:
+        raise ResultError(f"{path}: not a readable result ({error})") from None
+
+
+def tail_metrics(path: Path) -> list[dict[str, Any]]:
+    """The last epochs' lines of a metrics file; a line that is cut short, at either end, is left out."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(size - TAIL_BYTES, 0))
+            raw = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    lines = [_line(text) for text in raw[1 if size > TAIL_BYTES else 0 :]]
+    return [line for line in lines if line is not None]
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _story(attempt: Attempt) -> AttemptStory:
+    submitted, ran = attempt.submitted, attempt.ran
+    visible = [name for name in str(ran.get("cuda_visible_devices") or "").split(",") if name.strip()]
+    gpus = _number(submitted, "gpus")
+    return AttemptStory(
+        number=attempt.number,
+        end=attempt.end or "",
+        message=" ".join(attempt.message.split()),
+        backend=str(submitted.get("backend") or ""),
+        job=str(submitted.get("job") or ""),
+        job_name=str(submitted.get("name") or ""),
+        node=str(ran.get("node") or submitted.get("node") or ran.get("host") or ""),
+        submitted=_number(submitted, "submitted") or 0.0,
+        started=_number(ran, "started"),
+        ended=_number(ran, "ended") or _number(submitted, "ended"),
+        gpus=len(visible) if gpus is None else int(gpus),
+        gpu_seconds=_number(submitted, "gpu_seconds") or 0.0,
+    )
+
+
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    """A finite number; None where there is none."""
+    try:
+        value = float(values[key])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

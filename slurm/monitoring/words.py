@@ -1,0 +1,56 @@
+"""Figures as people read them: durations, sparklines, plurals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A curve in at most `width` characters, each the mean of as many values; flat where all are equal."""
+    width = min(width, len(values))
+    cuts = [round(i * len(values) / width) for i in range(width + 1)] if width else []
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    if low == high:
+        return BARS[3] * len(means)
+    return "".join(BARS[round((mean - low) / (high - low) * (len(BARS) - 1))] for mean in means)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as Slurm writes them: 4:05, 1:02:03, 2-03:04:05."""
+    whole = int(max(seconds, 0))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}-{hours:02}:{minutes:02}:{whole % 60:02}"
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def roughly(seconds: float) -> str:
+    """Seconds in the words of a forecast: 40 s, 12 min, 3 h 20 min, 2 d 5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
+
+
+def count(number: int, what: str) -> str:
+    """`1 run`, `2,000 runs`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def figure(value: float | None) -> str:
+    """A metric in four digits; empty where there is none."""
+    return "" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in per cent; empty where there is none."""
+    return "" if share is None else f"{100 * share:.1f}"
