@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
-from slurm.devcluster.cluster import DevCluster, attach, default_folder, up
+from slurm.devcluster.bring_up import attach, up
+from slurm.devcluster.cluster import DevCluster
 from slurm.devcluster.options import ClusterError, Options, Refused
+from slurm.devcluster.place import default_folder
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -26,7 +30,12 @@ def make_parser() -> argparse.ArgumentParser:
     start.add_argument("--memory-per-node", type=int, default=default.memory_per_node, metavar="MB", help="enforced")
     start.add_argument("--grace", type=int, default=default.grace, metavar="SECONDS", help="the partition's GraceTime")
     start.add_argument("--max-submit", type=int, metavar="N", help="jobs that a user may have in the queue")
-    start.add_argument("--no-accounting", action="store_true", help="no slurmdbd: sacct fails, as on some sites")
+    start.add_argument(
+        "--cgroup", action="store_true", help="the kernel kills for memory: OUT_OF_MEMORY, as on real sites"
+    )
+    start.add_argument(
+        "--no-accounting", dest="accounting", action="store_false", help="no slurmdbd: sacct fails, as on some sites"
+    )
     start.add_argument("--fresh", action="store_true", help="forget everything: job ids count from 1 again")
     stop = commands.add_parser("down", help="cancel all jobs and stop every daemon; the files stay")
     look = commands.add_parser("status", help="a line a daemon, and the nodes")
@@ -53,35 +62,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _up(asked: argparse.Namespace) -> None:
-    options = Options(
-        nodes=asked.nodes,
-        gpus_per_node=asked.gpus_per_node,
-        cpus_per_node=asked.cpus_per_node,
-        memory_per_node=asked.memory_per_node,
-        grace=asked.grace,
-        max_submit=asked.max_submit,
-        accounting=not asked.no_accounting,
-    )
+    options = Options(**{field.name: getattr(asked, field.name) for field in fields(Options)})
     started = time.monotonic()
     cluster = up(options, asked.folder, fresh=asked.fresh)
-    gpus = options.nodes * options.gpus_per_node
     print(
-        f"{options.nodes} nodes, {gpus} pretend GPUs, partitions gpu and urgent: up after "
-        f"{time.monotonic() - started:.0f} s; for sbatch, squeue and the like:"
+        f"up after {time.monotonic() - started:.0f} s: {options.nodes} nodes, "
+        f"{options.nodes * options.gpus_per_node} pretend GPUs, partitions gpu and urgent; "
+        'for sbatch, squeue and the like (or eval "$(... up)"):',
+        file=sys.stderr,
     )
     for name, value in cluster.environment.items():
-        print(f"export {name}={value}")
+        print(f"export {name}={shlex.quote(value)}")
 
 
 def _status(cluster: DevCluster) -> int:
     """Print daemons and nodes; 0 if all daemons run."""
     running = cluster.running_daemons()
-    for name in cluster.daemon_names():
+    for name in cluster.daemons:
         state = f"running  {running[name].pid}" if name in running else "not running"
         print(f"{name:10} {state}")
     if "slurmctld" in running:
         print(" ".join(f"{node}:{state}" for node, state in cluster.nodes().items()))
-    return 0 if len(running) == len(cluster.daemon_names()) else 1
+    return 0 if len(running) == len(cluster.daemons) else 1
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
 import stat
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,9 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/spool/%n.pid
-# No cgroups, no real devices: it must run in a container.
+# It must run in a container: no real devices, and cgroups for memory alone, where they are asked for.
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task_plugin}
 MpiDefault=none
 SlurmdParameters=config_overrides
 # Faults are seen soon, and nodes come back by themselves.
@@ -42,7 +44,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill
+{memory_limit}
 {accounting}
 NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{slurmd_first}-{slurmd_last}] CPUs={cpus} \
 RealMemory={memory} {gres}
@@ -58,6 +60,12 @@ AccountingStoragePort={port}
 AccountingStoragePass={folder}/munge.socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos"""
+
+CGROUP_CONF = """\
+CgroupPlugin=cgroup/v1
+CgroupMountpoint={folder}/cgroup
+ConstrainRAMSpace=yes
+"""
 
 SLURMDBD_CONF = """\
 # Written by slurm.devcluster; do not edit.
@@ -82,6 +90,8 @@ CREATE USER IF NOT EXISTS slurm@'127.0.0.1';
 ALTER USER slurm@'127.0.0.1' IDENTIFIED BY '{password}';
 GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';
 """
+
+MEMORY_HIERARCHY = Path("/sys/fs/cgroup/memory")
 
 
 @dataclass(frozen=True)
@@ -125,42 +135,88 @@ def free_ports(folder: Path, nodes: int) -> Ports:
 
 def write_configuration(folder: Path, options: Options, ports: Ports) -> None:
     """Fill `folder` with all that the daemons read; what they wrote there themselves stays."""
-    host = socket.gethostname().split(".")[0]
     for name in ("state", "spool", "gpus", "log", *(f"spool/{node}" for node in options.node_names)):
         (folder / name).mkdir(exist_ok=True)
-    devices = folder / "gpus"
-    for number in range(options.gpus_per_node):
-        if not (devices / f"gpu{number}").exists():
-            # A character device, as /dev/null is: Slurm refuses plain files and a mere count.
-            os.mknod(devices / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    accounting = ACCOUNTING.format(port=ports.slurmdbd, folder=folder) if options.accounting else ""
-    (folder / "slurm.conf").write_text(
-        SLURM_CONF.format(
-            host=host,
-            folder=folder,
-            slurmctld_port=ports.slurmctld,
-            slurmd_first=ports.slurmd(1),
-            slurmd_last=ports.slurmd(options.nodes),
-            nodes=options.nodes,
-            cpus=options.cpus_per_node,
-            memory=options.memory_per_node,
-            memory_per_cpu=options.memory_per_node // options.cpus_per_node,
-            gres=f"Gres=gpu:{options.gpus_per_node}" if options.gpus_per_node else "",
-            grace=options.grace,
-            accounting=accounting,
-        )
-    )
-    has_gpus = options.gpus_per_node > 0
-    gres = f"Name=gpu File={devices}/gpu[0-{options.gpus_per_node - 1}]\n" if has_gpus else ""
-    (folder / "gres.conf").write_text(gres)
-    password = secrets.token_hex(16)
-    _write_secret(folder / "init.sql", INIT_SQL.format(password=password).encode())
-    slurmdbd = SLURMDBD_CONF.format(
-        folder=folder, slurmdbd_port=ports.slurmdbd, mariadbd_port=ports.mariadbd, password=password
-    )
-    _write_secret(folder / "slurmdbd.conf", slurmdbd.encode())
+    (folder / "slurm.conf").write_text(_slurm_conf(folder, options, ports))
+    (folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in _devices(folder, options)))
+    if options.cgroup:
+        _link_memory_cgroup(folder)
+        (folder / "cgroup.conf").write_text(CGROUP_CONF.format(folder=folder))
     if not (folder / "munge.key").exists():
         _write_secret(folder / "munge.key", secrets.token_bytes(128))
+    if options.accounting:
+        password = secrets.token_hex(16)
+        places = {"slurmdbd_port": ports.slurmdbd, "mariadbd_port": ports.mariadbd, "folder": folder}
+        _write_secret(folder / "slurmdbd.conf", SLURMDBD_CONF.format(password=password, **places).encode())
+        _write_secret(folder / "init.sql", INIT_SQL.format(password=password).encode())
+
+
+def memory_cgroup(folder: Path) -> Path:
+    """Where the kernel keeps the memory limits of the cluster's jobs; its own, for every cluster has a node n1."""
+    return MEMORY_HIERARCHY / f"devcluster-{zlib.crc32(str(folder).encode()):08x}"
+
+
+def can_limit_by_cgroup() -> bool:
+    """Whether `Options.cgroup` works here."""
+    return (MEMORY_HIERARCHY / "release_agent").exists() and os.access(MEMORY_HIERARCHY, os.W_OK)
+
+
+def remove_memory_cgroup(folder: Path) -> None:
+    """Undo what `Options.cgroup` left in the kernel; no process may be left in it."""
+    for place, _, _ in os.walk(memory_cgroup(folder), topdown=False):
+        _remove_cgroup(Path(place))
+
+
+def _remove_cgroup(place: Path, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            place.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            # Busy for a moment after its last process was killed.
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(0.05)
+
+
+def _slurm_conf(folder: Path, options: Options, ports: Ports) -> str:
+    return SLURM_CONF.format(
+        host=socket.gethostname().split(".")[0],
+        folder=folder,
+        slurmctld_port=ports.slurmctld,
+        slurmd_first=ports.slurmd(1),
+        slurmd_last=ports.slurmd(options.nodes),
+        nodes=options.nodes,
+        cpus=options.cpus_per_node,
+        memory=options.memory_per_node,
+        memory_per_cpu=options.memory_per_node // options.cpus_per_node,
+        task_plugin="task/cgroup" if options.cgroup else "task/none",
+        memory_limit="" if options.cgroup else "JobAcctGatherParams=OverMemoryKill",
+        gres=f"Gres=gpu:{options.gpus_per_node}" if options.gpus_per_node else "",
+        grace=options.grace,
+        accounting=ACCOUNTING.format(port=ports.slurmdbd, folder=folder) if options.accounting else "",
+    )
+
+
+def _devices(folder: Path, options: Options) -> list[Path]:
+    """The pretend GPUs: character devices like /dev/null, for Slurm refuses plain files and a mere count."""
+    devices = [folder / "gpus" / f"gpu{number}" for number in range(options.gpus_per_node)]
+    for device in devices:
+        if not device.exists():
+            os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    return devices
+
+
+def _link_memory_cgroup(folder: Path) -> None:
+    memory_cgroup(folder).mkdir(exist_ok=True)
+    (folder / "cgroup").mkdir(exist_ok=True)
+    link = folder / "cgroup" / "memory"
+    link.unlink(missing_ok=True)
+    link.symlink_to(memory_cgroup(folder))
 
 
 def _write_secret(path: Path, content: bytes) -> None:

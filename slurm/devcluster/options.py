@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 
 class Refused(Exception):
@@ -22,6 +21,9 @@ class Options:
     between a preemption's SIGTERM and its SIGKILL (the partition's GraceTime; 0 leaves Slurm's KillWait, 5 s).
     `max_submit` limits a user's jobs in the queue (the QOS's MaxSubmitJobsPerUser). All may exceed what the
     machine has: Slurm is told not to look.
+
+    Without `cgroup` memory is polled every second, and a job beyond it ends as FAILED; with it the kernel kills, and
+    Slurm says OUT_OF_MEMORY, as real sites do. It needs the memory hierarchy of cgroup v1, writable.
     """
 
     nodes: int = 4
@@ -31,6 +33,7 @@ class Options:
     grace: int = 0
     max_submit: int | None = None
     accounting: bool = True
+    cgroup: bool = False
 
     def __post_init__(self) -> None:
         least = {
@@ -51,7 +54,3 @@ class Options:
     def node_names(self) -> list[str]:
         """n1, n2, …"""
         return [f"n{number}" for number in range(1, self.nodes + 1)]
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain values."""
-        return asdict(self)

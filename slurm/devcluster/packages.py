@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from slurm.devcluster.options import ClusterError, Refused
@@ -63,7 +64,7 @@ def require(accounting: bool) -> None:
             f"missing: {', '.join(missing)} (Debian's package names); install them, "
             "or run this as root on Debian or Ubuntu, which installs them"
         )
-    print(f"installing {', '.join(missing)} with apt-get", flush=True)
+    print(f"installing {', '.join(missing)} with apt-get", file=sys.stderr, flush=True)
     install(missing)
 
 

@@ -6,7 +6,6 @@ naming that folder. So nothing goes stale, and no other Slurm of the machine is 
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -18,9 +17,8 @@ import psutil
 
 from slurm.devcluster.packages import PATH
 
+DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
 STOP_SECONDS = 20.0
-EXEC_SECONDS = 3.0
-"""Between the shell's end and the daemon's start; a daemon that is not seen by then has ended."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +38,28 @@ class Daemon:
 
 def find_daemon(daemon: Daemon) -> psutil.Process | None:
     """The living process of `daemon`; the oldest, for a daemon forks before it executes."""
-    found = [p for p in _ours(daemon.folder) if p.cmdline() == list(daemon.command)]
+    found = [p for p in _ours(daemon.folder) if _command(p) == list(daemon.command)]
     return min(found, key=psutil.Process.create_time, default=None)
+
+
+def daemon_processes(folder: Path) -> list[psutil.Process]:
+    """Every daemon of the cluster in `folder`, whatever its options were."""
+    return [p for p in _ours(folder) if _command(p)[:1] in ([name] for name in DAEMONS)]
 
 
 def start_daemon(daemon: Daemon) -> None:
     """Start `daemon` in a session of its own, not as our child: it lives on when we end and leaves no zombie."""
-    with daemon.log.open("ab") as log:
-        subprocess.run(
-            ["sh", "-c", '"$@" &', "sh", *daemon.command],
-            cwd=daemon.directory,
-            env={**os.environ, **environment(daemon.folder), "PATH": PATH},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            check=True,
-        )
-    deadline = time.monotonic() + EXEC_SECONDS
-    while find_daemon(daemon) is None and time.monotonic() < deadline:
+    # The shell ends at once, so the daemon is nobody's child; what it says is its process id.
+    shell = subprocess.run(
+        ["sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", daemon.log, *daemon.command],
+        cwd=daemon.directory,
+        env={**environment(daemon.folder), "PATH": PATH},  # nothing of ours, which may itself be a job
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        check=True,
+    )
+    while find_daemon(daemon) is None and _is_alive(int(shell.stdout)):
         time.sleep(0.02)
 
 
@@ -105,12 +106,24 @@ def end(processes: Iterable[psutil.Process], kind: signal.Signals = signal.SIGTE
             time.sleep(0.02)
 
 
+def _is_alive(pid: int) -> bool:
+    try:
+        return _lives(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _lives(process: psutil.Process) -> bool:
     """Whether it still runs; a zombie does not, though some init processes leave it lying for long."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def tail(log: Path, lines: int = 10) -> str:
+    """The last lines of a log, for an error message."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"
 
 
 def _send(process: psutil.Process, kind: signal.Signals) -> None:
@@ -134,3 +147,11 @@ def _variables(process: psutil.Process) -> dict[str, str]:
         return process.environ()
     except (psutil.Error, OSError):
         return {}
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """A process's command line; empty where `_variables` are."""
+    try:
+        return process.cmdline()
+    except (psutil.Error, OSError):
+        return []

@@ -1,0 +1,106 @@
+"""From options to a running cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+
+from slurm.devcluster.cluster import DevCluster
+from slurm.devcluster.configuration import Ports, can_limit_by_cgroup, free_ports, write_configuration
+from slurm.devcluster.options import ClusterError, Options, Refused
+from slurm.devcluster.packages import PATH, require
+from slurm.devcluster.place import claim, default_folder, locked
+from slurm.devcluster.processes import daemon_processes, end, tail
+
+
+def up(options: Options, folder: Path | None = None, *, fresh: bool = False) -> DevCluster:
+    """Bring a cluster up, or find the one that is up; returns when it takes jobs and accounting answers.
+
+    Its state (job ids, accounting) survives `down` and goes with `fresh`.
+
+    Raises:
+        Refused: it may not be brought up here, or runs with other options.
+        ClusterError: a daemon did not come up.
+    """
+    place = (folder or default_folder()).absolute()
+    _refuse_this_machine(options)
+    claim(place)
+    require(options.accounting)
+    with locked(place):
+        cluster = _recorded(place)
+        if cluster is not None and fresh:
+            cluster.shut_down()
+        if cluster is None or not cluster.running_daemons():
+            cluster = _prepare(place, options, fresh)
+        elif cluster.options != options:
+            raise Refused(f"{place}: runs with {cluster.options}; take it down first, or ask for the same")
+        cluster.start_all()
+    return cluster
+
+
+def attach(folder: Path | None = None) -> DevCluster:
+    """The cluster that was brought up in `folder`, whether it runs or not.
+
+    Raises:
+        Refused: there is none.
+    """
+    place = (folder or default_folder()).absolute()
+    cluster = _recorded(place)
+    if cluster is None:
+        raise Refused(f"--folder {place}: no cluster was brought up here (python -m slurm.devcluster up)")
+    return cluster
+
+
+def _refuse_this_machine(options: Options) -> None:
+    if os.geteuid() != 0:
+        raise Refused("a development cluster needs root: use a container or a machine of your own")
+    if Path("/etc/slurm/slurm.conf").exists():
+        raise Refused("/etc/slurm/slurm.conf: this machine has a Slurm of its own; use that one")
+    if options.cgroup and not can_limit_by_cgroup():
+        raise Refused("--cgroup: cgroup v1's memory hierarchy is not there, or not ours to write; leave --cgroup out")
+
+
+def _recorded(folder: Path) -> DevCluster | None:
+    try:
+        record = json.loads((folder / "cluster.json").read_text())
+    except FileNotFoundError:
+        return None
+    return DevCluster(folder, Options(**record["options"]), Ports(record["first_port"]))
+
+
+def _prepare(folder: Path, options: Options, fresh: bool) -> DevCluster:
+    """The files of a cluster of which nothing runs."""
+    end(daemon_processes(folder))  # of a cluster whose record was deleted under it
+    if fresh:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+    ports = free_ports(folder, options.nodes)
+    write_configuration(folder, options, ports)
+    if options.accounting and not (folder / "mysql").exists():
+        _make_database(folder)
+    temporary = folder / ".cluster.json"
+    temporary.write_text(json.dumps({"options": asdict(options), "first_port": ports.first}, indent=2) + "\n")
+    temporary.replace(folder / "cluster.json")
+    return DevCluster(folder, options, ports)
+
+
+def _make_database(folder: Path) -> None:
+    log, unfinished = folder / "log" / "mariadb-install-db.log", folder / "mysql.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with log.open("wb") as output:
+        made = subprocess.run(
+            ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={unfinished}", "--skip-test-db"],
+            env={**os.environ, "PATH": PATH},
+            stdout=output,
+            stderr=output,
+        )
+    if made.returncode:
+        raise ClusterError(f"mariadb-install-db failed; {log}:\n{tail(log)}")
+    unfinished.rename(folder / "mysql")

@@ -1,0 +1,73 @@
+"""A real Slurm for tests: one a worker, up when the first test asks for it, down when the worker ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from mmkd.lock import FileLock, LockHeld
+from slurm.devcluster import DevCluster, Options, can_limit_by_cgroup, up
+from slurm.devcluster.packages import can_install, missing_packages
+
+REAL_SLURM = Path("/etc/slurm/slurm.conf")
+
+
+def why_not() -> str:
+    """Why no cluster can be brought up here; empty where one can."""
+    if os.geteuid() != 0:
+        return "a real Slurm needs root"
+    if REAL_SLURM.exists():
+        return f"this machine has a Slurm of its own: {REAL_SLURM}"
+    missing = missing_packages(accounting=True)
+    if missing and not can_install():
+        return f"not Debian or Ubuntu, and missing: {', '.join(missing)}"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def cluster_folder() -> Iterator[Path]:
+    """A folder that no other worker or test run uses; what a killed run left there is taken down by `fresh`."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with ExitStack() as stack:
+        folder = next(place for place in _places() if _take(place, stack))
+        yield folder
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def running_cluster(cluster_folder: Path) -> Iterator[DevCluster]:
+    """The worker's cluster, in whatever order the last test left it: `cluster` is what tests ask for."""
+    options = Options(nodes=4, gpus_per_node=2, cpus_per_node=4, cgroup=can_limit_by_cgroup())
+    cluster = up(options, cluster_folder, fresh=True)
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture
+def cluster(running_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> DevCluster:
+    """A cluster in good order: no jobs, 4 idle nodes of 2 GPUs and 4 CPUs; Slurm's commands find it."""
+    running_cluster.restore()
+    for name, value in running_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    return running_cluster
+
+
+def _places() -> Iterator[Path]:
+    for number in range(100):
+        yield Path(tempfile.gettempdir()) / f"mmkd-test-cluster-{os.getuid()}-{number}"
+
+
+def _take(place: Path, stack: ExitStack) -> bool:
+    try:
+        stack.enter_context(FileLock(place.with_suffix(".lock")))
+    except LockHeld:
+        return False
+    return True
