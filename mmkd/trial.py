@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -46,6 +46,8 @@ EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_GO_ON = 0, 1, 2, 75
 
 LOCK_PATIENCE = 120.0
 """Seconds to wait for a superseded attempt of the same trial to notice and end."""
+ATTEMPT_SECONDS = 10.0
+"""Within an epoch, the file that says which attempt may write is looked at this often."""
 
 
 class Superseded(Exception):
@@ -78,15 +80,23 @@ def run_trial(
     if place.result.exists():
         return read_result(place.result, predictions=False).status
 
+    looked = time.monotonic()
+
     def may_write() -> None:
-        if current_attempt(place) != attempt:
-            raise Superseded(f"{directory}: attempt {current_attempt(place)} has taken over from {attempt}")
+        refuse_superseded(place, attempt)
+
+    def asked() -> bool:
+        nonlocal looked
+        if time.monotonic() - looked > ATTEMPT_SECONDS:
+            looked = time.monotonic()
+            may_write()
+        return asked_to_end()
 
     for written in (place.metrics, place.checkpoint, place.weights, place.result):
         remove_leftovers(directory, written.name)
     device = prepare(config)
     lesson = make_lesson(config, place, device)
-    trainer = Trainer(config, lesson, place, usable_checkpoint(config, place, device), may_write, asked_to_end)
+    trainer = Trainer(config, lesson, place, usable_checkpoint(config, place, device), may_write, asked)
     status, reason = Status.COMPLETE, ""
     try:
         progress = trainer.run()
@@ -97,6 +107,17 @@ def run_trial(
     may_write()
     finish(config, place, lesson, progress, status, reason)
     return status
+
+
+def refuse_superseded(place: TrialDir, attempt: int) -> None:
+    """Make sure that this attempt is still the one that may write.
+
+    Raises:
+        Superseded: it is not.
+    """
+    current = current_attempt(place)
+    if current != attempt:
+        raise Superseded(f"{place.path}: attempt {current} has taken over from {attempt}")
 
 
 def prepare(config: Run) -> torch.device:
@@ -207,21 +228,37 @@ def finish(
     place.checkpoint.unlink(missing_ok=True)
 
 
-def run_attempt(directory: Path, attempt: int, asked_to_end: Callable[[], bool]) -> int:
-    """Run one attempt of the trial in `directory` and record its story; the exit code."""
-    place = TrialDir(directory)
+def run_attempt(place: TrialDir, attempt: int, received: Sequence[int], lock: FileLock, *, by_hand: bool) -> int:
+    """Run one attempt of a trial, once `lock` is free, and record its story; the exit code.
+
+    Args:
+        place: the trial's directory.
+        attempt: this attempt's number.
+        received: the signals so far; any asks to end, and SIGUSR2 is Slurm's word that the time limit is near.
+        lock: the trial's; held when this returns.
+        by_hand: whether a user, and no controller, runs this.
+
+    Raises:
+        UserError: by hand, while another process runs the trial.
+    """
     if place.result.exists():
-        print(f"{directory}: finished already", flush=True)
+        print(f"{place.path}: finished already", flush=True)
         return EXIT_FINISHED
     config = from_json(read_json(place.config), place.config)
     started = time.time()
-    record_run(place, attempt, attempt=attempt, started=started, **describe_process(config.device))
     end, message, code = "complete", "", EXIT_FINISHED
     try:
-        status = run_trial(config, directory, attempt=attempt, asked_to_end=asked_to_end)
-        print(f"{directory}: {status}", flush=True)
+        acquire_patiently(lock, place, attempt, received)
+        record_run(place, attempt, attempt=attempt, started=started, **describe_process(config.device))
+        status = run_trial(config, place.path, attempt=attempt, asked_to_end=lambda: bool(received))
+        print(f"{place.path}: {status}", flush=True)
+    except LockHeld as held:
+        if by_hand:
+            raise UserError(f"{held}: this trial runs already") from None
+        # Mostly on a node that Slurm has lost, and whose processes live.
+        end, message, code = Failure.NODE_FAIL, f"{held}: an earlier attempt still runs there", EXIT_GO_ON
     except Preempted as stop:
-        end, message, code = Failure.PREEMPTED, str(stop), EXIT_GO_ON
+        end, message, code = why_asked(received), str(stop), EXIT_GO_ON
     except Superseded as stop:
         end, message, code = Failure.CANCELLED, str(stop), EXIT_GO_ON
     except UserError as error:
@@ -238,19 +275,28 @@ def run_attempt(directory: Path, attempt: int, asked_to_end: Callable[[], bool])
     return code
 
 
-def acquire_patiently(lock: FileLock, seconds: float, asked_to_end: Callable[[], bool]) -> None:
-    """Take the lock, waiting for its holder to go.
+def why_asked(received: Sequence[int]) -> Failure:
+    """What the signals that asked a run to end stand for; SIGTERM may be anything but a time limit."""
+    return Failure.TIMEOUT if signal.SIGUSR2 in received else Failure.PREEMPTED
+
+
+def acquire_patiently(lock: FileLock, place: TrialDir, attempt: int, received: Sequence[int]) -> None:
+    """Take the trial's lock, waiting for its holder to go.
 
     Raises:
-        UserError: it was held for that long, or until the process was asked to end.
+        LockHeld: it was held for `LOCK_PATIENCE`.
+        Superseded, Preempted: meanwhile.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + LOCK_PATIENCE
     while True:
+        refuse_superseded(place, attempt)
         try:
             return lock.acquire()
-        except LockHeld as held:
-            if time.monotonic() > deadline or asked_to_end():
-                raise UserError(f"{held}: this trial runs already") from None
+        except LockHeld:
+            if time.monotonic() > deadline:
+                raise
+            if received:
+                raise Preempted("asked to end while it waited for an earlier attempt's end") from None
             time.sleep(0.2)
 
 
@@ -265,25 +311,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--attempt", type=int, help="this attempt's number (default: the one in DIR/attempt)")
     options = parser.parse_args(arguments)
     place = TrialDir(options.directory)
-    ended: list[int] = []
+    lock = FileLock(place.lock)
+    by_hand = options.attempt is None
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, lambda received, frame: ended.append(received))
+        signal.signal(number, lambda number, frame: received.append(number))
     try:
         if not place.config.exists():
             raise UserError(f"{place.config}: no such file; a trial's directory holds a config.json")
-        lock = FileLock(place.lock)
-        acquire_patiently(lock, LOCK_PATIENCE, lambda: bool(ended))
-        try:
-            attempt = current_attempt(place) if options.attempt is None else options.attempt
-            return run_attempt(options.directory, attempt, lambda: bool(ended))
-        finally:
-            lock.release()
+        attempt = current_attempt(place) if by_hand else options.attempt
+        return run_attempt(place, attempt, received, lock, by_hand=by_hand)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    finally:
+        lock.release()
 
 
 if __name__ == "__main__":

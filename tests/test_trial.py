@@ -105,7 +105,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_75_and_the_next_call_goes_o
     assert said(capsys) == "asked to end in epoch 2, step 1 of 3\n"
     assert place.checkpoint.exists()
     (attempt,) = read_attempts(place)
-    assert (attempt.number, attempt.end) == (0, "preempted")
+    why = "timeout" if number == signal.SIGUSR2 else "preempted"  # Slurm's word before a time limit
+    assert (attempt.number, attempt.end) == (0, why)
     assert command(place) == EXIT_FINISHED
     hook.remove()
     assert len(made) == 9
@@ -200,6 +201,43 @@ def test_a_trial_that_runs_already_is_refused_with_its_holder(
     assert f"held by process {os.getpid()} on " in line
     assert "this trial runs already" in line
     assert not place.attempts.exists()
+
+
+def test_a_job_that_an_earlier_attempts_process_keeps_waiting_ends_as_one_whose_node_failed(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmkd.trial.LOCK_PATIENCE", 0.3)
+    place = lab.place(lab.student())
+    place.attempt.write_text("2\n")
+    with FileLock(place.lock):
+        assert command(place, "--attempt", "2") == EXIT_GO_ON
+    assert "an earlier attempt still runs there" in said(capsys)
+    assert read_attempts(place)[0].end == "node_fail"
+
+
+def test_a_superseded_job_that_waits_for_its_turn_does_not_wait_on(lab: Lab) -> None:
+    place = lab.place(lab.student())
+    place.attempt.write_text("3\n")
+    with FileLock(place.lock):
+        assert command(place, "--attempt", "2") == EXIT_GO_ON
+    assert read_attempts(place)[0].end == "cancelled"
+
+
+def test_a_superseded_run_ends_in_the_middle_of_an_epoch(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmkd.trial.ATTEMPT_SECONDS", 0.0)
+    place = lab.place(lab.student())
+    steps = []
+
+    def supersede(*_: object) -> None:
+        steps.append(None)
+        if len(steps) == 2:
+            place.attempt.write_text("1\n")
+
+    hook = register_optimizer_step_post_hook(supersede)
+    assert command(place, "--attempt", "0") == EXIT_GO_ON
+    hook.remove()
+    assert len(steps) == 2
+    assert read_metrics(place) == []
 
 
 # --- what cannot be run
