@@ -11,8 +11,11 @@ from mmkd.results import Attempt, Failure, read_attempts, trial_state
 from mmkd.results import State as TrialState
 from mmkd.rundir import Root, TrialDir
 
-LIMITS = {Failure.ERROR: 2, Failure.OUT_OF_MEMORY: 2, Failure.NODE_FAIL: 5}
-"""So many attempts in a row may end like this without an epoch gained; what is not named may go on for ever."""
+LIMITS = {Failure.ERROR: 2, Failure.OUT_OF_MEMORY: 3, Failure.NODE_FAIL: 5, Failure.TIMEOUT: 5}
+"""So many attempts in a row may end like this with nothing gained; what is not named may go on for ever.
+
+Out of memory: each asks for twice as much, the third for as much as is given by default.
+"""
 
 
 class Verdict(StrEnum):
@@ -48,10 +51,15 @@ def decide(directory: TrialDir, launched: float) -> Decision:
 
 
 def fruitless_alike(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The last attempts that all ended in the same failure with no epoch gained after the first of them."""
+    """The last attempts that all ended in the same failure with nothing gained after the first of them.
+
+    Gained is an epoch, or the steps of one too long for a time limit, which a job has saved that was asked to end.
+    """
     alike: list[Attempt] = []
     for attempt in reversed(attempts):
         if attempt.end not in set(Failure) or (alike and attempt.end != alike[0].end):
+            break
+        if attempt.ran.get("end") in (Failure.PREEMPTED, Failure.TIMEOUT):
             break
         if alike and _epochs(attempt) != _epochs(alike[0]):
             break
@@ -62,6 +70,11 @@ def fruitless_alike(attempts: Sequence[Attempt]) -> list[Attempt]:
 def job_tag(root: Root) -> str:
     """What the names of all jobs of a root begin with."""
     return f"mmkd-{digest(str(root.path))[:6]}"
+
+
+def controller_job(root: Root, study: str) -> str:
+    """The name of the job that a study's detached controller runs in."""
+    return f"{job_tag(root)}.controller.{study}"
 
 
 def gpu_seconds_of(directories: Iterable[TrialDir]) -> float:

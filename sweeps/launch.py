@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
     from mmkd.rundir import Root
     from slurm.backend import Backend
     from sweeps.planning import Row
+    from sweeps.rowwork import RowWork
+    from sweeps.stopping import StopRequests
     from sweeps.study import StudyFile
 
 # torch, Optuna and pandas are imported where they are first needed: --help and --list answer at once.
@@ -34,7 +34,10 @@ EXIT_BUDGET = 3
 
 @dataclass(frozen=True)
 class Launch:
-    """A launch, resolved: what runs where; `name` is what the study's table is kept as."""
+    """A launch, resolved: what runs where.
+
+    `name` is what the study's table is kept as; `code` is the snapshot that jobs run, None for the code as it lies.
+    """
 
     study: StudyFile
     origin: Path
@@ -45,6 +48,7 @@ class Launch:
     site: Site
     backend: Backend
     parallel: int
+    code: Path | None
     environment: Mapping[str, str]
 
 
@@ -74,92 +78,6 @@ def open_data(study: StudyFile, root: Root) -> DatasetInfo:
     return read_info(path)
 
 
-def choose_cluster(wanted: str) -> str:
-    """slurm, local or debug; `auto` is Slurm on a machine of a cluster.
-
-    Raises:
-        UserError: the machine has Slurm, which does not answer.
-    """
-    from slurm.accounting import NoAnswer, ask
-
-    if wanted in ("local", "debug") or (wanted == "auto" and shutil.which("sbatch") is None):
-        return wanted if wanted == "debug" else "local"
-    try:
-        ask("sinfo", "-h", "-o", "%P")
-    except NoAnswer as error:
-        if wanted == "auto" and "config" in str(error).lower():
-            return "local"  # installed, but this machine is of no cluster
-        said = str(error).replace("\n", "; ")
-        raise UserError(f"Slurm does not answer ({said}); try again later, or --cluster local runs here") from None
-    return "slurm"
-
-
-def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, int]:
-    """The backend and its number of slots.
-
-    Raises:
-        UserError: it is not to be had.
-    """
-    from mmkd import trial
-    from slurm.backend import SubmissionRefused
-    from slurm.cluster import SlurmBackend
-    from slurm.local import DebugBackend, LocalBackend, usable_cores, visible_gpus
-
-    cluster = choose_cluster(options.cluster)
-    if cluster == "slurm":
-        try:
-            return SlurmBackend(site.slurm), site.parallel
-        except SubmissionRefused as refusal:
-            raise UserError(f"--cluster slurm: {refusal}") from None
-    gpus = [] if options.device == "cpu" else visible_gpus()
-    if options.device == "cuda" and not gpus:
-        raise UserError("--device cuda: nvidia-smi shows no GPU on this machine; use --device auto or cpu")
-    if cluster == "debug":
-        return DebugBackend(trial.main), 1
-    return LocalBackend(gpus), options.parallel or len(gpus) or min(usable_cores(), 4)
-
-
-def record_study(root: Root, name: str, study: StudyFile, rows: Sequence[Row]) -> None:
-    """Write which rows the study has: what its table is made from."""
-    from mmkd.files import write_json
-
-    facts = {
-        "name": name,
-        "title": study.title,
-        "control": study.control,
-        "rows": [
-            {
-                "name": row.name,
-                "label": row.label,
-                "group": row.group,
-                "paper": row.paper and row.paper.model_dump(),
-                "directory": row.directory.path.name,
-                "trials": row.trials,
-                "seeds": list(range(1, row.seeds + 1)),
-            }
-            for row in rows
-        ],
-    }
-    path = root.study(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, facts)
-
-
-def table_name(options: argparse.Namespace, origin: Path) -> str:
-    """What the table is kept as: --as, else the study's name with the data, primary and pairing that were asked for.
-
-    Raises:
-        UserError: a name that cannot be a file's.
-    """
-    from mmkd.rundir import check_name
-
-    if options.name:
-        return check_name("study", options.name)
-    data = Path(options.data).stem if options.data else None
-    parts = [origin.stem, *(part for part in (data, options.primary, options.pairing) if part)]
-    return check_name("study", re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts)))
-
-
 def print_table(root: Root, name: str) -> None:
     """The study's ablation table."""
     import analysis
@@ -177,7 +95,10 @@ def prepare(options: argparse.Namespace) -> Launch:
     """
     from mmkd.rundir import Root
     from slurm.local import usable_cores
+    from sweeps.backends import choose_backend
     from sweeps.planning import Machine, plan
+    from sweeps.recorded import table_name
+    from sweeps.snapshots import run_from, snapshot_place
     from sweeps.study import load_profile, load_study
 
     origin = find_study(options.study)
@@ -186,6 +107,7 @@ def prepare(options: argparse.Namespace) -> Launch:
     site = load_site(options.site, site_changes(options))
     root = Root(options.root.absolute())
     backend, parallel = choose_backend(options, site)
+    refuse_contradictions(options, backend)
     make_root(root)
     info = open_data(study, root)
     if study.primary not in info.modalities:
@@ -194,68 +116,116 @@ def prepare(options: argparse.Namespace) -> Launch:
     threads = site.slurm.cpus if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
     rows = plan(study, origin, profile, info, root, machine)
-    environment = {"MMKD_STAGE": "1"} if site.stage else {}
-    return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, environment)
+    code = snapshot_place(root) if options.snapshot else None
+    environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
+    return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, code, environment)
+
+
+def refuse_contradictions(options: argparse.Namespace, backend: Backend) -> None:
+    """Options that do not go together.
+
+    Raises:
+        UserError: naming them.
+    """
+    if options.detach and backend.name != "slurm":
+        raise UserError(
+            f"--detach: needs Slurm, and this would run on {backend.name}: nohup or tmux keep it alive here"
+        )
+    if options.snapshot and backend.name == "debug":
+        raise UserError("--snapshot: --cluster debug runs trials in this process; use --cluster local or slurm")
+    if options.probe and not options.dry_run:
+        raise UserError("--probe: goes with --dry-run")
 
 
 def launch(options: argparse.Namespace) -> int:
     """Run a study to its table; the exit code."""
-    from sweeps import showing
+    from sweeps import detaching, showing
+    from sweeps.actions import look_ahead
+    from sweeps.recorded import record_study
+    from sweeps.snapshots import take_snapshot
 
     made = prepare(options)
     showing.show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
     if options.dry_run:
-        return 0
-    return run(made, retry=options.retry == "failed", max_gpu_hours=options.max_gpu_hours)
-
-
-def run(made: Launch, *, retry: bool = False, max_gpu_hours: float | None = None) -> int:
-    """Work on the rows until they are done, and print the table; the exit code."""
-    from rich.console import Console
-
-    from sweeps.controller import Controller, Interrupted, Stop
-    from sweeps.reporting import Reporter
-    from sweeps.rowwork import RowWork
-    from sweeps.showing import say_next
-
-    received: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda got, frame: received.append(got))
-    stop_file = made.root.stop(made.name)
-    stop_file.unlink(missing_ok=True)
-
-    def stop_asked() -> Stop | None:
-        if received:
-            return Stop.WITHOUT_JOBS if received[0] == signal.SIGUSR1 else Stop.WITH_JOBS
-        return Stop.WITH_JOBS if stop_file.exists() else None
-
+        return look_ahead(made, probe_unknown=options.probe)
     record_study(made.root, made.name, made.study, made.rows)
+    if made.code is not None:
+        print(f"code      a copy in {take_snapshot(made.root)}")
+    return detaching.detach(made, options) if options.detach else run(made, options)
+
+
+def run(made: Launch, options: argparse.Namespace) -> int:
+    """Work on the rows until they are done, and print the table; the exit code."""
+    from sweeps import detaching
+    from sweeps.controller import Interrupted
+    from sweeps.rowwork import RowWork
+    from sweeps.stopping import StopRequests
+
+    stop = StopRequests(made.root.stop(made.name), detached=bool(options.detached))
     works: list[RowWork] = []
+    interrupted = budget_spent = False
     try:
+        if options.detached:
+            detaching.begin(made)
         works.extend(RowWork(row, made.root, made.parallel, made.origin) for row in made.rows)
-        for work in works if retry else ():
-            print(f"row {work.row.name}: {work.retry_failed()} failed trials are tried again")
-        if any(work.remaining for work in works):
-            check_data(made.rows)
-        with Reporter(Console()) as reporter:
-            controller = Controller(
-                works, made.root, made.backend, made.parallel, reporter, stop_asked,
-                environment=made.environment, max_gpu_hours=max_gpu_hours, interval=0.2 if made.backend.prompt else 0.5,
-            )  # fmt: skip
-            controller.run()
-        failed = [work for work in works if work.failed]
+        stop.file.unlink(missing_ok=True)  # what was asked of an earlier controller
+        budget_spent = control(made, options, works, stop)
     except Interrupted:
-        stop_file.unlink(missing_ok=True)
-        print("stopped; the same command goes on where it was")
-        return 128 + (received[0] if received else signal.SIGTERM)
+        interrupted = True
+        stop.file.unlink(missing_ok=True)
     finally:
         for work in works:
             work.close()
+    if not interrupted:
+        return conclude(made, options, works, budget_spent=budget_spent)
+    print("stopped; the same command goes on where it was")
+    return detaching.hand_over(made, options) if stop.wants_successor() else stop.exit_code
+
+
+def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork], stop: StopRequests) -> bool:
+    """Keep the slots busy until all rows are done; whether the GPU-hours were spent before that.
+
+    Raises:
+        Interrupted: `stop`; everything is on disk.
+    """
+    from rich.console import Console
+
+    from mmkd.provenance import SOURCE
+    from sweeps.controller import Controller
+    from sweeps.detaching import goes_on
+    from sweeps.reporting import Reporter
+    from sweeps.snapshots import CodeWatch
+
+    for work in works if options.retry == "failed" and not goes_on(options) else ():
+        print(f"row {work.row.name}: {work.retry_failed()} failed trials are tried again")
+    if any(work.remaining for work in works):
+        check_data(made.rows)
+    watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
+    with Reporter(Console()) as reporter:
+        if changed := watch.begin():
+            reporter.event(changed)
+        controller = Controller(
+            works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
+            max_gpu_hours=options.max_gpu_hours, news=watch, interval=0.2 if made.backend.prompt else 0.5,
+        )  # fmt: skip
+        controller.run()
+    return controller.budget_spent
+
+
+def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork], *, budget_spent: bool) -> int:
+    """Say what failed and print the table; the exit code."""
+    from sweeps.detaching import dismiss_successors
+    from sweeps.showing import say_next
+
+    failed = [work for work in works if work.failed]
     for work in failed:
         print(f"row {work.row.name} failed: {work.failed}", file=sys.stderr)
     print_table(made.root, made.name)
-    if controller.budget_spent:
-        print(f"--max-gpu-hours {max_gpu_hours:g} are spent and runs are left: raise it, and the same command goes on")
+    if options.detached:
+        dismiss_successors(made)
+    if budget_spent:
+        spent = f"--max-gpu-hours {options.max_gpu_hours:g} are spent and runs are left"
+        print(f"{spent}: raise it, and the same command goes on")
         return EXIT_BUDGET
     say_next(made.study, made.root, made.name)
     return 1 if failed else 0
@@ -297,10 +267,17 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.study is None:
             parser.error("name a --study; --list shows them, --help has examples")
+        options.arguments = sys.argv[1:] if arguments is None else arguments
+        if options.status or options.cancel or options.clean or options.archive:
+            from sweeps.actions import look_after
+
+            return look_after(options)
         return launch(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # The reader of our output has gone (head, less): there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -24,12 +24,14 @@ examples:
       what that would run, and what it has cost so far
   python sweeps/launch.py --study crd_attention --trials 30 --seeds 10
       extends a finished study: what is there stays
+  python sweeps/launch.py --study crd_attention --cluster slurm --detach
+      on a cluster, with the controller in a job of its own; then --status, --cancel, --archive FILE.tar.gz
   python sweeps/launch.py --study my_study.toml --set rows.crd_attention.space.beta.high=0.5
       a study file of your own, with one value changed
 
 Stop it with Ctrl-C, or let the machine die: the same command goes on where it was.
-Exit codes: 0 done, 1 something failed at run time, 2 bad input, 3 the GPU-hours are spent, 130 stopped by Ctrl-C
-(143 by SIGTERM)."""
+Exit codes: 0 done, 1 something failed at run time (--cancel: something would not end), 2 bad input, 3 the GPU-hours
+are spent, 130 stopped by Ctrl-C, 143 by SIGTERM or --cancel, 138 by SIGUSR1, which leaves its jobs running."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -40,11 +42,19 @@ def make_parser() -> argparse.ArgumentParser:
         "fresh seeds, and print the ablation table. A study is a list of rows in a TOML file.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --detach hands the words of the command line on as they are
     )
     what = parser.add_argument_group("what to run")
     what.add_argument("--study", metavar="NAME", help="a study of --list, or a path that ends in .toml")
     what.add_argument("--list", action="store_true", help="the studies, a line each, and stop")
-    what.add_argument("--dry-run", action="store_true", help="say what would run, and what it has cost; then stop")
+    what.add_argument(
+        "--dry-run", action="store_true",
+        help="say what would run, what it has cost and about how long the rest takes; on Slurm print a job's script",
+    )  # fmt: skip
+    what.add_argument(
+        "--probe", action="store_true",
+        help="with --dry-run: where nothing alike has run yet, run one epoch of it here to tell",
+    )  # fmt: skip
     what.add_argument(
         "--retry", choices=["failed"],
         help="also try trials again that Optuna was told had failed for good (others are tried at every launch)",
@@ -58,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--as", dest="name", metavar="NAME",
         help="keep the table under this name (default: the study's, with --data, --primary and --pairing)",
     )  # fmt: skip
+    add_actions(parser)
     budget = parser.add_argument_group("budget")
     budget.add_argument("--trials", type=_count, metavar="N", help="tuning trials of each row")
     budget.add_argument("--epochs", type=_count, metavar="N", help="epochs of teachers and students")
@@ -88,9 +99,40 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU where there is one"
     )
+    where.add_argument(
+        "--snapshot", action="store_true",
+        help="run a copy of the code, kept under the root: edits do not reach a running study",
+    )  # fmt: skip
+    where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="folder of all results (default: ./runs)")
     add_slurm_options(parser)
     return parser
+
+
+def add_actions(parser: argparse.ArgumentParser) -> None:
+    """What can be done with a study besides running it here."""
+    group = parser.add_argument_group(
+        "look after a study",
+        "instead of running it here; with the launch's own --study, --data, --primary, --pairing, --as and --root, or "
+        "with a name of ROOT/studies/*.json as --study",
+    )
+    actions = group.add_mutually_exclusive_group()
+    actions.add_argument(
+        "--detach",
+        action="store_true",
+        help="Slurm: the controller runs in a small job of its own ([detach] of the site file)",
+    )
+    actions.add_argument("--status", action="store_true", help="how it stands, once; reads only")
+    actions.add_argument(
+        "--cancel", action="store_true", help="end its jobs with a checkpoint, and its controller; a launch goes on"
+    )
+    actions.add_argument(
+        "--clean", action="store_true",
+        help="show its disk use, then remove checkpoints that nothing goes on from (with --dry-run: show only)",
+    )  # fmt: skip
+    actions.add_argument(
+        "--archive", type=Path, metavar="FILE.tar.gz", help="all of it but the data in one file; deletes nothing"
+    )
 
 
 def add_slurm_options(parser: argparse.ArgumentParser) -> None:

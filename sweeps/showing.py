@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmkd.results import ResultError, read_result
 from mmkd.rundir import Root, RowDir, TrialDir
-from sweeps.planning import Row, nearest_neighbour, teacher_directories
+from slurm.backend import Backend
+from slurm.cluster import SlurmBackend
+from sweeps.attempts import job_tag
+from sweeps.jobs import make_job
+from sweeps.planning import TUNING_SEED, Row, nearest_neighbour, teacher_directories
+from sweeps.rowwork import Task
 from sweeps.study import Range, StudyFile
+from sweeps.wording import count
 
 
 def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, backend: str, parallel: int) -> None:
@@ -34,11 +40,6 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
         print(f"teachers  {len(teachers)} (one for tuning and one for each seed), of which {trained} are trained")
-
-
-def count(number: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def describe_method(row: Row) -> str:
@@ -72,6 +73,17 @@ def _seconds(directory: TrialDir) -> float | None:
         return read_result(directory.result, predictions=False).seconds
     except (FileNotFoundError, ResultError):
         return None
+
+
+def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str, str]) -> None:
+    """Where jobs are scripts, print the very script of the row's first trial."""
+    if not isinstance(backend, SlurmBackend):
+        return
+    config = row.config(row.default(), TUNING_SEED)
+    name = f"{row.directory.path.name}.t0"
+    task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
+    print(f"script    of {task.label}, with its defaults; others differ in name, folder and options after failures\n")
+    print(backend.script(make_job(task, 1, job_tag(root), environment)))
 
 
 def say_neighbour(row: Row, root: Root) -> None:
