@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import re
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
@@ -29,6 +29,12 @@ TERMINAL = frozenset(FAILURES) | {"COMPLETED"}
 
 PATIENCE = 60.0
 """Seconds that a question may take before Slurm counts as not answering."""
+
+KILLED_FOR_MEMORY = re.compile(
+    r"^(slurmstepd|srun)\S* error: .*(oom.kill event|exceeded .*memory limit|Out Of Memory)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Slurm's words in a job's output. Its state may only be FAILED: a step was killed, and the shell around it failed."""
 
 IDS_A_CALL = 500
 """Ids in one call of sacct or scancel: a command line has an end."""
@@ -94,15 +100,18 @@ def ask(*command: str) -> str:
 
 
 def squeue(user: str | None = None) -> list[QueuedJob]:
-    """All jobs of a user (default: ours), those that ended a short while ago too.
+    """All jobs of a user (default: ours), in hidden partitions and those that ended a short while ago too.
 
     Raises:
         NoAnswer: see there.
     """
     columns = "|".join(_QUEUE_FIELDS.values())
-    text = ask("squeue", "-h", "-r", "-t", "all", "-u", user or getpass.getuser(), "-o", columns)
+    # By number: the name in the environment may be another's (su, containers), whose jobs would be shown.
+    text = ask("squeue", "-h", "-r", "-a", "-t", "all", "-u", user or str(os.getuid()), "-o", columns)
     fields = (line.split("|", len(_QUEUE_FIELDS) - 1) for line in text.splitlines())
-    return [QueuedJob(**dict(zip(_QUEUE_FIELDS, values, strict=True))) for values in fields if len(values) > 1]
+    # The name of another job of the user may hold a line's end; what follows it is no job.
+    whole = (values for values in fields if len(values) == len(_QUEUE_FIELDS))
+    return [QueuedJob(**dict(zip(_QUEUE_FIELDS, values, strict=True))) for values in whole]
 
 
 def sacct(ids: Collection[str]) -> dict[str, EndedJob]:
@@ -112,7 +121,8 @@ def sacct(ids: Collection[str]) -> dict[str, EndedJob]:
         NoAnswer: accounting is off, or does not answer.
     """
     found: dict[str, EndedJob] = {}
-    for some in _in_parts(sorted(ids)):
+    # One word that is no id (of a local process, of an earlier launch) would spoil the whole answer.
+    for some in _in_parts(sorted(filter(str.isdecimal, ids))):
         text = ask("sacct", "-P", "-n", "-j", ",".join(some), "-o", ",".join(_ACCOUNT_FIELDS))
         for job in _read_accounts(text):
             found[job.id] = job
@@ -134,8 +144,9 @@ def _in_parts(ids: list[str]) -> Iterator[list[str]]:
 
 
 def _read_accounts(text: str) -> Iterator[EndedJob]:
-    """Jobs from sacct's lines: the job's own, with the largest memory of its steps (JobID.batch, JobID.0)."""
+    """Jobs from sacct's lines: the job's own, with what its steps (JobID.batch, JobID.0) say of memory."""
     memory: dict[str, float] = {}
+    starved = set()
     jobs = []
     for line in text.splitlines():
         values = dict(zip(_ACCOUNT_FIELDS, line.split("|", len(_ACCOUNT_FIELDS) - 1), strict=False))
@@ -144,6 +155,8 @@ def _read_accounts(text: str) -> Iterator[EndedJob]:
         identifier, _, step = values["JobID"].partition(".")
         if values["MaxRSS"]:
             memory[identifier] = max(memory.get(identifier, 0.0), megabytes(values["MaxRSS"]))
+        if values["State"] == "OUT_OF_MEMORY":
+            starved.add(identifier)
         if not step:
             jobs.append(values)
     for values in jobs:
@@ -155,4 +168,6 @@ def _read_accounts(text: str) -> Iterator[EndedJob]:
         if values["NodeList"] not in ("", "None assigned"):
             facts["node"] = values["NodeList"]
         state = values["State"].split(" ")[0]  # "CANCELLED by 1000"
+        if state == "FAILED" and values["JobID"] in starved:
+            state = "OUT_OF_MEMORY"  # the step was killed, and the shell around it failed
         yield EndedJob(values["JobID"], values["JobName"], state, values["ExitCode"], facts | {"state": state})

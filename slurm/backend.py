@@ -43,13 +43,15 @@ class Report:
     """What a backend knows of a job.
 
     `failure` is a class of design's list ("" where it does not know, or the job may have succeeded: the job's own
-    files say more); `message` is the scheduler's word; `id` is the job's, also where the handle has none.
+    files say more); `message` is the scheduler's word; `id` is the job's, also where the handle has none; `node` is
+    where it ran, where that is known.
     """
 
     alive: bool
     failure: str = ""
     message: str = ""
     id: str = ""
+    node: str = ""
 
 
 class SubmissionDelayed(Exception):
@@ -97,5 +99,9 @@ class Backend(Protocol):
         ...
 
     def cancel(self, handles: Collection[Handle]) -> None:
-        """Ask jobs to end: they write a checkpoint first. Jobs that are gone are passed over."""
+        """Ask jobs to end: they write a checkpoint first. Jobs that are gone are passed over.
+
+        Raises:
+            OSError: the scheduler does not answer; the jobs go on.
+        """
         ...

@@ -24,18 +24,24 @@ UNREACHED = re.compile(r"Unable to contact slurm controller|Connection refused|t
 """sbatch's words where no job was made, for the scheduler was not to be had."""
 UNSURE = re.compile(r"timed out|Zero Bytes|Unexpected message|Transport endpoint|Connection reset", re.IGNORECASE)
 """sbatch's words where the scheduler may have made the job and could not say so."""
+ABSENT_SECONDS = 60.0
+"""A job that the queue has not shown by its name for so long was never made: an sbatch may outlive its controller."""
 
 HINTS = {
+    "unrecognized option": "see sbatch --help, then --slurm.extra",
+    "policy": "ask for less (--slurm.time, .gpus, .mem, .cpus), or choose one of 'sacctmgr show qos' with --slurm.qos",
+    "invalid account": "choose one of 'sacctmgr show associations user=$USER' with --slurm.account",
+    "invalid qos": "choose one of 'sacctmgr show qos' with --slurm.qos",
     "partition": "choose one of sinfo's with --slurm.partition",
-    "account": "choose one of 'sacctmgr show associations user=$USER' with --slurm.account",
-    "qos": "choose one of 'sacctmgr show qos' with --slurm.qos, or ask for less (--slurm.time, .gpus, .mem, .cpus)",
     "time": "ask for less with --slurm.time",
     "memory": "ask for less with --slurm.mem",
     "node configuration": "no node has all that: see sinfo -o '%P %G %c %m', then --slurm.gpus, .cpus, .mem",
+    "cpu count": "see sinfo -o '%P %c', then --slurm.cpus",
     "gres": "see sinfo -o '%P %G', then --slurm.gpus",
     "feature": "see sinfo -o '%P %f', then --slurm.constraint",
+    "node name": "see sinfo -N, then --slurm.nodelist, .exclude",
 }
-"""What to change, by a word of sbatch's complaint."""
+"""What to change, by a word of sbatch's complaint; the first that fits."""
 
 
 class SlurmBackend:
@@ -69,12 +75,13 @@ class SlurmBackend:
 
     def script(self, job: Job) -> str:
         """The sbatch script of a job."""
-        settings, log = self.settings, str(job.log)
+        settings, log = self.settings, str(job.log).replace("%", "%%")  # %j and the like are Slurm's
         executor = SlurmExecutor(job.log.parent)
         additional = {
             "output": log, "error": log, "requeue" if job.requeue else "no-requeue": True,
             "mem": settings.memory(job.memory),
-            "cpus-per-task": settings.cpus, "time": settings.time, **settings.gpu_options(), **settings.extra,
+            "cpus-per-task": settings.cpus, "time": settings.time, "signal": f"USR2@{settings.grace}",
+            **settings.gpu_options(), **settings.extra,
         }  # fmt: skip
         executor.update_parameters(
             job_name=job.name,
@@ -85,7 +92,6 @@ class SlurmBackend:
             nodelist=settings.nodelist,
             exclude=",".join(filter(None, (settings.exclude, *job.avoid))) or None,
             dependency=f"afterany:{job.after}" if job.after else None,
-            signal_delay_s=settings.grace,
             wckey=None,
             setup=[*settings.setup, *(f"export {k}={shlex.quote(v)}" for k, v in job.environment.items())],
             use_srun=False,
@@ -117,7 +123,7 @@ class SlurmBackend:
         clean |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
         command = ["sbatch", "--parsable", str(path)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=5 * PATIENCE, env=clean)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE, env=clean)
         except FileNotFoundError:
             raise SubmissionRefused("sbatch: no such command; run on a login node, or with --cluster local") from None
         except subprocess.TimeoutExpired:
@@ -157,7 +163,10 @@ class SlurmBackend:
         """See `Backend`. Ids are checked against the queue first: another job may bear one by now."""
         self._ask()
         found = [self._find(handle) for handle in handles]
-        scancel([job.id for job in found if job is not None and not job.ended])
+        try:
+            scancel([job.id for job in found if job is not None and not job.ended])
+        except NoAnswer as error:
+            raise ConnectionError(f"jobs could not be cancelled, and go on: {error}") from None
 
     def _ask(self) -> None:
         """Ask squeue; where it does not answer, the last answer holds."""
@@ -183,10 +192,11 @@ class SlurmBackend:
             return Report(True)
         job = self._find(handle)
         if job is None:
-            return None
+            unborn = not handle.id and self._answered - self._first_seen[handle] < ABSENT_SECONDS
+            return Report(True) if unborn else None
         if not job.ended:
-            return Report(True, message=job.state, id=job.id)
-        return _end(job.state, job.reason, job.id)
+            return Report(True, message=job.state, id=job.id, node=job.node)
+        return _end(job.state, job.reason, job.id, job.node)
 
     def _ask_accounting_for(self, missing: list[Handle], reports: dict[Handle, Report | None]) -> None:
         """Tell of jobs that the queue has forgotten: from accounting, or where there is none, that they are gone."""
@@ -204,26 +214,26 @@ class SlurmBackend:
                 never = "Slurm has no job of that name" if not handle.id else "Slurm does not know the job any more"
                 reports[handle] = Report(False, "node_fail" if handle.id else "cancelled", never, handle.id)
             else:
-                reports[handle] = _end(job.state, job.exit_code, job.id)
+                reports[handle] = _end(job.state, job.exit_code, job.id, str(job.facts.get("node", "")))
 
 
 def _anywhere(job: Job) -> Job:
     return replace(job, avoid=())
 
 
-def _end(state: str, reason: str, identifier: str) -> Report:
+def _end(state: str, reason: str, identifier: str, node: str) -> Report:
     """The end of a job; accounting may still call one RUNNING that the queue has lost with its node."""
     failure = FAILURES.get(state, "" if state == "COMPLETED" else "node_fail")
     words = f"Slurm says {state}" + (f" ({reason})" if reason not in ("", "None", "0:0") else "")
-    return Report(False, failure, words, identifier)
+    return Report(False, failure, words, identifier, node)
 
 
 def _complaint(said: str) -> SubmissionDelayed | SubmissionRefused:
     """What sbatch's complaint means: later, perhaps, or never."""
     line = "; ".join(part.removeprefix("sbatch: error: ") for part in said.splitlines() if part.strip())
-    if FULL.search(said) or UNREACHED.search(said):
-        return SubmissionDelayed(line, certain=True)
-    if UNSURE.search(said):
-        return SubmissionDelayed(line, certain=False)
+    # sbatch tries again by itself, so that it may have said several things; what leaves a doubt counts.
+    for words, certain in ((FULL, True), (UNSURE, False), (UNREACHED, True)):
+        if words.search(said):
+            return SubmissionDelayed(line, certain=certain)
     hints = [hint for word, hint in HINTS.items() if word in said.lower()]
     return SubmissionRefused(f"sbatch refused: {line}" + (f"; {hints[0]}" if hints else ""))

@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MEGABYTES = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)B?", re.IGNORECASE)
@@ -23,6 +23,23 @@ def megabytes(text: str) -> float:
     if not found:
         raise ValueError(f"{text!r} is no amount of memory; write 16G or 4096M")
     return float(found[1]) * MEGABYTES[found[2].upper()]
+
+
+def seconds(text: str) -> int:
+    """A time as Slurm writes limits: minutes, minutes:seconds, hours:minutes:seconds, or days-hours and finer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _TIME.fullmatch(text.strip()):
+        raise ValueError(f"{text!r} is no time; write minutes, hours:minutes:seconds or days-hours")
+    days, dash, rest = text.strip().rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if dash:
+        parts += [0] * (3 - len(parts))  # hours come first
+    elif len(parts) < 3:
+        parts = [0, *parts, *[0] * (2 - len(parts))]  # minutes do
+    return int(days or 0) * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2]
 
 
 def _field(default: Any, description: str) -> Any:
@@ -62,8 +79,7 @@ class SlurmSettings(BaseModel):
     @field_validator("time", mode="before")
     @classmethod
     def _is_time(cls, value: object) -> str:
-        if not _TIME.fullmatch(str(value).strip()):
-            raise ValueError(f"{value!r} is no time; write minutes, hours:minutes:seconds or days-hours")
+        seconds(str(value))
         return str(value).strip()
 
     @field_validator("gpus", mode="before")
@@ -92,6 +108,12 @@ class SlurmSettings(BaseModel):
             if not re.fullmatch(r"[a-z][a-z-]*", name) or not argument.isprintable():
                 raise ValueError(f"{name}={argument!r}: the option's long name without dashes, = and one line")
         return value
+
+    @model_validator(mode="after")
+    def _outlasts_its_grace(self) -> SlurmSettings:
+        if 0 < seconds(self.time) <= self.grace:  # 0 is Slurm's word for no limit
+            raise ValueError(f"time {self.time} is not above the grace of {self.grace} s: trials end as they begin")
+        return self
 
     @property
     def gpu_count(self) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mmkd.config import digest
-from mmkd.results import Attempt, Failure, read_attempts, trial_state
+from mmkd.files import read_json
+from mmkd.results import Attempt, Failure, current_attempt, read_attempts, trial_state
 from mmkd.results import State as TrialState
 from mmkd.rundir import Root, TrialDir
 
@@ -38,16 +39,23 @@ class Decision:
 def decide(directory: TrialDir, launched: float) -> Decision:
     """What the trial in `directory` needs, as its files say; whether a job lives, its backend knows."""
     state = trial_state(directory)
+    if state in (TrialState.RUNNING, TrialState.SUBMITTED) or _unnoted(directory):
+        return Decision(Verdict.WATCH)
     if state is TrialState.FINISHED:
         return Decision(Verdict.NOTHING)
-    if state in (TrialState.RUNNING, TrialState.SUBMITTED):
-        return Decision(Verdict.WATCH)
     alike = fruitless_alike([a for a in read_attempts(directory) if a.submitted.get("submitted", 0.0) >= launched])
     if alike and len(alike) >= LIMITS.get(Failure(str(alike[-1].end)), len(alike) + 1):
         last = alike[-1]
         times = f"{len(alike)} attempts" if len(alike) > 1 else "1 attempt"
         return Decision(Verdict.GIVE_UP, f"{last.end} in {times}: {last.message or 'no message'}")
     return Decision(Verdict.SUBMIT)
+
+
+def _unnoted(directory: TrialDir) -> bool:
+    """Whether the last attempt's job told something, and no controller has noted its end and its costs yet."""
+    number = current_attempt(directory)
+    submitted = read_json(directory.submitted(number)) or {}
+    return bool(submitted) and "end" not in submitted and directory.ran(number).exists()
 
 
 def fruitless_alike(attempts: Sequence[Attempt]) -> list[Attempt]:

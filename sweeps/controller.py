@@ -91,6 +91,7 @@ class Controller:
             while True:
                 for ended in self.jobs.collect():
                     self._follow_up(ended)
+                self._renew()  # Slurm may have taken its time to answer, and may again
                 busy = self._fill()
                 self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
                 if not self.jobs.running and (not busy or self.budget_spent):

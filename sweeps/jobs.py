@@ -15,12 +15,17 @@ from mmkd.files import read_json, write_text
 from mmkd.lock import is_held
 from mmkd.results import Attempt, Failure, current_attempt, read_attempts, read_metrics, record_submission
 from mmkd.rundir import Root, TrialDir
+from slurm.accounting import FAILURES, KILLED_FOR_MEMORY
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
 from sweeps.attempts import job_tag
 from sweeps.rowwork import RowWork, Task, write_config
 
 SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds until a delayed submission is tried again, doubled each time."""
+VISIBLE_SECONDS = 60.0
+"""How long a network file system may take to show what a job on another node wrote last."""
+CLOSING_TRIES, CLOSING_SECONDS = 3, 2.0
+"""A controller that ends asks accounting so often for its last jobs."""
 ACCOUNTS_SECONDS = 600.0
 """How long the scheduler's accounting of an ended job is waited for."""
 
@@ -62,6 +67,7 @@ class Jobs:
         self._wait, self._again = SHORTEST_WAIT, 0.0
         self._spent = spent
         self._told: dict[TrialDir, tuple[int, Mapping[str, Any]]] = {}
+        self._late: dict[TrialDir, float] = {}
         self._unaccounted: dict[Handle, tuple[TrialDir, int, float]] = {}
 
     @property
@@ -105,8 +111,14 @@ class Jobs:
         return True
 
     def attach(self, task: Task, owner: RowWork | None) -> None:
-        """Watch a job that an earlier controller submitted, or was about to submit."""
-        self.running[task.directory] = Running(task, owner, *submitted_job(task.directory))
+        """Watch a job that an earlier controller submitted, or was about to submit.
+
+        Another backend's job cannot be asked about: its files and its lock tell.
+        """
+        number, handle, backend = submitted_job(task.directory)
+        if backend != self.backend.name:
+            handle = replace(handle, id="")
+        self.running[task.directory] = Running(task, owner, number, handle)
 
     def collect(self, *, ending: bool = False) -> Iterator[Ended]:
         """The attempts that have ended, each written down; `ending`: we asked them to."""
@@ -115,9 +127,9 @@ class Jobs:
             report = reports[directory]
             if report.alive:
                 self._note_id(running, report)
-                continue
-            del self.running[directory]
-            yield self._note_end(running, report, ending)
+            elif not self._is_late(running, report):
+                del self.running[directory]
+                yield self._note_end(running, report, ending)
         self._note_usage()
 
     def cancel(self) -> None:
@@ -130,8 +142,12 @@ class Jobs:
         return self._spent + self.backend.gpus * sum(time.time() - begin for begin in started if begin)
 
     def close_accounts(self) -> None:
-        """Ask the scheduler's accounting a last time, at once."""
-        self._note_usage(at_once=True)
+        """Ask the scheduler's accounting a last time, at once; it hears of an end a little later than we do."""
+        for _ in range(CLOSING_TRIES):
+            self._note_usage(at_once=True)
+            if not self._unaccounted:
+                return
+            time.sleep(CLOSING_SECONDS)
 
     def _reports(self) -> dict[TrialDir, Report]:
         said = {d: Report(False) for d, r in self.running.items() if not self.backend.prompt and self._has_ended(r)}
@@ -154,6 +170,15 @@ class Jobs:
             self._told[running.task.directory] = known
         return "end" in known[1]
 
+    def _is_late(self, running: Running, report: Report) -> bool:
+        """Whether a job's last words may be on their way: its result, or why it ended."""
+        directory = running.task.directory
+        ran = read_json(directory.ran(running.attempt)) or {}
+        unsaid = "end" not in ran and (report.failure == "" or (report.failure == Failure.ERROR and "started" in ran))
+        if self.backend.prompt or directory.result.exists() or not (unsaid or ran.get("end") == "complete"):
+            return False
+        return time.monotonic() - self._late.setdefault(directory, time.monotonic()) < VISIBLE_SECONDS
+
     def _note_id(self, running: Running, report: Report) -> None:
         if report.id and not running.handle.id:
             directory = running.task.directory
@@ -166,17 +191,18 @@ class Jobs:
         if directory.result.exists():
             end, message = "complete", ""
         else:
-            told = ran.get("end")
-            lost = Failure.PREEMPTED if ending else report.failure or Failure.ERROR
-            end = str(told) if told in set(Failure) else lost
+            end = why_ended(directory, running.attempt, ran.get("end"), Failure.PREEMPTED if ending else report.failure)
             message = str(ran.get("message") or "") or f"{report.message}; {last_line(directory, running.attempt)}"
         handle = replace(running.handle, id=running.handle.id or report.id)
         seconds = float(ran.get("ended", time.time())) - float(ran["started"]) if "started" in ran else 0.0
         cost = round(self.backend.gpus * seconds, 3)
         facts = {"end": end, "message": message, "epochs": len(read_metrics(directory)), "ended": time.time()}
         facts |= {"job": handle.id, "gpus": self.backend.gpus, "gpu_seconds": cost}
+        facts |= {"node": report.node} if report.node else {}
         record_submission(directory, running.attempt, **facts)
         self._told.pop(directory, None)
+        self._late.pop(directory, None)
+        self._again = 0.0  # where the site's limit was full, there is room now
         self._spent += cost
         if not self.backend.prompt and handle.id:
             self._unaccounted[handle] = (directory, running.attempt, cost)
@@ -188,6 +214,10 @@ class Jobs:
             return
         for handle, facts in self.backend.usage(self._unaccounted, at_once=at_once).items():
             directory, attempt, reckoned = self._unaccounted.pop(handle)
+            end = (read_json(directory.submitted(attempt)) or {}).get("end")
+            cause = FAILURES.get(str(facts.get("state")), Failure.ERROR)
+            if end == Failure.PREEMPTED and cause != Failure.ERROR:
+                facts = {**facts, "end": cause}  # a job that gets SIGTERM cannot tell why
             record_submission(directory, attempt, **facts)
             self._spent += float(facts.get("gpu_seconds", reckoned)) - reckoned
         for handle, (directory, attempt, _) in list(self._unaccounted.items()):
@@ -196,11 +226,26 @@ class Jobs:
                 del self._unaccounted[handle]
 
 
-def submitted_job(directory: TrialDir) -> tuple[int, Handle]:
-    """The number of a trial's current attempt and the handle of its job."""
+def submitted_job(directory: TrialDir) -> tuple[int, Handle, str]:
+    """The number of a trial's current attempt, the handle of its job, and the backend that has it."""
     number = current_attempt(directory)
     submitted = read_json(directory.submitted(number)) or {}
-    return number, Handle(str(submitted.get("name", "")), str(submitted.get("job", "")))
+    name, identifier, backend = (str(submitted.get(key, "")) for key in ("name", "job", "backend"))
+    return number, Handle(name, identifier), backend
+
+
+def why_ended(directory: TrialDir, attempt: int, told: str | None, reported: str) -> str:
+    """A failed attempt's class: what the job told, but that a kill for lack of memory may begin with a SIGTERM.
+
+    Args:
+        directory: the trial's.
+        attempt: the attempt's number.
+        told: the job's own word, None where it left none.
+        reported: the scheduler's, "" where it knows of no failure.
+    """
+    if told in (None, Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_lines(directory.log(attempt), 20)):
+        return Failure.OUT_OF_MEMORY
+    return str(told) if told in set(Failure) else reported or Failure.ERROR
 
 
 def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> Job:

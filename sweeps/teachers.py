@@ -63,8 +63,10 @@ class Teachers:
         self._claims.clear()
 
     def _look(self, directory: TrialDir) -> None:
-        result = usable_result(directory)
         decision = decide(directory, self.launched)
+        if decision.verdict is Verdict.WATCH:
+            return  # somebody has its end still to note
+        result = usable_result(directory)
         if result is not None and result.status is Status.COMPLETE:
             self._ready.add(directory)
         elif result is not None:
