@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mmkd.config import digest
 from mmkd.errors import UserError
@@ -25,6 +25,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 LOSS_LIKE = {"loss"}
 """Selection metrics of which less is better."""
 
+GP_TRIALS = 500
+"""The Gaussian process proposes a row's first so many trials, TPE the later ones, which knows all trials too.
+
+Its cost grows with the cube of the trials (benchmarks/asking.py measures it); TPE's is proportional to them.
+"""
 
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
     "none": NopPruner,
@@ -61,8 +66,7 @@ class _Fresh(BaseSampler):
     ) -> dict[str, Any]:
         proposed = super().sample_relative(study, trial, search_space)  # type: ignore[safe-super]
         if proposed and any(proposed == t.params for t in study.get_trials(deepcopy=False)):
-            random = RandomSampler(seed=trial.number)
-            return {name: random.sample_independent(study, trial, name, d) for name, d in search_space.items()}
+            return _draw(study, RandomSampler(seed=trial.number), search_space)
         return proposed
 
 
@@ -76,6 +80,9 @@ class _FreshTPE(_Fresh, TPESampler):
 
 class Tuning:
     """The Optuna study of a row.
+
+    We are its only writer, so what is asked for in every round (how many trials, which is best) is kept, and not
+    gathered from all trials each time.
 
     Args:
         row: what is tuned.
@@ -104,6 +111,11 @@ class Tuning:
         self.distributions: dict[str, BaseDistribution] = {
             name: FloatDistribution(r.low, r.high, log=r.log) for name, r in row.ranges.items()
         }
+        trials = self.study.get_trials(deepcopy=False)
+        self._waiting = sum(t.state is TrialState.WAITING for t in trials)
+        self._number = len(trials) - self._waiting
+        self._replaced = {int(t.user_attrs["retry_of"]) for t in trials if "retry_of" in t.user_attrs}
+        self._best = min(filter(_has_value, trials), key=self._rank, default=None)
 
     def trials(self) -> list[FrozenTrial]:
         """All that were asked, by number; those that are only enqueued are not."""
@@ -114,35 +126,40 @@ class Tuning:
 
         With the random sampler the row and the number alone decide the parameters.
         """
-        number = len(self.trials())
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not waiting:
-            # Enqueued first, so that a kill between two lines of the journal leaves a trial that can be completed.
-            if number == 0:
-                self.study.enqueue_trial(self.row.default(), user_attrs={"origin": "default"})
-            elif self.row.sampler == "random":
-                self.study.enqueue_trial(self._random(number), user_attrs={"origin": "random"})
-        self.study.sampler = self._sampler(number)
-        trial = self.study.ask(self.distributions)
-        return trial.number, {name: float(trial.params[name]) for name in self.distributions}
+        number = self._number
+        if self._waiting or (number > 0 and self.row.sampler != "random"):
+            self.study.sampler = self._sampler(number)
+            parameters = self.study.ask(self.distributions).params
+            self._waiting = max(self._waiting - 1, 0)
+        else:
+            # What no sampler proposes is a single line of the journal, which a kill leaves whole or not at all.
+            parameters = self._random(number) if number else self.row.default()
+            origin = "random" if number else "default"
+            self.study.add_trial(
+                create_trial(
+                    state=TrialState.RUNNING,
+                    params=parameters,
+                    distributions=self.distributions,
+                    user_attrs={"origin": origin},
+                )
+            )
+        self._number += 1
+        return number, {name: float(parameters[name]) for name in self.distributions}
 
     def asked(self) -> int:
         """Trials that count against the budget: all that were asked, but those that were tried again."""
-        replaced = {
-            t.user_attrs["retry_of"] for t in self.study.get_trials(deepcopy=False) if "retry_of" in t.user_attrs
-        }
-        return len(self.trials()) - len(replaced)
+        return self._number - len(self._replaced)
 
     def failed(self) -> list[int]:
         """Trials told as failed that have not been tried again."""
-        trials = self.study.get_trials(deepcopy=False)
-        replaced = {t.user_attrs.get("retry_of") for t in trials}
-        return [t.number for t in trials if t.state is TrialState.FAIL and t.number not in replaced]
+        return [t.number for t in self.trials() if t.state is TrialState.FAIL and t.number not in self._replaced]
 
     def ask_again(self, number: int) -> None:
         """Have the next trial be a failed one's parameters, in its place."""
         failed = self.study.get_trials(deepcopy=False)[number]
         self.study.enqueue_trial(failed.params, user_attrs={"origin": "retry", "retry_of": number})
+        self._waiting += 1
+        self._replaced.add(number)
 
     def should_prune(self, number: int, curve: Sequence[float]) -> bool:
         """Report a running trial's curve of the selection metric, by epoch, and ask the pruner about it."""
@@ -165,20 +182,28 @@ class Tuning:
         return {name: float(trial.params[name]) for name in self.distributions}
 
     def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
-        """Tell a trial's value, or None for a failed or diverged one. A second telling changes nothing."""
+        """Tell a trial's value, or None for a failed or diverged one. A second telling changes nothing.
+
+        A pruned trial's value is the last that was reported for it (`should_prune`): Optuna takes no other.
+        """
         state = TrialState.FAIL if value is None else TrialState.PRUNED if pruned else TrialState.COMPLETE
-        told = None if state is TrialState.FAIL else value
-        self.study.tell(number, told, state=state, skip_if_finished=True)
+        told = self.study.tell(
+            number, value if state is TrialState.COMPLETE else None, state=state, skip_if_finished=True
+        )
+        if _has_value(told) and (self._best is None or self._rank(told) < self._rank(self._best)):
+            self._best = told
 
     def winner(self) -> FrozenTrial | None:
         """The best complete trial, the earliest among equals; None if none completed."""
-        complete = [t for t in self.trials() if t.state is TrialState.COMPLETE and t.value is not None]
-        sign = 1 if self.row.selection in LOSS_LIKE else -1
-        return min(complete, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+        return self._best
+
+    def _rank(self, trial: FrozenTrial) -> tuple[float, int]:
+        """What is least for the best of the complete trials."""
+        value = float(trial.value or 0.0)
+        return (value if self.row.selection in LOSS_LIKE else -value), trial.number
 
     def _random(self, number: int) -> dict[str, Any]:
-        scratch = optuna.create_study(sampler=RandomSampler(seed=self._seed(number)))
-        return scratch.ask(self.distributions).params
+        return _draw(self.study, RandomSampler(seed=self._seed(number)), self.distributions)
 
     def _seed(self, number: int) -> int:
         return int(digest([self.row.digest, number])[:8], 16)
@@ -189,6 +214,8 @@ class Tuning:
         # From 3 trials a slot on the Gaussian process wins by 3 to 5 times, below TPE does (measured, 8 to 32 slots).
         if name == "auto":
             name = "gp" if self.row.trials >= 3 * self.parallel else "tpe"
+        if name == "gp" and number >= GP_TRIALS:
+            name = "tpe"
         startup = max(2, min(10, self.row.trials // 3))
         if name == "gp":
             return _FreshGP(seed=seed, n_startup_trials=startup)
@@ -197,6 +224,16 @@ class Tuning:
         if name == "cmaes" and len(self.distributions) > 1:
             return CmaEsSampler(seed=seed, n_startup_trials=1)
         return RandomSampler(seed=seed)
+
+
+def _has_value(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.COMPLETE and trial.value is not None
+
+
+def _draw(study: optuna.Study, sampler: RandomSampler, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """A point of the space; the sampler's seed alone decides, it looks at no trial."""
+    nothing = create_trial(state=TrialState.RUNNING)
+    return {name: sampler.sample_independent(study, nothing, name, d) for name, d in space.items()}
 
 
 def heal_journal(journal: Path) -> None:
