@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -15,6 +15,9 @@ from sweeps.rowwork import Task
 
 PLAIN_SECONDS = 20.0
 """Where there is no terminal, a progress line is printed this often."""
+
+SHOWN = 8
+"""So many running trials are named, the ones that were submitted first: a line has an end, and each costs a file."""
 
 
 class Reporter:
@@ -44,7 +47,7 @@ class Reporter:
         """Something happened."""
         self.console.print(f"[{self._clock()}] {text}", markup=False, highlight=False, soft_wrap=True)
 
-    def progress(self, left: int, running: Iterable[Task]) -> None:
+    def progress(self, left: int, running: Sequence[Task]) -> None:
         """How far it is: `left` runs are not finished, those `running` among them."""
         if self._left is not None and left < self._left:
             self._finished += self._left - left
@@ -71,12 +74,14 @@ class Reporter:
         return f", about {minutes:.0f} min" if minutes >= 1 else ", less than a minute"
 
 
-def _describe(running: Iterable[Task]) -> str:
-    """Each running trial with its epochs and last validation accuracy."""
+def _describe(running: Sequence[Task]) -> str:
+    """Running trials with their epochs and last validation accuracy."""
     parts = []
-    for task in running:
+    for task in running[:SHOWN]:
         lines = read_metrics(task.directory)
         epochs = f"epoch {len(lines)}/{task.config.training.epochs}"
         last = f", accuracy {lines[-1]['valid_accuracy']:.3f}" if lines else ""
         parts.append(f"{task.label} ({epochs}{last})")
+    if len(running) > SHOWN:
+        parts.append(f"{len(running) - SHOWN} more")
     return "running " + ", ".join(parts) if parts else "nothing runs"
