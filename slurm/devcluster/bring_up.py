@@ -69,6 +69,8 @@ def _recorded(folder: Path) -> DevCluster | None:
         record = json.loads((folder / "cluster.json").read_text())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Refused(f"--folder {folder}: {error.strerror}") from None
     return DevCluster(folder, Options(**record["options"]), Ports(record["first_port"]))
 
 

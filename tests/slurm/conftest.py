@@ -6,13 +6,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from mmkd.lock import FileLock, LockHeld
-from slurm.devcluster import DevCluster, Options, can_limit_by_cgroup, up
+from slurm.devcluster import DevCluster, Options, attach, can_limit_by_cgroup, up
 from slurm.devcluster.packages import can_install, missing_packages
 
 REAL_SLURM = Path("/etc/slurm/slurm.conf")
@@ -38,17 +38,15 @@ def cluster_folder() -> Iterator[Path]:
         pytest.skip(reason)
     with ExitStack() as stack:
         folder = next(place for place in _places() if _take(place, stack))
-        yield folder
-        shutil.rmtree(folder)
+        with _removed_at_the_end(folder):
+            yield folder
 
 
 @pytest.fixture(scope="session")
-def running_cluster(cluster_folder: Path) -> Iterator[DevCluster]:
+def running_cluster(cluster_folder: Path) -> DevCluster:
     """The worker's cluster, in whatever order the last test left it: `cluster` is what tests ask for."""
     options = Options(nodes=4, gpus_per_node=2, cpus_per_node=4, cgroup=can_limit_by_cgroup())
-    cluster = up(options, cluster_folder, fresh=True)
-    yield cluster
-    cluster.down()
+    return up(options, cluster_folder, fresh=True)
 
 
 @pytest.fixture
@@ -58,6 +56,23 @@ def cluster(running_cluster: DevCluster, monkeypatch: pytest.MonkeyPatch) -> Dev
     for name, value in running_cluster.environment.items():
         monkeypatch.setenv(name, value)
     return running_cluster
+
+
+@pytest.fixture
+def second_folder(cluster_folder: Path) -> Iterator[Path]:
+    """A folder for another cluster beside the worker's, taken down after the test."""
+    with _removed_at_the_end(cluster_folder.with_name(f"{cluster_folder.name}-second")) as folder:
+        yield folder
+
+
+@contextmanager
+def _removed_at_the_end(folder: Path) -> Iterator[Path]:
+    try:
+        yield folder
+    finally:
+        if (folder / "cluster.json").exists():
+            attach(folder).down()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _places() -> Iterator[Path]:
