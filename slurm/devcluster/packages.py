@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ PROVIDES = {
     "mariadb-server": ("mariadbd", "mariadb-install-db"),
 }
 FOR_ACCOUNTING = ("slurmdbd", "mariadb-server")
+INSTALLING = Path("/run/slurm-devcluster-install.lock")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """A user's PATH often lacks the daemons' folder."""
 
@@ -64,8 +66,11 @@ def require(accounting: bool) -> None:
             f"missing: {', '.join(missing)} (Debian's package names); install them, "
             "or run this as root on Debian or Ubuntu, which installs them"
         )
-    print(f"installing {', '.join(missing)} with apt-get", file=sys.stderr, flush=True)
-    install(missing)
+    with INSTALLING.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if missing := missing_packages(accounting):  # unless another process has just installed them
+            print(f"installing {', '.join(missing)} with apt-get", file=sys.stderr, flush=True)
+            install(missing)
 
 
 def _last_lines(text: str, count: int = 15) -> str:

@@ -204,6 +204,11 @@ def test_what_cannot_be_is_refused_in_one_line(
             assert word in line
         assert thesis.exists()
 
+        monkeypatch.setattr("slurm.devcluster.packages.PROVIDES", {"munge": ("no-such-program",)})
+        monkeypatch.setattr("slurm.devcluster.packages.can_install", lambda: False)
+        assert main(["up", "--folder", f"{name}/cluster"]) == 2
+        assert "missing: munge" in capsys.readouterr().err
+
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert main(["up"]) == 2
     assert "needs root" in capsys.readouterr().err
