@@ -41,15 +41,17 @@ def look_after(options: argparse.Namespace) -> int:
     return clean(study, dry_run=options.dry_run)
 
 
-def look_ahead(made: Launch, *, probe_unknown: bool) -> int:
-    """What is left, what it will take, and on Slurm the script of a trial; nothing of the study runs."""
-    from sweeps import estimates, showing
+def look_ahead(made: Launch, options: argparse.Namespace) -> int:
+    """What is left, what it will take, and on Slurm the scripts of jobs; nothing of the study runs."""
+    from sweeps import detaching, estimates, showing
     from sweeps.probing import probe
 
     left = [estimates.left_of(row, made.root) for row in made.rows]
     runs, teachers = estimates.estimates_of(left, made.root, made.backend.name, prompt=made.backend.prompt)
-    if probe_unknown:
+    if options.probe:
         runs, teachers = probe(left, runs, teachers, made.environment)
     estimates.show_estimate(left, runs, teachers, made.parallel, made.backend.gpus)
     showing.show_script(made.rows[0], made.root, made.backend, made.environment)
+    if options.detach:
+        print(f"script    of the controller\n\n{detaching.controller_script(made, options)}")
     return 0

@@ -7,6 +7,7 @@ import io
 import os
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -142,11 +143,14 @@ def _verify(path: Path, digests: dict[str, str]) -> None:
         ArchiveDamaged: a file in it is missing or another one.
     """
     found: dict[str, str] = {}
-    with tarfile.open(path, "r:gz") as tar:
-        for entry in tar:
-            file = tar.extractfile(entry)
-            if file is not None:
-                found[entry.name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for entry in tar:
+                file = tar.extractfile(entry)
+                if file is not None:
+                    found[entry.name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise ArchiveDamaged(f"{path}: cannot be read back: {error}") from None
     wrong = sorted(name for name in digests.keys() | found.keys() if digests.get(name) != found.get(name))
     if wrong:
         raise ArchiveDamaged(f"{path}: read back, {count(len(wrong), 'file')} differ, the first {wrong[0]}")

@@ -87,7 +87,7 @@ def seconds_of(limit: str) -> int:
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
 
-def controller_script(made: Launch, arguments: list[str], after: str = "") -> Job:
+def controller_of(made: Launch, arguments: list[str], after: str = "") -> Job:
     """The job that runs the launch command `arguments`; `after`: the job whose work it goes on with."""
     code = made.code if made.code is not None else SOURCE.parent
     command = (sys.executable, str(code / "sweeps" / "launch.py"), *arguments)
@@ -95,6 +95,11 @@ def controller_script(made: Launch, arguments: list[str], after: str = "") -> Jo
     path = {} if made.code is None else run_from(made.code)
     environment = {**path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(made.site.detach.cpus)}
     return Job(controller_job(made.root, made.name), command, log, environment, after=after, requeue=True)
+
+
+def controller_script(made: Launch, options: argparse.Namespace) -> str:
+    """The sbatch script that --detach would submit."""
+    return slurm_backend(controller_settings(made.site)).script(controller_of(made, absolute(options)))
 
 
 def absolute(options: argparse.Namespace) -> list[str]:
@@ -115,7 +120,7 @@ def detach(made: Launch, options: argparse.Namespace) -> int:
         UserError: one waits or runs already, or works on these rows here; or Slurm refuses the job.
     """
     refuse_second(made)
-    job = controller_script(made, absolute(options))
+    job = controller_of(made, absolute(options))
     try:
         identifier = slurm_backend(controller_settings(made.site)).submit(job)
     except SubmissionRefused as refusal:
@@ -168,7 +173,7 @@ def hand_over(made: Launch, options: argparse.Namespace) -> int:
     """Submit the controller that goes on after this one, unless one waits; the exit code."""
     arguments = options.arguments[: options.arguments.index("--detached")]
     own = os.environ.get("SLURM_JOB_ID", "")
-    job = controller_script(made, [*arguments, "--detached", NEXT], after=own)
+    job = controller_of(made, [*arguments, "--detached", NEXT], after=own)
     backend = slurm_backend(controller_settings(made.site))
     while True:
         try:

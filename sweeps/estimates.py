@@ -117,7 +117,7 @@ def teacher_from_finished(config: Run, root: Root, backend: str, *, prompt: bool
             continue
         for seconds in _measured([place], backend, prompt=prompt):
             scaled.append(seconds * config.training.epochs / theirs["training"]["epochs"])
-    return Estimate(math.fsum(scaled) / len(scaled), f"the mean of {len(scaled)} trained here") if scaled else None
+    return Estimate(math.fsum(scaled) / len(scaled), f"the mean of {len(scaled)} under this root") if scaled else None
 
 
 def _kind_of_teacher(config: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -147,7 +147,7 @@ def launch(options: argparse.Namespace) -> int:
     made = prepare(options)
     showing.show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
     if options.dry_run:
-        return look_ahead(made, probe_unknown=options.probe)
+        return look_ahead(made, options)
     record_study(made.root, made.name, made.study, made.rows)
     if made.code is not None:
         print(f"code      a copy in {take_snapshot(made.root)}")
@@ -201,7 +201,8 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     if any(work.remaining for work in works):
         check_data(made.rows)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
-    with Reporter(Console()) as reporter:
+    # srun --unbuffered gives a job a terminal, which nobody looks at: its log gets plain lines.
+    with Reporter(Console(force_terminal=False if options.detached else None)) as reporter:
         if changed := watch.begin():
             reporter.event(changed)
         controller = Controller(

@@ -76,7 +76,7 @@ def show_status(study: RecordedStudy) -> None:
     queue, complaint = _ask_slurm(study)
     print(f"{study.name}: {study.title}")
     print(f"root        {study.root.path}")
-    for line in [*_controllers(study), *_detached(study, queue)]:
+    for line in [*_controllers(study), *_detached(study, queue)] or ["none is at work"]:
         print(f"controller  {line}")
     for line in columns([_ROW_HEAD, *(_describe_row(row) for row in study.rows)]):
         print(line)
@@ -118,7 +118,7 @@ def _controllers(study: RecordedStudy) -> list[str]:
     everything = len(study.rows)
     return [
         line if len(names) == everything else f"{line}; of {', '.join(names)} alone" for line, names in lines.items()
-    ] or ["none is at work"]
+    ]
 
 
 def _detached(study: RecordedStudy, queue: list[QueuedJob] | None) -> list[str]:
@@ -167,7 +167,9 @@ def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
     handle = Handle(str(facts.get("name", "")), str(facts.get("job", "")))
     if facts.get("backend") == "slurm":
         jobs = [job for job in queue if job.name == handle.name and handle.id in ("", job.id)]
-        return f"{jobs[-1].state}{_why(jobs[-1])}" if jobs else "not in the queue: a relaunch sees what became of it"
+        if not jobs:
+            return "not in the queue: a relaunch sees what became of it"
+        return jobs[-1].state if jobs[-1].state == "RUNNING" else f"{jobs[-1].state}{_why(jobs[-1])}"
     if facts.get("backend") != "local":
         return "in a controller's own process"
     if handle.id and host_of(handle.id) != socket.gethostname():
