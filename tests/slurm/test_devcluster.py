@@ -71,9 +71,10 @@ def test_jobs_on_one_node_see_their_own_gpu_and_accounting_knows_them(cluster: D
 def test_an_urgent_job_takes_the_gpus_of_one_that_may_not_be_requeued(cluster: DevCluster, tmp_path: Path) -> None:
     victim_log, urgent_log = tmp_path / "victim", tmp_path / "urgent"
     flags = ("--gpus-per-node=2", "--nodelist=n1")
-    victim = submit(cluster, "trap 'echo told; exit' TERM; sleep 60 & wait", victim_log, "--no-requeue", *flags)
-    wait_until(lambda: state(cluster, victim) == "RUNNING")
-    time.sleep(1)  # until the shell has set its trap
+    victim = submit(
+        cluster, "trap 'echo told; exit' TERM; echo ready; sleep 60 & wait", victim_log, "--no-requeue", *flags
+    )
+    wait_until(lambda: "ready" in text(victim_log))
 
     urgent = submit(cluster, "echo here", urgent_log, "--partition=urgent", *flags)
 
