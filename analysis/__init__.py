@@ -1,8 +1,10 @@
 """From trial directories to tables: `to_text(table(load("runs"), "table1"))`. No training code, nothing that submits.
 
-`records` and `loading` read what is on disk; `evidence` collects a study's rows; `uncertainty` has the statistics (and
-is where corrected tests belong); `tables` and `captions` make the neutral model in `model`; `rendering` has one
-function a format. A figure is a module of its own beside these, a subcommand one of `commands`.
+`reading`, `cache` and `loading` read what is on disk into frames, `records` what the controller wrote of studies, and
+`predictions` what trials predicted; `evidence` collects a study's rows. `uncertainty` and `comparisons` have the
+statistics, `scores` applies them to rows, `guards` finds what makes rows unlike each other. `tables`, `cells` and
+`captions` make the neutral model in `model`; `text`, `markup`, `latex` and `tidy` write it. `comparing` and `classes`
+look closer at rows, `doctor` at a whole root. Figures are in `figures`, subcommands in `commands`.
 
 The names below are imported when they are first used: `python -m analysis --help` needs no pandas, and a table no
 matplotlib.
@@ -12,13 +14,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from analysis.classes import per_class
+    from analysis.comparing import compare
+    from analysis.doctor import examine
     from analysis.loading import load
-    from analysis.rendering import to_markdown, to_text
+    from analysis.rendering import to_csv, to_html, to_json, to_latex, to_markdown, to_text
     from analysis.tables import table
+    from analysis.uncertainty import expected_best
 
-__all__ = ["load", "table", "to_markdown", "to_text"]
+__all__ = [
+    "compare",
+    "examine",
+    "expected_best",
+    "load",
+    "per_class",
+    "table",
+    "to_csv",
+    "to_html",
+    "to_json",
+    "to_latex",
+    "to_markdown",
+    "to_text",
+]
 
-_MODULES = {"load": "loading", "table": "tables", "to_markdown": "rendering", "to_text": "rendering"}
+_MODULES = {
+    "compare": "comparing",
+    "examine": "doctor",
+    "expected_best": "uncertainty",
+    "load": "loading",
+    "per_class": "classes",
+    "table": "tables",
+    **dict.fromkeys((name for name in __all__ if name.startswith("to_")), "rendering"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from mmkd.errors import UserError
 
-COMMANDS = ("table",)
+COMMANDS = ("table", "compare", "doctor")
 """Modules of `analysis.commands`, in the order in which --help shows them."""
 
 

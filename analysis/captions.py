@@ -1,108 +1,83 @@
-"""What has to be said with a table: where its numbers come from, what they can show, and what is wrong with them."""
+"""What has to be said with a table: where its numbers come from, how they were tested, what they can show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.evidence import Evidence, failures, scored
-from analysis.loading import Runs
-from analysis.uncertainty import smallest_difference
+from analysis.evidence import Evidence, scored
+from analysis.guards import fact
+from analysis.scores import comparable, percents
+from analysis.uncertainty import ERRORS, Error, smallest_difference
 
 
-def warnings(runs: Runs, rows: Sequence[Evidence]) -> Iterator[str]:
-    """What makes the table's rows unlike each other or incomplete."""
-    yield from _unequal(rows, "tuning budgets (trials)", lambda row: str(row.asked))
-    yield from _unequal(rows, "seeds", lambda row: _listed(row.spec.seeds))
-    yield from _unequal(rows, "data sets", lambda row: _fact(row, "fingerprint")[:12])
-    yield from _unequal(rows, "selection metrics", lambda row: _fact(row, "selection"))
-    for row in rows:
-        yield from _incomplete(row)
-        yield from _read_before(runs, row)
-    yield from _rejected(runs, rows)
+def legend(rows: Sequence[Evidence], control: Evidence | None) -> str:
+    """What is marked as best; {best}, {second} and {tied} stand for a format's marks. Empty where nothing is."""
+    members = comparable(rows, control)
+    if len(members) < 2:
+        return ""
+    left_out = len(rows) - len(members)
+    scope = f"the {len(members)} students" + (f" ({left_out} of {len(rows)} rows not compared)" if left_out else "")
+    return (
+        f"{{best}} is the best and {{second}} the second of {scope}, teachers apart; {{tied}}: not told apart from the "
+        "best (Games-Howell over all pairs, 5 %)"
+    )
 
 
-def _unequal(rows: Sequence[Evidence], what: str, value: Callable[[Evidence], str]) -> Iterator[str]:
-    """One warning where `value` (empty: not known) differs between rows."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        found.setdefault(value(row), []).append(row.title)
-    found.pop("", None)
-    if len(found) > 1:
-        yield f"{what} are unequal: " + "; ".join(f"{key}: {', '.join(labels)}" for key, labels in found.items())
-
-
-def _incomplete(row: Evidence) -> Iterator[str]:
-    if row.status:
-        yield f"{row.title}: {row.status}"
-        return
-    for name, runs in (("seeds", row.confirming), ("teachers", row.teachers)):
-        if len(scored(runs)) < len(runs):
-            yield f"{row.title}: {len(scored(runs))}/{len(runs)} {name} ({failures(runs)})"
-
-
-def _read_before(runs: Runs, row: Evidence) -> Iterator[str]:
-    """Where a row was extended and its winner changed, test was read for the former winner too."""
-    if row.row is None:
-        return
-    trials = runs.trials
-    former = trials[(trials["row"] == row.spec.directory) & trials["superseded"] & trials["test_accuracy"].notna()]
-    if len(former):
-        yield (
-            f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({len(former)} runs, not shown)"
-        )
-
-
-def _rejected(runs: Runs, rows: Sequence[Evidence]) -> Iterator[str]:
-    """What could not be read of the study's rows and their teachers."""
-    mine = {f"rows/{row.spec.directory}" for row in rows}
-    mine |= {str(directory) for row in rows for directory in row.teachers.index}
-    for path, reason in runs.rejected.itertuples(index=False):
-        if path in mine or "/".join(path.split("/")[:2]) in mine:
-            yield f"not readable: {path}: {reason.removeprefix(f'{path}: ')}"
-
-
-def notes(rows: Sequence[Evidence], control: Evidence | None, samples: int) -> Iterator[str]:
+def notes(rows: Sequence[Evidence], control: Evidence | None, samples: int, error: Error, cost: str) -> Iterator[str]:
     """How to read the table."""
     yield from _data(rows, samples)
-    yield _scores(rows)
+    yield _scores(rows, error)
+    yield from _differences(rows, control)
+    yield _power(rows)
     yield _tuning(rows)
     yield from _majority(rows)
     if control is not None:
         yield f"gap: (row - control) / (teacher - control) on mean accuracy; the control is “{control.title}”"
     yield (
-        "trials: asked, failed ones too (n/N: n of them ended with a result); seconds: tuning and confirming, "
-        "for teachers their training"
+        "params: trained parameters; compr.: the teacher's parameters over the student's; trials: asked, failed ones "
+        f"too (n/N: n of them ended with a result); {cost}: tuning and confirming, for teachers their training"
     )
-    yield _power(rows)
 
 
 def _data(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
-    sources = dict.fromkeys((_fact(row, "source"), _fact(row, "fingerprint")) for row in rows if row.row is not None)
-    for source, fingerprint in sources:
+    started = [row for row in rows if row.row is not None]
+    for source, fingerprint in dict.fromkeys((fact(row, "source"), fact(row, "fingerprint")) for row in started):
         warning = ": SYNTHETIC data, made up, no evidence about real ones" if source.startswith("synthetic") else ""
         yield f"data: {source}, fingerprint {fingerprint[:12]}{warning}"
-    students = dict.fromkeys(
-        f"{_fact(row, 'primary')}, pairing {_fact(row, 'pairing')}" for row in rows if row.row is not None
-    )
+    students: dict[str, dict[str, None]] = {}
+    for row in started:
+        students.setdefault(fact(row, "primary"), {})[fact(row, "pairing")] = None
     if students:
-        yield f"students of: {'; '.join(students)}"
+        listed = "; ".join(f"{primary} (pairing {', '.join(pairings)})" for primary, pairings in students.items())
+        yield f"students of {listed}"
     if samples:
         yield f"test split: {samples} samples; one is 100/{samples} points; no score is shown finer"
 
 
-def _scores(rows: Sequence[Evidence]) -> str:
-    seeds = [_listed(seeds) for seeds in dict.fromkeys(row.spec.seeds for row in rows)]
+def _scores(rows: Sequence[Evidence], error: Error) -> str:
+    seeds = [", ".join(map(str, seeds)) for seeds in dict.fromkeys(row.spec.seeds for row in rows)]
     return (
-        "scores: test split, mean ± sample standard deviation (n - 1) over n confirming seeds "
-        f"({' or '.join(seeds)}), at the epoch of lowest validation loss; ± says nothing about other test samples"
+        f"scores: test split, mean ± {ERRORS[error]} over n confirming seeds ({' or '.join(seeds)}), at the epoch of "
+        "lowest validation loss; n/N: n of N seeds have a score; ± says nothing about other test samples"
     )
 
 
+def _differences(rows: Sequence[Evidence], control: Evidence | None) -> Iterator[str]:
+    if control is None:
+        return
+    compared = [row for row in comparable(rows, control) if row is not control]
+    if compared:
+        yield (
+            f"Δ: mean accuracy less that of the control “{control.title}”, in points, with Welch's 95 % interval of "
+            f"this comparison alone; p: Welch's t test, two-sided, corrected by Holm for {len(compared)} comparison"
+            + ("s" if len(compared) > 1 else "")
+        )
+
+
 def _tuning(rows: Sequence[Evidence]) -> str:
-    selections = dict.fromkeys(_fact(row, "selection") for row in rows if row.row is not None)
+    selections = dict.fromkeys(fact(row, "selection") for row in rows if row.row is not None)
     budgets = dict.fromkeys(f"{row.asked}" for row in rows)
     return (
         f"tuning: winner by validation {' or '.join(selections) or 'metric'}, on the validation split only, "
@@ -116,13 +91,13 @@ def _majority(rows: Sequence[Evidence]) -> Iterator[str]:
     shares = dict.fromkeys(f"{100 * value:.1f}" for value in known.dropna())
     if shares:
         yield (
-            f"majority: predicting nothing but the commonest class of train has accuracy {' or '.join(shares)} %; "
-            "the column shows how often a row predicts that class"
+            f"maj.: how often a row predicts the commonest class of train; predicting nothing else has accuracy "
+            f"{' or '.join(shares)} %"
         )
 
 
 def _power(rows: Sequence[Evidence]) -> str:
-    scores = [100 * scored(row.confirming)["test_accuracy"] for row in rows]
+    scores = [percents(row.confirming, "test_accuracy") for row in rows]
     smallest = smallest_difference([(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1])
     if smallest is None:
         return "no row has two seeds with a score: no spread is known, and no difference can be told from chance"
@@ -130,11 +105,3 @@ def _power(rows: Sequence[Evidence]) -> str:
         f"smallest difference that {smallest.n} seeds a row could show: {smallest.difference:.2g} points of accuracy "
         f"(Welch's t, two-sided 5 %, power .8, pooled SD {smallest.pooled:.2g}, no correction for several comparisons)"
     )
-
-
-def _fact(row: Evidence, column: str) -> str:
-    return "" if row.row is None else str(row.row[column])
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))

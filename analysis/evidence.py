@@ -21,19 +21,16 @@ class Evidence:
 
     `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `confirming` has one
     line a seed that the study asks for, `teachers` one line a teacher that these runs name; the status of a line
-    whose directory is missing or rejected is "missing".
+    whose directory is missing or rejected is "missing". `title` is the row's label, and its group where another row has
+    the same label.
     """
 
     spec: StudyRow
+    title: str
     row: pd.Series | None
     tuning: pd.DataFrame
     confirming: pd.DataFrame
     teachers: pd.DataFrame
-
-    @property
-    def title(self) -> str:
-        """The row's label, and its group where it has one: two groups may use the same label."""
-        return self.spec.label if self.spec.group is None else f"{self.spec.label} [{self.spec.group}]"
 
     @property
     def asked(self) -> int:
@@ -63,20 +60,28 @@ class Evidence:
 def collect(runs: Runs, study: Study) -> list[Evidence]:
     """The evidence on each row of a study, in the study's order."""
     trials = runs.trials.set_index("directory", drop=False)
-    return [_collect_row(runs.rows, trials, spec) for spec in study.rows]
+    labels = [spec.label for spec in study.rows]
+    titles = [f"{s.label} [{s.group}]" if s.group and labels.count(s.label) > 1 else s.label for s in study.rows]
+    return [_collect_row(runs.rows, trials, spec, title) for spec, title in zip(study.rows, titles, strict=True)]
 
 
-def _collect_row(rows: pd.DataFrame, trials: pd.DataFrame, spec: StudyRow) -> Evidence:
+def _collect_row(rows: pd.DataFrame, trials: pd.DataFrame, spec: StudyRow, title: str) -> Evidence:
     lines = rows[rows["row"] == spec.directory]
     own = trials[(trials["row"] == spec.directory).fillna(False)]
     counting = own[(own["kind"] == "confirm") & ~own["superseded"]]
-    confirming = _lines(counting.set_index("seed"), list(spec.seeds))
+    # By the seed in the directory's name: a configuration with another one is for the guards to find.
+    seeds = counting["directory"].str.extract(r"/(\d+)-[^/]*$")[0].astype("Int64")
+    confirming = _lines(counting.set_index(seeds).pipe(_first), list(dict.fromkeys(spec.seeds)))
     teachers = _lines(trials, list(confirming["teacher"].dropna().unique()))
     # The runs know their teachers' families also where a teacher's directory is missing.
     families = confirming.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
     teachers = teachers.assign(teacher_family=families["teacher_family"], branch=families["branch"])
     row = None if lines.empty else lines.iloc[0]
-    return Evidence(spec, row, own[own["kind"] == "tuning"], confirming, teachers)
+    return Evidence(spec, title, row, own[own["kind"] == "tuning"], confirming, teachers)
+
+
+def _first(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[~frame.index.duplicated()]
 
 
 def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:

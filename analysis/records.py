@@ -19,7 +19,9 @@ class Record(BaseModel):
 
 
 class RowIdentity(Record):
-    """What a row is, as far as tables show it."""
+    """What a row is: the keys that tables need, and all others as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     algorithm: int
     primary: str
@@ -27,6 +29,7 @@ class RowIdentity(Record):
     method: str
     level: str | None
     selection: str
+    pruner: str = "none"
 
 
 class RowData(Record):
@@ -34,6 +37,7 @@ class RowData(Record):
 
     source: str
     fingerprint: str
+    classes: tuple[str, ...] = ()
 
 
 class RowRecord(Record):

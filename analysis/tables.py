@@ -2,62 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pandas as pd
 
-from analysis.captions import notes, warnings
+from analysis.captions import legend, notes
+from analysis.cells import with_text
+from analysis.costs import Clock, choose_clock, spent
 from analysis.evidence import FINISHED, Evidence, collect, scored
+from analysis.guards import guard
 from analysis.loading import Runs, predictions
 from analysis.model import Cell, Column, Section, Table, TableRow
+from analysis.provenance import provenance
 from analysis.records import read_study
-from analysis.uncertainty import column_decimals
+from analysis.scores import METRICS, mean_cell, score_rows
+from analysis.uncertainty import Error
+from mmkd.errors import choose
 
 COLUMNS = (
-    Column("accuracy", "accuracy %", "spread"),
-    Column("weighted_f1", "weighted F1 %", "spread"),
-    Column("macro_f1", "macro F1 %", "spread"),
+    Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
+    Column("weighted_f1", "weighted F1\N{NO-BREAK SPACE}%", "spread", "higher"),
+    Column("macro_f1", "macro F1\N{NO-BREAK SPACE}%", "spread", "higher"),
     Column("seeds", "n", "ratio"),
+    Column(
+        "difference", "Δ\N{NO-BREAK SPACE}accuracy [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]", "difference", "higher"
+    ),
+    Column("p", "p (Holm)", "p"),
+    Column("gap", "gap\N{NO-BREAK SPACE}%", "count", "higher"),
     Column("majority_share", "maj. %", "mean"),
-    Column("gap", "gap %", "count"),
     Column("parameters", "params", "count"),
+    Column("compression", "compr.", "times"),
     Column("trials", "trials", "ratio"),
-    Column("seconds", "seconds", "count"),
+    Column("cost", "", "cost"),
+    Column("paper_accuracy", "paper's acc. %", "mean"),
+    Column("paper_f1", "paper's F1 %", "mean"),
 )
-PAPER_COLUMNS = (Column("paper_accuracy", "paper's acc. %", "mean"), Column("paper_f1", "paper's F1 %", "mean"))
-ALL_COLUMNS = COLUMNS + PAPER_COLUMNS
 PAPER_DATA = "CMU-MOSEI"
 """The paper's own figures are shown where the data are these."""
 DASH = "\N{EN DASH}"
 
 
-def table(runs: Runs, study: str) -> Table:
+@dataclass(frozen=True)
+class Basis:
+    """What all rows of a table share."""
+
+    rows: Sequence[Evidence]
+    control: Evidence | None
+    scores: Mapping[str, Mapping[str, Cell]]
+    clock: Clock
+    error: Error
+    footnotes: list[str]
+
+
+def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str] | None = None) -> Table:
     """The table of the study called `study` under the root of `runs`.
 
+    Args:
+        runs: what `analysis.load` gave.
+        study: its name.
+        error: what stands behind ±: the seeds' standard deviation, the standard error, or half the 95 % interval.
+        columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
+
     Raises:
-        UserError: there is no such study, or its file is broken.
+        UserError: there is no such study or column, or the study's file is broken.
     """
     spec = read_study(runs.root, study)
     rows = collect(runs, spec)
-    samples = count_test_samples(runs, rows)
     control = next((row for row in rows if row.spec.name == spec.control), None)
-    footnotes: list[str] = []
+    basis = Basis(rows, control, score_rows(rows, control, error), choose_clock(rows), error, [])
     sections = [
-        Section(title, (*_teacher_rows(members), *(_student_row(row, control, footnotes) for row in members)))
+        Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
         for title, group in groupby(rows, key=lambda row: row.spec.group)
         for members in [list(group)]
     ]
+    samples = count_test_samples(runs, rows)
+    shown = _columns(basis, columns)
     return Table(
         spec.name,
         spec.title,
-        ALL_COLUMNS if _on_the_papers_data(rows) else COLUMNS,
-        tuple(_with_text(sections, samples)),
-        tuple(footnotes),
-        tuple(warnings(runs, rows)),
-        tuple(notes(rows, control, samples)),
+        shown,
+        tuple(with_text(sections, COLUMNS, samples)),
+        tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
+        tuple(finding.text for finding in guard(runs, rows)),
+        legend(rows, control),
+        tuple(notes(rows, control, samples, error, basis.clock.unit)),
+        provenance(runs, spec, rows),
     )
+
+
+def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
+    """The columns to show, the cost's called by its unit."""
+    known = {column.key: replace(column, label=column.label or basis.clock.unit) for column in COLUMNS}
+    if wanted is not None:
+        return tuple(known[choose("column", key, known)] for key in wanted)
+    left_out = set() if _on_the_papers_data(basis.rows) else {"paper_accuracy", "paper_f1"}
+    if basis.control is None:
+        left_out |= {"difference", "p"}
+    return tuple(column for key, column in known.items() if key not in left_out)
 
 
 def count_test_samples(runs: Runs, rows: Sequence[Evidence]) -> int:
@@ -67,7 +110,7 @@ def count_test_samples(runs: Runs, rows: Sequence[Evidence]) -> int:
     return min((len(predictions(runs.root / directory)["test"].labels) for directory in first), default=0)
 
 
-def _teacher_rows(members: Sequence[Evidence]) -> Iterator[TableRow]:
+def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRow]:
     """The teachers of a section's rows, each once, averaged over seeds."""
     teachers = pd.concat([row.teachers for row in members])
     teachers = teachers[~teachers.index.duplicated()]
@@ -77,22 +120,33 @@ def _teacher_rows(members: Sequence[Evidence]) -> Iterator[TableRow]:
         digest = str(family["teacher_family"].iloc[0])
         name = label if labels.count(label) == 1 else f"{label} {digest[:6]}"
         status = "" if len(scored(family)) else "no score yet"
-        cells = _measured_cells(family) | {"seconds": _seconds(family["seconds"])}
+        cells = {metric: mean_cell(family, f"test_{metric}", basis.error) for metric in METRICS}
+        cells |= _measured(family, basis.error) | {"cost": _cost(basis, family)}
         paper = next((row.spec.paper for row in members if row.spec.paper and digest in _families(row)), None)
         if paper:
             cells |= _paper_cells(paper.teacher_accuracy, paper.teacher_f1)
         yield TableRow(digest, name, "teacher", status, _filled(cells))
 
 
-def _student_row(row: Evidence, control: Evidence | None, footnotes: list[str]) -> TableRow:
-    cells = _measured_cells(row.confirming) | {
-        "gap": _gap(row, control, footnotes),
+def _student_row(basis: Basis, row: Evidence) -> TableRow:
+    cells = {metric: basis.scores[metric][row.spec.name] for metric in METRICS}
+    cells |= _measured(row.confirming, basis.error) | {
+        "gap": _gap(basis, row),
+        "compression": _compression(row),
         "trials": _trials(row),
-        "seconds": _seconds(pd.concat([row.tuning["seconds"], row.confirming["seconds"]])),
+        "cost": _cost(basis, pd.concat([row.tuning, row.confirming])),
     }
+    difference = cells["accuracy"].difference
+    if difference is not None:
+        cells["difference"] = Cell(difference.value, difference=difference)
+        cells["p"] = Cell(difference.corrected)
     if row.spec.paper:
         cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
     return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
+
+
+def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
+    return {column.key: cells.get(column.key, Cell()) for column in COLUMNS}
 
 
 def _on_the_papers_data(rows: Sequence[Evidence]) -> bool:
@@ -113,24 +167,22 @@ def _teacher_label(family: pd.DataFrame) -> str:
     return "Teacher" if pd.isna(branch) else f"Teacher, {branch} branch"
 
 
-def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
-    return {column.key: cells.get(column.key, Cell()) for column in ALL_COLUMNS}
-
-
-def _measured_cells(wanted: pd.DataFrame) -> dict[str, Cell]:
-    """Means over the runs that have a score; `wanted` has one line a run that was asked for."""
+def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
+    """How many runs have a score, how often they predict the commonest class, and their size."""
     done = scored(wanted)
     if wanted.empty:
         return {}
     cells = {"seeds": Cell(float(len(done)), n=len(done), wanted=len(wanted))}
-    if done.empty:
-        return cells
-    for key in ("accuracy", "weighted_f1", "macro_f1", "majority_share"):
-        values = 100 * done[f"test_{key}"]
-        spread = float(values.std(ddof=1)) if len(values) > 1 else None
-        cells[key] = Cell(float(values.mean()), spread, len(done), len(wanted))
-    cells["parameters"] = Cell(float(done["parameters"].mean()))
+    if len(done):
+        cells["majority_share"] = mean_cell(wanted, "test_majority_share", error)
+        cells["parameters"] = Cell(float(done["parameters"].mean()))
     return cells
+
+
+def _compression(row: Evidence) -> Cell:
+    """The teacher's parameters over the student's; empty where there is no teacher."""
+    teacher, student = (scored(runs)["parameters"].mean() for runs in (row.teachers, row.confirming))
+    return Cell() if pd.isna(teacher) or pd.isna(student) else Cell(float(teacher / student))
 
 
 def _trials(row: Evidence) -> Cell:
@@ -139,12 +191,14 @@ def _trials(row: Evidence) -> Cell:
     return Cell(float(row.asked), n=min(finished, row.asked), wanted=row.asked)
 
 
-def _seconds(spent: pd.Series) -> Cell:
-    return Cell(float(spent.sum())) if spent.notna().any() else Cell()
+def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
+    seconds = spent(runs, basis.clock.column)
+    return Cell() if seconds is None else Cell(seconds / basis.clock.seconds)
 
 
-def _gap(row: Evidence, control: Evidence | None, footnotes: list[str]) -> Cell:
+def _gap(basis: Basis, row: Evidence) -> Cell:
     """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
+    control = basis.control
     student = scored(row.confirming)["test_accuracy"].mean()
     if row is control or pd.isna(student):
         return Cell()
@@ -153,9 +207,9 @@ def _gap(row: Evidence, control: Evidence | None, footnotes: list[str]) -> Cell:
     reason = _why_no_gap(row, control, teacher, baseline)
     if not reason:
         return Cell(100 * float((student - baseline) / (teacher - baseline)))
-    if reason not in footnotes:
-        footnotes.append(reason)
-    return Cell(text=DASH, footnote=footnotes.index(reason) + 1)
+    if reason not in basis.footnotes:
+        basis.footnotes.append(reason)
+    return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
 
 
 def _why_no_gap(row: Evidence, control: Evidence | None, teacher: float, baseline: float) -> str:
@@ -175,36 +229,3 @@ def _why_no_gap(row: Evidence, control: Evidence | None, teacher: float, baselin
     if teacher <= baseline:
         return "no gap: the teacher is not better than the control"
     return ""
-
-
-def _with_text(sections: Sequence[Section], samples: int) -> Iterator[Section]:
-    """The sections with every value rounded, one precision a column."""
-    rows = [row for section in sections for row in section.rows]
-    decimals = {
-        column.key: column_decimals([row.cells[column.key].spread or 0.0 for row in rows], samples)
-        for column in ALL_COLUMNS
-    }
-    for section in sections:
-        yield Section(section.title, tuple(_row_with_text(row, decimals) for row in section.rows))
-
-
-def _row_with_text(row: TableRow, decimals: dict[str, int]) -> TableRow:
-    cells = {
-        column.key: replace(cell, text=cell_text(column, cell, decimals[column.key]))
-        for column in ALL_COLUMNS
-        for cell in [row.cells[column.key]]
-    }
-    return replace(row, cells=cells)
-
-
-def cell_text(column: Column, cell: Cell, decimals: int) -> str:
-    """A cell as it is shown."""
-    if cell.value is None:
-        return cell.text
-    if column.style == "ratio":
-        return f"{cell.n}" if cell.n == cell.wanted else f"{cell.n}/{cell.wanted}"
-    if column.style == "count":
-        return f"{cell.value:z,.0f}"
-    mean = f"{cell.value:.{decimals}f}"
-    shows_spread = column.style == "spread" and cell.spread is not None
-    return f"{mean} ± {cell.spread:.{decimals}f}" if shows_spread else mean

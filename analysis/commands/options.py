@@ -26,6 +26,13 @@ def add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study", metavar="NAME", help="which one; may be left out where there is one only")
 
 
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Add --no-cache."""
+    parser.add_argument(
+        "--no-cache", action="store_false", dest="cache", help="neither read nor write ROOT/.cache/analysis.h5"
+    )
+
+
 def chosen_study(root: Path, name: str | None) -> str:
     """`name`, or where it is None the name of the one study under `root`.
 

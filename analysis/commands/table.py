@@ -7,9 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_root, add_study, chosen_study, write_out
+from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
 
-FORMATS = ("txt", "md")
+FORMATS = ("txt", "md", "tex", "html", "csv", "json")
+ERRORS = ("sd", "sem", "ci")
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -17,24 +18,31 @@ def add_command(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("table", help="a study's ablation table")
     add_root(parser)
     add_study(parser)
-    parser.add_argument("--format", choices=FORMATS, default="txt", help="default: %(default)s")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="tex is a tabular for booktabs (default: as --out ends, else txt)"
+    )
+    parser.add_argument(
+        "--error", choices=ERRORS, default="sd", help="behind ±: SD over seeds, SEM, or half the 95%% interval (sd)"
+    )
+    parser.add_argument("--columns", metavar="A,B,...", help="these columns alone, by the names of --format csv")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    add_cache(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print or write the table; on a terminal as wide as that is."""
     from analysis.loading import load
-    from analysis.rendering import to_markdown, to_text
+    from analysis.rendering import FORMATS, to_text
     from analysis.tables import table
 
-    runs = load(options.root)
-    made = table(runs, chosen_study(options.root, options.study))
-    if options.format == "md":
-        text = to_markdown(made)
-    elif options.out is None and sys.stdout.isatty():
-        text = to_text(made, shutil.get_terminal_size().columns)
+    runs = load(options.root, cache=options.cache)
+    columns = options.columns.split(",") if options.columns else None
+    made = table(runs, chosen_study(options.root, options.study), error=options.error, columns=columns)
+    ending = options.out.suffix[1:] if options.out else ""
+    style = options.format or (ending if ending in FORMATS else "txt")
+    if style == "txt" and options.out is None and sys.stdout.isatty():
+        write_out(to_text(made, shutil.get_terminal_size().columns), None)
     else:
-        text = to_text(made)
-    write_out(text, options.out)
+        write_out(FORMATS[style](made), options.out)
     return 0

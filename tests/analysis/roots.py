@@ -22,11 +22,14 @@ from mmkd.config import (
     to_json,
 )
 from mmkd.files import write_json
+from mmkd.metrics import classification_metrics
 from mmkd.results import Predictions, Result, Status, record_run, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
 SAMPLES = 1000
 EPOCHS = 2
+COMMIT = "a" * 40
+"""What every attempt ran, but where a test says otherwise."""
 
 
 def teacher_config(seed: int, branch: str | None = None, fingerprint: str = "f" * 64) -> TeacherConfig:
@@ -40,9 +43,11 @@ def teacher_config(seed: int, branch: str | None = None, fingerprint: str = "f" 
     )
 
 
-def student_config(seed: int, teacher: TeacherConfig | None, **training: Any) -> StudentConfig:
+def student_config(
+    seed: int, teacher: TeacherConfig | None, fingerprint: str = "f" * 64, **training: Any
+) -> StudentConfig:
     return StudentConfig(
-        data=DataSource(path="/data/d.h5", fingerprint="f" * 64),
+        data=DataSource(path="/data/d.h5", fingerprint=fingerprint),
         network=Network(),
         training=Training(epochs=EPOCHS, **training),
         seed=seed,
@@ -62,20 +67,12 @@ def finish(
     status: Status = Status.COMPLETE,
     seconds: float = 10.0,
     parameters: int = 675_204,
+    commit: str = COMMIT,
 ) -> None:
-    """A finished trial; its other metrics follow from the accuracy."""
-    metrics = {
-        "loss": 1 - accuracy,
-        "accuracy": accuracy,
-        "weighted_f1": accuracy - 0.01,
-        "macro_f1": accuracy - 0.02,
-        "majority_share": 0.4,
-        "majority_accuracy": 0.38,
-    }
+    """A finished trial, with predictions of that accuracy."""
+    outputs = predicted(accuracy, config.seed)
+    metrics = classification_metrics(outputs.logits, outputs.labels, 0)
     splits = ("valid", "test") if config.evaluate_test else ("valid",)
-    outputs = Predictions(
-        np.zeros((SAMPLES, 3), np.float32), np.zeros(SAMPLES, np.int64), [str(i) for i in range(SAMPLES)]
-    )
     complete = status is Status.COMPLETE
     place.path.mkdir(parents=True, exist_ok=True)
     write_json(place.config, to_json(config))
@@ -88,11 +85,22 @@ def finish(
         seconds=seconds,
         parameters=parameters,
         device="cpu",
+        weights_sha256=identity(config),
         metrics=dict.fromkeys(splits, metrics) if complete else {},
         curves={"valid_loss": [1.0, 0.5], "valid_accuracy": [0.1, accuracy]},
         predictions=dict.fromkeys(splits, outputs) if complete else {},
     )
     write_result(place, result)
+    record_run(place, 1, attempt=1, git={"commit": commit, "diff": ""}, end="complete", seconds=seconds + 1)
+
+
+def predicted(accuracy: float, seed: int) -> Predictions:
+    """Outputs for three classes of 380, 320 and 300 samples; which ones are wrong depends on the seed."""
+    labels = np.repeat([0, 1, 2], [380, 320, 300])
+    wrong = np.random.default_rng(seed).permutation(SAMPLES)[round(accuracy * SAMPLES) :]
+    shown = labels.copy()
+    shown[wrong] = (labels[wrong] + 1) % 3
+    return Predictions(4 * np.eye(3, dtype=np.float32)[shown], labels, [str(i) for i in range(SAMPLES)])
 
 
 def fail(place: TrialDir, config: Run, end: str, seconds: float = 7.0) -> None:
@@ -126,24 +134,28 @@ class Lab:
         seeds: Sequence[int] = (1, 2, 3),
         source: str = "CMU-MOSEI",
         fingerprint: str = "f" * 64,
+        **identity: Any,
     ) -> RowDir:
         """A row with nothing in it but its row.json, also named in the study."""
         row = self.root.row(name, "0123456789abcdef")
         row.path.mkdir(parents=True)
         what = {"algorithm": 1, "primary": "video", "pairing": "others", "method": "crd", "level": None, "settings": {}}
-        data = {"path": "/d.h5", "source": source, "fingerprint": fingerprint, "modalities": [], "classes": []}
-        record = {"digest": "01" * 32, "identity": {**what, "selection": "loss"}, "data": data}
+        names = {"modalities": ["video", "audio"], "classes": ["sad", "neutral", "happy"]}
+        data = {"path": "/d.h5", "source": source, "fingerprint": fingerprint, **names}
+        record = {"digest": "01" * 32, "identity": {**what, "selection": "loss", **identity}, "data": data}
         write_json(row.row, record)
         entry = {"name": name, "label": label or name, "group": group, "directory": row.path.name}
         self.rows.append({**entry, "trials": trials, "seeds": list(seeds)})
         return row
 
-    def tune(self, row: RowDir, accuracies: Sequence[float]) -> None:
+    def tune(self, row: RowDir, accuracies: Sequence[float], fingerprint: str = "f" * 64) -> None:
         for number, accuracy in enumerate(accuracies):
-            finish(row.trial(number), student_config(0, None, learning_rate=10.0 ** -(number + 2)), accuracy)
+            config = student_config(0, None, fingerprint, learning_rate=10.0 ** -(number + 2))
+            finish(row.trial(number), config, accuracy)
 
-    def choose(self, row: RowDir, confirm: dict[int, TrialDir], trials: int = 2) -> None:
-        winner = {"trial": 1, "value": 0.5, "params": {"learning_rate": 1e-3}, "trials": trials, "selection": "loss"}
+    def choose(self, row: RowDir, confirm: dict[int, TrialDir], trials: int = 2, winner_trial: int = 0) -> None:
+        params = {"learning_rate": 10.0 ** -(winner_trial + 2)}
+        winner = {"trial": winner_trial, "value": 0.5, "params": params, "trials": trials, "selection": "loss"}
         names = {str(seed): place.path.name for seed, place in confirm.items()}
         write_json(row.winner, {**winner, "seeds": list(confirm), "confirm": names})
 
@@ -151,17 +163,21 @@ class Lab:
         self, name: str, accuracies: Sequence[float], teachers: Sequence[TeacherConfig | None] = (), **kwargs: Any
     ) -> RowDir:
         """A finished row: tuned, and confirmed on seeds 1, 2, ... with these test accuracies."""
-        trials = kwargs.get("trials", 2)
+        trials, fingerprint = kwargs.get("trials", 2), kwargs.get("fingerprint", "f" * 64)
         seeds = range(1, len(accuracies) + 1)
         row = self.begin_row(name, **{"seeds": list(seeds), **kwargs})
-        self.tune(row, [0.5] * trials)
+        self.tune(row, [0.5] * trials, fingerprint)
         places = {seed: row.confirm(seed, "abcdef0123") for seed in seeds}
         for (_, place), accuracy, teacher, seed in zip(
             places.items(), accuracies, teachers or [None] * len(accuracies), seeds, strict=True
         ):
-            finish(place, student_config(seed, teacher), accuracy)
+            finish(place, student_config(seed, teacher, fingerprint, learning_rate=1e-2), accuracy)
         self.choose(row, places, trials)
         return row
+
+    def row_of(self, method: str) -> RowDir:
+        """The row whose directory's name begins with `method`."""
+        return next(row for row in self.root.rows() if row.path.name.startswith(f"{method}-"))
 
     def study(self, name: str = "demo", control: str | None = None) -> str:
         path = self.root.study(name)

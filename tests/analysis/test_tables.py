@@ -1,15 +1,20 @@
 """A table shows what was measured, hides no failure and says what must be said."""
 
+from typing import Literal
+
 import pytest
 from roots import Lab, fail, finish, student_config, teacher_config
+from scipy import stats
 
 from analysis import load, table, to_text
 from analysis.model import Table, TableRow
 from analysis.tables import DASH
+from analysis.uncertainty import ERRORS
 from mmkd.config import identity
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_json
-from mmkd.results import Status
+from mmkd.results import Status, read_result, record_submission
+from mmkd.rundir import TrialDir
 
 
 def made(lab: Lab, **study: str) -> Table:
@@ -30,19 +35,107 @@ def test_means_spreads_and_counts(ablation: Lab) -> None:
     cell = result["CRD on attention maps"].cells["accuracy"]
     assert (cell.value, cell.spread) == (pytest.approx(75.0), pytest.approx(1.0))  # SD of 74, 75, 76 with n - 1
     assert cell.text == "75.0 ± 1.0"  # one SD digit more by PDG; 1000 samples allow 0.1
-    assert result["CRD on attention maps"].cells["weighted_f1"].value == pytest.approx(74.0)
-    assert result["CRD on attention maps"].cells["macro_f1"].value == pytest.approx(73.0)
+    for metric in ("weighted_f1", "macro_f1", "majority_share"):
+        stored = [read_result(ablation.row_of("crd").confirm(k, "abcdef01").result).metrics["test"] for k in (1, 2, 3)]
+        mean = 100 * sum(metrics[metric] for metrics in stored) / 3
+        assert result["CRD on attention maps"].cells[metric].value == pytest.approx(mean)
     assert result["CRD on attention maps"].cells["seeds"].text == "3"
     assert result["CRD on attention maps"].cells["trials"].text == "2"
-    assert result["CRD on attention maps"].cells["majority_share"].value == pytest.approx(40.0)
 
 
 def test_costs(ablation: Lab) -> None:
     result = rows(made(ablation))
-    assert result["CRD on attention maps"].cells["seconds"].value == 2 * 10 + 3 * 10
-    assert result["Teacher"].cells["seconds"].value == 3 * 100
+    assert made(ablation).columns[-1].label == "minutes"
+    assert result["CRD on attention maps"].cells["cost"].value == pytest.approx((2 * 10 + 3 * 10) / 60)
+    assert result["Teacher"].cells["cost"].value == pytest.approx(3 * 100 / 60)
     assert result["Teacher"].cells["parameters"].text == "1,802,345"
     assert result["Teacher"].cells["trials"].text == ""
+
+
+def test_gpu_hours_are_shown_where_the_cluster_counted_all_of_them(ablation: Lab) -> None:
+    for place in ablation.path.glob("*/*/attempts/1.job.json"):
+        record_submission(TrialDir(place.parents[1]), 1, gpu_seconds=7200.0)
+    for place in ablation.path.glob("rows/*/*/*/attempts/1.job.json"):
+        assert made(ablation).columns[-1].label == "minutes"  # the teachers alone are not all
+        record_submission(TrialDir(place.parents[1]), 1, gpu_seconds=3600.0)
+    result = made(ablation)
+    assert result.columns[-1].label == "GPU-hours"
+    assert rows(result)["CRD on attention maps"].cells["cost"].value == pytest.approx(2 + 3)
+    assert rows(result)["Teacher"].cells["cost"].text == "6.0"
+
+
+def test_compression_is_the_teachers_parameters_over_the_students(ablation: Lab) -> None:
+    result = rows(made(ablation))
+    assert (
+        result["CRD on attention maps"].cells["compression"].text == "2.67\N{MULTIPLICATION SIGN}"
+    )  # 1,802,345 / 675,204
+    assert result["Student without KD"].cells["compression"].text == ""
+
+
+def test_differences_to_the_control_have_an_interval_and_a_corrected_p(lab: Lab) -> None:
+    lab.row("none", [0.70, 0.71, 0.72])
+    lab.row("good", [0.74, 0.75, 0.76])
+    lab.row("weak", [0.71, 0.72, 0.73])
+    result = rows(made(lab, control="none"))
+    test = stats.ttest_ind([74, 75, 76], [70, 71, 72], equal_var=False)
+    found = result["good"].cells["accuracy"].difference
+    assert found is not None
+    assert (found.value, found.p) == (pytest.approx(4.0), pytest.approx(test.pvalue))
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()))
+    assert found.corrected == pytest.approx(2 * test.pvalue)  # the smaller of two
+    assert result["good"].cells["difference"].text == "+4.0 [+1.7, +6.3]"
+    assert result["good"].cells["p"].text == "0.016"
+    assert result["none"].cells["difference"].text == ""
+
+
+def test_best_second_and_those_tied_with_the_best(lab: Lab) -> None:
+    teachers = [lab.teacher(seed, 0.9) for seed in (1, 2, 3)]
+    lab.row("none", [0.500, 0.501, 0.502])
+    lab.row("best", [0.74, 0.75, 0.77], teachers)
+    lab.row("near", [0.73, 0.75, 0.76], teachers)
+    lab.row("far", [0.600, 0.601, 0.602], teachers)
+    cells = {label: row.cells["accuracy"] for label, row in rows(made(lab, control="none")).items()}
+    assert {label: cell.rank for label, cell in cells.items()} == {
+        "Teacher": None, "none": None, "best": 1, "near": 2, "far": None,
+    }  # fmt: skip
+    assert {label: cell.tied for label, cell in cells.items()} == {
+        "Teacher": None, "none": False, "best": True, "near": True, "far": False,
+    }  # fmt: skip
+
+
+def test_equal_means_share_their_rank(lab: Lab) -> None:
+    for name, scores in {"a": [0.7, 0.8], "b": [0.8, 0.7], "c": [0.6, 0.7]}.items():
+        lab.row(name, scores)
+    assert [row.cells["accuracy"].rank for row in made(lab, name="demo").rows] == [1, 1, 2]
+
+
+def test_rows_that_are_not_finished_are_neither_ranked_nor_tested(ablation: Lab) -> None:
+    ablation.row("early", [0.95, 0.96], label="early")
+    ablation.rows[-1]["seeds"] = [1, 2, 3]
+    result = made(ablation, control="none")
+    assert rows(result)["early"].status == "confirming 2/3"
+    assert rows(result)["early"].cells["accuracy"].rank is None
+    assert rows(result)["early"].cells["difference"].text == ""
+    assert rows(result)["CRD on attention maps"].cells["accuracy"].rank == 1
+    assert "1 of 3 rows not compared" in result.legend
+
+
+@pytest.mark.parametrize(("error", "half"), [("sd", 1.0), ("sem", 0.57735), ("ci", 2.48414)])
+def test_the_error_behind_plus_minus_is_what_was_asked_for_and_named(
+    ablation: Lab, error: Literal["sd", "sem", "ci"], half: float
+) -> None:
+    result = table(load(ablation.path), "demo", error=error)
+    cell = rows(result)["CRD on attention maps"].cells["accuracy"]
+    assert cell.error == pytest.approx(half, abs=1e-4)  # SD 1 of three: SD / sqrt(3), and t.975(2) = 4.30265 times that
+    assert cell.spread == pytest.approx(1.0)
+    assert f"mean ± {ERRORS[error]}" in said(result.notes)
+
+
+def test_columns_can_be_chosen(ablation: Lab) -> None:
+    result = table(load(ablation.path), "demo", columns=["seeds", "accuracy"])
+    assert [column.key for column in result.columns] == ["seeds", "accuracy"]
+    with pytest.raises(UserError, match="unknown column 'acuracy'; did you mean accuracy"):
+        table(load(ablation.path), "demo", columns=["acuracy"])
 
 
 def test_gap_recovered(ablation: Lab) -> None:
@@ -83,7 +176,7 @@ def test_groups_are_sections_with_their_teachers_first(lab: Lab) -> None:
         ("branch", ["Teacher, language branch", "c"]),
     ]
     assert rows(result)["c"].cells["accuracy"].text == "70.0"
-    assert "no row has two seeds" in result.notes[-1]
+    assert "no row has two seeds" in said(result.notes)
 
 
 def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
@@ -165,7 +258,7 @@ def test_a_truncated_result_is_a_missing_seed_with_a_warning(ablation: Lab) -> N
 def test_superseded_runs_do_not_count(ablation: Lab) -> None:
     finish(ablation.root.rows()[0].confirm(1, "00000000"), student_config(1, None), 0.1, seconds=1e6)
     assert rows(made(ablation))["CRD on attention maps"].cells["accuracy"].value == pytest.approx(75.0)
-    assert rows(made(ablation))["CRD on attention maps"].cells["seconds"].value == 50
+    assert rows(made(ablation))["CRD on attention maps"].cells["cost"].value == pytest.approx(50 / 60)
 
 
 def test_equal_rows_give_no_warning(ablation: Lab) -> None:
@@ -200,7 +293,7 @@ def test_notes_say_what_must_be_said(lab: Lab) -> None:
         "test split: 1000 samples",
         "mean ± sample standard deviation (n - 1) over n confirming seeds (1, 2, 3)",
         "validation loss, on the validation split only, 2 trials a row",
-        "commonest class of train has accuracy 38.0 %",
+        "predicting nothing else has accuracy 38.0 %",
         "smallest difference that 3 seeds a row could show: 3 points",  # 3.71741 * 1 * 0.81650 = 3.035
         "pooled SD 1",
     ):

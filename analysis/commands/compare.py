@@ -1,0 +1,40 @@
+"""`python -m analysis compare`: two rows of a study side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+
+
+def add_command(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="two rows of a study, over seeds and over test samples",
+        description="Is row A better than row B? Welch's t over seeds; McNemar and a paired bootstrap over the test "
+        "samples of the stored predictions; P(A > B).",
+    )
+    parser.add_argument("a", metavar="A", help="a row's name in the study")
+    parser.add_argument("b", metavar="B", help="another's")
+    add_root(parser)
+    add_study(parser)
+    parser.add_argument("--format", choices=("txt", "json"), default="txt", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    add_cache(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print or write the comparison."""
+    from analysis.comparing import compare, comparison_text
+    from analysis.loading import load
+
+    runs = load(options.root, cache=options.cache)
+    found = compare(runs, chosen_study(options.root, options.study), options.a, options.b)
+    text = comparison_text(found) if options.format == "txt" else json.dumps(asdict(found), indent=1) + "\n"
+    write_out(text, options.out)
+    return 0

@@ -1,0 +1,130 @@
+"""What is in a root, and what is wrong there: nothing disappears, and every finding says what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.evidence import ENDED, Evidence, collect
+from analysis.guards import Finding, first_few, guard
+from analysis.loading import Runs
+from analysis.predictions import predictions
+from analysis.records import read_study, study_names
+from mmkd.errors import UserError
+from mmkd.metrics import cross_entropy, f1_scores
+from mmkd.results import State, Status
+
+IN_A_TABLE = "in a table"
+REMARK = "remark"
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found: `fates` has one line a directory (`directory`, `fate`), each exactly once."""
+
+    fates: pd.DataFrame
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The findings that are wrong, less mere remarks."""
+        return tuple(finding for finding in self.findings if finding.kind != REMARK)
+
+
+def examine(runs: Runs) -> Examination:
+    """Look at everything under a root; reads the predictions of all runs that tables show."""
+    studies, broken = _studies(runs)
+    fates = _fates(runs, [row for rows in studies.values() for row in rows])
+    findings = [
+        *broken,
+        *_whole_root(runs, fates),
+        *(
+            Finding(finding.kind, f"study {name}: {finding.text}")
+            for name, rows in studies.items()
+            for finding in guard(runs, rows)
+            if finding.kind != "rejected"
+        ),
+        *_wrong_scores(runs, fates),
+    ]
+    return Examination(fates, tuple(findings))
+
+
+def _studies(runs: Runs) -> tuple[dict[str, list[Evidence]], list[Finding]]:
+    studies, broken = {}, []
+    for name in study_names(runs.root):
+        try:
+            studies[name] = collect(runs, read_study(runs.root, name))
+        except UserError as error:
+            broken.append(Finding("studies", str(error).replace(f"{runs.root}/", "")))
+    return studies, broken
+
+
+def _fates(runs: Runs, rows: list[Evidence]) -> pd.DataFrame:
+    """Where each directory's figures go."""
+    trials = runs.trials
+    of_a_study = trials["row"].isin({row.spec.directory for row in rows})
+    shown = trials[of_a_study & ~trials["superseded"]]
+    is_teacher = trials["kind"] == "teacher"
+    fates = pd.Series("teacher of no run that a table shows", trials.index).mask(~is_teacher, "of a row in no study")
+    fates = fates.mask(of_a_study, IN_A_TABLE).mask(of_a_study & trials["superseded"], "superseded")
+    fates = fates.mask(is_teacher & trials["directory"].isin(shown["teacher"]), IN_A_TABLE)
+    rejected = pd.DataFrame({"directory": runs.rejected["path"], "fate": "rejected"})
+    return pd.concat([pd.DataFrame({"directory": trials["directory"], "fate": fates}), rejected], ignore_index=True)
+
+
+def _whole_root(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
+    for path, reason in runs.rejected.itertuples(index=False):
+        yield Finding("rejected", f"{path}: {reason.removeprefix(f'{path}: ')}")
+    trials = runs.trials
+    failed = trials[trials["status"] == State.FAILED]
+    for line in failed.to_dict("records"):
+        yield Finding("failed", f"{line['directory']}: {line['failure']}: {line['message'] or 'no message'}")
+    unfinished = trials[~trials["status"].isin(ENDED)]
+    for status, some in unfinished.groupby("status"):
+        yield Finding("unfinished", f"trials that are {status}: {len(some)} ({first_few(some['directory'])})")
+    diverged = trials[trials["status"] == Status.DIVERGED]
+    if len(diverged):
+        yield Finding(REMARK, f"trials that diverged: {len(diverged)} ({first_few(diverged['directory'])})")
+    alone = fates[fates["fate"] == "of a row in no study"]["directory"].str.split("/").str[1]
+    for row in dict.fromkeys(alone):
+        yield Finding(REMARK, f"rows/{row}: in no study's table")
+    if fates.empty:
+        yield Finding(REMARK, "no trial at all")
+
+
+def _wrong_scores(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
+    """Runs whose stored metrics are not those of their stored predictions."""
+    shown = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
+    for line in shown[shown["test_accuracy"].notna()].to_dict("records"):
+        test = predictions(runs.root / line["directory"]).get("test")
+        if test is None:
+            yield Finding("scores", f"{line['directory']}: it has a test score, but no predictions to check it by")
+            continue
+        predicted = test.logits.argmax(axis=1)
+        weighted, macro = f1_scores(predicted, test.labels, test.logits.shape[1])
+        again = {"accuracy": float(np.mean(predicted == test.labels)), "weighted_f1": weighted, "macro_f1": macro}
+        again["loss"] = cross_entropy(test.logits, test.labels)
+        wrong = [
+            f"{k} {line[f'test_{k}']:.6g}, not {v:.6g}" for k, v in again.items() if _differs(line[f"test_{k}"], v)
+        ]
+        if wrong:
+            yield Finding("scores", f"{line['directory']}: test scores are not its predictions': {', '.join(wrong)}")
+
+
+def _differs(stored: float, again: float) -> bool:
+    return not np.isclose(stored, again, rtol=1e-4, atol=1e-6)
+
+
+def examination_text(found: Examination) -> str:
+    """All of it, a finding a line."""
+    counts = found.fates["fate"].value_counts()
+    lines = [f"{len(found.fates)} directories: " + ", ".join(f"{n} {fate}" for fate, n in counts.items())]
+    lines += [f"{finding.kind}: {finding.text}" for finding in found.findings]
+    wrong = len(found.problems)
+    lines.append(
+        "nothing is wrong" if not wrong else f"{wrong} thing is wrong" if wrong == 1 else f"{wrong} things are wrong"
+    )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,124 @@
+"""The doctor finds what is wrong under a root, and accounts for every directory in it."""
+
+import shutil
+
+import pytest
+from roots import Lab, fail, finish, student_config, teacher_config
+
+from analysis import examine, load
+from analysis.__main__ import main
+from analysis.doctor import examination_text
+from mmkd.files import write_json
+from mmkd.results import Status, read_result, write_result
+
+
+def report(lab: Lab) -> str:
+    return examination_text(examine(load(lab.path)))
+
+
+def directories(lab: Lab) -> set[str]:
+    """What is on disk."""
+    found = [*lab.path.glob("rows/*/trials/*"), *lab.path.glob("rows/*/confirm/*"), *lab.path.glob("teachers/*")]
+    return {path.relative_to(lab.path).as_posix() for path in found}
+
+
+@pytest.fixture
+def messy(ablation: Lab) -> Lab:
+    """Everything that can become of a directory."""
+    row = ablation.row_of("crd")
+    finish(row.confirm(1, "0000000000"), student_config(1, None), 0.4)
+    row.trial(7).path.mkdir()
+    row.trial(7).config.write_text('{"algo')
+    fail(row.trial(8), student_config(0, None), "out_of_memory")
+    row.trial(9).path.mkdir()
+    finish(row.trial(10), student_config(0, None), 0.0, status=Status.DIVERGED)
+    (row.path / "trials" / "copy").mkdir()
+    row.confirm(3, "abcdef01").result.write_bytes(b"\x89HDF")
+    ablation.teacher(9, 0.8)
+    studies = list(ablation.rows)
+    ablation.row("other", [0.6])
+    ablation.rows = studies
+    return ablation
+
+
+def test_nothing_is_wrong_with_a_sound_root(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--root", str(ablation.path)]) == 0
+    assert capsys.readouterr().out == "13 directories: 13 in a table\nnothing is wrong\n"
+
+
+def test_every_directory_has_one_fate(messy: Lab) -> None:
+    fates = examine(load(messy.path)).fates
+    assert sorted(fates["directory"]) == sorted(directories(messy))
+    counts = fates["fate"].value_counts().to_dict()
+    assert counts == {
+        "in a table": 14,  # 5 + 2 tuning trials, 2 + 3 confirming runs, 2 teachers
+        "rejected": 3,
+        "superseded": 1,
+        "teacher of no run that a table shows": 2,  # one of them of the run that cannot be read
+        "of a row in no study": 3,
+    }
+
+
+def test_each_problem_is_said_with_its_reason(messy: Lab) -> None:
+    said = report(messy)
+    for words in (
+        "rejected: rows/crd-01234567/trials/7: rows/crd-01234567/trials/7/config.json: not a whole JSON value",
+        "rejected: rows/crd-01234567/trials/copy: not the name of a trial's directory",
+        "rejected: rows/crd-01234567/confirm/3-abcdef01: rows/crd-01234567/confirm/3-abcdef01/result.h5: not a",
+        "failed: rows/crd-01234567/trials/8: out_of_memory: it broke",
+        "unfinished: trials that are absent: 1 (rows/crd-01234567/trials/9)",
+        "remark: trials that diverged: 1 (rows/crd-01234567/trials/10)",
+        "remark: rows/other-01234567: in no study's table",
+        "unfinished: study demo: 1 of 2 rows have no final score: CRD on attention maps (confirming 2/3)",
+        "selection: study demo: CRD on attention maps: the row was extended and another trial won",
+    ):
+        assert words in said
+    assert main(["doctor", "--root", str(messy.path)]) == 1
+
+
+def test_remarks_alone_are_not_wrong(ablation: Lab) -> None:
+    studies = list(ablation.rows)
+    ablation.row("other", [0.6])
+    ablation.rows = studies
+    ablation.study(control="none")
+    assert main(["doctor", "--root", str(ablation.path)]) == 0
+
+
+def test_missing_seeds_and_unequal_budgets_are_said(ablation: Lab) -> None:
+    ablation.row("more", [0.7, 0.7, 0.7], trials=5)
+    ablation.rows[-1]["seeds"] = [1, 2, 3, 4]
+    ablation.study(control="none")
+    said = report(ablation)
+    assert "budgets: study demo: tuning budgets (trials) are unequal" in said
+    assert "seeds: study demo: seeds are unequal" in said
+    assert "more (confirming 3/4)" in said
+
+
+def test_scores_that_are_not_the_predictions_are_found(ablation: Lab) -> None:
+    place = ablation.row_of("crd").confirm(2, "abcdef01")
+    result = read_result(place.result)
+    better = {**result.metrics, "test": {**result.metrics["test"], "accuracy": 0.99}}
+    write_result(place, type(result)(**{**vars(result), "metrics": better}))
+    where = "scores: rows/crd-01234567/confirm/2-abcdef01"
+    assert f"{where}: test scores are not its predictions': accuracy 0.99, not 0.75" in report(ablation)
+
+
+def test_a_broken_study_is_said_and_the_others_are_looked_at(ablation: Lab) -> None:
+    write_json(ablation.root.study("broken"), {"name": "broken"})
+    said = report(ablation)
+    assert "studies: studies/broken.json: title: Field required" in said
+    assert said.startswith("13 directories: 13 in a table")
+
+
+def test_what_a_row_set_aside_is_said(ablation: Lab) -> None:
+    row = ablation.row_of("crd")
+    (row.path / "failed-1").mkdir()
+    shutil.copytree(row.path / "trials", row.path / "failed-1" / "trials")
+    assert "rows/crd-01234567/failed-1: 2 trials, set aside when none of them had completed" in report(ablation)
+
+
+def test_a_teacher_that_tuning_used_is_in_a_table(ablation: Lab) -> None:
+    ablation.teacher(0, 0.8)
+    row = ablation.row_of("crd")
+    finish(row.trial(0), student_config(0, teacher_config(0), learning_rate=1e-2), 0.5)
+    assert set(examine(load(ablation.path)).fates["fate"]) == {"in a table"}
