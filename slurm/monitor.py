@@ -11,7 +11,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console, RenderableType
@@ -24,6 +24,7 @@ from slurm.monitoring.export import to_json
 from slurm.monitoring.logs import LogTail, find_trial, tail_log
 from slurm.monitoring.picture import Picture, make_picture
 from slurm.monitoring.queueing import Squeue
+from slurm.monitoring.rows import controller_script
 from slurm.monitoring.screen import draw
 from slurm.monitoring.watching import Condition
 
@@ -32,6 +33,8 @@ READING_SHARE = 0.2
 """At most this share of the time is spent reading: a slow file system is looked at less often."""
 FIRST_SECONDS = 0.5
 """So long is read before something is shown; what is not read by then follows."""
+
+PIPED_WIDTH = 120
 
 EXAMPLES = """examples:
   python slurm/monitor.py --study crd_attention          a live view; q or Ctrl-C leaves it, jobs do not notice
@@ -74,14 +77,13 @@ class Monitor:
         """
         survey = self.collector.look(seconds)
         self.squeue.ask(users_of(survey), wait=wait)
-        if self.wanted_log is not None and not survey.unread:
-            self.logged, self.wanted_log = find_trial(self.wanted_log, survey.trials, survey.rows), None
+        if self.wanted_log is not None:
+            self.logged, self.wanted_log = find_trial(self.wanted_log, self.collector.root, survey.rows), None
         return make_picture(survey, self.squeue.answer)
 
-    def log(self, picture: Picture) -> LogTail | None:
+    def log(self) -> LogTail | None:
         """The end of the log that is shown."""
-        shown = (w.trial for w in picture.trials if w.trial.place.directory == self.logged)
-        return next((tail_log(trial) for trial in shown), None)
+        return tail_log(self.logged) if self.logged else None
 
     def step(self, picture: Picture, steps: int) -> None:
         """Show the next or the previous log: of what runs, then of what failed, then none."""
@@ -94,8 +96,11 @@ class Monitor:
 
 def users_of(survey: Survey) -> set[str]:
     """Whose queue to ask for: the owners of what Slurm runs or is about to run; nobody where nothing is."""
-    open_on_slurm = (t for t in survey.trials if t.status is None and t.last and t.last.backend == "slurm")
-    return {_owner(trial.place.directory.path) for trial in open_on_slurm if not (trial.last and trial.last.end)}
+    open_trials = [trial for trial in survey.trials if trial.last and not trial.last.end]
+    paths = [t.place.directory.path for t in open_trials if t.last and t.last.backend == "slurm"]
+    if any(row.winner is None for row in survey.rows):
+        paths += [controller_script(Root(survey.root), study.name) for study in survey.studies if study.controller_job]
+    return {_owner(path) for path in paths}
 
 
 def _owner(path: Path) -> str:
@@ -106,12 +111,19 @@ def _owner(path: Path) -> str:
 
 
 def watch_once(monitor: Monitor, console: Console, *, as_json: bool) -> None:
-    """Print everything once."""
-    picture = monitor.look(wait=True)
+    """Print everything once; a terminal is told how far the reading is."""
+    errors = Console(stderr=True)
+    with errors.status("") if errors.is_terminal else nullcontext() as status:
+        while unread := monitor.collector.look(FIRST_SECONDS).unread:
+            if status:
+                status.update(f"reading: {unread:,} trials to go")
+        picture = monitor.look(wait=True)
     if as_json:
         print(json.dumps(to_json(picture), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        console.print(draw(picture, console.width, None, monitor.log(picture)))
+        return
+    with console.capture() as captured:
+        console.print(draw(picture, console.width, None, monitor.log()))
+    print("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")))
 
 
 def watch_live(monitor: Monitor, console: Console) -> None:
@@ -137,7 +149,7 @@ def watch_live(monitor: Monitor, console: Console) -> None:
 def screen(monitor: Monitor, console: Console, picture: Picture) -> RenderableType:
     """The picture as large as the terminal is now."""
     foot = "q leaves, n and p show the logs of what runs or failed" if sys.stdin.isatty() else "Ctrl-C leaves"
-    return draw(picture, console.width, console.height, monitor.log(picture), foot)
+    return draw(picture, console.width, console.height, monitor.log(), foot)
 
 
 @contextmanager
@@ -165,6 +177,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our bars gets ?
     console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=PIPED_WIDTH)
     monitor = Monitor(Root(options.root.absolute()), options.study, options.log)
     try:
         if options.once or options.json or not console.is_terminal:

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from mmkd.files import read_json
 from mmkd.results import ResultError, State
 from mmkd.rundir import Root, TrialDir
-from slurm.monitoring.rows import Row, Study, family, read_rows, read_studies
+from slurm.monitoring.rows import Row, Study, family, read_mapping, read_rows, read_studies
 from slurm.monitoring.trials import Place, Trial, read_trial, stamp
 
 Stamp = tuple[tuple[int, int], ...]
@@ -52,23 +50,25 @@ class Collector:
         self._listed: dict[Path, tuple[Stamp, list[Place]]] = {}
 
     def look(self, seconds: float = float("inf")) -> Survey:
-        """Survey the root; what is new to us is read for about so many seconds, the latest trials first.
+        """Survey the root; what is new to us is read for about so many seconds (one trial at least), latest first.
 
         Raises:
             UserError: there is no such root or study.
         """
-        taken, deadline = time.time(), time.monotonic() + seconds
+        taken = time.time()
         studies = read_studies(self.root, self.study)
         rows = read_rows(self.root, studies, others=self.study is None)
         problems: list[str] = []
         trials: list[Trial] = []
-        unread = 0
+        unread, spent = 0, 0.0
         for place in reversed(self._places(rows)):
             known = self._read.get(place.directory.path)
-            if known is None and time.monotonic() > deadline:
+            if known is None and spent > seconds:
                 unread += 1
                 continue
+            began = time.monotonic()
             trial = self._refresh(place, known, problems)
+            spent += time.monotonic() - began if known is None else 0.0
             if trial is not None:
                 trials.append(trial)
         found = tuple(reversed(trials))
@@ -83,14 +83,18 @@ class Collector:
             if known is not None and known[0] == mark:
                 return known[1]
             trial = read_trial(place)
-        except (OSError, ResultError) as error:
-            problems.append(str(error).replace(f"{self.root.path}/", ""))
+        except (OSError, ResultError, AttributeError, TypeError, ValueError) as error:
+            # JSON of an unexpected shape too: whatever it is, one trial must not hide all others.
+            problems.append(f"{place.directory.path.relative_to(self.root.path)}: {error}")
             return known[1] if known else None
         self._read[place.directory.path] = (_settled(mark), trial)
         return trial
 
     def _places(self, rows: list[Row]) -> list[Place]:
-        """Trials and confirming runs of the rows, and the teachers that the rows need (all, where all is watched)."""
+        """Trials and confirming runs of the rows, and the teachers that they need (where all is watched: all).
+
+        A teacher that is claimed and has no configuration yet is of no kind that anybody could know.
+        """
         places = []
         for row in rows:
             path = row.directory.path
@@ -98,7 +102,7 @@ class Collector:
             places += self._list(path / "confirm", partial(_confirms, row))
         families = {row.family for row in rows}
         teachers = self._list(self.root.path / "teachers", partial(_teachers, self.root))
-        return places + [place for place in teachers if self.study is None or place.owner in families]
+        return places + [place for place in teachers if place.owner and (not self.study or place.owner in families)]
 
     def _list(self, folder: Path, listing: Callable[[], list[Place]]) -> list[Place]:
         """The trials in a folder, listed anew when it has changed; one that was set aside takes its trials with it."""
@@ -145,8 +149,7 @@ def _teachers(root: Root) -> list[Place]:
 
 
 def _teacher(directory: TrialDir) -> Place:
-    """A teacher; one that is claimed and has no configuration yet is known by its folder alone."""
-    config: dict[str, Any] = read_json(directory.config) or {}
+    config = read_mapping(directory.config)
     branch = config.get("branch")
     label, name = f"teacher ({branch})" if branch else "teacher", f"s{config.get('seed', '?')}"
     owner = family(config, config.get("data", {}).get("fingerprint"))

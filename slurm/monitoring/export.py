@@ -40,6 +40,7 @@ def to_json(picture: Picture) -> dict[str, Any]:
         "controllers": [
             {"host": c.host, "pid": c.pid, "heard_seconds": round(c.heard, 1)} for c in picture.controllers
         ],
+        "controller_jobs": [asdict(job) for job in picture.controller_jobs],
         "rows": [_row(row) for row in picture.rows],
         "trials": [_trial(watched) for watched in picture.trials if watched.trial.status is None],
         "failures": [

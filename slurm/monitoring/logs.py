@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.text import Text
 
 from mmkd.errors import UserError, choose
-from mmkd.rundir import TrialDir
+from mmkd.results import current_attempt
+from mmkd.rundir import Root, TrialDir
 from slurm.monitoring.rows import Row
-from slurm.monitoring.trials import Trial
 
 LOG_BYTES = 32768
 LOG_LINES = 50
@@ -22,48 +22,38 @@ LOG_LINES = 50
 class LogTail:
     """The last lines of a log, without colours and control characters; `path` is relative to the root."""
 
-    title: str
-    path: str
+    path: Path
     lines: tuple[str, ...]
 
 
-def find_trial(wanted: str, trials: Sequence[Trial], rows: Sequence[Row]) -> TrialDir:
+def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
     """The trial that `--log` names: ROW/trials/3, ROW/confirm/1, teachers/4f1e; ROW is a row's name or its folder.
 
     Raises:
         UserError: there is none, or several.
     """
-    owner, _, rest = wanted.strip("/").removeprefix("rows/").partition("/")
-    folders = {row.name: row.directory.path.name for row in rows} | {row.directory.path.name: "" for row in rows}
-    if owner != "teachers":
-        owner = folders[choose("row: --log", owner, folders)] or owner
-    prefix = f"{owner}/{rest}"
-    keys = {_key(trial): trial.place.directory for trial in trials}
-    if prefix in keys:
-        return keys[prefix]
-    found = [key for key in keys if key.startswith(prefix) and "/trials/" not in key]
+    owner, _, rest = wanted.removeprefix(f"{root.path}/").strip("/").removeprefix("rows/").partition("/")
+    if owner == "teachers":
+        candidates, name = root.teachers(), rest
+    else:
+        by_folder, by_name = {row.directory.path.name: row for row in rows}, {row.name: row for row in rows}
+        row = (by_folder.get(owner) or by_name[choose("row (--log)", owner, by_name)]).directory
+        kind, _, name = rest.partition("/")
+        candidates = row.confirms() if kind == "confirm" else row.trials()
+    exact = [place for place in candidates if place.path.name == name]
+    begins = [place for place in candidates if name and place.path.name.startswith(name)]
+    found = exact or begins
     if len(found) == 1:
-        return keys[found[0]]
-    there = ", ".join(key.partition("/")[2] for key in keys if key.startswith(f"{owner}/")) or "none"
-    said = there if len(there) < 200 else f"{there[:200]} …"
-    raise UserError(f"--log {wanted}: {'several trials are' if found else 'no trial is'} called so; there are: {said}")
+        return found[0]
+    names = ", ".join(place.path.name for place in candidates[:20]) + (", …" if len(candidates) > 20 else "")
+    trouble = "names several" if found else "no such trial"
+    raise UserError(f"--log {wanted}: {trouble}; ROW/trials/N, ROW/confirm/SEED or teachers/NAME ({names or 'none'})")
 
 
-def _key(trial: Trial) -> str:
-    """A trial's place below `rows/` or the root: ROW/trials/3, teachers/4f1e..."""
-    path = trial.place.directory.path
-    return "/".join(path.parts[-2:] if trial.place.kind == "teacher" else path.parts[-3:])
-
-
-def tail_log(trial: Trial) -> LogTail:
+def tail_log(directory: TrialDir) -> LogTail:
     """The end of the log of a trial's latest attempt."""
-    last, place = trial.last, trial.place
-    title = f"{place.label} {place.name}"
-    if last is None:
-        return LogTail(title, "", ("not submitted yet",))
-    path = place.directory.log(last.number)
-    inside = path.relative_to(place.directory.root.path)
-    return LogTail(f"{title}, attempt {last.number}", str(inside), tuple(_last_lines(path)))
+    path = directory.log(current_attempt(directory))
+    return LogTail(path.relative_to(directory.root.path), tuple(_last_lines(path)))
 
 
 def _last_lines(path: Path) -> list[str]:
@@ -73,7 +63,7 @@ def _last_lines(path: Path) -> list[str]:
             file.seek(max(size - LOG_BYTES, 0))
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
-        return ["no log yet"]
+        return ["there is no log yet"]
     # A progress bar writes over its line: what stands after the last carriage return is what a terminal would show.
     shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     lines = [Text.from_ansi(line.expandtabs()).plain for line in shown]

@@ -63,6 +63,7 @@ class Picture:
     teachers_trained: int
     teachers_needed: int
     controllers: tuple[Holder, ...]
+    controller_jobs: tuple[QueuedJob, ...]
     failures: tuple[FailureCount, ...]
     others: tuple[QueuedJob, ...]
     slots: float
@@ -100,7 +101,9 @@ def make_picture(survey: Survey, answer: Answer | None) -> Picture:
     teachers = [watched for watched in trials if watched.trial.place.kind == "teacher"]
     trained = sum(watched.condition is Condition.COMPLETE for watched in teachers)
     needed = max(teachers_needed(survey.rows), len(teachers))
-    jobs = {watched.job.id for watched in trials if watched.job}
+    known = {watched.job.id for watched in everything if watched.job}
+    rest = [job for job in (answer.jobs.values() if answer else ()) if job.id not in known and not job.ended]
+    controllers = {study.controller_job for study in survey.studies}
     slots = slots_in_use(everything, survey.taken)
     left = {row.row.directory.path.name: row.left for row in rows}
     return Picture(
@@ -112,7 +115,8 @@ def make_picture(survey: Survey, answer: Answer | None) -> Picture:
         teachers_needed=needed,
         controllers=tuple(_controllers(survey.rows)),
         failures=tuple(count_failures(trials)),
-        others=tuple(job for job in (answer.jobs.values() if answer else ()) if job.id not in jobs and not job.ended),
+        controller_jobs=tuple(job for job in rest if job.name in controllers),
+        others=tuple(job for job in rest if job.name not in controllers),
         slots=slots,
         gpu_hours=gpu_hours(everything, survey),
         eta=forecast(everything, left, needed - trained, slots, survey.taken),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -21,11 +22,15 @@ from mmkd.rundir import Root, RowDir
 
 @dataclass(frozen=True)
 class Study:
-    """A `studies/<name>.json`; `rows` are as it holds them; `max_gpu_hours` is there where the launch noted it."""
+    """A `studies/<name>.json`; `rows` are as it holds them; `max_gpu_hours` is there where the launch noted it.
+
+    `controller_job` is the name of the job that its controller last was, "" if it never was one.
+    """
 
     name: str
     rows: tuple[Mapping[str, Any], ...]
     max_gpu_hours: float | None
+    controller_job: str
 
 
 @dataclass(frozen=True)
@@ -75,20 +80,35 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
     """
     if not root.path.is_dir():
         raise UserError(f"--root {root.path}: no such folder; it is where the launched studies lie")
+    if not any((root.path / folder).is_dir() for folder in ("studies", "rows")):
+        raise UserError(f"--root {root.path}: no studies or rows in it; it is where the launched studies lie")
     names = sorted(path.stem for path in (root.path / "studies").glob("*.json") if not path.name.startswith("."))
     if wanted is not None:
-        names = [choose(f"study under {root.path}: --study", wanted, names)]
+        names = [choose(f"study (--study, of {root.path})", wanted, names)]
     return [_read_study(root, name) for name in names]
 
 
 def _read_study(root: Root, name: str) -> Study:
-    facts = read_json(root.study(name))
-    facts = facts if isinstance(facts, dict) else {}
+    facts = read_mapping(root.study(name))
     rows = facts.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "directory" in row for row in rows):
         raise UserError(f"{root.study(name)}: no list of rows in it; launch the study again, which writes it anew")
     hours = facts.get("max_gpu_hours")
-    return Study(name, tuple(rows), float(hours) if isinstance(hours, int | float) else None)
+    limit = float(hours) if isinstance(hours, int | float) else None
+    return Study(name, tuple(rows), limit, _controller_job(controller_script(root, name)))
+
+
+def controller_script(root: Root, name: str) -> Path:
+    """Where `launch.py --detach` leaves the script of a study's controller."""
+    return root.controller_log(name).with_suffix(".sbatch")
+
+
+def _controller_job(script: Path) -> str:
+    try:
+        found = re.search(r"^#SBATCH --job-name=(\S+)", script.read_text(encoding="utf-8"), re.MULTILINE)
+    except FileNotFoundError:
+        return ""
+    return found[1] if found else ""
 
 
 def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
@@ -107,8 +127,7 @@ def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
 
 def _read_row(root: Root, directory: str, entries: list[tuple[str, Mapping[str, Any]]], twice: set[str]) -> Row:
     place = RowDir(root.path / "rows" / directory)
-    facts: dict[str, Any] = read_json(place.row) or {}
-    identity: dict[str, Any] = facts.get("identity", {})
+    identity: dict[str, Any] = read_mapping(place.row).get("identity", {})
     first = entries[0][1] if entries else {}
     name = str(first.get("name") or directory)
     return Row(
@@ -135,8 +154,8 @@ def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
 
 
 def _read_winner(place: RowDir) -> Winner | None:
-    facts = read_json(place.winner)
-    if not isinstance(facts, dict) or "trial" not in facts:
+    facts = read_mapping(place.winner)
+    if "trial" not in facts:
         return None
     confirm = facts.get("confirm", {})
     return Winner(int(facts["trial"]), int(facts.get("trials", 0)), frozenset(str(name) for name in confirm.values()))
@@ -148,10 +167,16 @@ def read_holder(lock: Path) -> Holder | None:
         age = max(time.time() - os.stat(lock).st_mtime, 0.0)
     except FileNotFoundError:
         return None
-    facts = read_json(lock)
-    if not isinstance(facts, dict) or age > STALE_SECONDS:
+    facts = read_mapping(lock)
+    if not facts or age > STALE_SECONDS:
         return None
     holder = Holder(str(facts.get("host", "?")), int(facts.get("pid", 0)), age)
     if holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid):
         return None
     return holder
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none."""
+    value = read_json(path)
+    return value if isinstance(value, dict) else {}

@@ -139,8 +139,8 @@ def _finished(place: Place, attempts: tuple[AttemptStory, ...]) -> Trial:
                 value=_number(valid, place.selection),
                 accuracy=_number(valid, "accuracy"),
             )
-    except (KeyError, ValueError, TypeError) as error:
-        raise ResultError(f"{path}: not a readable result ({error})") from None
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ResultError(f"{path.name} is not readable ({error})") from None
 
 
 def tail_metrics(path: Path) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -54,3 +55,18 @@ def figure(value: float | None) -> str:
 def percent(share: float | None) -> str:
     """A share of 1 in per cent; empty where there is none."""
     return "" if share is None else f"{100 * share:.1f}"
+
+
+def short_path(path: Path, room: int) -> str:
+    """A path's last folders, as many as fit."""
+    parts = path.parts
+    shorter = ("…/" + "/".join(parts[i:]) for i in range(1, len(parts)))
+    return next((text for text in (str(path), *shorter) if len(text) <= room), "")
+
+
+def shorten(text: str, width: int) -> str:
+    """A name in at most `width` characters: its middle goes, for names differ in their beginnings and ends."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}" if width > 0 else ""

@@ -1,0 +1,145 @@
+"""Roots as a controller and its jobs leave them, written with the functions that these use; and looking at them."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from mmkd.files import write_json, write_text
+from mmkd.results import Result, Status, append_metrics, record_run, record_submission, write_result
+from mmkd.rundir import Root, RowDir, TrialDir
+from slurm.accounting import QueuedJob
+from slurm.monitoring.collecting import Collector
+from slurm.monitoring.picture import Picture, make_picture
+from slurm.monitoring.queueing import Answer
+from slurm.monitoring.screen import draw
+from slurm.monitoring.watching import Condition
+
+EPOCHS = 10
+TEACHER = {"branch": None, "network": {"width": 8}, "training": {"epochs": 5}}
+
+
+class WatchedRoot:
+    """A root with rows of a study; times are told in seconds before `now`."""
+
+    def __init__(self, path: Path) -> None:
+        self.root, self.now = Root(path), time.time()
+        self.asked: list[dict[str, Any]] = []
+
+    def row(
+        self, name: str, trials: int = 4, seeds: int = 2, *, selection: str = "loss", teacher: bool = False
+    ) -> RowDir:
+        row = self.root.row(name, "0" * 8)
+        row.path.mkdir(parents=True)
+        identity = {"data": "f" * 8, "training": {"epochs": EPOCHS}, "selection": selection}
+        write_json(row.row, {"identity": {**identity, "teacher": TEACHER if teacher else None}})
+        facts = {"name": name, "label": f"Row {name}", "group": None, "directory": row.path.name}
+        self.asked.append({**facts, "trials": trials, "seeds": list(range(1, seeds + 1))})
+        return row
+
+    def study(self, name: str = "study", **facts: Any) -> None:
+        self.root.study(name).parent.mkdir(exist_ok=True)
+        write_json(self.root.study(name), {"name": name, "rows": self.asked, **facts})
+
+    def announce(self, place: TrialDir, attempt: int = 1, *, ago: float = 100.0, **facts: Any) -> None:
+        """As the controller does before and after it submits."""
+        place.path.mkdir(parents=True, exist_ok=True)
+        write_json(place.config, {"training": {"epochs": EPOCHS}, "data": {"fingerprint": "f" * 8}, "seed": 0})
+        record_submission(place, attempt, submitted=self.now - ago, **facts)
+        write_text(place.attempt, f"{attempt}\n")
+
+    def run(self, place: TrialDir, epochs: int = 3, attempt: int = 1, *, ago: float = 100.0, **facts: Any) -> None:
+        """A trial that runs in this very process, unless `facts` name another job."""
+        job = {"backend": "local", "job": process_id(os.getpid())}
+        self.announce(place, attempt, ago=ago + 2, **{**job, **facts})
+        record_run(place, attempt, started=self.now - ago, host="node1", cuda_visible_devices="0")
+        for epoch in range(1, epochs + 1):
+            loss = 1 / epoch
+            line = {"epoch": epoch, "valid_loss": loss, "valid_accuracy": 1 - loss, "seconds": 2.0 * epoch}
+            append_metrics(place, {**line, "time": self.now - ago + 2 * epoch})
+
+    def end(
+        self, place: TrialDir, end: str, attempt: int = 1, *, ago: float = 50.0, message: str = "", **facts: Any
+    ) -> None:
+        record_run(place, attempt, end=end, ended=self.now - ago, message=message)
+        record_submission(place, attempt, end=end, ended=self.now - ago, message=message, **facts)
+
+    def finish(
+        self,
+        place: TrialDir,
+        loss: float,
+        accuracy: float = 0.5,
+        status: Status = Status.COMPLETE,
+        seconds: float = 20.0,
+        ago: float = 50.0,
+    ) -> None:
+        """A trial that ran for so many seconds and ended `ago`."""
+        self.run(place, EPOCHS, ago=ago + seconds)
+        self.end(place, "complete", ago=ago, gpu_seconds=seconds)
+        metrics = {} if status is Status.DIVERGED else {"valid": {"loss": loss, "accuracy": accuracy}}
+        write_result(place, Result(status, {}, epochs=EPOCHS, metrics=metrics))
+
+
+def process_id(pid: int) -> str:
+    """A process as the local backend names it."""
+    return f"{socket.gethostname()}:{pid}:{psutil.Process(pid).create_time():.2f}:"
+
+
+def ended_process() -> str:
+    """The name of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = process_id(child.pid)
+    child.communicate(b"\n")
+    return name
+
+
+class FakeSqueue:
+    """An executable `squeue` in `folder` that prints `lines`, or complains; it notes how it was called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.output, self.calls_file = folder, folder / "output", folder / "calls"
+        folder.mkdir()
+        self.calls_file.touch()
+        program = folder / "squeue"
+        program.write_text(f'#!/bin/sh\necho "$@" >> {self.calls_file}\n. {self.output}\n')
+        program.chmod(0o755)
+        self.show()
+
+    def show(self, *jobs: str) -> None:
+        """Jobs as `id|state|reason|node|partition|used|left|start|name`."""
+        self.output.write_text("".join(f"echo '{job}'\n" for job in jobs))
+
+    def complain(self, words: str) -> None:
+        self.output.write_text(f"echo '{words}' >&2; exit 1\n")
+
+    @property
+    def calls(self) -> list[str]:
+        return self.calls_file.read_text().splitlines()
+
+
+def look(watched: WatchedRoot, answer: Answer | None = None, study: str | None = "study") -> Picture:
+    return make_picture(Collector(watched.root, study).look(), answer)
+
+
+def conditions(picture: Picture) -> dict[str, Condition]:
+    return {f"{w.trial.place.label} {w.trial.place.name}": w.condition for w in picture.trials}
+
+
+def text(picture: Picture, width: int = 80, height: int | None = None) -> str:
+    console = Console(width=width, height=height or 1000, record=True, file=io.StringIO())
+    console.print(draw(picture, width, height))
+    return console.export_text()
+
+
+def queued(job: str, name: str, state: str, **more: str) -> QueuedJob:
+    facts = {"reason": "None", "node": "", "partition": "gpu", "used": "0:00", "left": "1:00:00", "start": "N/A"}
+    return QueuedJob(id=job, name=name, state=state, **{**facts, **more})
