@@ -22,6 +22,8 @@ from sweeps.teachers import Teachers
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
 """How long jobs are given to write a checkpoint when the user stops the controller."""
+FILLING_SECONDS = 5.0
+"""Filling many slots is interrupted after so long: jobs end meanwhile, and users and locks want to be heard."""
 PRUNING_SECONDS = 5.0
 """Progress of running trials is looked at this often where a row has a pruner."""
 
@@ -136,7 +138,7 @@ class Controller:
 
     def _fill(self) -> bool:
         """Give free slots work; whether any work is left that is not running."""
-        running, waiting = self.jobs.running, False
+        running, waiting, began = self.jobs.running, False, time.monotonic()
         may_submit = not self._budget_is_spent() and not self.jobs.blocked
         if len(running) >= self.parallel:
             return True
@@ -153,7 +155,7 @@ class Controller:
                 self._settle(task, owner, news=task.kind == "tuning")
             elif not may_submit or not self._submit(task, owner):
                 return True
-            if len(running) >= self.parallel:
+            if len(running) >= self.parallel or time.monotonic() - began > FILLING_SECONDS:
                 return True
         return waiting or not may_submit
 

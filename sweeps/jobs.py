@@ -49,6 +49,16 @@ class Ended:
     message: str
 
 
+@dataclass(frozen=True)
+class Unaccounted:
+    """An ended attempt whose cost, in GPU-seconds, we reckoned ourselves at the time `since` (monotonic)."""
+
+    directory: TrialDir
+    attempt: int
+    reckoned: float
+    since: float
+
+
 class Jobs:
     """What runs for a controller, by trial directory.
 
@@ -68,7 +78,7 @@ class Jobs:
         self._spent = spent
         self._told: dict[TrialDir, tuple[int, Mapping[str, Any]]] = {}
         self._late: dict[TrialDir, float] = {}
-        self._unaccounted: dict[Handle, tuple[TrialDir, int, float]] = {}
+        self._unaccounted: dict[Handle, Unaccounted] = {}
 
     @property
     def blocked(self) -> bool:
@@ -205,7 +215,7 @@ class Jobs:
         self._again = 0.0  # where the site's limit was full, there is room now
         self._spent += cost
         if not self.backend.prompt and handle.id:
-            self._unaccounted[handle] = (directory, running.attempt, cost)
+            self._unaccounted[handle] = Unaccounted(directory, running.attempt, cost, time.monotonic())
         return Ended(running, end, message)
 
     def _note_usage(self, *, at_once: bool = False) -> None:
@@ -213,17 +223,15 @@ class Jobs:
         if not self._unaccounted:
             return
         for handle, facts in self.backend.usage(self._unaccounted, at_once=at_once).items():
-            directory, attempt, reckoned = self._unaccounted.pop(handle)
-            end = (read_json(directory.submitted(attempt)) or {}).get("end")
+            ended = self._unaccounted.pop(handle)
+            end = (read_json(ended.directory.submitted(ended.attempt)) or {}).get("end")
             cause = FAILURES.get(str(facts.get("state")), Failure.ERROR)
             if end == Failure.PREEMPTED and cause != Failure.ERROR:
                 facts = {**facts, "end": cause}  # a job that gets SIGTERM cannot tell why
-            record_submission(directory, attempt, **facts)
-            self._spent += float(facts.get("gpu_seconds", reckoned)) - reckoned
-        for handle, (directory, attempt, _) in list(self._unaccounted.items()):
-            ended = (read_json(directory.submitted(attempt)) or {}).get("ended", 0.0)
-            if time.time() - ended > ACCOUNTS_SECONDS:
-                del self._unaccounted[handle]
+            record_submission(ended.directory, ended.attempt, **facts)
+            self._spent += float(facts.get("gpu_seconds", ended.reckoned)) - ended.reckoned
+        oldest = time.monotonic() - ACCOUNTS_SECONDS
+        self._unaccounted = {handle: ended for handle, ended in self._unaccounted.items() if ended.since > oldest}
 
 
 def submitted_job(directory: TrialDir) -> tuple[int, Handle, str]:

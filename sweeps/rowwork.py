@@ -98,7 +98,9 @@ class RowWork:
             self.tuning = Tuning(row, self.lock, parallel)
         self.failed: str = ""
         """Why the row has ended without a winner; empty while it has not."""
-        self._open = {t.number: self.tuning.complete(t) for t in self._running_trials()}
+        self._open: dict[int, Task] = {}
+        for trial in self._running_trials():
+            self._open[trial.number] = self._tuning_task(trial.number, self.tuning.complete(trial))
         self._confirming: dict[int, Task] = {}
         self._settled: set[int] = set()
         self._given_up = 0
@@ -168,12 +170,11 @@ class RowWork:
         if self.failed:
             return
         if (self._open or self.asked < self.row.trials) and has_teacher(self.row, TUNING_SEED):
-            for number, parameters in sorted(self._open.items()):
-                yield self._tuning_task(number, parameters)
+            yield from list(self._open.values())
             while ask and self.asked < self.row.trials:
                 number, parameters = self.tuning.ask()
-                self._open[number] = parameters
-                yield self._tuning_task(number, parameters)
+                self._open[number] = self._tuning_task(number, parameters)
+                yield self._open[number]
         if self._open or self.asked < self.row.trials:
             return
         if not self._confirming:

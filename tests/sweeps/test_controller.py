@@ -72,6 +72,16 @@ def test_a_study_runs_to_its_end_and_a_relaunch_submits_nothing(rows: list[Row],
     assert again.jobs == []
 
 
+@pytest.mark.parametrize(("seconds", "most"), [(60.0, 3), (-1.0, 1)])
+def test_filling_slots_that_takes_long_lets_jobs_end_in_between(
+    rows: list[Row], root: Root, monkeypatch: pytest.MonkeyPatch, seconds: float, most: int
+) -> None:
+    monkeypatch.setattr("sweeps.controller.FILLING_SECONDS", seconds)
+    backend = FakeBackend()
+    (work,) = run(rows[:1], root, backend, parallel=4)
+    assert (backend.most, work.remaining) == (most, 0)
+
+
 def test_the_winner_is_retrained_on_each_seed(rows: list[Row], root: Root) -> None:
     run(rows, root, FakeBackend())
     winner = read_json(rows[0].directory.winner)
