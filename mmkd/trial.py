@@ -12,6 +12,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mmkd.signals import listen
+
+if __name__ == "__main__":
+    EARLY = listen()  # before torch, whose import takes seconds in which a signal would kill without a word
+
 import torch
 
 from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, from_json, identity, to_json
@@ -300,8 +305,8 @@ def acquire_patiently(lock: FileLock, place: TrialDir, attempt: int, received: S
             time.sleep(0.2)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+def main(arguments: list[str] | None = None, received: list[int] | None = None) -> int:
+    """The command; `received` are signals that have been heard so far, None where nobody listens yet."""
     parser = argparse.ArgumentParser(
         prog="python -m mmkd.trial",
         description="Run the trial in DIR (its config.json), going on from its checkpoint; what every job runs.",
@@ -313,9 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     place = TrialDir(options.directory)
     lock = FileLock(place.lock)
     by_hand = options.attempt is None
-    received: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, lambda number, frame: received.append(number))
+    received = listen() if received is None else received
     try:
         if not place.config.exists():
             raise UserError(f"{place.config}: no such file; a trial's directory holds a config.json")
@@ -332,4 +335,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(received=EARLY))
