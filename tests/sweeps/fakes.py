@@ -1,4 +1,4 @@
-"""A tiny study, and a backend that trains nothing: it stands beside the interface that it fakes."""
+"""A backend that trains nothing: it stands beside the interface that it fakes."""
 
 import random
 from collections.abc import Callable, Collection, Mapping
@@ -12,52 +12,6 @@ from mmkd.files import read_json
 from mmkd.results import Failure, Predictions, Result, Status, record_run, write_result
 from mmkd.rundir import TrialDir
 from slurm.backend import Handle, Job, Report
-
-STUDY = """
-title = "a tiny study"
-control = "no_kd"
-
-[defaults]
-trials = 3
-seeds = 2
-sampler = "random"
-
-[defaults.space]
-learning_rate = { low = 1e-4, high = 1e-2, log = true }
-
-[teacher]
-width = 8
-heads = 2
-layers = 1
-fusion_layers = 1
-
-[student]
-width = 8
-heads = 2
-layers = 2
-fusion_layers = 1
-
-[training]
-epochs = 3
-batch_size = 16
-
-[[rows]]
-name = "no_kd"
-label = "Student without KD"
-method = "no_kd"
-
-[[rows]]
-name = "crd"
-label = "CRD on attention maps"
-method = "crd"
-level = "attention_maps"
-settings = { embedding = 8, rows = 2 }
-
-[rows.space]
-alpha = { low = 0.0, high = 1.0 }
-beta = { low = 0.0, high = 1.0 }
-temperature = { low = 0.05, high = 1.0, log = true, default = 0.07 }
-"""
 
 
 class FakeBackend:

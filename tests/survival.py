@@ -1,0 +1,75 @@
+"""What a study that was disturbed must have in common with one that was not."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import h5py
+
+from mmkd.results import Attempt, read_attempts, read_metrics
+from mmkd.rundir import Root, TrialDir
+
+STATE_SET = 6
+"""What Optuna's journal calls an entry that sets a trial's state."""
+STATES = {1: "complete", 2: "pruned", 3: "failed"}
+"""Those of a trial that has been told."""
+
+
+def numbers(root: Path) -> dict[str, object]:
+    """Every number of every result under a root, costs aside, by the trial's place and the value's name."""
+    values: dict[str, object] = {}
+    for path in sorted(root.glob("**/result.h5")):
+        place = str(path.parent.relative_to(root))
+        with h5py.File(path) as file:
+            names: list[str] = []
+            file.visit(names.append)
+            for name in names:
+                values |= {f"{place}:{name}@{key}": value for key, value in file[name].attrs.items()}
+                if isinstance(file[name], h5py.Dataset):
+                    values[f"{place}:{name}"] = file[name][()].tolist()
+            kept = ("status", "best_epoch", "epochs", "weights_sha256")
+            values |= {f"{place}@{key}": file.attrs[key] for key in kept}
+    return values
+
+
+def trial_dirs(root: Path) -> list[TrialDir]:
+    """All trials, confirming runs and teachers under a root."""
+    here = Root(root)
+    return [*here.teachers(), *(d for row in here.rows() for d in (*row.trials(), *row.confirms()))]
+
+
+def attempts(root: Path) -> list[Attempt]:
+    """All attempts under a root."""
+    return [attempt for directory in trial_dirs(root) for attempt in read_attempts(directory)]
+
+
+def told(root: Path) -> dict[str, list[str]]:
+    """By row and number, what Optuna was told of each trial that was asked: once is right."""
+    said: dict[str, list[str]] = {}
+    for journal in sorted(root.glob("rows/*/journal.log")):
+        for entry in map(json.loads, journal.read_text().splitlines()):
+            if entry["op_code"] == STATE_SET:
+                trial = said.setdefault(f"{journal.parent.name}/{entry['trial_id']}", [])
+                trial += [STATES[entry["state"]]] if entry["state"] in STATES else []
+    return said
+
+
+def broken(root: Path, undisturbed: Path) -> list[str]:
+    """What is wrong with a root whose study is done, a line each: trials lost or doubled, other numbers, leftovers."""
+    wrong = []
+    expected, found = numbers(undisturbed), numbers(root)
+    wrong += [f"no {key}" for key in expected.keys() - found.keys()]
+    wrong += [f"{key} has no counterpart" for key in found.keys() - expected.keys()]
+    wrong += [f"{key} differs" for key in expected.keys() & found.keys() if expected[key] != found[key]]
+    if told(root) != told(undisturbed):
+        wrong.append(f"told {told(root)}, undisturbed {told(undisturbed)}")
+    wrong += [f"trial {trial} was told {said}" for trial, said in told(root).items() if len(said) != 1]
+    for directory in trial_dirs(root):
+        ends = Counter(attempt.submitted.get("end") for attempt in read_attempts(directory))
+        if ends["complete"] != 1 or None in ends:
+            wrong.append(f"{directory.path}: its attempts ended {dict(ends)}, of which one should be complete")
+        epochs = [line["epoch"] for line in read_metrics(directory)]
+        if epochs != list(range(1, len(epochs) + 1)):
+            wrong.append(f"{directory.metrics}: not one line an epoch: {epochs}")
+    wrong += [f"left: {p}" for p in root.glob("**/*") if p.name.startswith(".tmp-") or p.name.endswith(".lock")]
+    return wrong
