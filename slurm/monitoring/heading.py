@@ -118,7 +118,8 @@ def _notes(picture: Picture) -> Iterator[tuple[str, str]]:
     if answer is None:
         return
     if answer.problem:
-        yield f"Slurm does not answer, the queue is as it was: {answer.problem}", "red"
+        since = f" (the queue is that of {roughly(survey.taken - answer.asked)} ago)" if answer.asked else ""
+        yield f"Slurm does not answer{since}: {answer.problem}", "red"
     if picture.others:
         states = Counter(job.state.lower() for job in picture.others)
         yield "other jobs of the same user: " + ", ".join(f"{n} {state}" for state, n in states.most_common()), "dim"

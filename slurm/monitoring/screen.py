@@ -73,6 +73,7 @@ def share(lines: int, wants: Sequence[int]) -> list[int]:
 _STATES = {
     Condition.STARTING: ("starting", "yellow"),
     Condition.LOST: ("its job is gone", "red"),
+    Condition.WAITING: ("submitted", ""),
     Condition.CREATED: ("to be submitted", "dim"),
     Condition.INTERRUPTED: ("to go on", "yellow"),
 }
@@ -139,7 +140,7 @@ def _waiting(picture: Picture, width: int) -> Section:
 
 def _waiting_cells(watched: Watched) -> list[Cell]:
     trial, job, last = watched.trial, watched.job, watched.trial.last
-    state = Text(job.state.lower()) if job else Text(*_STATES.get(watched.condition, ("", "")))
+    state = Text(job.state.lower()) if job else Text(*_STATES[watched.condition])
     why = job.reason if job else f"{last.end}: {last.message}" if last and last.end else ""
     start = job.start[5:16].replace("T", " ") if job and job.start not in ("", "N/A") else ""  # month to minute
     epoch = f"{trial.epoch}/{trial.place.epochs}" if trial.epoch else ""

@@ -28,7 +28,7 @@ class Condition(StrEnum):
     WAITING = "waiting"
     """In the queue."""
     STARTING = "starting"
-    """Submitted or given a node, and not heard of yet."""
+    """A local process or a job on a node, not heard of yet."""
     RUNNING = "running"
     LOST = "lost"
     """It should run, but its job is gone: the controller will see that, or a relaunch."""
@@ -62,20 +62,23 @@ def watch(trial: Trial, answer: Answer | None) -> Watched:
         return Watched(trial, Condition.CREATED, None)
     if trial.state is State.FAILED:
         return Watched(trial, Condition.INTERRUPTED if last.end in GOES_ON else Condition.FAILED, None)
-    by_files = Condition.RUNNING if trial.state is State.RUNNING else Condition.STARTING
+    runs = trial.state is State.RUNNING
     if last.backend == "slurm":
-        return _watch_slurm(trial, last, by_files, answer)
+        return _watch_slurm(trial, last, runs, answer)
     if last.backend == "local" and last.job.startswith(f"{socket.gethostname()}:"):
         handle = Handle(last.job_name, last.job)
-        alive = LocalBackend().poll([handle])[handle].alive
-        return Watched(trial, by_files if alive else Condition.LOST, None)
-    return Watched(trial, by_files, None)
+        if not LocalBackend().poll([handle])[handle].alive:
+            return Watched(trial, Condition.LOST, None)
+    return Watched(trial, Condition.RUNNING if runs else Condition.STARTING, None)
 
 
-def _watch_slurm(trial: Trial, last: AttemptStory, by_files: Condition, answer: Answer | None) -> Watched:
+def _watch_slurm(trial: Trial, last: AttemptStory, runs: bool, answer: Answer | None) -> Watched:
+    """As the queue says; where it says nothing, what has not been heard of waits."""
     job = answer.find(last.job_name, last.job) if answer else None
     if answer is None or (job is None and last.submitted > answer.asked - NEWS_SECONDS):
-        return Watched(trial, by_files, None)
+        return Watched(trial, Condition.RUNNING if runs else Condition.WAITING, None)
     if job is None or job.ended:
         return Watched(trial, Condition.LOST, job)
-    return Watched(trial, Condition.WAITING if job.state in ("PENDING", "CONFIGURING") else by_files, job)
+    if job.state in ("PENDING", "CONFIGURING"):
+        return Watched(trial, Condition.WAITING, job)
+    return Watched(trial, Condition.RUNNING if runs else Condition.STARTING, job)

@@ -205,7 +205,7 @@ def test_a_job_that_the_queue_does_not_show_is_lost_unless_it_is_younger_than_th
     answer = Answer(watched.now, {job.id: job for job in jobs})
 
     lost = dict.fromkeys(("crd t0", "crd t1", "crd t2"), Condition.LOST)
-    assert conditions(look(watched, answer)) == {**lost, "crd t3": Condition.STARTING}
+    assert conditions(look(watched, answer)) == {**lost, "crd t3": Condition.WAITING}
 
 
 def test_a_job_whose_id_was_never_noted_is_found_by_its_name(watched: WatchedRoot) -> None:
@@ -219,13 +219,15 @@ def test_a_job_whose_id_was_never_noted_is_found_by_its_name(watched: WatchedRoo
 def test_where_slurm_does_not_answer_files_are_believed_and_its_words_are_shown(
     watched: WatchedRoot, squeue: FakeSqueue
 ) -> None:
-    watched.run(watched.row("crd").trial(0), backend="slurm", job="7", name="mmkd-0.crd.t0.a1")
+    row = watched.row("crd")
+    watched.run(row.trial(0), backend="slurm", job="7", name="mmkd-0.crd.t0.a1")
+    watched.announce(row.trial(1), backend="slurm", job="8", name="mmkd-0.crd.t1.a1")
     watched.study()
     squeue.complain("slurm_load_jobs error: Unable to contact slurm controller")
 
     picture = monitor.Monitor(watched.root, None, None).look(wait=True)
 
-    assert conditions(picture) == {"crd t0": Condition.RUNNING}
+    assert conditions(picture) == {"crd t0": Condition.RUNNING, "crd t1": Condition.WAITING}
     assert "Unable to contact slurm controller" in " ".join(text(picture).split())
 
 
