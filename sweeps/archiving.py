@@ -153,4 +153,4 @@ def _verify(path: Path, digests: dict[str, str]) -> None:
         raise ArchiveDamaged(f"{path}: cannot be read back: {error}") from None
     wrong = sorted(name for name in digests.keys() | found.keys() if digests.get(name) != found.get(name))
     if wrong:
-        raise ArchiveDamaged(f"{path}: read back, {count(len(wrong), 'file')} differ, the first {wrong[0]}")
+        raise ArchiveDamaged(f"{path}: read back wrong: {count(len(wrong), 'file')}, the first {wrong[0]}")

@@ -15,6 +15,7 @@ from mmkd.errors import UserError
 from mmkd.files import read_json, write_json, write_text
 from mmkd.provenance import SNAPSHOT, SOURCE, git_commit, patch_digest, source_digest, working_tree
 from mmkd.rundir import Root
+from sweeps.estimates import left_of
 from sweeps.rowwork import RowWork
 
 PACKAGES = ("mmkd", "sweeps", "slurm", "analysis")
@@ -102,8 +103,10 @@ class CodeWatch:
         self._now = source_digest(source)
 
     def begin(self) -> str:
-        """Note the code for each row that is not done; what to say where a row's runs were of other code, else ""."""
-        keep_patch(self.root)
+        """Note the code for each row with work left; what to say where a row's runs were of other code, else ""."""
+        self.rows = [work for work in self.rows if _has_work(work, self.root)]
+        if self.rows:
+            keep_patch(self.root)
         changed = []
         for work in self.rows:
             last = self._note(work)
@@ -135,7 +138,7 @@ class CodeWatch:
     def _note(self, work: RowWork) -> dict[str, Any] | None:
         """Add the code to the row's list where it is new; the entry before, if there was one of other code."""
         known = list(read_json(work.directory.code) or [])
-        if not work.remaining or (known and known[-1]["code"] == self._now):
+        if known and known[-1]["code"] == self._now:
             return None
         work.lock.check()
         entry = {"code": self._now, **_origin(self.source), "since": time.time()}
@@ -152,6 +155,11 @@ class CodeWatch:
             return "undo the change"
         patch = f" && git apply {self.root.code / f'{commit[:12]}-{diff}.patch'}" if diff else ""
         return f"git checkout {commit[:12]}{patch}"
+
+
+def _has_work(work: RowWork, root: Root) -> bool:
+    left = left_of(work.row, root)
+    return bool(left.tuning or left.confirming)
 
 
 def _origin(source: Path) -> dict[str, str]:
