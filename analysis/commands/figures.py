@@ -1,0 +1,65 @@
+"""`python -m analysis figures`: a study's figures, for a paper."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study
+from mmkd.errors import UserError
+
+FORMATS = ("pdf", "svg", "png")
+KINDS = (
+    "learning-loss",
+    "learning-accuracy",
+    "best-trials",
+    "best-hours",
+    "importance",
+    "slices",
+    "parallel",
+    "forest",
+    "confusion",
+    "attention",
+)
+
+
+def add_command(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("figures", help="a study's figures", description="See docs/figures.md.")
+    add_root(parser)
+    add_study(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it is not there")
+    parser.add_argument("--format", choices=FORMATS, default="pdf", help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", choices=KINDS, metavar="NAME", help=f"some of {', '.join(KINDS)}")
+    add_cache(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the figures, a line each; what cannot be drawn is said. 1 where nothing could be drawn."""
+    from analysis.figures.catalogue import plan
+    from analysis.figures.style import save
+    from analysis.loading import load
+
+    runs = load(options.root, cache=options.cache)
+    study = chosen_study(options.root, options.study)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {options.out}: {error.strerror}") from None
+    written = 0
+    for kind in options.only or KINDS:
+        for planned in plan(runs, study, kind):
+            path = options.out / f"{planned.name}.{options.format}"
+            try:
+                drawn = planned.draw()
+            except UserError as error:
+                print(f"not drawn: {planned.name}: {error}", flush=True)
+                continue
+            try:
+                save(drawn.figure, path)
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}") from None
+            written += 1
+            print(f"wrote {path}" + "".join(f"\n  without {reason}" for reason in drawn.left_out), flush=True)
+    return 0 if written else 1

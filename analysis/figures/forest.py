@@ -1,0 +1,105 @@
+"""A forest plot: how far each row is from the control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from matplotlib.axes import Axes
+
+from analysis.evidence import Evidence, scored
+from analysis.figures.chosen import nothing, study_rows
+from analysis.figures.metrics import shown
+from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, wrapped
+from analysis.loading import Runs
+from analysis.model import Difference
+from analysis.scores import METRICS, score_rows
+from analysis.uncertainty import ALPHA
+from mmkd.errors import UserError, choose
+
+BRIEF = 24
+"""Characters of the labels that leave room for the plot in one column of a paper."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A row and its difference to the control in points, None where the two cannot be compared (yet)."""
+
+    label: str
+    group: str | None
+    difference: Difference | None
+    seeds: int
+
+
+def forest_data(rows: Sequence[Evidence], control: Evidence, metric: str) -> list[Compared]:
+    """All rows but the control, in their order, with the table's own differences in a metric of `METRICS`."""
+    cells = score_rows(rows, control, "sd")[metric]
+    return [
+        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(scored(row.confirming)))
+        for row in rows
+        if row is not control
+    ]
+
+
+def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = None) -> Axes:
+    """The differences of all rows to the study's control on test, in the study's order and groups.
+
+    Bars are 95 % intervals (Welch's t), of one comparison each. A square is filled where p, corrected for all of the
+    comparisons (Holm), is below 5 %. At the right the number of seeds; a dash is a row that has nothing to compare.
+
+    Raises:
+        UserError: the study names no control, the control has no score, or no other row can be compared with it.
+    """
+    choose("metric", metric, METRICS)
+    rows = study_rows(runs, study)
+    control = next((chosen.control for chosen in rows if chosen.control is not None), None)
+    if control is None:
+        raise UserError(f"study {study}: no row to measure from; name one by 'control' in the study file")
+    if scored(control.confirming).empty:
+        raise nothing(control, "score on test, and it is the control")
+    data = forest_data([chosen.row for chosen in rows], control, metric)
+    if all(compared.difference is None for compared in data):
+        raise UserError(f"study {study}: no row can be compared with the control yet")
+    brief = max(len(text) for compared in data for text in (compared.label, compared.group or "")) <= BRIEF
+    lines = list(_lines(data))
+    height = 0.85 + 0.17 * sum(1 + text.count("\n") for text, _ in lines)
+    with drawing_on(ax, width=SINGLE if brief else 5.0, height=height) as ax:
+        _draw(lines, ax)
+        name = shown(f"test_{metric}").label.removesuffix(" (%)")
+        against = wrapped(f"“{control.spec.label}”", 36 if brief else 60)
+        ax.set_xlabel(f"{name}, points above\n{against}\n(95 % intervals; filled: Holm p < .05)")
+    return ax
+
+
+def _lines(data: Sequence[Compared]) -> Iterator[tuple[str, Compared | None]]:
+    """Labels from top to bottom; a group's name stands before its rows, with nothing to draw."""
+    for group, members in groupby(data, key=lambda compared: compared.group):
+        if group is not None:
+            yield wrapped(group, 48), None
+        for compared in members:
+            yield wrapped(compared.label, 44), compared
+
+
+def _draw(lines: Sequence[tuple[str, Compared | None]], ax: Axes) -> None:
+    ax.axvline(0, color=CONTROL, linewidth=0.8, linestyle="--")
+    for place, (_, compared) in enumerate(lines):
+        if compared is None:
+            continue
+        count = f"n = {compared.seeds}" if compared.difference else "\N{EN DASH}"
+        ax.annotate(count, (1.01, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
+        if compared.difference is not None:
+            _draw_difference(compared.difference, place, ax)
+    ax.set_yticks(range(len(lines)), [text for text, _ in lines])
+    for tick, (_, compared) in zip(ax.get_yticklabels(), lines, strict=True):
+        tick.set_fontweight("bold" if compared is None else "normal")
+    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def _draw_difference(difference: Difference, place: int, ax: Axes) -> None:
+    if difference.low is not None and difference.high is not None:
+        ax.plot([difference.low, difference.high], [place, place], color=ROW, linewidth=1)
+    clear = difference.corrected is not None and difference.corrected < ALPHA
+    ax.plot(difference.value, place, "s", color=ROW, markersize=3.5, markerfacecolor=ROW if clear else "white")

@@ -1,0 +1,129 @@
+"""What all figures share: a paper's sizes, colours that colour-blind readers tell apart, files equal byte for byte."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmkd.files import write_atomically
+
+SINGLE, DOUBLE = 3.3, 7.0
+"""Inches: one column of a two-column paper, and both."""
+
+ROW, CONTROL, TEACHER, WINNER = "#0072B2", "#5F5F5F", "#D55E00", "#D55E00"
+"""Blue and vermillion of Okabe and Ito (2008), and a grey for what others are measured against."""
+
+SEQUENTIAL, LIGHT = "viridis", "Blues"
+"""Even in lightness, so that it reads without colours too; and one hue from white, where most values are zero."""
+
+LABEL, SMALL = 7.0, 6.0
+"""Points: axis labels and titles; ticks, legends and notes."""
+
+STYLE: dict[str, Any] = {
+    "font.size": LABEL,
+    "axes.titlesize": LABEL,
+    "axes.labelsize": LABEL,
+    "legend.fontsize": SMALL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.3,
+    "figure.titlesize": LABEL,
+    "legend.frameon": False,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse matplotlib's usual Type 3
+    "svg.hashsalt": "mmkd",  # else the ids in the file are random
+}
+
+FileFormat = Literal["pdf", "svg", "png"]
+FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
+METADATA: dict[FileFormat, dict[str, None]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {"Software": None},
+}
+
+
+def house_style() -> AbstractContextManager[None]:
+    """Within it matplotlib's own defaults and `STYLE` hold, whatever the user has set; after it nothing has changed."""
+    return matplotlib.style.context(["default", STYLE])
+
+
+@contextmanager
+def drawing_on(ax: Axes | None, width: float = SINGLE, height: float = 2.4) -> Iterator[Axes]:
+    """`ax` as it is, in the user's own style; where there is none, the axes of a new figure in the house style."""
+    if ax is not None:
+        yield ax
+        return
+    with house_style():
+        yield new_grid(1, 1, width, height)[0]
+
+
+def new_grid(rows: int, columns: int, width: float, height: float, **subplots: Any) -> list[Axes]:
+    """The axes, row by row, of a new figure of that size in inches; call it in the house style."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, **subplots)
+    for ax in grid.flat:
+        # Ticks are made when they are drawn, maybe in another style than the rest.
+        ax.tick_params(which="both", labelsize=SMALL, width=0.6)
+        ax.tick_params(length=2.5)
+    return list(grid.flat)
+
+
+def panels(count: int, height: float = 1.6) -> list[Axes]:
+    """Axes for `count` panels of one kind: one fills a column of a paper, several share their scales and fill both."""
+    if count == 1:
+        return new_grid(1, 1, SINGLE, 2.3)
+    columns = min(count, 3 if count <= 6 else 4)
+    rows = math.ceil(count / columns)
+    axes = new_grid(rows, columns, DOUBLE, max(height * rows + 0.5, 2.3), sharex=True, sharey=True)
+    for ax in axes[count:]:
+        ax.remove()
+    for ax in axes[max(count - columns, 0) : count]:
+        ax.tick_params(labelbottom=True)  # also above a gap in the last row
+    return axes[:count]
+
+
+def label_outer(axes: Sequence[Axes], columns: int) -> None:
+    """Keep the axis labels of a grid's panels at the left and at the bottom alone."""
+    for number, ax in enumerate(axes):
+        if number % columns:
+            ax.set_ylabel("")
+        if number + columns < len(axes):
+            ax.set_xlabel("")
+
+
+def legend_above(ax: Axes, title: str | None = None) -> None:
+    """A legend above `ax`, where it hides no data, a line an entry."""
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), title=title, title_fontsize=ax.xaxis.label.get_fontsize())
+
+
+def plain(text: str) -> str:
+    """`text` for matplotlib, which takes what stands between two dollars for a formula."""
+    return text.replace("$", r"\$")
+
+
+def wrapped(text: str, width: int) -> str:
+    """`text` in lines of at most `width` characters, see `plain`."""
+    return plain(textwrap.fill(text, width))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure, in the format that the name ends in (pdf, svg or png); equal figures give equal bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    form = next(known for known in FORMATS if path.suffix == f".{known}")
+    with house_style():
+        write_atomically(path, lambda place: figure.savefig(place, format=form, metadata=METADATA[form]))

@@ -1,0 +1,210 @@
+"""How a row was tuned: the best value so far, and slices along each hyper-parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from analysis.evidence import ENDED, Evidence
+from analysis.figures.chosen import choose_row, nothing
+from analysis.figures.metrics import shown
+from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, legend_above, plain
+from analysis.loading import Runs
+from analysis.records import Record, read_record
+from mmkd.errors import choose
+from mmkd.results import Status
+from mmkd.rundir import RowDir
+
+Floats = npt.NDArray[np.float64]
+Cost = Literal["trials", "hours"]
+
+LOSS_LIKE = ("loss",)
+"""Selection metrics of which less is better."""
+
+
+class Range(Record):
+    """Where a hyper-parameter was looked for."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class TunedIdentity(Record):
+    """What decided the tuning of a row."""
+
+    space: Mapping[str, Range]
+    sampler: str
+    selection: str
+
+
+class TunedRow(Record):
+    """The part of a row's row.json that figures of its tuning need."""
+
+    identity: TunedIdentity
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The tuning trials of a row that have ended.
+
+    Attributes:
+        title: the row's.
+        metric: what was optimised, a column of `runs.trials`.
+        lower_is_better: whether it was minimised.
+        sampler: as the study file names it.
+        space: hyper-parameter -> its range.
+        trials: by number; columns value (NaN where a trial failed, diverged or was pruned), seconds (of GPUs where a
+            cluster counted them, else the trial's own; NaN where nobody did), and one for each hyper-parameter.
+        winner: the number of the best trial, None while none is complete.
+        on_gpus: whether the seconds are a GPU's.
+    """
+
+    title: str
+    metric: str
+    lower_is_better: bool
+    sampler: str
+    space: Mapping[str, Range]
+    trials: pd.DataFrame
+    winner: int | None
+    on_gpus: bool
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The trials that have a value."""
+        return self.trials[self.trials["value"].notna()]
+
+
+def tuning_data(runs: Runs, row: Evidence) -> Tuning:
+    """The tuning of a row.
+
+    Raises:
+        UserError: no trial has ended, or the row's file is broken.
+    """
+    ended = row.tuning[row.tuning["status"].isin(ENDED)]
+    if ended.empty:
+        raise nothing(row, "tuning trial that has ended")
+    identity = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, TunedRow).identity
+    metric = f"valid_{identity.selection}"
+    lines = ended.set_index("number").sort_index()
+    values = lines[metric].where(lines["status"] == Status.COMPLETE) if metric in lines else np.nan
+    names = list(identity.space)
+    counted = bool((lines["gpu_seconds"] > 0).any())
+    seconds = lines["gpu_seconds" if counted else "seconds"]
+    trials = lines[names].assign(value=values, seconds=seconds).astype(np.float64)
+    lower = identity.selection in LOSS_LIKE
+    known = trials["value"].dropna()
+    winner = None if known.empty else int(str(known.idxmin() if lower else known.idxmax()))
+    on_gpus = counted or bool((lines["device"].dropna() != "cpu").any())
+    return Tuning(row.title, metric, lower, identity.sampler, identity.space, trials, winner, on_gpus)
+
+
+@dataclass(frozen=True)
+class BestSoFar:
+    """The best value after each ended trial, in the order of their numbers.
+
+    `cost` (n,) is trials or hours spent until then, failed ones too; `value` (n,) is the trial's own, NaN where it has
+    none, `best` (n,) the best until then, NaN before the first. `unknown` counts trials whose hours nobody recorded:
+    they are counted as none.
+    """
+
+    cost: Floats
+    value: Floats
+    best: Floats
+    unknown: int
+
+
+def best_so_far_data(tuning: Tuning, cost: Cost) -> BestSoFar:
+    """See `BestSoFar`. Hours are summed over trials, whether or not they ran at once, and without the teacher's."""
+    value = tuning.trials["value"].to_numpy()
+    accumulate = np.fmin.accumulate if tuning.lower_is_better else np.fmax.accumulate
+    best: Floats = accumulate(value)
+    if cost == "trials":
+        return BestSoFar(np.arange(1.0, len(value) + 1), value, best, 0)
+    seconds = tuning.trials["seconds"]
+    return BestSoFar(seconds.fillna(0).cumsum().to_numpy() / 3600, value, best, int(seconds.isna().sum()))
+
+
+def best_so_far(
+    runs: Runs, study: str, row: str, cost: Cost = "trials", ax: Axes | None = None, legend: bool = True
+) -> Axes:
+    """The best value of the selection metric so far, against trials or hours, before the control's.
+
+    A cross at the edge is a trial without a value. (The expected best of n trials, Dodge et al. 2019, holds for
+    independent trials alone, which adaptive samplers do not make.)
+
+    Raises:
+        UserError: there is nothing to draw.
+    """
+    chosen = choose_row(runs, study, row)
+    tunings = [(tuning_data(runs, chosen.row), ROW, "-")]
+    if chosen.control is not None:
+        tunings.insert(0, (tuning_data(runs, chosen.control), CONTROL, "--"))
+    with drawing_on(ax) as ax:
+        for tuning, colour, line in tunings:
+            _draw_best_so_far(tuning, cost, ax, colour, line)
+        if legend:
+            legend_above(ax)
+    return ax
+
+
+def _draw_best_so_far(tuning: Tuning, cost: Cost, ax: Axes, colour: str, line: str) -> None:
+    data = best_so_far_data(tuning, cost)
+    label, factor = shown(tuning.metric)
+    unknown = f" ({data.unknown} trials of unknown cost)" if data.unknown else ""
+    ax.step(data.cost, factor * data.best, line, where="post", color=colour, label=plain(tuning.title) + unknown)
+    _mark_failures(data.cost[np.isnan(data.value)], tuning, ax, colour)
+    hours = "GPU-hours" if tuning.on_gpus else "hours of trials (CPU)"
+    ax.set_xlabel("trials" if cost == "trials" else hours)
+    ax.set_ylabel(f"best {label}")
+    if cost == "trials":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _mark_failures(at: npt.ArrayLike, tuning: Tuning, ax: Axes, colour: str) -> None:
+    """Crosses at the bad edge of `ax`, for trials that have no value."""
+    edge = 0.98 if tuning.lower_is_better else 0.02
+    ax.plot(at, np.full(np.shape(at), edge), "x", color=colour, markersize=3, transform=ax.get_xaxis_transform())
+
+
+def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = None) -> Axes:
+    """The selection metric against one hyper-parameter: darker trials came earlier, a star is the winner.
+
+    A cross at the edge is a trial without a value.
+
+    Raises:
+        UserError: there is nothing to draw, or the row does not tune that hyper-parameter.
+    """
+    tuning = tuning_data(runs, choose_row(runs, study, row).row)
+    space = tuning.space[choose("hyper-parameter", parameter, tuning.space)]
+    label, factor = shown(tuning.metric)
+    complete = tuning.complete
+    with drawing_on(ax) as ax:
+        ax.scatter(
+            complete[parameter], factor * complete["value"], s=9, c=complete.index, cmap=SEQUENTIAL, linewidths=0
+        )
+        if tuning.winner is not None:
+            best = complete.loc[tuning.winner]
+            ax.plot(best[parameter], factor * best["value"], "*", color=WINNER, markersize=8, markeredgewidth=0)
+        _mark_failures(tuning.trials[parameter][tuning.trials["value"].isna()], tuning, ax, CONTROL)
+        ax.set_xscale("log" if space.log else "linear")
+        ax.set_xlim(*_padded(space))
+        ax.set_xlabel(plain(parameter.replace("_", " ")))
+        ax.set_ylabel(label)
+    return ax
+
+
+def _padded(space: Range) -> tuple[float, float]:
+    """The range and a little more, so that dots at its ends are seen."""
+    if space.log:
+        margin = (space.high / space.low) ** 0.04
+        return space.low / margin, space.high * margin
+    margin = 0.04 * (space.high - space.low)
+    return space.low - margin, space.high + margin
