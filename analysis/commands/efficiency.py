@@ -1,0 +1,59 @@
+"""`python -m analysis efficiency`: what teacher and students cost in use, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+from mmkd.errors import UserError
+
+FORMATS = ("txt", "md", "csv", "json")
+
+
+def add_command(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "efficiency",
+        help="parameters, FLOPs, latency and memory of teacher and students",
+        description="Parameters, FLOPs, latency and peak memory of a study's networks, measured now on this machine: "
+        "let nothing else run on it meanwhile.",
+    )
+    add_root(parser)
+    add_study(parser)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: what torch takes)")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="at least, for each latency (default: %(default)s)"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="txt", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    add_cache(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print or write what was found."""
+    import torch
+
+    from analysis.cost_table import FORMATS, efficiency
+    from analysis.loading import load
+
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads {options.threads}: 1 or more")
+    if options.seconds <= 0:
+        raise UserError(f"--seconds {options.seconds:g}: above 0")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine shows no CUDA device; use auto or cpu")
+    cuda = options.device != "cpu" and torch.cuda.is_available()
+    found = efficiency(
+        load(options.root, cache=options.cache),
+        chosen_study(options.root, options.study),
+        torch.device("cuda" if cuda else "cpu"),
+        options.threads or torch.get_num_threads(),
+        options.seconds,
+        lambda label: print(f"measuring {label}", file=sys.stderr, flush=True),
+    )
+    write_out(FORMATS[options.format](found), options.out)
+    return 0
