@@ -1,0 +1,42 @@
+"""`python -m analysis missing`: the teacher without each modality, beside the students."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+
+FORMATS = ("txt", "md", "tex", "html", "csv", "json")
+
+
+def add_command(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "missing",
+        help="the teacher with each modality blank, beside the students",
+        description="Scores on test of a study's teachers with each modality blank (standardised features that are "
+        "zero: their mean over train) and with each alone, beside the students. Reads weights and data.",
+    )
+    add_root(parser)
+    add_study(parser)
+    parser.add_argument("--format", choices=FORMATS, default="txt", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    add_cache(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print or write the table."""
+    from analysis.loading import load
+    from analysis.missing import missing
+    from analysis.rendering import FORMATS
+
+    made = missing(
+        load(options.root, cache=options.cache),
+        chosen_study(options.root, options.study),
+        lambda what: print(f"measuring {what}", file=sys.stderr, flush=True),
+    )
+    write_out(FORMATS[options.format](made), options.out)
+    return 0
