@@ -71,7 +71,19 @@ class _Fresh(BaseSampler):
 
 
 class _FreshGP(_Fresh, GPSampler):
-    """GP without repetitions."""
+    """GP without repetitions, on one core: its matrices are small, and the login node is not ours alone."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        import torch  # late, as Optuna itself does: it takes seconds, and the other samplers do without
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return super().sample_relative(study, trial, search_space)
+        finally:
+            torch.set_num_threads(threads)
 
 
 class _FreshTPE(_Fresh, TPESampler):

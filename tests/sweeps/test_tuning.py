@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from test_study import rows_of
 
 from mmkd.config import digest
@@ -205,6 +206,30 @@ def test_after_so_many_trials_that_a_gaussian_process_is_slow_tpe_proposes(
             tuning.tell(number, parameters["learning_rate"])
             samplers.append(isinstance(tuning.study.sampler, optuna.samplers.GPSampler))
     assert samplers[1:] == [True, True, False, False]
+
+
+def test_a_gaussian_process_takes_one_core_and_leaves_torch_as_it_was(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def propose(*arguments: object) -> dict[str, float]:
+        seen.append(torch.get_num_threads())
+        return {}
+
+    monkeypatch.setattr(optuna.samplers.GPSampler, "sample_relative", propose)
+    row = rows_of(study_file, tmp_path, "defaults.sampler=gp")["no_kd"]
+    row.directory.path.mkdir(parents=True)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with FileLock(row.directory.lock) as lock:
+            tuning = Tuning(row, lock, parallel=1)
+            tuning.ask()
+            tuning.ask()
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_optuna_opens_the_journal_as_it_is(row: Row, lock: FileLock) -> None:
