@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
+from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mmkd.distillation._tiles import tiled_sum
 from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem
-from mmkd.models.attention import Taps, attention_map
+from mmkd.models.attention import Scores, Taps, attention_map
 from mmkd.models.network import Outputs
 
 
@@ -18,7 +20,8 @@ class MapMethod(DistillationMethod):
 
     A map is the mean over heads of each head's softmax at temperature t (Eqs. 10 and 11, A.1); the networks' own
     forward passes keep t = 1. Stacks of unlike depth are compared in their first layers, as many as both have.
-    A key that either network's mask hides from a query is left out of both maps.
+    A key that either network's mask hides from a query is left out of both maps. Maps are made and compared in tiles,
+    see `_tiles`.
     """
 
     levels = ("attention_maps",)
@@ -27,8 +30,6 @@ class MapMethod(DistillationMethod):
         super().__init__(problem)
         assert problem.teacher is not None
         self.names = problem.pairing.distilled
-        networks = (problem.student, problem.teacher)
-        self.masked = {name for name in self.names if any(network.stack(name).masked for network in networks)}
 
     @abstractmethod
     def row_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ class MapMethod(DistillationMethod):
 
     def taps(self) -> dict[str, Taps]:
         """The scores of all distilled stacks."""
-        return {name: Taps(scores=True) for name in self.names}
+        return {name: Taps(factors=True) for name in self.names}
 
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
         """L_KD (Eq. 12, and its mean over pairs)."""
@@ -45,19 +46,38 @@ class MapMethod(DistillationMethod):
         pairs = []
         for name in self.names:
             # Not strict: one of the two stacks may be deeper.
-            layers = zip(student.tapped[name].scores, tapped[name].scores, strict=False)
-            losses = [self.row_loss(*self.maps(name, ours, theirs)).mean() for ours, theirs in layers]
-            pairs.append(torch.stack(losses).mean())
+            layers = zip(student.tapped[name].factors, tapped[name].factors, strict=False)
+            pairs.append(torch.stack([self.layer_loss(name, ours, theirs) for ours, theirs in layers]).mean())
         return torch.stack(pairs).mean()
 
-    def maps(self, name: str, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-        """The student's and the teacher's map (B, Tq, Tk) of one layer, of their scores (B, heads, Tq, Tk)."""
-        if name in self.masked:
-            # A mask is the same for all samples and heads. The first key is visible to every query.
-            hidden = ours[:1, :1].isneginf() | theirs[:1, :1].isneginf()
-            ours, theirs = ours.masked_fill(hidden, -math.inf), theirs.masked_fill(hidden, -math.inf)
+    def layer_loss(self, name: str, ours: Scores, theirs: Scores) -> Tensor:
+        """The mean loss of the rows of one layer's maps."""
+        batch, _, rows, _ = ours.query.shape
+        total = tiled_sum(partial(self.tile_loss, name), ours, theirs, self.learned(name))
+        return total / (batch * rows)
+
+    def tile_loss(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> Tensor:
+        """The sum of the losses of `rows`, see `maps`."""
+        return self.row_loss(*self.maps(name, ours, theirs, rows)).sum()
+
+    def learned(self, name: str) -> list[nn.Parameter]:
+        """What of the method's own takes part in the maps of a stack."""
+        return []
+
+    def maps(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> tuple[Tensor, Tensor]:
+        """`rows` of the student's and the teacher's map, (B, rows, Tk), from the student's scores of these rows.
+
+        The teacher's scores are of all rows.
+        """
+        return self.masked_maps(ours, theirs.rows(rows))
+
+    def masked_maps(self, ours: Scores, theirs: Scores) -> tuple[Tensor, Tensor]:
+        """The maps (B, Tq, Tk) of two scores of one size, without the keys that either mask hides."""
+        masks = [scores.mask for scores in (ours, theirs) if scores.mask is not None]
+        # A mask is the same for all samples and heads. The first key is visible to every query.
+        mask = torch.stack(masks).all(0) if masks else None
         t = self.problem.config.temperature
-        return attention_map(ours, t), attention_map(theirs, t)
+        return attention_map(replace(ours, mask=mask), t), attention_map(replace(theirs, mask=mask), t)
 
 
 def safe_log(p: Tensor) -> Tensor:

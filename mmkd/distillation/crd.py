@@ -6,6 +6,7 @@ teacher's of others, after one linear embedding a side, both trained with the st
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from mmkd.config import Count, Distillation, Fraction, Frozen
 from mmkd.distillation._contrastive import Bank, Embedding, in_batch_loss
+from mmkd.distillation._tiles import tiled_sum
 from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem, draw_rows
 from mmkd.errors import UserError
-from mmkd.models.attention import Tapped, Taps, attention_map
+from mmkd.models.attention import Scores, Tapped, Taps, attention_map
 from mmkd.models.network import Network, Outputs
 
 BANK_LIMIT = 2 * 2**30
@@ -116,41 +118,69 @@ class Method(DistillationMethod):
         """What the level needs of the distilled stacks; rows of maps are drawn anew each step."""
         if self._on_maps:
             device = next(self.parameters()).device
-            return {n: Taps(scores=True, rows=draw_rows(self.rows[n], self.settings.rows, device)) for n in self.places}
+            return {
+                n: Taps(factors=True, rows=draw_rows(self.rows[n], self.settings.rows, device)) for n in self.places
+            }
         return {name: Taps(attended=True) for name in self.places} if self.level == "post_attention" else {}
 
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
         """L_KD (Eqs. 2, 7 and 9)."""
         assert teacher is not None
         negatives = self._draw_negatives(batch.y) if self.banks else None
-        if self.level in ("final", "penultimate"):
-            theirs = teacher.outputs(batch)
-            pairs = {self.level: (self._vector(student)[None], self._vector(theirs)[None])}
-        else:
+        if self._on_maps:
+            return self._loss_on_maps(batch, student, teacher, negatives)
+        if self.level == "post_attention":
             tapped = teacher.tap(batch.x, student.taps)
-            pairs = {
-                name: (self._sites(student.tapped[name], name), self._sites(tapped[name], name)) for name in self.places
-            }
-        rows = {name: taps.rows for name, taps in student.taps.items()}
-        losses = [self._loss(name, *pair, rows.get(name), batch, negatives) for name, pair in pairs.items()]
+            pairs = {n: (self._features(student.tapped[n], n), self._features(tapped[n], n)) for n in self.places}
+        else:
+            pairs = {self.level: (self._vector(student)[None], self._vector(teacher.outputs(batch))[None])}
+        losses = []
+        for name, (ours, theirs) in pairs.items():
+            sites = torch.arange(len(ours), device=ours.device)
+            losses.append(self._compare(name, ours, theirs, sites, batch, negatives))
         return torch.stack(losses).mean()
 
     def _vector(self, outputs: Outputs) -> Tensor:
         return outputs.logits if self.level == "final" else outputs.penultimate
 
-    def _sites(self, tapped: Tapped, name: str) -> Tensor:
-        """Vectors (layers x rows, B, n) of one stack."""
-        layers = self._layers(name)
-        if self.level == "post_attention":
-            return torch.stack([attended.mean(1) for attended in tapped.attended[:layers]])
-        maps = torch.stack([attention_map(scores) for scores in tapped.scores[:layers]])
-        # A row sums to 1, so its entries are small and nearly equal: n p - 1 is the same row around 0 at scale 1. The
-        # linear head could learn this, but begins with a bias that would drown the row.
-        return (maps * maps.shape[-1] - 1).transpose(1, 2).flatten(0, 1)
+    def _features(self, tapped: Tapped, name: str) -> Tensor:
+        """What each layer of a stack attends to, its mean over steps: (layers, B, D)."""
+        return torch.stack([attended.mean(1) for attended in tapped.attended[: self._layers(name)]])
 
-    def _loss(
-        self, name: str, ours: Tensor, theirs: Tensor, rows: Tensor | None, batch: Batch, negatives: Tensor | None
+    def _loss_on_maps(self, batch: Batch, student: Outputs, teacher: FrozenTeacher, negatives: Tensor | None) -> Tensor:
+        """L_KD of rows of maps (Eq. 9), which are made, embedded and compared in tiles of rows, see `_tiles`."""
+        tapped = teacher.tap(batch.x, student.taps)
+        losses = []
+        for name in self.places:
+            drawn = student.taps[name].rows
+            # Not strict: one of the two stacks may be deeper.
+            layers = list(zip(student.tapped[name].factors, tapped[name].factors, strict=False))
+            rows = torch.arange(layers[0][0].query.shape[2], device=batch.y.device) if drawn is None else drawn
+            totals = []
+            for layer, (ours, theirs) in enumerate(layers):
+                loss = partial(self._tile_loss, name, layer * self.rows[name] + rows, batch, negatives)
+                totals.append(tiled_sum(loss, ours, theirs, list(self.embeddings[name].parameters()), whole_batch=True))
+            losses.append(torch.stack(totals).sum() / (len(layers) * len(rows)))
+        return torch.stack(losses).mean()
+
+    def _tile_loss(
+        self,
+        name: str,
+        sites: Tensor,
+        batch: Batch,
+        negatives: Tensor | None,
+        ours: Scores,
+        theirs: Scores,
+        rows: slice,
     ) -> Tensor:
+        """The sum of the losses of `rows` of one layer, whose rows are the bank's `sites`."""
+        mean = self._compare(name, map_rows(ours), map_rows(theirs.rows(rows)), sites[rows], batch, negatives)
+        return mean * len(sites[rows])
+
+    def _compare(
+        self, name: str, ours: Tensor, theirs: Tensor, sites: Tensor, batch: Batch, negatives: Tensor | None
+    ) -> Tensor:
+        """The mean loss of some sites of a place, between vectors (S, B, n) of student and teacher."""
         pair = self.embeddings[name]
         assert isinstance(pair, nn.ModuleList)
         u, v = pair[0](ours), pair[1](theirs)
@@ -158,9 +188,6 @@ class Method(DistillationMethod):
             return in_batch_loss(u, v, batch.y, self.tau, self.settings.mask_same_class)
         bank = self.banks[name]
         assert isinstance(bank, Bank)
-        sites = torch.arange(len(bank.student), device=u.device)
-        if rows is not None:
-            sites = sites.view(self._layers(name), -1)[:, rows].flatten()
         return bank.loss(u, v, sites, batch.index, negatives, self.tau)
 
     def _draw_negatives(self, labels: Tensor) -> Tensor:
@@ -173,3 +200,11 @@ class Method(DistillationMethod):
         block = (counts.cumsum(0) - counts)[labels]
         skipped = drawn + own[:, None] * (drawn >= block[:, None])
         return by_class[skipped]
+
+
+def map_rows(scores: Scores) -> Tensor:
+    """Rows of the map of scores (B, heads, Tq, Tk) as vectors (Tq, B, Tk) around 0."""
+    rows = attention_map(scores).transpose(0, 1)
+    # A row sums to 1, so its entries are small and nearly equal: n p - 1 is the same row around 0 at scale 1. The
+    # linear head could learn this, but begins with a bias that would drown the row.
+    return rows * rows.shape[-1] - 1

@@ -6,6 +6,7 @@ proxies of the teacher's lengths, EDAM-T (`"up"`) takes the teacher's maps to th
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mmkd.config import Distillation, Frozen
 from mmkd.distillation._maps import MapMethod, safe_log
 from mmkd.distillation.base import Batch, FrozenTeacher, Problem
+from mmkd.models.attention import Scores, attention_map
 from mmkd.models.network import Outputs, Proxies
 
 Shape = tuple[int, int]
@@ -41,7 +43,7 @@ class EDAMSettings(Frozen):
 
 
 class Upsampling(nn.Module):
-    """Scores (..., Tq, Tk) to (..., Tq', Tk'), by a linear layer on each axis that differs.
+    """Scores (B, heads, Tq, Tk) to (B, heads, Tq', Tk'), by a linear layer on each axis that differs.
 
     It begins as linear interpolation. There is no bias: over columns it would add the same map to every sample's,
     over rows it would drop out of the softmax.
@@ -52,11 +54,17 @@ class Upsampling(nn.Module):
         weights = [None if a == b else nn.Parameter(interpolation(a, b)) for a, b in zip(old, new, strict=True)]
         self.rows, self.columns = weights
 
-    def forward(self, scores: Tensor) -> Tensor:
-        """See the class."""
-        if self.columns is not None:
-            scores = scores @ self.columns.T
-        return scores if self.rows is None else self.rows @ scores
+    def forward(self, scores: Scores, rows: slice, temperature: float) -> Tensor:
+        """`rows` of the new scores over a temperature, (B, heads, rows, Tk'); none is hidden."""
+        if scores.mask is None:
+            # R (q k^T) C^T = (R q) (C k)^T
+            query = scores.query[:, :, rows] if self.rows is None else self.rows[rows] @ scores.query
+            key = scores.key if self.columns is None else self.columns @ scores.key
+            return Scores(query, key).dense(temperature)
+        # A hidden key adds nothing to its neighbours' scores; a product of matrices cannot say so.
+        visible = scores.dense(temperature).masked_fill(~scores.mask, 0.0)
+        new = visible[:, :, rows] if self.rows is None else self.rows[rows] @ visible
+        return new if self.columns is None else new @ self.columns.T
 
 
 def interpolation(old: int, new: int) -> Tensor:
@@ -100,16 +108,34 @@ class Method(MapMethod):
             self.monitored = {"target_entropy": torch.stack(self.entropies).mean()}
         return loss
 
-    def maps(self, name: str, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-        """See the base class; with `up` the teacher's scores are up-sampled first, and the target's entropy noted."""
+    def layer_loss(self, name: str, ours: Scores, theirs: Scores) -> Tensor:
+        """See the base class; notes the mean entropy of up-sampled targets."""
+        self.entropies.append(ours.query.new_zeros(()))
+        loss = super().layer_loss(name, ours, theirs)
+        batch, _, rows, _ = ours.query.shape
+        self.entropies[-1] /= batch * rows
+        return loss
+
+    def tile_loss(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> Tensor:
+        """See the base class."""
+        a, b = self.maps(name, ours, theirs, rows)
+        if self.upsamplings:
+            self.entropies[-1] -= (b * safe_log(b)).detach().sum()
+        return self.row_loss(a, b).sum()
+
+    def learned(self, name: str) -> list[nn.Parameter]:
+        """See the base class."""
+        return list(self.upsamplings[name].parameters()) if self.upsamplings else []
+
+    def maps(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> tuple[Tensor, Tensor]:
+        """See the base class; with `up` the teacher's scores are up-sampled first."""
         if not self.upsamplings:
-            return super().maps(name, ours, theirs)
-        # A hidden key adds nothing to its neighbours' scores.
-        visible = theirs.masked_fill(theirs.isneginf(), 0.0) if name in self.masked else theirs
-        a, b = super().maps(name, ours, self.upsamplings[name](visible))
-        target = b.detach()
-        self.entropies.append(-(target * safe_log(target)).sum(-1).mean())
-        return a, b
+            return super().maps(name, ours, theirs, rows)
+        t = self.problem.config.temperature
+        stretched = self.upsamplings[name](theirs, rows, t)
+        if ours.mask is not None:
+            stretched = stretched.masked_fill(~ours.mask, -math.inf)
+        return attention_map(ours, t), attention_map(stretched)
 
     def row_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """F(a, b) = -sum a log b over columns (Eq. 13)."""

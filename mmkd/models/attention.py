@@ -13,13 +13,41 @@ from mmkd.config import Dropout
 
 
 @dataclass(frozen=True)
-class Taps:
-    """What a distillation method wants to see of each layer of some stacks.
+class Scores:
+    """Attention scores (B, heads, Tq, Tk) before softmax, as the product that they are: nothing of size Tq Tk is held.
 
-    `scores`: attention scores before the softmax, (B, heads, Tq, Tk), of the query rows `rows` (all if None);
-    `attended`: the attention module's output after its projection, (B, Tq, D), before dropout.
+    `query` is (B, heads, Tq, d), `key` (B, heads, Tk, d); `mask` (Tq, Tk) is True where a key is visible, None if all
+    are.
     """
 
+    query: Tensor
+    key: Tensor
+    mask: Tensor | None = None
+
+    def dense(self, temperature: float = 1.0) -> Tensor:
+        """The scores themselves, scaled by 1 / (sqrt(d) temperature), -inf where hidden."""
+        scores: Tensor = self.query * (self.query.shape[-1] ** -0.5 / temperature) @ self.key.transpose(-1, -2)
+        return scores if self.mask is None else scores.masked_fill(~self.mask, -math.inf)
+
+    def rows(self, chosen: slice | Tensor) -> Scores:
+        """Those of some query rows."""
+        return Scores(self.query[:, :, chosen], self.key, None if self.mask is None else self.mask[chosen])
+
+    def samples(self, chosen: slice) -> Scores:
+        """Those of some samples."""
+        return Scores(self.query[chosen], self.key[chosen], self.mask)
+
+
+@dataclass(frozen=True)
+class Taps:
+    """What is wanted of each layer of some stacks.
+
+    `factors`: the attention scores of the query rows `rows` (all if None) as a product, see `Scores`; `scores`: the
+    same multiplied out, (B, heads, Tq, Tk), to look at; `attended`: the attention module's output after its
+    projection, (B, Tq, D), before dropout.
+    """
+
+    factors: bool = False
     scores: bool = False
     attended: bool = False
     rows: Tensor | None = None
@@ -29,13 +57,19 @@ class Taps:
 class Tapped:
     """What was seen: one entry a layer."""
 
+    factors: list[Scores] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     attended: list[Tensor] = field(default_factory=list)
 
 
-def attention_map(scores: Tensor, temperature: float = 1.0) -> Tensor:
+def attention_map(scores: Scores | Tensor, temperature: float = 1.0) -> Tensor:
     """Map (B, Tq, Tk) of scores (B, heads, Tq, Tk): softmax with a temperature in each head, mean over heads (A.1)."""
-    return (scores / temperature).softmax(-1).mean(1)
+    if isinstance(scores, Scores):
+        dense = scores.dense(temperature)
+    else:
+        dense = scores if temperature == 1 else scores / temperature
+    # Not `mean`, which would divide the gradient once a head instead of once.
+    return dense.softmax(-1).sum(1) / dense.shape[1]
 
 
 def mult_mask(queries: int, keys: int, device: torch.device) -> Tensor:
@@ -65,20 +99,18 @@ class Attention(nn.Module):
         nn.init.xavier_uniform_(self.out_projection.weight)
         nn.init.zeros_(self.out_projection.bias)
 
-    def forward(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """The attended sequence (B, Tq, D) through the fused kernel; `mask` (Tq, Tk) is True where visible."""
-        q = self._project(query, 0)
-        k, v = self._project(source, 1), self._project(source, 2)
-        dropout = self.dropout if self.training else 0.0
-        mixed: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    def scores(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Scores:
+        """The scores of query on source; `mask` (Tq, Tk) is True where visible; no dropout."""
+        return Scores(self._project(query, 0), self._project(source, 1), mask)
+
+    def forward(self, scores: Scores, source: Tensor) -> Tensor:
+        """The attended sequence (B, Tq, D) of `scores` on source, through the fused kernel."""
+        v, dropout = self._project(source, 2), self.dropout if self.training else 0.0
+        mixed: Tensor = F.scaled_dot_product_attention(
+            scores.query, scores.key, v, attn_mask=scores.mask, dropout_p=dropout
+        )
         joined: Tensor = self.out_projection(mixed.transpose(1, 2).flatten(2))
         return joined
-
-    def scores(self, query: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
-        """Scaled scores (B, heads, Tq, Tk) before softmax, -inf where hidden; no dropout."""
-        q, k = self._project(query, 0), self._project(source, 1)
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        return scores if mask is None else scores.masked_fill(~mask, -math.inf)
 
     def _project(self, x: Tensor, part: int) -> Tensor:
         """Queries (part 0), keys (1) or values (2) of x (B, T, D): (B, heads, T, D / heads)."""
@@ -107,26 +139,29 @@ class Layer(nn.Module):
     ) -> Tensor:
         """One layer: x (B, Tq, D), source (B, Tk, D). With `last_query_only` the result is (B, 1, D), exactly."""
         query, keys = self.attention_norm(x), self.attention_norm(source)
-        attended: Tensor | None = self.look(query, keys, mask, tapped, taps)
-        if last_query_only:
-            x, query, mask = x[:, -1:], query[:, -1:], None if mask is None else mask[-1:]
+        if last_query_only and not (taps.factors or taps.scores or taps.attended):
+            query, mask = query[:, -1:], None if mask is None else mask[-1:]
+        scores = self.attention.scores(query, keys, mask)
+        attended: Tensor | None = self.look(scores, keys, tapped, taps)
         if attended is None:
-            attended = self.attention(query, keys, mask)
-        elif last_query_only:
-            attended = attended[:, -1:]
+            attended = self.attention(scores.rows(slice(-1, None)) if last_query_only else scores, keys)
+        if last_query_only:
+            x, attended = x[:, -1:], attended[:, -1:]
         x = x + self.residual_dropout(attended)
         hidden = self.relu_dropout(self.up(self.forward_norm(x)).relu())
         output: Tensor = x + self.residual_dropout(self.down(hidden))
         return output
 
-    def look(self, query: Tensor, keys: Tensor, mask: Tensor | None, tapped: Tapped, taps: Taps) -> Tensor | None:
-        """Add what the taps want, of normalised query and keys, to `tapped`; the attended sequence if they want it."""
+    def look(self, scores: Scores, keys: Tensor, tapped: Tapped, taps: Taps) -> Tensor | None:
+        """Add what the taps want to `tapped`; the attended sequence of normalised keys if they want it."""
+        seen = scores if taps.rows is None else scores.rows(taps.rows)
+        if taps.factors:
+            tapped.factors.append(seen)
         if taps.scores:
-            rows = slice(None) if taps.rows is None else taps.rows
-            tapped.scores.append(self.attention.scores(query[:, rows], keys, None if mask is None else mask[rows]))
+            tapped.scores.append(seen.dense())
         if not taps.attended:
             return None
-        attended: Tensor = self.attention(query, keys, mask)
+        attended: Tensor = self.attention(scores, keys)
         tapped.attended.append(attended)
         return attended
 
@@ -167,7 +202,8 @@ class Stack(nn.Module):
         for layer in before:
             x = layer(x, keys, mask, tapped, taps, False)
         assert isinstance(last, Layer)
-        last.look(last.attention_norm(x), last.attention_norm(keys), mask, tapped, taps)
+        keys = last.attention_norm(keys)
+        last.look(last.attention.scores(last.attention_norm(x), keys, mask), keys, tapped, taps)
         return tapped
 
     def _prepare(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

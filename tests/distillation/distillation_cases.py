@@ -13,6 +13,7 @@ from mmkd.config import Distillation, Network
 from mmkd.data import DatasetInfo
 from mmkd.distillation import complete, load_method
 from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem
+from mmkd.models.attention import Scores
 from mmkd.models.network import Network as TrainedNetwork
 from mmkd.models.network import Outputs, build_student, build_teacher
 from mmkd.models.pairings import resolve_pairing
@@ -114,21 +115,41 @@ def make_case(
     return Case(student, teacher, loaded(problem).double(), batch)
 
 
-def score_pairs(case: Case, outputs: Outputs) -> list[list[tuple[Tensor, Tensor]]]:
+Pairs = list[list[tuple[Scores, Scores]]]
+
+
+def score_pairs(case: Case, outputs: Outputs) -> Pairs:
     """(student's, teacher's) scores by distilled pair and layer, as many layers as both have."""
     theirs = case.teacher.tap(case.batch.x, outputs.taps)
     names = case.method.problem.pairing.distilled
-    return [list(zip(outputs.tapped[name].scores, theirs[name].scores, strict=False)) for name in names]
+    return [list(zip(outputs.tapped[name].factors, theirs[name].factors, strict=False)) for name in names]
 
 
-def leaves(pairs: list[list[tuple[Tensor, Tensor]]]) -> list[list[tuple[Tensor, Tensor]]]:
-    """Copies of `pairs`; the student's want a gradient."""
-    return [[(a.detach().clone().requires_grad_(), b.detach().clone()) for a, b in layers] for layers in pairs]
+def cut(outputs: Outputs) -> Outputs:
+    """Outputs whose tapped queries and keys are leaves: the network's own attention, which has them too, is cut off."""
+    for tapped in outputs.tapped.values():
+        tapped.factors = [copied(scores, True) for scores in tapped.factors]
+    return outputs
 
 
-def students(pairs: list[list[tuple[Tensor, Tensor]]]) -> list[Tensor]:
-    """The student's scores alone."""
-    return [a for layers in pairs for a, _ in layers]
+def leaves(pairs: Pairs) -> Pairs:
+    """Copies of `pairs`; the student's queries and keys want a gradient."""
+    return [[(copied(a, True), copied(b, False)) for a, b in layers] for layers in pairs]
+
+
+def copied(scores: Scores, wanted: bool) -> Scores:
+    query, key = (factor.detach().clone().requires_grad_(wanted) for factor in (scores.query, scores.key))
+    return Scores(query, key, scores.mask)
+
+
+def dense(pairs: Pairs) -> list[list[tuple[Tensor, Tensor]]]:
+    """The scores (B, heads, Tq, Tk) themselves."""
+    return [[(a.dense(), b.dense()) for a, b in layers] for layers in pairs]
+
+
+def students(pairs: Pairs) -> list[Tensor]:
+    """The student's queries and keys alone."""
+    return [factor for layers in pairs for a, _ in layers for factor in (a.query, a.key)]
 
 
 def assert_only_the_student_learns(case: Case) -> None:

@@ -103,8 +103,8 @@ def compared(case: Case, batch: Batch, outputs: Outputs) -> dict[str, dict[int, 
             continue
         rows, columns = case.student.map_shape(name)
         drawn = range(rows) if taps.rows is None else taps.rows.tolist()
-        for layer, (a, b) in enumerate(zip(outputs.tapped[name].scores, theirs.tapped[name].scores, strict=False)):
-            ours, other = slow_map(a), slow_map(b)
+        for layer, (a, b) in enumerate(zip(outputs.tapped[name].factors, theirs.tapped[name].factors, strict=False)):
+            ours, other = slow_map(a.dense()), slow_map(b.dense())
             for place, row in enumerate(drawn):
                 sites[layer * rows + row] = (ours[:, place] * columns - 1, other[:, row] * columns - 1)
     return found

@@ -154,8 +154,8 @@ def test_attention_equals_a_loop_over_heads(queries: int, keys: int, masked: boo
     query, source = make_pair(queries, keys)
     mask = mult_mask(queries, keys, query.device) if masked else None
     output, scores, probabilities = slow_attention(attention, query, source, masked)
-    torch.testing.assert_close(attention(query, source, mask), output)
-    torch.testing.assert_close(attention.scores(query, source, mask), scores)
+    torch.testing.assert_close(attention(attention.scores(query, source, mask), source), output)
+    torch.testing.assert_close(attention.scores(query, source, mask).dense(), scores)
     torch.testing.assert_close(attention_map(scores), probabilities.mean(1))
     torch.testing.assert_close(attention_map(scores).sum(-1), torch.ones(BATCH, queries, dtype=torch.float64))
 
@@ -182,9 +182,10 @@ def test_attention_dropout_acts_in_training_alone() -> None:
     torch.manual_seed(0)
     attention = Attention(WIDTH, HEADS, dropout=0.5).double()
     query, source = make_pair(4, 5)
-    assert not torch.equal(attention(query, source, None), attention(query, source, None))
+    tried = attention.scores(query, source, None)
+    assert not torch.equal(attention(tried, source), attention(tried, source))
     attention.eval()
-    torch.testing.assert_close(attention(query, source, None), slow_attention(attention, query, source, False)[0])
+    torch.testing.assert_close(attention(tried, source), slow_attention(attention, query, source, False)[0])
 
 
 # --- the stack
@@ -351,3 +352,23 @@ def test_each_kind_of_dropout_acts_in_training_alone(kind: str) -> None:
     stack.train()
     torch.manual_seed(0)
     assert not torch.allclose(stack(*pair)[0], still)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("rows", [None, torch.tensor([2, 0])], ids=["all", "rows"])
+@pytest.mark.parametrize("last_only", [False, True])
+def test_tapped_factors_multiply_to_the_scores(last_only: bool, rows: Tensor | None, masked: bool) -> None:
+    stack = make_stack(masked=masked)
+    pair = make_pair(4, 5)
+    _, tapped = stack(*pair, taps=Taps(factors=True, scores=True, rows=rows), last_only=last_only)
+    assert [factors.query.shape[2] for factors in tapped.factors] == [4 if rows is None else 2] * 3
+    torch.testing.assert_close([factors.dense() for factors in tapped.factors], tapped.scores, atol=0.0, rtol=0.0)
+    cut = stack.tap(*pair, Taps(factors=True, rows=rows))
+    torch.testing.assert_close([factors.dense() for factors in cut.factors], tapped.scores, atol=0.0, rtol=0.0)
+
+
+def test_some_samples_and_rows_of_scores_are_slices_of_them() -> None:
+    stack = make_stack(masked=True)
+    scores = stack.tap(*make_pair(4, 5), Taps(factors=True)).factors[0]
+    part = scores.samples(slice(0, 1)).rows(slice(1, 3)).dense(2.0)
+    torch.testing.assert_close(part, scores.dense()[:1, :, 1:3] / 2)

@@ -1,0 +1,13 @@
+"""Maps of the tests are small: they are cut into tiles that are smaller."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmkd.distillation import _tiles
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows of one sample, or a single row of several."""
+    monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", 600)
