@@ -24,6 +24,7 @@ PAPER = {"teacher_parameters": 1.802e6, "student_parameters": 0.675e6, "compress
 """Section 5: "around 2.5 times" fewer parameters, and 29 ms, 22 % less; the batch size is not said."""
 
 MEBI, MEGA = 2**20, 1e6
+NOISY = 0.2
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,15 @@ class Efficiency:
 def efficiency(
     runs: Runs, study: str, device: torch.device, threads: int, seconds: float, tell: Callable[[str], object]
 ) -> Efficiency:
-    """Measure the networks of a study, each once; `tell` is given the label of the next. See `efficiency.measure`.
+    """Measure the networks of a study, each once. See `analysis.efficiency.measure`.
 
     Raises:
         UserError: see `analysis.subjects.subjects`.
     """
     found = subjects(runs, study)
-    costs: dict[str, Cost] = {}
-    for subject in found:
-        tell(subject.label)
-        shapes = {m: (subject.info.steps[m], subject.info.features[m]) for m in subject.inputs}
-        costs[subject.label] = measure(subject.network, shapes, device, threads, seconds)
+    shapes = [{m: (s.info.steps[m], s.info.features[m]) for m in s.inputs} for s in found]
+    networks = list(zip((s.network for s in found), shapes, strict=True))
+    costs = dict(zip((s.label for s in found), measure(networks, device, threads, seconds, tell=tell), strict=True))
     measured = [Measured(s, costs[s.label], None if s.teacher is None else costs[s.teacher]) for s in found]
     title = read_study(runs.root, study).title
     return Efficiency(study, title, describe_machine(device, threads), tuple(measured))
@@ -90,8 +89,28 @@ def to_table(found: Efficiency) -> Table:
     rows = tuple(
         TableRow(one.subject.label, one.subject.label, one.subject.kind, "", _cells(one)) for one in found.networks
     )
-    notes = tuple(_notes(found))
-    return Table(found.study, f"Cost in use: {found.title}", COLUMNS, (Section(None, rows),), notes=notes)
+    return Table(
+        found.study,
+        f"Cost in use: {found.title}",
+        COLUMNS,
+        (Section(None, rows),),
+        warnings=tuple(_warnings(found)),
+        notes=tuple(_notes(found)),
+    )
+
+
+def _warnings(found: Efficiency) -> Iterator[str]:
+    noisy = [
+        f"{one.subject.label} at batch {size}"
+        for one in found.networks
+        for size, latency in one.cost.latency.items()
+        if latency.iqr > NOISY * latency.median
+    ]
+    if noisy:
+        yield (
+            f"latencies whose interquartile range is above {NOISY:.0%} of the median, so that they say little: "
+            f"{'; '.join(noisy)}. Let nothing else run on the machine"
+        )
 
 
 def _cells(one: Measured) -> dict[str, Cell]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmkd.models.network import Network, count_parameters
 
-BATCHES = (1, 64)
+BATCHES, ROUNDS = (1, 64), 5
 Shapes = Mapping[str, tuple[int, int]]
 """Modality -> steps and features of a sequence."""
 
@@ -80,31 +81,39 @@ def _processor() -> str:
 
 
 def measure(
-    network: Network,
-    shapes: Shapes,
+    networks: Sequence[tuple[Network, Shapes]],
     device: torch.device,
     threads: int,
     seconds: float,
     batches: Sequence[int] = BATCHES,
-) -> Cost:
-    """The costs of `network` on `device`; it is left there, in evaluation mode.
+    tell: Callable[[str], object] = lambda what: None,
+) -> list[Cost]:
+    """The costs of networks on `device`; they are left there, in evaluation mode.
 
     Args:
-        network: a teacher or a student; its weights do not matter.
-        shapes: of the modalities that it is given.
-        device: where it runs.
+        networks: teachers and students, and the modalities that each is given; their weights do not matter.
+        device: where they run.
         threads: of the CPU, for latency.
         seconds: at least so long each latency is measured.
         batches: batch sizes.
+        tell: is told what is measured next.
     """
-    network.to(device).eval()
-    runs = {size: _forward(network, _inputs(shapes, size, device)) for size in batches}
-    return Cost(
-        parameters=count_parameters(network),
-        flops=count_flops(network, _inputs(shapes, 1, device)),
-        latency={size: _latency(run, threads, seconds) for size, run in runs.items()},
-        memory={size: _peak_memory(network, _inputs(shapes, size, device)) for size in batches},
-    )
+    for network, _ in networks:
+        network.to(device).eval()
+    cases = [(network, _inputs(shapes, size, device)) for network, shapes in networks for size in batches]
+    tell("parameters, FLOPs and memory")
+    memory = [_peak_memory(network, x) for network, x in cases]
+    latency = _latencies([_forward(network, x) for network, x in cases], threads, seconds, tell)
+    parts = [slice(start, start + len(batches)) for start in range(0, len(cases), len(batches))]
+    return [
+        Cost(
+            parameters=count_parameters(network),
+            flops=count_flops(network, _inputs(shapes, 1, device)),
+            latency=dict(zip(batches, latency[part], strict=True)),
+            memory=dict(zip(batches, memory[part], strict=True)),
+        )
+        for (network, shapes), part in zip(networks, parts, strict=True)
+    ]
 
 
 def _inputs(shapes: Shapes, batch: int, device: torch.device) -> dict[str, Tensor]:
@@ -132,10 +141,21 @@ def count_flops(network: Network, x: Mapping[str, Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def _latency(run: Callable[[], None], threads: int, seconds: float) -> Latency:
-    timer = Timer("run()", globals={"run": run}, num_threads=threads)
-    measured = timer.blocked_autorange(min_run_time=seconds)
-    return Latency(float(measured.median), float(measured.iqr), len(measured.times))
+def _latencies(
+    runs: Sequence[Callable[[], None]], threads: int, seconds: float, tell: Callable[[str], object]
+) -> list[Latency]:
+    """In rounds over all of `runs`, so that a machine that becomes slower or busier does so for all of them."""
+    timers = [Timer("run()", globals={"run": run}, num_threads=threads) for run in runs]
+    times: list[list[float]] = [[] for _ in runs]
+    for turn in range(1, ROUNDS + 1):
+        tell(f"latency, round {turn} of {ROUNDS}")
+        for timer, known in zip(timers, times, strict=True):
+            known += timer.blocked_autorange(min_run_time=seconds / ROUNDS).times
+    quartiles = [np.quantile(known, [0.25, 0.5, 0.75]) for known in times]
+    return [
+        Latency(float(middle), float(high - low), len(known))
+        for (low, middle, high), known in zip(quartiles, times, strict=True)
+    ]
 
 
 def _peak_memory(network: Network, x: Mapping[str, Tensor]) -> int:

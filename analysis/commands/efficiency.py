@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         torch.device("cuda" if cuda else "cpu"),
         options.threads or torch.get_num_threads(),
         options.seconds,
-        lambda label: print(f"measuring {label}", file=sys.stderr, flush=True),
+        lambda what: print(f"measuring {what}", file=sys.stderr, flush=True),
     )
     write_out(FORMATS[options.format](found), options.out)
     return 0

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from analysis import load
 from analysis.__main__ import main
 from analysis.commands import efficiency as command
 from analysis.cost_table import FORMATS, Efficiency, efficiency, to_table
-from analysis.efficiency import count_flops, measure, peak_on_cpu
+from analysis.efficiency import Latency, count_flops, measure, peak_on_cpu
 from analysis.subjects import subjects
 from mmkd.config import Network as NetworkConfig
 from mmkd.data import DatasetInfo, read_info
@@ -90,7 +91,7 @@ def test_the_peak_is_of_what_lives_at_once() -> None:
 def test_a_measurement_has_all_costs(info: DatasetInfo) -> None:
     network = build_teacher(info, WIDE, None)
     shapes = {m: (info.steps[m], info.features[m]) for m in info.modalities}
-    cost = measure(network, shapes, CPU, threads=1, seconds=0.01)
+    (cost,) = measure([(network, shapes)], CPU, threads=1, seconds=0.01)
     assert cost.parameters == count_parameters(network)
     assert cost.flops == by_hand(network, WIDE, info, 3)
     weights = 4 * cost.parameters
@@ -100,7 +101,7 @@ def test_a_measurement_has_all_costs(info: DatasetInfo) -> None:
     for latency in cost.latency.values():
         assert latency.median > 0
         assert latency.iqr >= 0
-        assert latency.blocks >= 1
+        assert latency.blocks >= 5
     assert not network.training
 
 
@@ -136,7 +137,7 @@ def test_each_network_is_measured_once_and_named_by_its_rows(root: FigureRoot) -
 
 @pytest.fixture(scope="module")
 def found(root: FigureRoot) -> Efficiency:
-    return efficiency(load(root.path, cache=False), "demo", CPU, threads=1, seconds=0.01, tell=lambda label: None)
+    return efficiency(load(root.path, cache=False), "demo", CPU, threads=1, seconds=0.01, tell=lambda what: None)
 
 
 def test_students_are_compared_with_their_teachers(found: Efficiency) -> None:
@@ -147,6 +148,15 @@ def test_students_are_compared_with_their_teachers(found: Efficiency) -> None:
     said = "\n".join(to_table(found).notes)
     for word in ("float32, 1 thread, torch", "2.67 times fewer parameters", "22% less time", "Row none; Row edam"):
         assert word in said
+
+
+def test_noisy_latencies_are_warned_of(found: Efficiency) -> None:
+    one = found.networks[0]
+    for iqr, warned in ((0.1, False), (0.3, True)):
+        cost = replace(one.cost, latency={size: Latency(1.0, iqr, 9) for size in (1, 64)})
+        table = to_table(replace(found, networks=(replace(one, cost=cost),)))
+        assert bool(table.warnings) == warned
+    assert "Teacher at batch 1; Teacher at batch 64" in table.warnings[0]
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -167,7 +177,7 @@ def test_the_command_measures_and_writes(root: FigureRoot, tmp_path: Path, capsy
     options = ["efficiency", "--root", str(root.path), "--study", "demo", "--device", "cpu", "--threads", "1"]
     assert main([*options, "--seconds", "0.01", "--no-cache", "--format", "csv", "--out", str(out)]) == 0
     assert next(csv.DictReader(StringIO(out.read_text())))["network"] == "Teacher"
-    assert "measuring Student, pairing audio" in capsys.readouterr().err
+    assert "measuring latency, round 5 of 5" in capsys.readouterr().err
     assert tuple(FORMATS) == command.FORMATS
 
 
