@@ -1,36 +1,33 @@
 """What the controller costs at 1,000 slots and 10,000 trials, on a simulated Slurm: `python benchmarks/scaling.py`.
 
 The controller and the Slurm backend are the real ones, and so are all files that they write and read; simulated are the
-commands sbatch, squeue and sacct, and the jobs, which sleep, fail in every way at a given rate, and write a result. What
-the jobs and the simulation cost is measured apart and taken away.
+commands sbatch, squeue and sacct, and the jobs: they sleep, fail in every way at a given rate, and write a result. What
+the simulation costs is measured apart and taken away; in the simulation's own writes nothing waits for the disk, for
+real jobs do that on their nodes.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
-import random
-import re
+import os
 import resource
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from optuna.trial import TrialState
+import psutil
 from rich.console import Console
+from simulation import FAILING, SimulatedSlurm
 
-from mmkd.config import from_json
-from mmkd.files import read_json
-from mmkd.results import Result, Status, read_attempts, record_run, write_result
-from mmkd.rundir import Root, TrialDir
+from mmkd.results import read_attempts
+from mmkd.rundir import Root
 from slurm.cluster import SlurmBackend
 from slurm.settings import SlurmSettings
 from sweeps.controller import Controller
@@ -51,86 +48,47 @@ learning_rate = { low = 1e-4, high = 1e-2, log = true }
 name = "no_kd"
 method = "no_kd"
 """
-STATES = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "CANCELLED", "FAILED")
+INTERVAL = 0.5
+"""Seconds between the controller's rounds, as launch.py has it on Slurm."""
 
 
-class SimulatedSlurm:
-    """A Slurm whose jobs take `shortest` to `longest` seconds and fail, before they do anything, at the rate `failing`."""
+class Meter:
+    """Called in each of the controller's rounds: time passes for the jobs, and what was spent so far is noted.
 
-    def __init__(self, slots: int, shortest: float, longest: float, failing: float, seed: int) -> None:
-        self.slots, self.shortest, self.longest, self.failing = slots, shortest, longest, failing
-        self.random = random.Random(seed)
-        self.jobs: dict[str, dict[str, Any]] = {}
-        self.waiting: list[str] = []
-        self.ends: list[tuple[float, str]] = []
-        self.calls: Counter[str] = Counter()
-        self.busy = 0.0
-        self.cpu = 0.0
-        """Seconds of processor time that the simulation itself took."""
+    A mark is made at each fifth of the trials: how many were asked, seconds of processor time that the controller took,
+    and its memory.
+    """
 
-    @contextmanager
-    def not_counted(self) -> Iterator[None]:
-        """What happens inside is the simulation's, not the controller's."""
-        begun = time.process_time()
-        yield
-        self.cpu += time.process_time() - begun
+    def __init__(self, slurm: SimulatedSlurm, work: RowWork, trials: int) -> None:
+        self.slurm, self.work, self.step = slurm, work, max(trials // 5, 1)
+        self.marks: list[tuple[int, float, float]] = []
+        self.syncs, self.syncing = 0, 0.0
+        """How often, and for how many seconds in all, the controller waited for the disk."""
+        self._sync = os.fsync
 
-    def sbatch(self, path: Path) -> str:
-        """Take a job; its script says which trial and attempt."""
-        with self.not_counted():
-            self.calls["sbatch"] += 1
-            script = path.read_text()
-            found = re.search(r"mmkd\.trial (\S+) --attempt (\d+)", script)
-            name = re.search(r"--job-name=(\S+)", script)
-            assert found and name
-            identifier = str(len(self.jobs) + 1)
-            self.jobs[identifier] = {"name": name[1], "state": "PENDING", "place": found[1], "attempt": int(found[2])}
-            self.waiting.append(identifier)
-            self.advance()
-            return identifier
-
-    def ask(self, *command: str) -> str:
-        """squeue and sacct, in their own words."""
-        with self.not_counted():
-            self.calls[command[0]] += 1
-            self.advance()
-            now = time.monotonic()
-            if command[0] == "squeue":
-                shown = ((i, j) for i, j in self.jobs.items() if j.get("ended", now) > now - 300)
-                return "".join(f"{i}|{j['state']}|None|n1|gpu|0:10|1:00|N/A|{j['name']}\n" for i, j in shown)
-            wanted = command[command.index("-j") + 1].split(",")
-            return "".join(f"{i}|{self.jobs[i]['state']}|0:0|10|gres/gpu=1|n1||{self.jobs[i]['name']}\n" for i in wanted)
-
-    def advance(self) -> None:
-        """Let time pass: jobs end, and others begin."""
-        now = time.monotonic()
-        while self.ends and self.ends[0][0] <= now:
-            ended, identifier = heapq.heappop(self.ends)
-            self._end(self.jobs[identifier])
-            if self.waiting:
-                self._begin(self.waiting.pop(0), ended)
-        while self.waiting and len(self.ends) < self.slots:
-            self._begin(self.waiting.pop(0), now)
-
-    def _begin(self, identifier: str, now: float) -> None:
-        seconds = self.random.uniform(self.shortest, self.longest)
-        self.busy += seconds
-        self.jobs[identifier] |= {"state": "RUNNING", "seconds": seconds}
-        heapq.heappush(self.ends, (now + seconds, identifier))
-
-    def _end(self, job: dict[str, Any]) -> None:
-        place, attempt = TrialDir(Path(job["place"])), job["attempt"]
-        job["ended"] = time.monotonic()
-        record_run(place, attempt, started=time.time() - job["seconds"])
-        if attempt == 1 and self.random.random() < self.failing:
-            job["state"] = self.random.choice(STATES)
+    def fsync(self, descriptor: int) -> None:
+        """os.fsync, measured; the simulation's own writes do not wait."""
+        if self.slurm.at_work:
             return
-        job["state"] = "COMPLETED"
-        config = read_json(place.config)
-        loss = abs(1e-3 - from_json(config, place.config).training.learning_rate)
-        metrics = {split: {"loss": loss, "accuracy": 0.5} for split in ("valid", "test")}
-        write_result(place, Result(Status.COMPLETE, config, metrics=metrics, epochs=1))
-        record_run(place, attempt, end="complete", ended=time.time())
+        began = time.monotonic()
+        self._sync(descriptor)
+        self.syncs, self.syncing = self.syncs + 1, self.syncing + time.monotonic() - began
+
+    def __call__(self) -> None:
+        """A round."""
+        with self.slurm.not_counted():
+            self.slurm.advance()
+        if self.work.asked >= self.step * len(self.marks):
+            memory = psutil.Process().memory_info().rss / 2**20
+            self.marks.append((self.work.asked, time.process_time() - self.slurm.cpu, memory))
+
+    def per_trial(self) -> dict[str, float]:
+        """Milliseconds of processor time a trial between marks: to the first, what filling all slots took."""
+        return {
+            f"{a} to {b}": round(1e3 * (later - earlier) / (b - a), 2)
+            for (a, earlier, _), (b, later, _) in zip(self.marks, self.marks[1:], strict=False)
+            if b > a
+        }
 
 
 def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
@@ -143,79 +101,74 @@ def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
     info = open_data(study, root)
     _, profile = load_profile("auto", info.source)
     rows = plan(study, study_file, profile, info, root, Machine(info.path, 1, "cpu"))
-    log = Console(file=(folder / "log.txt").open("w"))
+    parallel = options.slots + options.waiting
+    work = RowWork(rows[0], root, parallel, study_file)
+    meter = Meter(slurm, work, options.trials)
     with (
         patch("slurm.accounting.ask", slurm.ask),
         patch("slurm.cluster.SlurmBackend._sbatch", staticmethod(slurm.sbatch)),
         patch("slurm.cluster.SlurmExecutor.affinity", classmethod(lambda cls: 2)),
-        Reporter(log) as reporter,
+        patch("os.fsync", meter.fsync),
+        (folder / "log.txt").open("w") as log,
+        Reporter(Console(file=log)) as reporter,
     ):
         backend = SlurmBackend(SlurmSettings(poll=options.poll))
-        work = RowWork(rows[0], root, options.slots, study_file)
-        controller = Controller([work], root, backend, options.slots, reporter, slurm_turn(slurm), interval=0.5)
-        marks: list[tuple[int, float]] = []
-        watch(controller, work, slurm, marks, options.trials)
+        controller = Controller([work], root, backend, parallel, reporter, meter, interval=INTERVAL)
         began, cpu = time.monotonic(), time.process_time()
         controller.run()
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu - slurm.cpu
         work.close()
-    trials = work.tuning.trials()
-    told = Counter(t.state for t in trials)
     attempts = [a for t in work.directory.trials() for a in read_attempts(t)]
+    tellings = count_tellings(work.directory.journal)
+    trials = len(work.tuning.trials())
     return {
         "sampler": options.sampler,
-        "trials": len(trials),
-        "told complete": told[TrialState.COMPLETE],
-        "told otherwise or not": len(trials) - told[TrialState.COMPLETE],
+        "slots": options.slots,
+        "parallel": parallel,
+        "trials": trials,
+        "told": dict(Counter(t.state.name.lower() for t in work.tuning.trials())),
+        "told not exactly once": sum(tellings[number] != 1 for number in range(trials)),
         "attempts": len(attempts),
         "failures": dict(Counter(a.end for a in attempts if a.end != "complete")),
         "seconds": round(seconds, 1),
         "slots busy": round(slurm.busy / (options.slots * seconds), 3),
-        "squeue and sacct a minute": round(60 * (slurm.calls["squeue"] + slurm.calls["sacct"]) / seconds, 2),
-        "controller CPU ms a trial": round(1e3 * cpu / len(trials), 2),
-        "of which from trial to trial": [
-            f"{a[0]}-{b[0]}: {1e3 * (b[1] - a[1]) / (b[0] - a[0]):.2f}" for a, b in zip(marks, marks[1:], strict=False)
-        ],
-        "simulation CPU s": round(slurm.cpu, 1),
+        "calls a minute": {name: round(60 * calls / seconds, 2) for name, calls in slurm.calls.items()},
+        "controller CPU ms a trial": round(1e3 * cpu / trials, 2),
+        "of which from trial to trial": meter.per_trial(),
+        "controller CPU share": round(cpu / seconds, 3),
+        "waits for the disk a trial": round(meter.syncs / trials, 2),
+        "ms each": round(1e3 * meter.syncing / meter.syncs, 2),
+        "memory MiB": {asked: round(memory) for asked, _, memory in meter.marks},
         "peak memory MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "journal MiB": round(work.directory.journal.stat().st_size / 2**20, 2),
+        "simulation CPU s": round(slurm.cpu, 1),
+        "load": [round(load, 1) for load in os.getloadavg()],
     }
 
 
-def slurm_turn(slurm: SimulatedSlurm) -> Any:
-    """Called in each of the controller's rounds: time passes for the jobs."""
-
-    def turn() -> None:
-        with slurm.not_counted():
-            slurm.advance()
-
-    return turn
-
-
-def watch(controller: Controller, work: RowWork, slurm: SimulatedSlurm, marks: list[tuple[int, float]], n: int) -> None:
-    """Note the controller's processor time at each tenth of the trials."""
-    settle, done = work.settle, 0
-
-    def counted(task: Any) -> str:
-        nonlocal done
-        done += 1
-        if done % max(n // 5, 1) == 1:
-            marks.append((done, time.process_time() - slurm.cpu))
-        return settle(task)
-
-    work.settle = counted  # type: ignore[method-assign]
+def count_tellings(journal: Path) -> Counter[int]:
+    """How often each trial was told, from Optuna's journal: lines that set a finished state."""
+    told: Counter[int] = Counter()
+    for line in journal.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["op_code"] == 6 and entry["state"] in (1, 2, 3):  # SET_TRIAL_STATE_VALUES; complete, pruned, fail
+            told[entry["trial_id"]] += 1
+    return told
 
 
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--slots", type=int, default=1_000)
+    parser.add_argument("--trials", type=int, default=10_000, metavar="N")
+    parser.add_argument("--slots", type=int, default=1_000, metavar="N")
+    parser.add_argument("--waiting", type=int, default=100, metavar="N", help="jobs in the queue beyond the slots")
     parser.add_argument("--sampler", default="random")
-    parser.add_argument("--shortest", type=float, default=20.0, help="seconds of a job (default: %(default)s)")
-    parser.add_argument("--longest", type=float, default=60.0, help="seconds of a job (default: %(default)s)")
-    parser.add_argument("--failing", type=float, default=0.1, help="share of first attempts that fail")
-    parser.add_argument("--poll", type=float, default=30.0)
+    parser.add_argument("--shortest", type=float, default=60.0, metavar="S", help="seconds of a job")
+    parser.add_argument("--longest", type=float, default=180.0, metavar="S", help="seconds of a job")
+    parser.add_argument(
+        "--failing", type=float, default=0.1, help=f"share of attempts that end in {', '.join(FAILING)}"
+    )
+    parser.add_argument("--poll", type=float, default=30.0, metavar="S", help="seconds between questions to Slurm")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mmkd-scaling-"))

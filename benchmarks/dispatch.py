@@ -1,0 +1,245 @@
+"""How busy a Slurm cluster's slots are kept: `python benchmarks/dispatch.py --hydra VENV`, on an idle cluster.
+
+Trials of known, unlike lengths run through the real controller and Slurm; they sleep. Beside it stand the best possible
+asynchronous schedule, a loop of Optuna's ask and tell around submitit, and Hydra's Optuna sweeper with its submitit
+launcher, all on the same cluster with the same lengths. A cluster for it: `python -m slurm.devcluster up`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from peers import make_environment, run_hydra, run_loop
+from rich.console import Console
+from rich.table import Table
+from schedule import Slept, Traced, best_possible, draw_lengths, lost_time, share_busy, steps, upper_bound
+from sleeping_trial import STARTED
+
+from mmkd.errors import UserError
+from mmkd.files import write_json
+from mmkd.results import read_attempts
+from mmkd.rundir import Root
+from slurm.accounting import NoAnswer, ask
+from slurm.backend import Job
+from slurm.cluster import SlurmBackend
+from slurm.settings import SlurmSettings
+from sweeps.controller import Controller
+from sweeps.launch import open_data
+from sweeps.planning import Machine, plan
+from sweeps.reporting import Reporter
+from sweeps.rowwork import RowWork
+from sweeps.study import load_profile, load_study
+
+STUDY = """
+title = "dispatch"
+control = "no_kd"
+[defaults]
+sampler = "tpe"
+seeds = 1
+[defaults.space]
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+[[rows]]
+name = "no_kd"
+method = "no_kd"
+"""
+TIMED = SlurmSettings(cpus=1, mem="200M", time="10", setup=(f"export {STARTED}=$(date +%s.%N)",))
+"""Small jobs, whose scripts note when they begin."""
+
+
+class SleepingJobs(SlurmBackend):
+    """Slurm, but each trial's job sleeps for the trial's length instead of training; the confirming run not at all."""
+
+    def __init__(self, lengths: Sequence[float]) -> None:
+        super().__init__(TIMED)
+        self.lengths = lengths
+        self.queued: dict[str, float] = {}
+        """When sbatch returned, by job name."""
+
+    def submit(self, job: Job) -> str:
+        """See `Backend`."""
+        directory = Path(job.command[3])
+        seconds = self.lengths[int(directory.name)] if directory.parent.name == "trials" else 0.0
+        program = str(Path(__file__).with_name("sleeping_trial.py"))
+        command = (sys.executable, program, *job.command[3:], "--seconds", f"{seconds:.3f}")
+        identifier = super().submit(replace(job, command=command))
+        self.queued[job.name] = time.time()
+        return identifier
+
+
+def run_ours(lengths: Sequence[float], parallel: int, folder: Path) -> tuple[float, list[Traced]]:
+    """Tune with mmkd's controller, `parallel` jobs at once, waiting ones too; see `run_hydra` for what it returns."""
+    study_file = folder / "dispatch.toml"
+    study_file.write_text(STUDY)
+    study, root = load_study(study_file, [("defaults.trials", len(lengths))]), Root(folder / "runs")
+    info = open_data(study, root)
+    rows = plan(study, study_file, load_profile("auto", info.source)[1], info, root, Machine(info.path, 1, "cpu"))
+    backend = SleepingJobs(lengths)
+    work = RowWork(rows[0], root, parallel, study_file)
+    try:
+        with (folder / "log.txt").open("w") as log, Reporter(Console(file=log)) as reporter:
+            Controller([work], root, backend, parallel, reporter, interval=0.5).run()
+    finally:
+        work.close()
+    traced = [_trace(work, backend, number) for number in range(len(lengths))]
+    return min(t.announced for t in traced), traced
+
+
+def _trace(work: RowWork, backend: SleepingJobs, number: int) -> Traced:
+    attempts = read_attempts(work.directory.trial(number))
+    if [a.end for a in attempts] != ["complete"]:
+        raise UserError(f"trial {number}: {[a.end for a in attempts]}; what disturbed it? See the cluster's logs")
+    asked, ours, job = work.tuning.trials()[number].datetime_start, attempts[0].submitted, attempts[0].ran
+    assert asked is not None
+    return Traced(
+        number=number,
+        slot=job["slot"],
+        asked=asked.timestamp(),
+        announced=ours["submitted"],
+        queued=backend.queued[ours["name"]],
+        script=job["script"],
+        began=job["began"],
+        ended=job["slept_until"],
+        written=job["ended"],
+        noticed=ours["ended"],
+    )
+
+
+def count_slots() -> int:
+    """GPUs of the cluster.
+
+    Raises:
+        UserError: it is not idle, or has none.
+    """
+    if jobs := ask("squeue", "-h").splitlines():
+        raise UserError(f"the cluster has {len(jobs)} jobs in its queue: wait until it is idle (squeue)")
+    nodes = set(ask("sinfo", "-h", "-N", "-o", "%N %G").splitlines())
+    gpus = sum(int(number) for node in nodes for number in re.findall(r"gpu:(?:\w+:)?(\d+)", node))
+    if not gpus:
+        raise UserError("the cluster has no GPUs (sinfo -N -o '%N %G'): each trial asks for one")
+    return gpus
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run each way in turn, `options.repeat` times; all that was seen, as JSON."""
+    slots = count_slots()
+    lengths = draw_lengths(options.trials, options.shortest, options.longest, options.seed)
+    ways: dict[str, Callable[[Path], tuple[float, Sequence[Slept]]]] = {
+        "mmkd": lambda folder: run_ours(lengths, options.parallel, folder),
+    }
+    if not options.alone:
+        ways["submitit in a loop"] = lambda folder: run_loop(lengths, options.parallel, folder)
+    if options.hydra:
+        python = make_environment(options.hydra.absolute())
+        for batch in sorted({slots, options.parallel}):
+            ways[f"Hydra, batches of {batch}"] = partial(run_hydra, python, lengths, batch)
+    runs = []
+    for _ in range(options.repeat):
+        for name, way in ways.items():
+            wait_until_idle()
+            runs.append({"way": name, **measure_once(way, slots)})
+            print(f"{name}: {runs[-1]['busy']:.3f} busy, load {runs[-1]['load']}", file=sys.stderr, flush=True)
+    return {
+        "trials": options.trials,
+        "lengths": [options.shortest, options.longest],
+        "seed": options.seed,
+        "slots": slots,
+        "parallel": options.parallel,
+        "cores": os.cpu_count(),
+        "best possible": best_possible(lengths, slots),
+        "upper bound": upper_bound(lengths, slots),
+        "median": {name: median(run["busy"] for run in runs if run["way"] == name) for name in ways},
+        "runs": runs,
+    }
+
+
+def measure_once(way: Callable[[Path], tuple[float, Sequence[Slept]]], slots: int) -> dict[str, Any]:
+    """Run one way in a folder of its own, and reckon."""
+    folder = Path(tempfile.mkdtemp(prefix="mmkd-dispatch-"))
+    load = os.getloadavg()[0]
+    first, trials = way(folder)
+    seen: dict[str, Any] = {
+        "busy": share_busy(first, trials, slots),
+        "makespan": max(t.ended for t in trials) - first,
+        "load": [round(load, 2), round(os.getloadavg()[0], 2)],
+    }
+    traced = [t for t in trials if isinstance(t, Traced)]
+    if traced:
+        seen["spent"] = lost_time(first, traced, slots)
+        seen["steps"] = {name: [round(s, 4) for s in seconds] for name, seconds in steps(traced).items()}
+    shutil.rmtree(folder)  # kept where a run failed: its logs say why
+    return seen
+
+
+def wait_until_idle() -> None:
+    """Wait until the jobs of the way before have left the cluster."""
+    while ask("squeue", "-h"):
+        time.sleep(0.5)
+
+
+def show(seen: dict[str, Any], console: Console) -> None:
+    """Print what was seen: how busy the slots were each way, and where our time went."""
+    shortest, longest = seen["lengths"]
+    console.print(
+        f"{seen['trials']} trials of {shortest:g} to {longest:g} s (seed {seen['seed']}), {seen['slots']} slots, up to "
+        f"{seen['parallel']} jobs at once, waiting ones too; {seen['cores']} cores",
+        highlight=False,
+        soft_wrap=True,
+    )
+    busy = Table("slots busy", "median", "of the best", "each run", box=None)
+    best = seen["best possible"]
+    busy.add_row("no schedule can exceed", f"{seen['upper bound']:.3f}")
+    busy.add_row("best in this order", f"{best:.3f}")
+    for name, share in seen["median"].items():
+        each = ", ".join(f"{run['busy']:.3f}" for run in seen["runs"] if run["way"] == name)
+        busy.add_row(name, f"{share:.3f}", f"{share / best:.1%}", each)
+    console.print(busy)
+    ours = [run for run in seen["runs"] if run["way"] == "mmkd"]
+    spent = Table("mmkd's slots", "share of their time (median)", box=None)
+    for what in ours[0]["spent"]:
+        spent.add_row(what, f"{median(run['spent'][what] for run in ours):.3f}")
+    console.print(spent)
+    trials = Table("mmkd's trials", "median s", "longest s", box=None)
+    for what in ours[0]["steps"]:
+        seconds = [s for run in ours for s in run["steps"][what]]
+        trials.add_row(what, f"{median(seconds):.2f}", f"{max(seconds):.2f}")
+    console.print(trials)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=48, metavar="N", help="default: %(default)s")
+    parser.add_argument("--shortest", type=float, default=2.0, metavar="S", help="seconds (default: %(default)s)")
+    parser.add_argument("--longest", type=float, default=12.0, metavar="S", help="seconds (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the lengths (default: %(default)s)")
+    parser.add_argument("--parallel", type=int, default=16, metavar="N", help="jobs at once (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run each way so often")
+    parser.add_argument("--alone", action="store_true", help="mmkd alone, no loop")
+    parser.add_argument("--hydra", type=Path, metavar="VENV", help="Hydra too, in this environment; made if not there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was seen there")
+    options = parser.parse_args()
+    try:
+        seen = measure(options)
+    except (UserError, NoAnswer) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        write_json(options.json, seen)
+    show(seen, Console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

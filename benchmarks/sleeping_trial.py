@@ -1,0 +1,52 @@
+"""A trial that sleeps instead of training, for benchmarks: `python benchmarks/sleeping_trial.py DIR --attempt K`.
+
+To a controller it is a trial: it holds the lock, and leaves a result and its attempt's record, as `mmkd.trial` does. It
+does not import torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from mmkd.files import read_json
+from mmkd.lock import FileLock
+from mmkd.results import Result, Status, record_run, write_result
+from mmkd.rundir import TrialDir
+
+STARTED = "JOB_STARTED"
+"""The variable that holds the time of the job script's first line, in seconds since 1970."""
+
+
+def slot() -> str:
+    """The GPU that Slurm gave to this job, as `node:index`."""
+    return f"{os.environ['SLURMD_NODENAME']}:{os.environ['SLURM_JOB_GPUS']}"
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--attempt", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=0.0, help="how long it sleeps")
+    options = parser.parse_args()
+    place = TrialDir(options.directory)
+    config = read_json(place.config)
+    with FileLock(place.lock):
+        began = time.time()
+        record_run(place, options.attempt, attempt=options.attempt, started=began)
+        time.sleep(options.seconds)
+        ended = time.time()
+        loss = abs(1e-3 - config["training"]["learning_rate"])
+        metrics = {split: {"loss": loss, "accuracy": 0.5} for split in ("valid", "test")}
+        write_result(place, Result(Status.COMPLETE, config, metrics=metrics, epochs=1, seconds=ended - began))
+        facts = {"slot": slot(), "script": float(os.environ[STARTED]), "began": began, "slept_until": ended}
+        record_run(place, options.attempt, end="complete", ended=time.time(), **facts)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
