@@ -24,6 +24,8 @@ ENDING_SECONDS = 60.0
 """How long jobs are given to write a checkpoint when the user stops the controller."""
 FILLING_SECONDS = 5.0
 """Filling many slots is interrupted after so long: jobs end meanwhile, and users and locks want to be heard."""
+LOOKS_A_SECOND = 2000.0
+"""A round looks at a file of each running job, on a file system that others use too: rounds of many jobs are rarer."""
 PRUNING_SECONDS = 5.0
 """Progress of running trials is looked at this often where a row has a pruner."""
 
@@ -103,7 +105,7 @@ class Controller:
                     raise Interrupted
                 self._renew()
                 self._prune()
-                time.sleep(self.interval)
+                time.sleep(max(self.interval, len(self.jobs.running) / LOOKS_A_SECOND))
         finally:
             self.jobs.close_accounts()
             self.teachers.release()

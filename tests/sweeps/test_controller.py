@@ -82,6 +82,14 @@ def test_filling_slots_that_takes_long_lets_jobs_end_in_between(
     assert (backend.most, work.remaining) == (most, 0)
 
 
+def test_rounds_are_rarer_where_many_jobs_run(rows: list[Row], root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("sweeps.controller.LOOKS_A_SECOND", 10.0)
+    monkeypatch.setattr("sweeps.controller.time.sleep", pauses.append)
+    run(rows[:1], root, FakeBackend(delay=1), parallel=3)
+    assert max(pauses) == pytest.approx(0.3), "three jobs, each looked at ten times a second in sum"
+
+
 def test_the_winner_is_retrained_on_each_seed(rows: list[Row], root: Root) -> None:
     run(rows, root, FakeBackend())
     winner = read_json(rows[0].directory.winner)
