@@ -88,8 +88,12 @@ def ask(*command: str) -> str:
     Raises:
         NoAnswer: see there.
     """
+    # What a user has set for his own eyes (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) would hide jobs from us, or ask.
+    plain = {name: v for name, v in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, env=plain, stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
         raise NoAnswer(f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?") from None
     except (OSError, subprocess.TimeoutExpired) as error:

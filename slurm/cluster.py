@@ -116,11 +116,12 @@ class SlurmBackend:
             path.write_text(self.script(_anywhere(job)), encoding="utf-8")  # perhaps there is no other node
             return self._sbatch(path)
 
-    @staticmethod
-    def _sbatch(path: Path) -> str:
-        # Inside a job (the detached controller's) sbatch would take its options from that job's environment.
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-        clean |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    def _sbatch(self, path: Path) -> str:
+        # Inside a job (the detached controller's) srun would take that job's variables for its own. A user's defaults
+        # for sbatch win over a script, so that only those are left of which the script says nothing.
+        silent = [name for name in ("account", "partition", "qos", "constraint") if not getattr(self.settings, name)]
+        kept = {"SLURM_CONF", *(f"SBATCH_{name.upper()}" for name in silent)}
+        clean = {n: v for n, v in os.environ.items() if n in kept or not n.startswith(("SLURM_", "SBATCH_"))}
         command = ["sbatch", "--parsable", str(path)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE, env=clean)
@@ -170,13 +171,15 @@ class SlurmBackend:
 
     def _ask(self) -> None:
         """Ask squeue; where it does not answer, the last answer holds."""
-        self._asked = time.monotonic()
+        asked = time.monotonic()
         self.questions += 1
         try:
             jobs = squeue()
         except NoAnswer:
             return
-        self._answered = self._asked
+        finally:
+            self._asked = time.monotonic()  # a scheduler that is slow to answer is not asked all the time
+        self._answered = asked
         self._queue = {job.id: job for job in jobs}
         self._names = {job.name: job for job in jobs}
 

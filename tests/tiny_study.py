@@ -68,10 +68,11 @@ def write_tiny_data(path: Path) -> None:
     write_dataset(path, splits, classes=["a", "b", "c"], source="synthetic (tiny, for tests)", license="none")
 
 
-def write_tiny_study(folder: Path) -> Path:
-    """The study's file, with its data beside it."""
+def write_tiny_study(folder: Path, rows: int = 2) -> Path:
+    """The study's file with its first rows, and its data beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tiny_data(folder / "tiny.h5")
     path = folder / "tiny.toml"
-    path.write_text(f'data = "{folder / "tiny.h5"}"\n{STUDY}')
+    text = "[[rows]]".join(STUDY.split("[[rows]]")[: 1 + rows])
+    path.write_text(f'data = "{folder / "tiny.h5"}"\n{text}')
     return path

@@ -1,0 +1,88 @@
+"""What a site wants to be told about each job: read, checked, and turned into sbatch's options."""
+
+import pytest
+from pydantic import ValidationError
+
+from slurm.settings import SlurmSettings, megabytes, seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("16G", 16384), ("500M", 500), ("4096", 4096), ("1.5g", 1536), ("2T", 2 * 1024**2), ("512KB", 0.5)],
+)
+def test_memory_is_read_as_slurm_writes_it(text: str, expected: float) -> None:
+    assert megabytes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90", 5400),
+        ("1:30", 90),
+        ("2:00:00", 7200),
+        ("1-0", 86400),
+        ("1-2:30", 95400),
+        ("1-2:03:04", 93784),
+        ("0", 0),
+    ],
+)
+def test_a_time_is_read_as_sbatch_reads_it(text: str, expected: int) -> None:
+    assert seconds(text) == expected
+    assert SlurmSettings(time=text, grace=1).time == text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("mem", "16 gigs", "write 16G or 4096M"),
+        ("mem_limit", "much", "write 16G or 4096M"),
+        ("time", "tomorrow", "write minutes, hours:minutes:seconds or days-hours"),
+        ("time", "1:", "write minutes"),
+        ("gpus", "two", "write a number, type:number"),
+        ("gpus", "h200", "write a number, type:number"),
+        ("gpus", "-1", "write a number, type:number"),
+        ("cpus", 0, "greater than or equal to 1"),
+        ("partition", "gpu\n#SBATCH --uid=0", "a single line"),
+        ("extra", {"Reservation": "lab"}, "long name without dashes"),
+        ("extra", {"comment": "a\nb"}, "one line"),
+        ("partitoin", "gpu", "Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_the_right_form_is_said(field: str, value: object, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        SlurmSettings.model_validate({field: value})
+
+
+def test_a_time_limit_within_the_grace_is_refused_and_no_limit_is_none() -> None:
+    with pytest.raises(ValidationError, match="time 1 is not above the grace of 90 s"):
+        SlurmSettings(time="1")
+    assert SlurmSettings(time="1", grace=30).time == "1"
+    assert SlurmSettings(time="0").time == "0"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "options"),
+    [
+        ("1", 1, {"gpus-per-node": "1"}),
+        ("h200:2", 2, {"gpus-per-node": "h200:2"}),
+        ("gpu:1", 1, {"gres": "gpu:1"}),
+        ("gpu:volta:4", 4, {"gres": "gpu:volta:4"}),
+        ("0", 0, {}),
+    ],
+)
+def test_gpus_are_asked_for_in_the_sites_own_way(gpus: str, count: int, options: dict[str, str]) -> None:
+    settings = SlurmSettings(gpus=gpus)
+    assert (settings.gpu_count, settings.gpu_options()) == (count, options)
+
+
+def test_memory_grows_after_each_loss_up_to_a_limit() -> None:
+    usual = SlurmSettings(mem="10G")
+    assert [usual.memory(factor) for factor in (1, 2, 4, 8, 64)] == ["10240M", "20480M", "40960M", "40960M", "40960M"]
+    bounded = SlurmSettings(mem="10G", mem_limit="15G")
+    assert [bounded.memory(factor) for factor in (1, 2, 4)] == ["10240M", "15360M", "15360M"]
+    below = SlurmSettings(mem="10G", mem_limit="1G")
+    assert [below.memory(factor) for factor in (1, 2)] == ["10240M", "10240M"], "a job never gets less than usual"
+
+
+def test_one_setup_line_may_stand_without_a_list() -> None:
+    assert SlurmSettings.model_validate({"setup": "module load cuda"}).setup == ("module load cuda",)
