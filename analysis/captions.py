@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.evidence import Evidence, scored
+from analysis.evidence import Evidence
 from analysis.guards import fact
 from analysis.scores import comparable, percents
 from analysis.uncertainty import ERRORS, Error, smallest_difference
@@ -87,7 +87,7 @@ def _tuning(rows: Sequence[Evidence]) -> str:
 
 def _majority(rows: Sequence[Evidence]) -> Iterator[str]:
     """The accuracy of always predicting the commonest class of train: a property of the data, equal in all runs."""
-    known = pd.concat([scored(row.confirming)["test_majority_accuracy"] for row in rows])
+    known = pd.concat([row.measured["test_majority_accuracy"] for row in rows])
     shares = dict.fromkeys(f"{100 * value:.1f}" for value in known.dropna())
     if shares:
         yield (
@@ -97,10 +97,10 @@ def _majority(rows: Sequence[Evidence]) -> Iterator[str]:
 
 
 def _power(rows: Sequence[Evidence]) -> str:
-    scores = [percents(row.confirming, "test_accuracy") for row in rows]
+    scores = [percents(row.measured, "test_accuracy") for row in rows if not row.status]
     smallest = smallest_difference([(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1])
     if smallest is None:
-        return "no row has two seeds with a score: no spread is known, and no difference can be told from chance"
+        return "no finished row has two seeds: no spread is known, and no difference can be told from chance"
     return (
         f"smallest difference that {smallest.n} seeds a row could show: {smallest.difference:.2g} points of accuracy "
         f"(Welch's t, two-sided 5 %, power .8, pooled SD {smallest.pooled:.2g}, no correction for several comparisons)"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.evidence import Evidence, collect, scored
+from analysis.evidence import Evidence, collect
 from analysis.loading import Runs
 from analysis.predictions import predictions
 from analysis.records import RowRecord, read_record, read_study
@@ -27,12 +27,12 @@ def per_class(runs: Runs, study: str) -> pd.DataFrame:
         UserError: there is no such study, or a file of it is broken.
     """
     rows = collect(runs, read_study(runs.root, study))
-    return pd.DataFrame([line for row in rows if len(scored(row.confirming)) for line in _lines(runs, row)])
+    return pd.DataFrame([line for row in rows if len(row.measured) for line in _lines(runs, row)])
 
 
 def _lines(runs: Runs, row: Evidence) -> Iterator[dict[str, Any]]:
     names = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).data.classes
-    outputs = [predictions(runs.root / directory)["test"] for directory in scored(row.confirming)["directory"]]
+    outputs = [predictions(runs.root / directory)["test"] for directory in row.measured["directory"]]
     confusions = np.stack([_confusion(o.logits.argmax(axis=1), o.labels, o.logits.shape[1]) for o in outputs])
     hits = np.diagonal(confusions, axis1=1, axis2=2)
     true, predicted = confusions.sum(axis=2), confusions.sum(axis=1)

@@ -16,7 +16,7 @@ from analysis.comparisons import (
     probability_of_better,
     welch,
 )
-from analysis.evidence import Evidence, collect, scored
+from analysis.evidence import Evidence, collect
 from analysis.guards import guard
 from analysis.loading import Runs
 from analysis.model import Difference
@@ -74,7 +74,7 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
     rows = {row.spec.name: row for row in collect(runs, read_study(runs.root, study))}
     first, second = (rows[choose("row", name, rows)] for name in (a, b))
     for row in (first, second):
-        if scored(row.confirming).empty:
+        if row.measured.empty:
             raise UserError(f"{row.title}: no score yet ({row.status or 'no seed completed'})")
     ours, theirs = _right(runs, first), _right(runs, second)
     _same_samples(first, ours, second, theirs)
@@ -82,7 +82,7 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
     differences = 100 * (shares[0] - shares[1])
     low, high = paired_bootstrap(differences)
     shared = [seed for seed in ours if seed in theirs]
-    scores = [percents(row.confirming, "test_accuracy") for row in (first, second)]
+    scores = [percents(row.measured, "test_accuracy") for row in (first, second)]
     return Comparison(
         first.title,
         second.title,
@@ -113,7 +113,7 @@ class _Outcome:
 def _right(runs: Runs, row: Evidence) -> dict[int, _Outcome]:
     """By seed, which samples each run of a row got right."""
     found = {}
-    for seed, directory in scored(row.confirming)["directory"].items():
+    for seed, directory in row.measured["directory"].items():
         test = predictions(runs.root / directory)["test"]
         right = test.logits.argmax(axis=1) == test.labels
         found[int(str(seed))] = _Outcome(tuple(test.ids), tuple(test.labels.tolist()), right)

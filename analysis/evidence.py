@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -21,8 +22,8 @@ class Evidence:
 
     `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `confirming` has one
     line a seed that the study asks for, `teachers` one line a teacher that these runs name; the status of a line
-    whose directory is missing or rejected is "missing". `title` is the row's label, and its group where another row has
-    the same label.
+    whose directory is missing or rejected is "missing"; `superseded` are confirming runs of former winners. `title` is
+    the row's label, and its group where another row has the same label.
     """
 
     spec: StudyRow
@@ -31,20 +32,31 @@ class Evidence:
     tuning: pd.DataFrame
     confirming: pd.DataFrame
     teachers: pd.DataFrame
+    superseded: pd.DataFrame
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """The confirming runs that have a score."""
+        return scored(self.confirming)
+
+    @cached_property
+    def measured_teachers(self) -> pd.DataFrame:
+        """The teachers that have a score."""
+        return scored(self.teachers)
 
     @property
     def asked(self) -> int:
         """Tuning trials that the winner was chosen from, failed ones too; while tuning, those that are planned."""
         return self.spec.trials if self.row is None or pd.isna(self.row["asked"]) else int(self.row["asked"])
 
-    @property
+    @cached_property
     def status(self) -> str:
         """Empty where every seed has ended and one or more has a score; else how far the row is, or why it failed."""
         if self.row is None:
             return "not started" if self.tuning.empty else "row.json not readable"
         if pd.isna(self.row["winner_trial"]):
             return self._tuning_status()
-        done, wanted = len(scored(self.confirming)), len(self.confirming)
+        done, wanted = len(self.measured), len(self.confirming)
         if not self.confirming["status"].isin(ENDED).all():
             return f"confirming {done}/{wanted}"
         return "" if done else f"failed: {failures(self.confirming)}"
@@ -60,15 +72,22 @@ class Evidence:
 def collect(runs: Runs, study: Study) -> list[Evidence]:
     """The evidence on each row of a study, in the study's order."""
     trials = runs.trials.set_index("directory", drop=False)
+    by_row = dict(list(trials.groupby("row")))
     labels = [spec.label for spec in study.rows]
     titles = [f"{s.label} [{s.group}]" if s.group and labels.count(s.label) > 1 else s.label for s in study.rows]
-    return [_collect_row(runs.rows, trials, spec, title) for spec, title in zip(study.rows, titles, strict=True)]
+    return [
+        _collect_row(spec, title, runs.rows[runs.rows["row"] == spec.directory], by_row.get(spec.directory), trials)
+        for spec, title in zip(study.rows, titles, strict=True)
+    ]
 
 
-def _collect_row(rows: pd.DataFrame, trials: pd.DataFrame, spec: StudyRow, title: str) -> Evidence:
-    lines = rows[rows["row"] == spec.directory]
-    own = trials[(trials["row"] == spec.directory).fillna(False)]
-    counting = own[(own["kind"] == "confirm") & ~own["superseded"]]
+def _collect_row(
+    spec: StudyRow, title: str, lines: pd.DataFrame, own: pd.DataFrame | None, trials: pd.DataFrame
+) -> Evidence:
+    """From the row's line, if there is one, its own trials, if there are any, and all trials."""
+    own = trials.iloc[:0] if own is None else own
+    confirms = own[own["kind"] == "confirm"]
+    counting = confirms[~confirms["superseded"]]
     # By the seed in the directory's name: a configuration with another one is for the guards to find.
     seeds = counting["directory"].str.extract(r"/(\d+)-[^/]*$")[0].astype("Int64")
     confirming = _lines(counting.set_index(seeds).pipe(_first), list(dict.fromkeys(spec.seeds)))
@@ -77,7 +96,8 @@ def _collect_row(rows: pd.DataFrame, trials: pd.DataFrame, spec: StudyRow, title
     families = confirming.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
     teachers = teachers.assign(teacher_family=families["teacher_family"], branch=families["branch"])
     row = None if lines.empty else lines.iloc[0]
-    return Evidence(spec, title, row, own[own["kind"] == "tuning"], confirming, teachers)
+    tuning, superseded = own[own["kind"] == "tuning"], confirms[confirms["superseded"]]
+    return Evidence(spec, title, row, tuning, confirming, teachers, superseded)
 
 
 def _first(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.evidence import FINISHED, Evidence, failures, scored
+from analysis.evidence import FINISHED, Evidence, failures
 from analysis.loading import Runs
 from mmkd.results import Status
 
@@ -35,11 +35,11 @@ def guard(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
     for column in runs.rows.columns:
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [fact(row, column) for row in started])
-    yield from _repeated_seeds(runs, started)
+    yield from _repeated_seeds(started)
     yield from _foreign_data(started)
     yield from _commits(started)
     for row in started:
-        yield from _chosen_on_test(runs, row)
+        yield from _chosen_on_test(row)
     yield from _incomplete(rows)
     yield from _rejected(runs, rows)
 
@@ -67,13 +67,11 @@ def first_few(words: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _repeated_seeds(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
+def _repeated_seeds(rows: Sequence[Evidence]) -> Iterator[Finding]:
     """Two runs that count as two seeds and are one: the spread is then too small, and n too large."""
     for row in rows:
-        own = runs.trials[(runs.trials["row"] == row.spec.directory).fillna(False)]
-        counting = own[(own["kind"] == "confirm") & ~own["superseded"]]
         for column, what in (("seed", "have seed"), ("weights", "ended with the same weights")):
-            for value, same in counting.dropna(subset=[column]).groupby(column):
+            for value, same in row.confirming.dropna(subset=[column]).groupby(column):
                 if len(same) > 1:
                     names = first_few(same["directory"].str.rpartition("/")[2])
                     which = f" {value}" if column == "seed" else ""
@@ -104,7 +102,7 @@ def _commits(rows: Sequence[Evidence]) -> Iterator[Finding]:
         yield Finding("code", f"the code had uncommitted changes: {counts.index[0]}")
 
 
-def _chosen_on_test(runs: Runs, row: Evidence) -> Iterator[Finding]:
+def _chosen_on_test(row: Evidence) -> Iterator[Finding]:
     """Ways in which test may have had a say in what is shown."""
     selection = fact(row, "selection")
     if selection.startswith("test"):
@@ -117,16 +115,12 @@ def _chosen_on_test(runs: Runs, row: Evidence) -> Iterator[Finding]:
             f"({first_few(measured['directory'].str.rpartition('/')[2])})",
         )
     yield from _other_winner(row, selection)
-    former = runs.trials[
-        (runs.trials["row"] == row.spec.directory).fillna(False)
-        & runs.trials["superseded"]
-        & runs.trials["test_accuracy"].notna()
-    ]
-    if len(former):
+    former = int(row.superseded["test_accuracy"].notna().sum())
+    if former:
         yield Finding(
             "selection",
             f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({len(former)} runs, not shown)",
+            f"({former} runs, not shown)",
         )
 
 
@@ -163,9 +157,14 @@ def _incomplete(rows: Sequence[Evidence]) -> Iterator[Finding]:
         )
     said = set()
     for row in rows:
-        for name, wanted in (("seeds", row.confirming), ("teachers", row.teachers)):
-            lacking = f"{len(scored(wanted))}/{len(wanted)} {name} ({failures(wanted)})"
-            if not row.status and len(scored(wanted)) < len(wanted) and (name == "seeds" or lacking not in said):
+        for name, done, wanted in (
+            ("seeds", row.measured, row.confirming),
+            ("teachers", row.measured_teachers, row.teachers),
+        ):
+            if row.status or len(done) == len(wanted):
+                continue
+            lacking = f"{len(done)}/{len(wanted)} {name} ({failures(wanted)})"
+            if name == "seeds" or lacking not in said:
                 said.add(lacking)
                 yield Finding("seeds", f"{row.title}: {lacking}")
         lost = row.tuning[row.tuning["status"].isin(FINISHED) & (row.tuning["number"] < row.asked)]

@@ -45,7 +45,8 @@ def to_latex(table: Table) -> str:
     """The table as a tabular, the caption and what it needs in comments above it; warnings are in the table."""
     span = len(table.columns) + 1
     labels = [_stacked(column) for column in table.columns]
-    body = [rf"\begin{{tabular}}{{@{{}}l{'r' * len(labels)}@{{}}}}", r"\toprule", _row(["", *labels]), r"\midrule"]
+    places = "".join(_place(table, column) for column in table.columns)
+    body = [rf"\begin{{tabular}}{{@{{}}l{places}@{{}}}}", r"\toprule", _row(["", *labels]), r"\midrule"]
     for number, section in enumerate(table.sections):
         body += [r"\addlinespace"] if number else []
         if section.title is not None:
@@ -63,12 +64,17 @@ def to_latex(table: Table) -> str:
 ARROWS = {"higher": r"~$\uparrow$", "lower": r"~$\downarrow$", None: ""}
 
 
+def _place(table: Table, column: Column) -> str:
+    """A column's letter, with room behind it where the ties are marked."""
+    return r"r@{\hspace{2em}}" if any(row.cells[column.key].tied for row in table.rows) else "r"
+
+
 def _stacked(column: Column) -> str:
     """A header, its words in lines: a paper is narrow."""
     lines = [escape(word) for word in column.label.split(" ")]  # no-break spaces stay within a line
     lines[-1] += ARROWS[column.better]
     stack = r" \\ ".join(lines)
-    return stack if len(lines) == 1 else rf"\shortstack[r]{{{stack}}}"
+    return stack if len(lines) == 1 else rf"\begin{{tabular}}[b]{{@{{}}r@{{}}}}{stack}\end{{tabular}}"
 
 
 def _row(cells: list[str]) -> str:
@@ -79,7 +85,7 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.text and cell.rank in (1, 2):
         text = rf"\{'textbf' if cell.rank == 1 else 'underline'}{{{text}}}"
-    tied = r"\,$\approx$" if cell.tied and cell.rank != 1 else ""
+    tied = r"\rlap{\,$\approx$}" if cell.tied and cell.rank != 1 else ""  # no width, so that numbers stay aligned
     return text + tied + ("" if cell.footnote is None else f"$^{{{cell.footnote}}}$")
 
 

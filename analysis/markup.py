@@ -14,15 +14,21 @@ body { font: 16px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 76
 .mmkd-scroll { overflow-x: auto; }
 .mmkd { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; border-bottom: 2px solid; }
 .mmkd caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
-.mmkd th, .mmkd td { padding: .25rem .5rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
+.mmkd th, .mmkd td { padding: .25rem .75rem .25rem .3rem; text-align: right; white-space: nowrap; }
+.mmkd th, .mmkd td { vertical-align: baseline; }
 .mmkd thead th { border-top: 2px solid; border-bottom: 1px solid; font-weight: 500; white-space: normal; }
 .mmkd thead th { vertical-align: bottom; }
 .mmkd tbody th { font-weight: 400; text-align: left; white-space: normal; min-width: 12rem; }
 .mmkd .mmkd-group th { font-style: italic; padding-top: .6rem; }
 .mmkd u { text-underline-offset: .2em; }
+.mmkd-tied { display: inline-block; width: 0; } /* so that numbers stay aligned */
 .mmkd-warning { border-left: 4px solid #b00020; background: #fdecee; padding: .4rem .7rem; margin: .4rem 0; }
 .mmkd-notes { font-size: .85rem; color: #444; }
 """
+
+
+MARKDOWN = ("**{}**", "<ins>{}</ins>", f" {TIED}")
+HTML = ("<b>{}</b>", "<u>{}</u>", f'<span class="mmkd-tied">&nbsp;{TIED}</span>')
 
 
 def to_markdown(table: Table) -> str:
@@ -34,7 +40,7 @@ def to_markdown(table: Table) -> str:
         if section.title is not None:
             lines.append(_line([f"**{_plain(section.title)}**", *("" for _ in table.columns)]))
         for row in section.rows:
-            cells = [_marked(row.cells[column.key], _plain, "**{}**", "<ins>{}</ins>") for column in table.columns]
+            cells = [_marked(row.cells[column.key], _plain, MARKDOWN) for column in table.columns]
             lines.append(_line([_plain(row.shown), *cells]))
     for number, footnote in enumerate(table.footnotes, start=1):
         lines += ["", f"<sup>{number}</sup> {_plain(footnote)}"]
@@ -53,12 +59,12 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*_<>|\[\]#&~$])", r"\\\1", " ".join(text.split()))
 
 
-def _marked(cell: Cell, plain: Callable[[str], str], best: str, second: str) -> str:
-    """A cell's text with its marks."""
-    template = {1: best, 2: second}.get(cell.rank or 0, "{}")
-    tied = f" {TIED}" if cell.tied and cell.rank != 1 else ""
+def _marked(cell: Cell, plain: Callable[[str], str], marks: tuple[str, str, str]) -> str:
+    """A cell's text with its marks: templates of the best and the second, and what stands behind those tied."""
+    best, second, tied = marks
+    text = {1: best, 2: second}.get(cell.rank or 0, "{}").format(plain(cell.text)) if cell.text else ""
     footnote = "" if cell.footnote is None else f"<sup>{cell.footnote}</sup>"
-    return (template.format(plain(cell.text)) if cell.text else "") + tied + footnote
+    return text + (tied if cell.tied and cell.rank != 1 else "") + footnote
 
 
 def to_html(table: Table) -> str:
@@ -81,7 +87,7 @@ def html_table(table: Table) -> str:
             title = escape(section.title)
             lines.append(f'<tr class="mmkd-group"><th colspan="{span}" scope="rowgroup">{title}</th></tr>')
         for row in section.rows:
-            cells = [_marked(row.cells[column.key], escape, "<b>{}</b>", "<u>{}</u>") for column in table.columns]
+            cells = [_marked(row.cells[column.key], escape, HTML) for column in table.columns]
             data = "".join(f"<td>{cell}</td>" for cell in cells)
             lines.append(f'<tr><th scope="row">{escape(row.shown)}</th>{data}</tr>')
     lines += ["</tbody>", "</table>", "</div>"]

@@ -19,17 +19,20 @@ METRICS = ("accuracy", "weighted_f1", "macro_f1")
 
 def mean_cell(wanted: pd.DataFrame, column: str, error: Error) -> Cell:
     """The mean over the runs that have a score, in per cent; `wanted` has one line a run that was asked for."""
-    values = percents(wanted, column)
+    return _mean(percents(scored(wanted), column), len(wanted), error)
+
+
+def _mean(values: Floats, wanted: int, error: Error) -> Cell:
     if not len(values):
-        return Cell(n=0, wanted=len(wanted))
+        return Cell(n=0, wanted=wanted)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
     shown = None if sd is None else float(half_width(sd, len(values), error))
-    return Cell(float(values.mean()), sd, len(values), len(wanted), shown)
+    return Cell(float(values.mean()), sd, len(values), wanted, shown)
 
 
-def percents(runs: pd.DataFrame, column: str) -> Floats:
-    """The values of the runs that have a score, in per cent."""
-    return np.asarray(100 * scored(runs)[column].to_numpy(np.float64))
+def percents(measured: pd.DataFrame, column: str) -> Floats:
+    """The values of runs that have a score, in per cent."""
+    return np.asarray(100 * measured[column].to_numpy(np.float64))
 
 
 def score_rows(rows: Sequence[Evidence], control: Evidence | None, error: Error) -> Mapping[str, Mapping[str, Cell]]:
@@ -37,8 +40,9 @@ def score_rows(rows: Sequence[Evidence], control: Evidence | None, error: Error)
     members = comparable(rows, control)
     made = {}
     for metric in METRICS:
-        cells = {row.spec.name: mean_cell(row.confirming, f"test_{metric}", error) for row in rows}
-        values = {row.spec.name: percents(row.confirming, f"test_{metric}") for row in members}
+        found = {row.spec.name: percents(row.measured, f"test_{metric}") for row in rows}
+        cells = {row.spec.name: _mean(found[row.spec.name], len(row.confirming), error) for row in rows}
+        values = {row.spec.name: found[row.spec.name] for row in members}
         differences = _differences(values, control.spec.name if control else "")
         ties = dict(zip(values, tied_with_best(list(values.values())), strict=True)) if len(values) > 1 else {}
         best_first = sorted({float(sample.mean()) for sample in values.values()}, reverse=True)

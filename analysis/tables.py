@@ -105,7 +105,7 @@ def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
 
 def count_test_samples(runs: Runs, rows: Sequence[Evidence]) -> int:
     """Samples of the test split (of the smallest, should the rows' data differ); 0 while no run has been measured."""
-    measured = [scored(pd.concat([row.confirming, row.teachers]))["directory"] for row in rows]
+    measured = [pd.concat([row.measured["directory"], row.measured_teachers["directory"]]) for row in rows]
     first = dict.fromkeys(directories.iloc[0] for directories in measured if len(directories))
     return min((len(predictions(runs.root / directory)["test"].labels) for directory in first), default=0)
 
@@ -169,9 +169,9 @@ def _teacher_label(family: pd.DataFrame) -> str:
 
 def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
     """How many runs have a score, how often they predict the commonest class, and their size."""
-    done = scored(wanted)
     if wanted.empty:
         return {}
+    done = scored(wanted)
     cells = {"seeds": Cell(float(len(done)), n=len(done), wanted=len(wanted))}
     if len(done):
         cells["majority_share"] = mean_cell(wanted, "test_majority_share", error)
@@ -181,7 +181,7 @@ def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
 
 def _compression(row: Evidence) -> Cell:
     """The teacher's parameters over the student's; empty where there is no teacher."""
-    teacher, student = (scored(runs)["parameters"].mean() for runs in (row.teachers, row.confirming))
+    teacher, student = (runs["parameters"].mean() for runs in (row.measured_teachers, row.measured))
     return Cell() if pd.isna(teacher) or pd.isna(student) else Cell(float(teacher / student))
 
 
@@ -199,11 +199,11 @@ def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
 def _gap(basis: Basis, row: Evidence) -> Cell:
     """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
     control = basis.control
-    student = scored(row.confirming)["test_accuracy"].mean()
+    student = row.measured["test_accuracy"].mean()
     if row is control or pd.isna(student):
         return Cell()
-    teacher = scored(row.teachers)["test_accuracy"].mean()
-    baseline = scored(control.confirming)["test_accuracy"].mean() if control else float("nan")
+    teacher = row.measured_teachers["test_accuracy"].mean()
+    baseline = control.measured["test_accuracy"].mean() if control else float("nan")
     reason = _why_no_gap(row, control, teacher, baseline)
     if not reason:
         return Cell(100 * float((student - baseline) / (teacher - baseline)))
@@ -223,7 +223,7 @@ def _why_no_gap(row: Evidence, control: Evidence | None, teacher: float, baselin
         return "no gap: the teacher has no score yet"
     if row.row is not None and control.row is not None and row.row["fingerprint"] != control.row["fingerprint"]:
         return "no gap: the control was measured on other data"
-    majority = scored(row.confirming)["test_majority_accuracy"].mean()
+    majority = row.measured["test_majority_accuracy"].mean()
     if min(teacher, baseline) <= majority:
         return "no gap: the teacher or the control does no better than always predicting the commonest class"
     if teacher <= baseline:

@@ -27,11 +27,11 @@ from mmkd.metrics import classification_metrics
 from mmkd.results import Predictions, Result, Status, record_run, record_submission, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
-CLASSES, VALID, TEST, SEEDS, A_ROW = 7, 200, 400, 5, 100
+CLASSES, VALID, TEST, SEEDS, A_ROW = 7, 200, 400, 5, 500
 
 
 def make_root(root: Root, trials: int, epochs: int) -> None:
-    """Rows of 95 tuning trials and 5 confirming runs each, with real result files."""
+    """Rows of 495 tuning trials and 5 confirming runs each, with real result files."""
     rng = np.random.default_rng(0)
     entries = []
     for number in range(trials // A_ROW):

@@ -5,11 +5,12 @@ import pytest
 from roots import SAMPLES, Lab, fail, finish, student_config, teacher_config
 
 from analysis import load
-from analysis.loading import predictions
+from analysis.frames import TRIALS
+from analysis.predictions import predictions
 from mmkd.config import identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import write_json
-from mmkd.results import Status, append_metrics
+from mmkd.results import Status, append_metrics, read_result, record_submission, write_result
 
 
 def test_an_empty_root_gives_empty_frames_with_all_columns(lab: Lab) -> None:
@@ -117,3 +118,55 @@ def test_predictions_are_read_on_demand(ablation: Lab) -> None:
 def test_a_folder_in_which_nothing_was_launched_is_refused(lab: Lab) -> None:
     with pytest.raises(UserError, match="no rows, teachers or studies in it"):
         load(lab.path)
+
+
+def test_columns_come_in_one_order_the_documented_first_and_the_others_by_name(lab: Lab) -> None:
+    place = lab.begin_row("crd").trial(0)
+    finish(place, student_config(0, None), 0.5)
+    result = read_result(place.result)
+    more = {**result.metrics["valid"], "recall_10": 0.1, "acc7": 0.2}
+    write_result(place, type(result)(**{**vars(result), "metrics": {"valid": more}}))
+    columns = list(load(lab.path).trials.columns)
+    assert columns[: len(TRIALS)] == list(TRIALS)
+    assert columns[len(TRIALS) :] == [
+        f"valid_{name}" for name in ("acc7", "recall_0", "recall_1", "recall_2", "recall_10")
+    ]
+
+
+def test_columns_are_numbers_or_text_whatever_a_cluster_says(lab: Lab) -> None:
+    row = lab.begin_row("crd")
+    fail(row.trial(0), student_config(0, None), "timeout")
+    fail(row.trial(1), student_config(0, None), "timeout")
+    record_submission(row.trial(0), 1, job=17, gpus=[0, 1], preempted=True, gpu_seconds=90)
+    record_submission(row.trial(1), 1, job="18_2", gpus=None, preempted=False)
+    runs = load(lab.path)
+    first, second = runs.attempts.to_dict("records")
+    assert (first["submitted.job"], second["submitted.job"]) == ("17", "18_2")
+    assert (first["submitted.gpus"], first["submitted.preempted"]) == ("[0, 1]", 1.0)
+    assert pd.isna(second["submitted.gpus"])
+    assert {str(kind) for kind in runs.attempts.dtypes} == {"string", "int64", "float64", "Int64"}
+    assert list(runs.trials["gpu_seconds"].dropna()) == [90.0]
+
+
+def test_a_row_says_what_decides_it_a_column_a_value(lab: Lab) -> None:
+    lab.begin_row("crd", space={"beta": {"low": 0.01, "high": 1.0, "log": True}}, sampler="gp", training={"epochs": 40})
+    row = load(lab.path).rows.iloc[0]
+    assert (row["space.beta.high"], row["sampler"], row["training.epochs"], row["pruner"]) == (1.0, "gp", 40.0, "none")
+
+
+def test_files_of_an_unforeseen_shape_reject_one_trial_and_no_other(ablation: Lab) -> None:
+    row = ablation.row_of("crd")
+    write_json(row.trial(0).ran(1), {"seconds": "a minute", "end": "complete"})
+    write_json(row.trial(1).ran(1), 7)
+    runs = load(ablation.path)
+    assert [path.rpartition("/")[2] for path in runs.rejected["path"]] == ["0", "1"]
+    assert all("not as a trial's files are" in reason for reason in runs.rejected["reason"])
+    assert len(runs.trials) == 11
+
+
+def test_folders_that_no_launch_makes_and_files_in_their_place_are_rejected(ablation: Lab) -> None:
+    row = ablation.row_of("crd")
+    (row.path / "notes").mkdir()
+    (ablation.path / "rows" / "README").write_text("hello")
+    rejected = dict(load(ablation.path).rejected.itertuples(index=False))
+    assert rejected == {f"rows/{row.path.name}/notes": "nothing that a launch makes", "rows/README": "not a folder"}

@@ -176,7 +176,7 @@ def test_groups_are_sections_with_their_teachers_first(lab: Lab) -> None:
         ("branch", ["Teacher, language branch", "c"]),
     ]
     assert rows(result)["c"].cells["accuracy"].text == "70.0"
-    assert "no row has two seeds" in said(result.notes)
+    assert "no finished row has two seeds" in said(result.notes)
 
 
 def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
