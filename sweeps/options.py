@@ -79,7 +79,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="H",
         help="submit nothing new once so many GPU-hours are spent",
     )
-    budget.add_argument("--sampler", choices=["auto", "random", "tpe", "gp", "cmaes"], help="for every row")
+    budget.add_argument(
+        "--sampler", choices=["auto", "random", "tpe", "gp", "cmaes"],
+        help="for every row; auto: gp where there are 3 trials a slot or more, else tpe; from trial 500 of a row on, "
+        "tpe takes over from gp, whose cost grows with the cube of the trials",
+    )  # fmt: skip
     budget.add_argument(
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
         help="any other value of the study file, for example training.batch_size=16 or rows.NAME.space.beta.high=0.5 "
