@@ -50,9 +50,9 @@ def test_ties_with_the_best_are_games_howells(seed: int) -> None:
 
 
 def test_what_cannot_be_tested_is_not_called_tied() -> None:
-    assert tied_with_best([[1.0, 2.0], [5.0]]) == [True, None]
+    assert tied_with_best([[1.0, 2.0], [1.0, 3.0], [5.0]]) == [None, None, True]
+    assert tied_with_best([[1.0], [2.0, 3.0]]) == [None, True]
     assert tied_with_best([[1.0, 1.0], [2.0, 2.0]]) == [None, True]
-    assert tied_with_best([[1.0], [2.0]]) == [None, None]
 
 
 def test_mcnemar_is_the_binomial_test() -> None:

@@ -1,5 +1,6 @@
 """Everything under a root is in a frame, or rejected with its reason."""
 
+import h5py
 import pandas as pd
 import pytest
 from roots import SAMPLES, Lab, fail, finish, student_config, teacher_config
@@ -99,6 +100,15 @@ def test_what_cannot_be_read_is_rejected_with_its_reason(ablation: Lab) -> None:
     assert "row.json: No such file" in rejected["rows/junk"]
     assert len(rejected) == 5
     assert not any(str(ablation.path) in reason for reason in rejected.values())
+
+
+def test_a_result_of_a_newer_layout_is_rejected(ablation: Lab) -> None:
+    place = ablation.row_of("crd").trial(0)
+    with h5py.File(place.result, "a") as file:
+        file.attrs["result_version"] = 99
+    rejected = load(ablation.path).rejected
+    assert list(rejected["path"]) == [f"rows/{ablation.row_of('crd').path.name}/trials/0"]
+    assert "result version 99 is newer than this mmkd reads" in rejected["reason"].iloc[0]
 
 
 def test_trials_of_a_row_that_cannot_be_read_stay(ablation: Lab) -> None:

@@ -196,7 +196,19 @@ def test_the_command_wants_a_name_where_there_are_several_studies_or_none(
     assert "no study here" in capsys.readouterr().err
 
 
-def test_importing_analysis_is_light() -> None:
-    code = "import sys, analysis; print([m for m in ('torch', 'optuna', 'submitit', 'sweeps') if m in sys.modules])"
+def test_a_table_needs_neither_training_nor_figures() -> None:
+    code = (
+        "import sys, analysis; analysis.table, analysis.load, analysis.to_text;"
+        "print([m for m in ('torch', 'matplotlib', 'optuna', 'submitit', 'sweeps') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_asking_for_help_imports_nothing_that_is_slow() -> None:
+    code = (
+        "import sys; from analysis.__main__ import make_parser; make_parser().format_help();"
+        "print([m for m in ('torch', 'matplotlib', 'pandas', 'numpy', 'optuna', 'sweeps') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
