@@ -148,7 +148,7 @@ def launch(options: argparse.Namespace) -> int:
     showing.show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
     if options.dry_run:
         return look_ahead(made, options)
-    record_study(made.root, made.name, made.study, made.rows)
+    record_study(made.root, made.name, made.study, made.rows, options.max_gpu_hours)
     if made.code is not None:
         print(f"code      a copy in {take_snapshot(made.root)}")
     return detaching.detach(made, options) if options.detach else run(made, options)

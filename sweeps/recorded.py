@@ -75,14 +75,17 @@ class _Study(BaseModel):
     rows: tuple[_Row, ...]
 
 
-def record_study(root: Root, name: str, study: StudyFile, rows: Sequence[Row]) -> None:
-    """Write which rows the study has: what its table is made from."""
+def record_study(
+    root: Root, name: str, study: StudyFile, rows: Sequence[Row], max_gpu_hours: float | None = None
+) -> None:
+    """Write which rows the study has, what its table is made from, and the budget that the monitor shows."""
     from sweeps.planning import teacher_directories
 
     facts = {
         "name": name,
         "title": study.title,
         "control": study.control,
+        "max_gpu_hours": max_gpu_hours,
         "rows": [
             {
                 "name": row.name,
