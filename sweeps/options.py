@@ -117,8 +117,8 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     """What can be done with a study besides running it here."""
     group = parser.add_argument_group(
         "look after a study",
-        "instead of running it here; with the launch's own --study, --data, --primary, --pairing, --as and --root, or "
-        "with a name of ROOT/studies/*.json as --study",
+        "instead of running it here; with the launch's own --study, --data, --primary, --pairing,\n"
+        "--as and --root, or with a name of ROOT/studies/*.json as --study",
     )
     actions = group.add_mutually_exclusive_group()
     actions.add_argument(

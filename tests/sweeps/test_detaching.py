@@ -3,12 +3,15 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from launched import launched
 
 from mmkd.errors import UserError
+from mmkd.rundir import Root
 from slurm.accounting import NoAnswer, QueuedJob
+from slurm.backend import Job, SubmissionDelayed
 from slurm.settings import SlurmSettings
 from sweeps import detaching
 from sweeps.controller import Stop
@@ -82,7 +85,7 @@ def test_what_is_asked_for_once_is_not_done_again_by_a_controller_that_goes_on(
     assert goes_on(options) is expected
 
 
-def job(name: str, state: str, identifier: str = "7") -> QueuedJob:
+def queued(name: str, state: str, identifier: str = "7") -> QueuedJob:
     return QueuedJob(identifier, name, state, "None", "n1", "gpu", "0:01", "1:00", "")
 
 
@@ -99,7 +102,7 @@ def test_controllers_are_found_by_name_and_slurm_is_not_asked_where_none_was_eve
     with pytest.raises(NoAnswer):
         controller_jobs(study.root, "tiny")
     name = detaching.controller_job(study.root, "tiny")
-    queue = [job(name, "COMPLETED", "1"), job(name, "PENDING", "2"), job(f"{name}2", "RUNNING", "3")]
+    queue = [queued(name, "COMPLETED", "1"), queued(name, "PENDING", "2"), queued(f"{name}2", "RUNNING", "3")]
     monkeypatch.setattr(detaching, "squeue", lambda: queue)
     assert [found.id for found in controller_jobs(study.root, "tiny")] == ["2"]
 
@@ -131,13 +134,55 @@ def test_signals_end_a_controller_with_its_jobs_or_without_and_slurms_own_bring_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr("sweeps.stopping.squeue", lambda: [job("a", "RUNNING", "6"), job("b", state)])
+    monkeypatch.setattr("sweeps.stopping.squeue", lambda: [queued("a", "RUNNING", "6"), queued("b", state)])
     stop = StopRequests(tmp_path / "stop", detached=detached)
     assert stop() is None
     os.kill(os.getpid(), number)
     assert stop() is how
     assert stop.exit_code == 128 + number
     assert stop.wants_successor() is successor
+
+
+class Sbatch:
+    """Takes jobs, after as many delays as it is told."""
+
+    def __init__(self, delays: int = 0) -> None:
+        self.delays, self.jobs = delays, []
+
+    def submit(self, job: Job) -> str:
+        if self.delays:
+            self.delays -= 1
+            raise SubmissionDelayed("Unable to contact slurm controller", certain=True)
+        self.jobs.append(job)
+        return "8"
+
+
+@pytest.fixture
+def handing_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Hand over as job 7, where these controllers are in the queue; the code, and the jobs that were submitted."""
+
+    def hand(sbatch: Sbatch, *queue: QueuedJob) -> tuple[int, list[Job]]:
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        monkeypatch.setattr(detaching, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(detaching, "slurm_backend", lambda settings: sbatch)
+        monkeypatch.setattr(detaching, "controller_jobs", lambda root, name: list(queue))
+        made = SimpleNamespace(root=Root(tmp_path), name="tiny", site=Site(), code=None)
+        arguments = ["--study", "tiny", "--root", "/runs", "--detached", "first"]
+        code = detaching.hand_over(made, SimpleNamespace(arguments=arguments))
+        return code, sbatch.jobs
+
+    return hand
+
+
+def test_a_successor_waits_for_its_predecessors_end_and_runs_the_same_command(handing_over) -> None:
+    code, (job,) = handing_over(Sbatch(delays=2), queued("a", "RUNNING", "7"))
+    assert (code, job.after, job.requeue) == (0, "7", True)
+    assert job.command[2:] == ("--study", "tiny", "--root", "/runs", "--detached", "next")
+
+
+def test_a_controller_that_slurm_requeued_has_one_successor_and_no_more(handing_over) -> None:
+    waiting = queued("a", "PENDING", "9")
+    assert handing_over(Sbatch(), queued("a", "RUNNING", "7"), waiting) == (0, [])
 
 
 def test_the_stop_file_ends_a_controller_with_its_jobs_for_good(signals: object, tmp_path: Path) -> None:
