@@ -9,7 +9,7 @@ from importlib import import_module
 
 from mmkd.errors import UserError
 
-COMMANDS = ("table", "compare", "doctor", "figures", "efficiency", "missing")
+COMMANDS = ("table", "compare", "doctor", "figures", "efficiency", "missing", "report")
 """Modules of `analysis.commands`, in the order in which --help shows them."""
 
 

@@ -1,0 +1,106 @@
+"""Every trial under its row or teacher: how it ended, and its configuration as what differs from the others there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.loading import Runs
+from mmkd.files import read_json
+from mmkd.rundir import TrialDir
+
+LEFT_OUT = ("data.path", "teacher.data.path")
+"""Where the data lay on the machine: nothing for a file that is passed on, and in each config.json."""
+
+LONGEST = 300
+"""Characters of a message that are shown."""
+
+Flat = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trial: `name` is its directory within its group's; scores are shares, None where there are none.
+
+    `differs` is what of its configuration is not the group's; None where it has no config.json yet.
+    """
+
+    kind: str
+    name: str
+    status: str
+    message: str
+    attempts: int
+    seconds: float | None
+    valid_loss: float | None
+    valid_accuracy: float | None
+    test_accuracy: float | None
+    differs: Flat | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trials of one row, or the teachers that differ in their seeds alone; `common` is what all of them share."""
+
+    directory: str
+    common: Flat
+    runs: tuple[Run, ...]
+
+
+def group(runs: Runs, directory: str, lines: pd.DataFrame) -> Group:
+    """The trials in `lines`, which lie under `directory` (relative to the root).
+
+    Raises:
+        OSError: a config.json is there and cannot be read.
+    """
+    configs = [_configuration(runs.root / str(name)) for name in lines["directory"]]
+    common = _shared([config for config in configs if config is not None])
+    records = lines.to_dict("records")
+    made = (_run(directory, line, config, common) for line, config in zip(records, configs, strict=True))
+    return Group(directory, common, tuple(made))
+
+
+def _configuration(place: Path) -> Flat | None:
+    path = TrialDir(place).config
+    value = read_json(path) if path.exists() else None
+    return None if value is None else {key: text for key, text in _flat(value) if key not in LEFT_OUT}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested keys as `outer.inner`, values as JSON."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
+
+
+def _shared(configs: Sequence[Flat]) -> Flat:
+    """What is in all of them, in the order of the first."""
+    if not configs:
+        return {}
+    shared = set(configs[0].items()).intersection(*(config.items() for config in configs[1:]))
+    return {key: text for key, text in configs[0].items() if (key, text) in shared}
+
+
+def _run(directory: str, line: Mapping[Any, Any], config: Flat | None, common: Flat) -> Run:
+    known = {key: value for key, value in line.items() if not pd.isna(value)}
+    status = f"{known['status']} ({known['failure']})" if "failure" in known else known["status"]
+    kind = "superseded" if line["superseded"] else str(line["kind"])
+    message = str(known.get("message", ""))
+    return Run(
+        kind,
+        str(line["directory"]).removeprefix(f"{directory}/").rpartition("/")[2],
+        status,
+        message if len(message) <= LONGEST else f"{message[:LONGEST]}…",
+        int(known.get("attempts", 0)),
+        known.get("seconds"),
+        known.get("valid_loss"),
+        known.get("valid_accuracy"),
+        known.get("test_accuracy"),
+        None if config is None else {key: text for key, text in config.items() if key not in common},
+    )
