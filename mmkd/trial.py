@@ -138,6 +138,8 @@ def prepare(config: Run) -> torch.device:
     # What is deterministic is reproduced bit for bit after a resume; cuBLAS reads this before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it writes it; to fill it first is a pass in vain.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at run time
     torch.manual_seed(config.seed)
     return torch.device("cuda" if cuda else "cpu")
 

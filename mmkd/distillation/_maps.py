@@ -53,31 +53,28 @@ class MapMethod(DistillationMethod):
     def layer_loss(self, name: str, ours: Scores, theirs: Scores) -> Tensor:
         """The mean loss of the rows of one layer's maps."""
         batch, _, rows, _ = ours.query.shape
-        total = tiled_sum(partial(self.tile_loss, name), ours, theirs, self.learned(name))
+        ours = replace(ours, mask=self.visible(ours, theirs))
+        loss = partial(self.tile_loss, name, ours.mask)
+        total = tiled_sum(loss, ours, theirs, self.learned(name), temperature=self.problem.config.temperature)
         return total / (batch * rows)
 
-    def tile_loss(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> Tensor:
-        """The sum of the losses of `rows`, see `maps`."""
-        return self.row_loss(*self.maps(name, ours, theirs, rows)).sum()
+    def tile_loss(self, name: str, mask: Tensor | None, a: Tensor, theirs: Scores, rows: slice) -> Tensor:
+        """The sum of the losses of `rows` of the student's map, a (B, rows, Tk); the teacher's scores have all rows."""
+        return self.row_loss(a, self.target(name, mask, theirs, rows)).sum()
+
+    def visible(self, ours: Scores, theirs: Scores) -> Tensor | None:
+        """The mask (Tq, Tk) of both maps: a key is visible if neither network hides it; None if all are."""
+        # A mask is the same for all samples and heads. The first key is visible to every query.
+        masks = [scores.mask for scores in (ours, theirs) if scores.mask is not None]
+        return torch.stack(masks).all(0) if masks else None
+
+    def target(self, name: str, mask: Tensor | None, theirs: Scores, rows: slice) -> Tensor:
+        """`rows` of the teacher's map (B, rows, Tk), of its scores of all rows."""
+        return attention_map(replace(theirs, mask=mask).rows(rows), self.problem.config.temperature)
 
     def learned(self, name: str) -> list[nn.Parameter]:
         """What of the method's own takes part in the maps of a stack."""
         return []
-
-    def maps(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> tuple[Tensor, Tensor]:
-        """`rows` of the student's and the teacher's map, (B, rows, Tk), from the student's scores of these rows.
-
-        The teacher's scores are of all rows.
-        """
-        return self.masked_maps(ours, theirs.rows(rows))
-
-    def masked_maps(self, ours: Scores, theirs: Scores) -> tuple[Tensor, Tensor]:
-        """The maps (B, Tq, Tk) of two scores of one size, without the keys that either mask hides."""
-        masks = [scores.mask for scores in (ours, theirs) if scores.mask is not None]
-        # A mask is the same for all samples and heads. The first key is visible to every query.
-        mask = torch.stack(masks).all(0) if masks else None
-        t = self.problem.config.temperature
-        return attention_map(replace(ours, mask=mask), t), attention_map(replace(theirs, mask=mask), t)
 
 
 def safe_log(p: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ in queries and keys is computed while its probabilities are there: they are made
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,36 +16,46 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmkd.models.attention import Scores
+from mmkd.models.attention import Scores, attention_map
 
 TILE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Bytes of one network's scores in a tile: about a core's cache, or enough to fill a GPU (see docs/performance.md)."""
 
-TileLoss = Callable[[Scores, Scores, slice], Tensor]
-"""The summed loss, a scalar, of the student's scores of a tile (some samples, some rows), the teacher's of the same
-samples and all rows (their maps may have another size), and the rows."""
+TileLoss = Callable[[Tensor, Scores, slice], Tensor]
+"""The summed loss, a scalar, of a tile of the student's map (b, rows, Tk), the teacher's scores of the same samples and
+all rows (their map may have another size), and the rows."""
 
 Tile = tuple[slice, slice]
 
 
 def tiled_sum(
-    loss: TileLoss, ours: Scores, theirs: Scores, learned: Sequence[Tensor] = (), *, whole_batch: bool = False
+    loss: TileLoss,
+    ours: Scores,
+    theirs: Scores,
+    learned: Sequence[Tensor] = (),
+    *,
+    temperature: float = 1.0,
+    whole_batch: bool = False,
 ) -> Tensor:
-    """The sum of `loss` over tiles of the student's scores, a scalar whose gradient is computed along with it.
+    """The sum of `loss` over tiles of the student's map, a scalar whose gradient is computed along with it.
 
     Args:
         loss: evaluated exactly once a tile.
         ours: the student's scores; gradients reach their queries and keys.
         theirs: the teacher's, without gradients.
         learned: all other tensors that `loss` reads and that want a gradient.
+        temperature: of the student's map, see `attention_map`.
         whole_batch: a tile has all samples, for losses that compare samples; else as few as make a tile.
     """
     parts = list(tiles(ours, whole_batch))
     if not torch.is_grad_enabled():
-        tiled = [loss(ours.samples(samples).rows(rows), theirs.samples(samples), rows) for samples, rows in parts]
+        maps = (attention_map(ours.samples(samples).rows(rows), temperature) for samples, rows in parts)
+        tiled = [loss(a, theirs.samples(samples), rows) for a, (samples, rows) in zip(maps, parts, strict=True)]
         return torch.stack(tiled).sum()
     wanted = [tensor for tensor in learned if tensor.requires_grad]
-    total: Tensor = _TiledSum.apply(loss, parts, ours.mask, theirs, ours.query, ours.key, *wanted)  # type: ignore[no-untyped-call]
+    total: Tensor = _TiledSum.apply(  # type: ignore[no-untyped-call]
+        loss, parts, temperature, ours.mask, theirs, ours.query, ours.key, *wanted
+    )
     return total
 
 
@@ -65,18 +76,39 @@ class _TiledSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loss: TileLoss, parts: list[Tile], mask: Tensor | None, theirs: Scores, *inputs: Tensor
+        ctx: Any,
+        loss: TileLoss,
+        parts: list[Tile],
+        temperature: float,
+        mask: Tensor | None,
+        theirs: Scores,
+        *inputs: Tensor,
     ) -> Tensor:
         query, key, *learned = inputs
         total, gradients = query.new_zeros(()), [torch.zeros_like(tensor) for tensor in inputs]
+        scale = query.shape[-1] ** -0.5 / temperature
+        space = query.new_empty(2, max(_cells(query, key, part) for part in parts))
         for samples, rows in parts:
             tile = Scores(query, key, mask).samples(samples).rows(rows)
-            leaves = [factor.detach().requires_grad_() for factor in (tile.query, tile.key)]
+            q, k = (tile.query * scale).flatten(0, 1), tile.key.flatten(0, 1)
+            shape = (*tile.query.shape[:3], key.shape[2])
+            p, slope = (part[: math.prod(shape)].view(shape) for part in space)
+            torch.bmm(q, k.transpose(1, 2), out=p.flatten(0, 1))
+            if tile.mask is not None:
+                p.masked_fill_(~tile.mask, -math.inf)
+            torch.softmax(p, -1, out=p)
+            ours = p.sum(1).div_(p.shape[1]).requires_grad_()
             with torch.enable_grad():
-                value = loss(Scores(leaves[0], leaves[1], tile.mask), theirs.samples(samples), rows)
+                value = loss(ours, theirs.samples(samples), rows)
             total += value.detach()
-            places = [gradients[0][samples, :, rows], gradients[1][samples], *gradients[2:]]
-            for place, new in zip(places, torch.autograd.grad(value, [*leaves, *learned]), strict=True):
+            outer, *others = torch.autograd.grad(value, [ours, *learned])
+            outer /= p.shape[1]
+            # Of the softmax: dL/ds = p (g - sum p g), with g = dL/dp, the same for all heads.
+            torch.sub(outer[:, None], torch.einsum("bhij,bij->bhi", p, outer)[..., None], out=slope).mul_(p)
+            s = slope.flatten(0, 1)
+            gradients[0][samples, :, rows] = torch.bmm(s, k).mul_(scale).view_as(tile.query)
+            gradients[1][samples] += torch.bmm(q.transpose(1, 2), s).transpose(1, 2).view_as(tile.key)
+            for place, new in zip(gradients[2:], others, strict=True):
                 place += new
         ctx.save_for_backward(*gradients)
         return total
@@ -84,4 +116,11 @@ class _TiledSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, None, *(upstream * gradient for gradient in ctx.saved_tensors)
+        return None, None, None, None, None, *(upstream * gradient for gradient in ctx.saved_tensors)
+
+
+def _cells(query: Tensor, key: Tensor, part: Tile) -> int:
+    """Elements of a tile's scores."""
+    (samples, rows), heads = part, query.shape[1]
+    cells: int = (samples.stop - samples.start) * heads * (rows.stop - rows.start) * key.shape[2]
+    return cells

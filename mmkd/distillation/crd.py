@@ -164,17 +164,11 @@ class Method(DistillationMethod):
         return torch.stack(losses).mean()
 
     def _tile_loss(
-        self,
-        name: str,
-        sites: Tensor,
-        batch: Batch,
-        negatives: Tensor | None,
-        ours: Scores,
-        theirs: Scores,
-        rows: slice,
+        self, name: str, sites: Tensor, batch: Batch, negatives: Tensor | None, a: Tensor, theirs: Scores, rows: slice
     ) -> Tensor:
-        """The sum of the losses of `rows` of one layer, whose rows are the bank's `sites`."""
-        mean = self._compare(name, map_rows(ours), map_rows(theirs.rows(rows)), sites[rows], batch, negatives)
+        """The sum of the losses of `rows` of one layer, a (B, rows, Tk), whose rows are the bank's `sites`."""
+        b = attention_map(theirs.rows(rows))
+        mean = self._compare(name, around_zero(a), around_zero(b), sites[rows], batch, negatives)
         return mean * len(sites[rows])
 
     def _compare(
@@ -202,9 +196,8 @@ class Method(DistillationMethod):
         return by_class[skipped]
 
 
-def map_rows(scores: Scores) -> Tensor:
-    """Rows of the map of scores (B, heads, Tq, Tk) as vectors (Tq, B, Tk) around 0."""
-    rows = attention_map(scores).transpose(0, 1)
+def around_zero(maps: Tensor) -> Tensor:
+    """Rows of maps (B, Tq, Tk) as vectors (Tq, B, Tk) around 0."""
     # A row sums to 1, so its entries are small and nearly equal: n p - 1 is the same row around 0 at scale 1. The
     # linear head could learn this, but begins with a bias that would drown the row.
-    return rows * rows.shape[-1] - 1
+    return maps.transpose(0, 1) * maps.shape[-1] - 1

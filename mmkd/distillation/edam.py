@@ -116,26 +116,27 @@ class Method(MapMethod):
         self.entropies[-1] /= batch * rows
         return loss
 
-    def tile_loss(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> Tensor:
+    def tile_loss(self, name: str, mask: Tensor | None, a: Tensor, theirs: Scores, rows: slice) -> Tensor:
         """See the base class."""
-        a, b = self.maps(name, ours, theirs, rows)
+        b = self.target(name, mask, theirs, rows)
         if self.upsamplings:
             self.entropies[-1] -= (b * safe_log(b)).detach().sum()
         return self.row_loss(a, b).sum()
 
+    def visible(self, ours: Scores, theirs: Scores) -> Tensor | None:
+        """See the base class; with `up` it is the student's alone."""
+        return ours.mask if self.upsamplings else super().visible(ours, theirs)
+
+    def target(self, name: str, mask: Tensor | None, theirs: Scores, rows: slice) -> Tensor:
+        """See the base class; with `up` the teacher's scores are up-sampled first."""
+        if not self.upsamplings:
+            return super().target(name, mask, theirs, rows)
+        stretched = self.upsamplings[name](theirs, rows, self.problem.config.temperature)
+        return attention_map(stretched if mask is None else stretched.masked_fill(~mask[rows], -math.inf))
+
     def learned(self, name: str) -> list[nn.Parameter]:
         """See the base class."""
         return list(self.upsamplings[name].parameters()) if self.upsamplings else []
-
-    def maps(self, name: str, ours: Scores, theirs: Scores, rows: slice) -> tuple[Tensor, Tensor]:
-        """See the base class; with `up` the teacher's scores are up-sampled first."""
-        if not self.upsamplings:
-            return super().maps(name, ours, theirs, rows)
-        t = self.problem.config.temperature
-        stretched = self.upsamplings[name](theirs, rows, t)
-        if ours.mask is not None:
-            stretched = stretched.masked_fill(~ours.mask, -math.inf)
-        return attention_map(ours, t), attention_map(stretched)
 
     def row_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """F(a, b) = -sum a log b over columns (Eq. 13)."""

@@ -64,12 +64,10 @@ class Tapped:
 
 def attention_map(scores: Scores | Tensor, temperature: float = 1.0) -> Tensor:
     """Map (B, Tq, Tk) of scores (B, heads, Tq, Tk): softmax with a temperature in each head, mean over heads (A.1)."""
-    if isinstance(scores, Scores):
-        dense = scores.dense(temperature)
-    else:
-        dense = scores if temperature == 1 else scores / temperature
-    # Not `mean`, which would divide the gradient once a head instead of once.
-    return dense.softmax(-1).sum(1) / dense.shape[1]
+    if not isinstance(scores, Scores):
+        return (scores / temperature).softmax(-1).mean(1)
+    dense = scores.dense(temperature)
+    return dense.softmax(-1).mean(1) if dense.requires_grad else torch.softmax(dense, -1, out=dense).mean(1)
 
 
 def mult_mask(queries: int, keys: int, device: torch.device) -> Tensor:

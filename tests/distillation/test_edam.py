@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import map_reference as slow
 import pytest
@@ -24,6 +25,7 @@ from mmkd.config import Distillation
 from mmkd.distillation import complete
 from mmkd.distillation.edam import Method, Upsampling, interpolation
 from mmkd.errors import UserError
+from mmkd.models.attention import Scores, attention_map
 
 DIRECTIONS = ["student_teacher", "teacher_student"]
 
@@ -37,6 +39,14 @@ def in_direction(direction: str) -> slow.RowLoss:
 def upsamplings(case: Case) -> list[Upsampling]:
     assert isinstance(case.method, Method)
     return [u for u in case.method.upsamplings.values() if isinstance(u, Upsampling)]
+
+
+def maps_of(case: Case, name: str, ours: Scores, theirs: Scores) -> tuple[Tensor, Tensor]:
+    """The student's and the teacher's map (B, Tq, Tk) as they are compared."""
+    assert isinstance(case.method, Method)
+    mask = case.method.visible(ours, theirs)
+    a = attention_map(replace(ours, mask=mask), case.method.problem.config.temperature)
+    return a, case.method.target(name, mask, theirs, slice(None))
 
 
 def stir(case: Case) -> None:
@@ -110,7 +120,7 @@ def test_the_maps_compared_have_the_students_size_and_rows_that_sum_to_one(pairi
     assert isinstance(case.method, Method)
     for name, layers in zip(case.method.names, score_pairs(case, case.outputs()), strict=True):
         for ours, theirs in layers:
-            a, b = case.method.maps(name, ours, theirs, slice(None))
+            a, b = maps_of(case, name, ours, theirs)
             assert a.shape == b.shape == (3, *case.student.map_shape(name))
             torch.testing.assert_close(a.sum(-1), torch.ones_like(a[..., 0]))
             torch.testing.assert_close(b.sum(-1), torch.ones_like(b[..., 0]))
@@ -169,7 +179,7 @@ def test_with_up_the_target_is_hidden_where_the_student_is(direction: str) -> No
     assert isinstance(case.method, Method)
     for name, layers in zip(case.method.names, score_pairs(case, case.outputs()), strict=True):
         for ours, theirs in layers:
-            a, b = case.method.maps(name, ours, theirs, slice(None))
+            a, b = maps_of(case, name, ours, theirs)
             causal = torch.ones(9, 9).tril().bool().expand_as(a)
             assert (a[~causal] == 0).all()
             assert (b[~causal] == 0).all()
@@ -188,7 +198,7 @@ def test_maps_that_underflow_to_zero_give_a_finite_loss_and_gradient(direction: 
 def first_maps(case: Case) -> tuple[Tensor, Tensor]:
     assert isinstance(case.method, Method)
     ours, theirs = score_pairs(case, case.outputs())[0][0]
-    return case.method.maps(case.method.names[0], ours, theirs, slice(None))
+    return maps_of(case, case.method.names[0], ours, theirs)
 
 
 def test_the_usual_direction_is_least_at_equal_rows_and_the_printed_one_at_the_teachers_argmax() -> None:

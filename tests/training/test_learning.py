@@ -317,3 +317,10 @@ def test_any_modality_may_be_the_primary_of_a_run(lab: Lab, numbers_of: Numbers)
     for number, primary in enumerate(("audio", "text")):
         found = numbers_of(lab.run(lab.student("crd", primary=primary, training={"epochs": 1}), number))
         assert found["metrics"]["valid"]["accuracy"] > 0
+
+
+def test_a_trial_is_deterministic_without_filling_memory_that_it_writes_anyway(lab: Any) -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    prepare(lab.student())
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]

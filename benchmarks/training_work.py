@@ -1,0 +1,187 @@
+"""The work that benchmarks/training.py times: networks, data and methods of each row, and whether both ways agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import training_plain as plain
+from torch import Tensor
+
+from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training
+from mmkd.data import DatasetInfo, Split, read_info, write_dataset
+from mmkd.data.synthetic import SIZES
+from mmkd.distillation import complete, load_method
+from mmkd.distillation.base import Batch, FrozenTeacher, Problem
+from mmkd.models.network import build_student, build_teacher
+from mmkd.models.pairings import resolve_pairing
+from mmkd.presets import PRESETS
+from mmkd.rundir import TrialDir
+from mmkd.training.evaluation import predict
+from mmkd.training.tensors import load_samples
+from mmkd.training.trainer import Lesson, Trainer
+
+PRIMARY = "video"
+Way = Literal["plain", "mmkd"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of step: `learner` is what is trained or, with `inference`, run without gradients."""
+
+    learner: Literal["teacher", "student"] = "student"
+    method: str = "no_kd"
+    level: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    pairing: str = "others"
+    inference: bool = False
+
+
+ROWS = {
+    "teacher": Row("teacher"),
+    "no_kd": Row(),
+    "kd": Row(method="kd"),
+    "crd_final": Row(method="crd", level="final"),
+    "crd_penultimate": Row(method="crd", level="penultimate"),
+    "crd_post_attention": Row(method="crd", level="post_attention"),
+    "crd_attention_maps": Row(method="crd", level="attention_maps"),
+    "edam_down": Row(method="edam"),
+    "edam_up": Row(method="edam", settings={"size": "up"}),
+    "attention_distance": Row(method="attention_distance"),
+    "msd": Row(method="msd", settings={"weighting": "instance"}, pairing="multimodal"),
+    "teacher_inference": Row("teacher", inference=True),
+    "student_inference": Row(inference=True),
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of sequences (those of the synthetic data set `data`) and networks; `multimodal` is the MSD student."""
+
+    data: Literal["small", "mosei"]
+    teacher: Network
+    student: Network
+    multimodal: Network
+
+
+_MULTIMODAL = Network(width=12, heads=4, layers=1, fusion_layers=1)
+SHAPES = {
+    "small": Shape("small", Network(), Network(), _MULTIMODAL),
+    "mosei": Shape(
+        "mosei",
+        Network.model_validate(PRESETS["paper_teacher"]),
+        Network.model_validate(PRESETS["paper_student"]),
+        _MULTIMODAL,
+    ),
+}
+
+
+def make_data(path: Path, shape: Shape, samples: int) -> None:
+    """A file of noise with the shape's steps and features; `samples` in train."""
+    rng, splits = np.random.default_rng(0), {}
+    for name, size in {"train": samples, "valid": samples, "test": 7}.items():
+        shapes = {m: (size, steps, features) for m, (steps, features, _) in SIZES[shape.data].shapes.items()}
+        arrays = {m: rng.standard_normal(wanted, np.float32) for m, wanted in shapes.items()}
+        splits[name] = Split(arrays=arrays, labels=np.arange(size) % 7)
+    names = [f"class {k}" for k in range(7)]
+    write_dataset(path, splits, classes=names, source="synthetic (noise)", license="CC0-1.0")
+
+
+def make_lesson(row: Row, shape: Shape, path: Path, device: torch.device, *, dropout: bool = True) -> Lesson:
+    """What the row trains, on the data at `path`; the teacher is not trained. Without `dropout` nothing is random."""
+    torch.manual_seed(0)
+    info = read_info(path)
+    resolved = resolve_pairing(row.pairing, PRIMARY, info.modalities)
+    teacher = build_teacher(info, shape.teacher, resolved.branch).to(device)
+    if row.learner == "teacher":
+        lesson = Lesson(teacher, *_samples(info, info.modalities, device), info)
+    else:
+        config = complete(Distillation(method=row.method, level=row.level, settings=row.settings))
+        method_class = load_method(row.method)
+        sizes = shape.multimodal if row.pairing == "multimodal" else shape.student
+        student = build_student(info, sizes, PRIMARY, resolved, method_class.proxies(config)).to(device)
+        needed = info.modalities if method_class.needs_teacher else resolved.inputs
+        train, valid = _samples(info, needed, device)
+        frozen = FrozenTeacher(teacher)
+        frozen.remember(train.x)
+        method = method_class(Problem(config, resolved, student, teacher, train.y.cpu(), len(info.classes)))
+        wanted = frozen if method_class.needs_teacher else None
+        lesson = Lesson(student, train, valid, info, method.to(device), wanted, 1.0, 1.0)
+    lesson.network.train(dropout)
+    return lesson
+
+
+def _samples(info: DatasetInfo, modalities: tuple[str, ...], device: torch.device) -> tuple[Any, Any]:
+    return load_samples(info.path, "train", modalities, device), load_samples(info.path, "valid", modalities, device)
+
+
+def make_trainer(lesson: Lesson, folder: Path, batch: int) -> Trainer:
+    """mmkd's own trainer; of the configuration it reads the recipe alone."""
+    training = Training(batch_size=batch)
+    config = StudentConfig(
+        data=DataSource(path=str(lesson.info.path), fingerprint=lesson.info.fingerprint),
+        network=Network(),
+        training=training,
+        seed=0,
+        primary=PRIMARY,
+        pairing="others",
+        distillation=Distillation(method="no_kd"),
+    )
+    return Trainer(config, lesson, TrialDir(folder), None, lambda: None, lambda: False)
+
+
+def make_step(row: Row, way: Way, lesson: Lesson, folder: Path, batch: int) -> Callable[[], object]:
+    """What is timed: one step on the next batch of train."""
+    device = lesson.train.y.device
+    generator = torch.Generator().manual_seed(0)
+
+    def index() -> Tensor:
+        return torch.randperm(len(lesson.train), generator=generator)[:batch].to(device)
+
+    if row.inference:
+        lesson.network.eval()
+        if way == "mmkd":
+            return lambda: predict(lesson.network, _first(lesson, index()))
+        batches = plain.Hdf5Batches(lesson.info.path, "train", list(lesson.train.x), device)
+        return torch.no_grad()(lambda: plain.run(lesson.network, batches.read(index())[0]).logits.cpu())
+    if way == "mmkd":
+        trainer = make_trainer(lesson, folder, batch)
+        return lambda: trainer._step(index())
+    training = Training()
+    plain_trainer = plain.PlainTrainer(lesson, training.learning_rate, training.clip)
+    return lambda: plain_trainer.step(index())
+
+
+def _first(lesson: Lesson, index: Tensor) -> Any:
+    x, y = lesson.train.at(index)
+    return type(lesson.train)(x, y, None, [])
+
+
+def agreement(row: Row, lesson: Lesson, folder: Path, batch: int) -> dict[str, float]:
+    """Relative differences of mmkd's way to the plain one: of the loss, and of the whole gradient in 2-norm.
+
+    `lesson` is without dropout. Both ways begin from the same state, of the random generator too.
+    """
+    index = torch.arange(batch, device=lesson.train.y.device)
+    x, y = lesson.train.at(index)
+    sample = Batch(x, y, index)
+    if row.inference:
+        with torch.no_grad():
+            one, other = plain.run(lesson.network, x).logits, lesson.network(x).logits
+        return {"logits": float((one - other).norm() / one.norm())}
+    trainer = make_trainer(lesson, folder, batch)
+    state = {name: value.clone() for name, value in trainer.modules.state_dict().items()}
+    losses, gradients = [], []
+    for evaluate in (lambda: plain.loss_of(lesson, sample), lambda: trainer._loss(sample)[0]):
+        trainer.modules.load_state_dict(state)
+        torch.manual_seed(1)
+        loss = evaluate()
+        found = torch.autograd.grad(loss, trainer.parameters, allow_unused=True)
+        losses.append(float(loss.detach()))
+        gradients.append(torch.cat([torch.zeros(1) if g is None else g.flatten().cpu() for g in found]))
+    difference = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    return {"loss": abs(losses[1] - losses[0]) / abs(losses[0]), "gradient": float(difference)}
