@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.evidence import ENDED, Evidence, collect
+from analysis.evidence import Evidence, collect, ended
 from analysis.guards import Finding, first_few, guard
 from analysis.loading import Runs
 from analysis.predictions import predictions
@@ -79,12 +79,13 @@ def _whole_root(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
     for path, reason in runs.rejected.itertuples(index=False):
         yield Finding("rejected", f"{path}: {reason.removeprefix(f'{path}: ')}")
     trials = runs.trials
-    failed = trials[trials["status"] == State.FAILED]
+    done = ended(trials)
+    failed = trials[done & (trials["status"] == State.FAILED)]
     for line in failed.to_dict("records"):
         yield Finding("failed", f"{line['directory']}: {line['failure']}: {line['message'] or 'no message'}")
-    unfinished = trials[~trials["status"].isin(ENDED)]
-    for status, some in unfinished.groupby("status"):
-        yield Finding("unfinished", f"trials that are {status}: {len(some)} ({first_few(some['directory'])})")
+    states = trials["status"].mask(trials["status"] == State.FAILED, trials["failure"])[~done]
+    for state, some in trials[~done].groupby(states):
+        yield Finding("unfinished", f"trials that are {state}: {len(some)} ({first_few(some['directory'])})")
     diverged = trials[trials["status"] == Status.DIVERGED]
     if len(diverged):
         yield Finding(REMARK, f"trials that diverged: {len(diverged)} ({first_few(diverged['directory'])})")

@@ -9,10 +9,12 @@ import pandas as pd
 
 from analysis.loading import Runs
 from analysis.records import Study, StudyRow
-from mmkd.results import State, Status
+from mmkd.results import Failure, State, Status
 
 FINISHED = tuple(Status)
 ENDED = (*FINISHED, State.FAILED)
+INTERRUPTED = (Failure.PREEMPTED, Failure.TIMEOUT, Failure.CANCELLED)
+"""Failures after which a relaunch goes on, however often: such a trial has not ended."""
 MISSING = "missing"
 
 
@@ -57,16 +59,15 @@ class Evidence:
         if pd.isna(self.row["winner_trial"]):
             return self._tuning_status()
         done, wanted = len(self.measured), len(self.confirming)
-        if not self.confirming["status"].isin(ENDED).all():
+        if not ended(self.confirming).all():
             return f"confirming {done}/{wanted}"
         return "" if done else f"failed: {failures(self.confirming)}"
 
     def _tuning_status(self) -> str:
-        status = self.tuning["status"]
-        ended = int(status.isin(ENDED).sum())
-        if ended >= self.spec.trials and not (status == Status.COMPLETE).any():
-            return f"failed: none of {ended} tuning trials completed"
-        return f"tuning {min(ended, self.spec.trials)}/{self.spec.trials}"
+        done = int(ended(self.tuning).sum())
+        if done >= self.spec.trials and not (self.tuning["status"] == Status.COMPLETE).any():
+            return f"failed: none of {done} tuning trials completed"
+        return f"tuning {min(done, self.spec.trials)}/{self.spec.trials}"
 
 
 def collect(runs: Runs, study: Study) -> list[Evidence]:
@@ -108,6 +109,11 @@ def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:
     """One line a key, in their order."""
     frame = frame.reindex(keys)
     return frame.assign(status=frame["status"].fillna(MISSING))
+
+
+def ended(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Which runs have a result, or failed in a way that no relaunch mends."""
+    return frame["status"].isin(ENDED) & ~(frame["status"].eq(State.FAILED) & frame["failure"].isin(INTERRUPTED))
 
 
 def scored(frame: pd.DataFrame) -> pd.DataFrame:

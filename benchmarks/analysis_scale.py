@@ -3,8 +3,8 @@
     python benchmarks/analysis_scale.py --folder FOLDER [--trials 10000] [--epochs 100]
 
 The first run makes FOLDER/runs through the writers that jobs use, which takes minutes; it may then be run again. Each
-measurement is a process of its own, imports included, with the files in the operating system's memory: seconds, and the
-process's peak memory.
+measurement is a process of its own, imports included, with the files in the operating system's memory: seconds by the
+clock and of CPU (on a busy machine look at these), and the process's peak memory.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def naive(root: Path) -> int:
 
 
 def measure(what: str, root: Path) -> dict[str, float]:
-    """Seconds and peak memory (MiB) of one of the measurements, in this process."""
-    started = time.perf_counter()
+    """Seconds, CPU seconds and peak memory (MiB) of one of the measurements, in this process."""
+    started, cpu = time.perf_counter(), time.process_time()
     if what == "naive":
         naive(root)
     else:
@@ -126,8 +126,8 @@ def measure(what: str, root: Path) -> dict[str, float]:
         runs = analysis.load(root)
         if what == "table":
             analysis.to_text(analysis.table(runs, "scale"))
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    spent = {"seconds": time.perf_counter() - started, "cpu": time.process_time() - cpu}
+    return {**spent, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def main() -> None:
@@ -154,7 +154,7 @@ def main() -> None:
     for what, words in said.items():
         command = [sys.executable, __file__, "--folder", str(options.folder), "--measure", what]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        print(f"{words:26} {found['seconds']:7.2f} s {found['mib']:7.0f} MiB")
+        print(f"{words:26} {found['seconds']:7.2f} s {found['cpu']:7.2f} s of CPU {found['mib']:7.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     lab.rows[-1]["seeds"] = [1, 2, 3]
     broken = lab.begin_row("broken", seeds=[1])
     lab.tune(broken, [0.5, 0.5])
-    fail(broken.confirm(1, "abcdef01"), student_config(1, None), "timeout")
+    fail(broken.confirm(1, "abcdef01"), student_config(1, None), "error")
     lab.choose(broken, {1: broken.confirm(1, "abcdef01")})
     lab.rows.append({**lab.rows[0], "name": "later", "label": "later", "directory": "later-00000000"})
     result = made(lab, name="demo")
@@ -196,11 +196,23 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
         "tuning": "tuning 2/4",
         "hopeless": "failed: none of 1 tuning trials completed",
         "confirming": "confirming 2/3",
-        "broken": "failed: seed 1 failed (timeout)",
+        "broken": "failed: seed 1 failed (error)",
         "later": "not started",
     }
     assert rows(result)["tuning"].cells["trials"].text == "2/4"
     assert rows(result)["confirming"].cells["accuracy"].value == pytest.approx(75)
+
+
+@pytest.mark.parametrize("end", ["preempted", "timeout", "cancelled"])
+def test_a_run_that_a_relaunch_goes_on_with_has_not_ended(ablation: Lab, end: str) -> None:
+    row = ablation.row_of("crd")
+    row.confirm(3, "abcdef01").result.unlink()
+    fail(row.confirm(3, "abcdef01"), student_config(3, None), end)
+    assert rows(made(ablation))["CRD on attention maps"].status == "confirming 2/3"
+    row.winner.unlink()
+    row.trial(1).result.unlink()
+    fail(row.trial(1), student_config(0, None), end)
+    assert rows(made(ablation))["CRD on attention maps"].status == "tuning 1/2"
 
 
 def test_a_study_that_has_not_begun_is_a_table_of_its_rows(lab: Lab) -> None:
