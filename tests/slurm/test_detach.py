@@ -1,0 +1,144 @@
+"""A controller in a job of its own on a real Slurm: it hands over, is refused twice, and is cancelled with its jobs."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from survival import told, trial_dirs
+from tiny_study import write_tiny_study
+
+from mmkd.files import read_json
+from mmkd.results import read_attempts, read_metrics
+from mmkd.rundir import Root
+from slurm.accounting import QueuedJob, squeue
+from slurm.devcluster import DevCluster
+from sweeps.attempts import controller_job, job_tag
+
+LAUNCH = Path(__file__).parents[2] / "sweeps" / "launch.py"
+PATIENCE = 300.0
+SITE = """
+[slurm]
+cpus = 1
+mem = "1G"
+poll = 1.0
+
+[detach]
+mem = "1G"
+time = "30"
+"""
+
+
+class Study:
+    """The tiny study's control alone, on the cluster under a root of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        text = write_tiny_study(folder).read_text()
+        self.file = folder / "one.toml"
+        self.file.write_text(text[: text.index('[[rows]]\nname = "crd"')])
+        (folder / "site.toml").write_text(SITE)
+        self.root, self.folder = Root(folder / "runs"), folder
+
+    def launch(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run the command where its files lie."""
+        where = ["--study", "one.toml", "--root", "runs", "--site", "site.toml"]
+        command = [sys.executable, str(LAUNCH), *where, *options]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=PATIENCE)
+
+    def jobs(self) -> list[QueuedJob]:
+        """Its jobs that wait or run."""
+        return [job for job in squeue() if job.name.startswith(job_tag(self.root)) and not job.ended]
+
+    def controllers(self) -> list[str]:
+        """Ids of its controllers' jobs that wait or run."""
+        return [job.id for job in self.jobs() if job.name == controller_job(self.root, "one")]
+
+    @property
+    def log(self) -> str:
+        return self.root.controller_log("one").read_text(errors="replace")
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Look twice a second until it is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {PATIENCE:.0f} s: {what}"
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def study(cluster: DevCluster, tmp_path: Path) -> Study:
+    return Study(tmp_path)
+
+
+def detach(study: Study, *options: str) -> str:
+    """The id of the detached controller's job."""
+    done = study.launch("--detach", "--device", "cpu", "--parallel", "2", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert str(study.root.controller_log("one")) in done.stdout
+    (identifier,) = study.controllers()
+    assert f"detached: job {identifier} " in done.stdout
+    return identifier
+
+
+def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successor_finishes(
+    study: Study, cluster: DevCluster
+) -> None:
+    budget = ("--epochs", "20", "--trials", "1", "--seeds", "1")
+    first = detach(study, *budget, "--snapshot")
+    second = study.launch("--detach")
+    assert second.returncode == 2
+    assert f"job {first} (" in second.stderr
+    assert "is this study's controller already" in second.stderr
+    wait_for(lambda: list(study.root.path.glob("rows/*/trials/*/metrics.jsonl")), "a trial trains")
+    here = study.launch("--device", "cpu", *budget)
+    assert here.returncode == 2, "a controller beside it is refused"
+    assert "another controller is at work" in here.stderr
+    cluster.run("scancel", "--signal=USR2", first)  # what Slurm sends some time before the limit
+    wait_for(lambda: study.controllers() not in ([], [first]) or "Student without KD  " in study.log, "a successor")
+    wait_for(lambda: not study.jobs(), "the study ends")
+    assert "jobs go on, and whoever relaunches finds them" in study.log
+    assert "goes on as the controller" in study.log
+    assert study.log.count("controller: job ") == 2
+    assert "\x1b" not in study.log, "a log is no terminal"
+    assert "Student without KD" in study.log[study.log.rindex("controller: job ") :], "the table"
+    assert [len(said) for said in told(study.root.path).values()] == [1]
+    attempts = [attempt for trial in trial_dirs(study.root.path) for attempt in read_attempts(trial)]
+    assert {attempt.end for attempt in attempts} == {"complete"}, "handing over costs no attempt"
+    (snapshot,) = study.root.code.glob("*/snapshot.json")
+    assert {attempt.ran["code"] for attempt in attempts} == {read_json(snapshot)["code"]}
+
+
+def test_a_detached_controller_and_its_jobs_are_cancelled_and_all_goes_on_later(study: Study) -> None:
+    detach(study, "--epochs", "3000")
+    training = lambda: any(len(read_metrics(trial)) > 2 for trial in trial_dirs(study.root.path))  # noqa: E731
+    wait_for(training, "a trial trains")
+    status = study.launch("--status")
+    assert status.returncode == 0
+    assert "controller  detached: job " in status.stdout
+    assert "RUNNING" in status.stdout
+    cancelled = study.launch("--cancel")
+    assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
+    wait_for(lambda: not study.jobs(), "the queue is empty")
+    trials = trial_dirs(study.root.path)
+    assert trials
+    assert all(read_attempts(trial)[-1].end is not None for trial in trials)
+    assert any(trial.checkpoint.exists() for trial in trials)
+    again = study.launch("--status")
+    assert "controller  none is at work" in again.stdout
+    assert "jobs        none" in again.stdout
+
+
+def test_jobs_that_outlived_their_controller_are_cancelled_without_one(study: Study) -> None:
+    controller = detach(study, "--epochs", "3000")
+    wait_for(lambda: len(study.jobs()) == 3, "two trials run beside the controller")
+    subprocess.run(["scancel", "--signal=KILL", controller], check=True)
+    wait_for(lambda: not study.controllers(), "the controller is dead")
+    assert len(study.jobs()) == 2
+    cancelled = study.launch("--cancel")
+    assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
+    assert "2 jobs without a controller" in cancelled.stdout
+    wait_for(lambda: not study.jobs(), "the queue is empty")
+    assert not list(study.root.path.rglob("controller.lock"))
