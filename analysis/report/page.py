@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -103,7 +104,10 @@ def report(
     mine = None if studies is None else [row.directory for spec in specs for row in spec.rows]
     rows, teachers = _rows(runs, specs, mine), _teachers(runs, mine)
     parts = tuple(_study(runs, spec, f"s{number}", kinds, costs, tell) for number, spec in enumerate(specs, start=1))
-    rejected = (*broken, *((path, reason.removeprefix(f"{path}: ")) for path, reason in runs.rejected.to_numpy()))
+    rejected = (
+        *broken,
+        *((path, reason.removeprefix(f"{path}: ")) for path, reason in runs.rejected.itertuples(index=False)),
+    )
     title = parts[0].title if len(parts) == 1 else f"{len(parts)} studies"
     return render(Page(title, parts, rows, teachers, rejected))
 
@@ -173,7 +177,7 @@ def _rows(runs: Runs, specs: Sequence[Study], mine: Sequence[str] | None) -> tup
         Listed(
             f"row-{number}",
             labels.get(name, f"{name} (in no study)"),
-            {key: _text(tuned[name][key]) for key in runs.rows.columns if _says(tuned, name, key)},
+            _search(tuned.get(name, {})),
             _journal(runs, name),
             group(runs, f"rows/{name}", lines.get(name, runs.trials.iloc[:0])),
         )
@@ -182,13 +186,11 @@ def _rows(runs: Runs, specs: Sequence[Study], mine: Sequence[str] | None) -> tup
     )
 
 
-def _says(tuned: dict[str, dict[str, object]], name: str, key: str) -> bool:
-    """Whether a row's line has a value that describes its search."""
-    return name in tuned and (key in _TUNING or key.startswith("space.")) and not pd.isna(tuned[name][key])
-
-
-def _text(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _search(line: Mapping[Any, Any]) -> Flat:
+    """How the row was tuned, from its line."""
+    known = {key: value for key, value in line.items() if not pd.isna(value)}
+    wanted = [key for key in known if key in _TUNING or key.startswith("space.")]
+    return {key: f"{known[key]:.6g}" if isinstance(known[key], float) else str(known[key]) for key in wanted}
 
 
 def _journal(runs: Runs, row: str) -> str:
