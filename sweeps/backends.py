@@ -78,7 +78,7 @@ def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:
     if name == "local":
         return LocalBackend(["0"] * gpus)
     if name != "slurm":
-        raise UserError(f"jobs of --cluster {name} run in their controller's process: end that")
+        raise UserError(f"an attempt was recorded on backend {name!r}, which this mmkd does not know")
     choose_cluster("slurm")
     backend = slurm_backend(site.slurm.model_copy(update={"poll": poll}))
     backend.gpus = gpus

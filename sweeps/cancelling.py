@@ -87,8 +87,11 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
         teachers = [teacher for teacher in study.teachers() if _claim(teacher, claims)]
         reachable, left = [], 0
         for directory in without_end([*runs, *teachers]):
-            host = host_of(_recorded(directory)[2])
-            if _recorded(directory)[0] == "local" and host not in ("", socket.gethostname()):
+            backend, _, identifier = _recorded(directory)
+            host = host_of(identifier)
+            if backend == "debug":
+                continue  # it ran in its controller's process, and is gone with it
+            if backend == "local" and host not in ("", socket.gethostname()):
                 print(f"{_label(study, directory)} runs on {host}, out of this machine's reach: --cancel it there")
                 left += 1
             else:

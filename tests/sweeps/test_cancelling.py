@@ -116,6 +116,12 @@ def test_a_job_of_another_host_is_reported_and_not_declared_dead(
     process.kill()
 
 
+def test_a_job_that_died_with_its_controllers_process_is_left_to_a_relaunch(study: RecordedStudy) -> None:
+    for trial in without_end(study.directories()):
+        record_submission(trial, 1, backend="debug", job="debug:1:0")
+    assert cancel(study, Site(), patience=0.5) == 0
+
+
 def test_a_job_that_does_not_listen_is_reported_and_left_to_a_second_try(
     study: RecordedStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:

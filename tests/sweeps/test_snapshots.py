@@ -1,5 +1,6 @@
 """Which code a row's trials ran: written down, kept on demand, and a change of it said once."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,13 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import FakeBackend
 from launched import launched, planned
+from rich.console import Console
 
 from mmkd import provenance
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.rundir import Root
+from slurm.backend import Job
+from sweeps.controller import Controller
 from sweeps.launch import main
+from sweeps.reporting import Reporter
 from sweeps.rowwork import RowWork
 from sweeps.snapshots import CodeWatch, keep_patch, run_from, snapshot_place, take_snapshot
 
@@ -134,6 +140,25 @@ def test_an_edit_under_a_running_study_is_said_once_and_written_down(
     assert "changed under the running study" in watch()
     assert watch() == ""
     assert len(read_json(works[1].directory.code)) == 2
+
+
+def test_a_running_controller_reports_the_change(
+    study_file: Path, root: Root, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.controller.HEARTBEAT_SECONDS", 0.0)
+    work = RowWork(planned(study_file, root.path.parent)[0], root, 2, study_file)
+    watch = CodeWatch([work], root, package)
+    watch.begin()
+
+    def edits(job: Job, attempt: int) -> None:
+        (package / "trial.py").write_text("LOSS = 3\n")
+
+    console = Console(record=True, file=io.StringIO(), width=1000)
+    with Reporter(console) as reporter:
+        Controller([work], root, FakeBackend(edits), 1, reporter, news=watch, interval=0.0).run()
+    work.close()
+    assert console.export_text().count("changed under the running study") == 1
+    assert len(read_json(work.directory.code)) == 2
 
 
 def test_rows_that_are_done_have_nothing_to_say(study_file: Path, tmp_path: Path, root: Root, package: Path) -> None:
