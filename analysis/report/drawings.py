@@ -27,7 +27,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Kind:
-    """All figures of one kind; `folded` where there is one for each row."""
+    """All figures of one kind."""
 
     name: str
     title: str
@@ -39,24 +39,23 @@ class Kind:
         """Those that there are."""
         return tuple(drawing for drawing in self.drawings if drawing.svg)
 
-    @property
-    def not_drawn(self) -> tuple[str, ...]:
-        """What is missing, and why."""
-        return tuple(reason for drawing in self.drawings for reason in drawing.left_out)
 
-
+_CURVES = (
+    "Confirming runs over epochs: seeds thin, mean, and a band of one sample standard deviation; a dot where a run's "
+    "weights are from; the control grey and dashed."
+)
 CAPTIONS = {
-    "learning-loss": (
-        "Learning curves: validation loss",
-        "Confirming runs over epochs: seeds thin, mean, and a band of one sample standard deviation; a dot where a "
-        "run's weights are from; the control grey and dashed.",
-    ),
-    "learning-accuracy": ("Learning curves: validation accuracy", "As above."),
+    "learning-loss": ("Learning curves: validation loss", _CURVES),
+    "learning-accuracy": ("Learning curves: validation accuracy", _CURVES),
     "best-trials": (
         "Best so far against trials",
         "The best validation value after so many trials; crosses are trials without a value.",
     ),
-    "best-hours": ("Best so far against time", "The same against what the trials cost, without the teachers'."),
+    "best-hours": (
+        "Best so far against time",
+        "The best validation value after so many hours of trials, without the teachers'; crosses are trials without a "
+        "value.",
+    ),
     "importance": (
         "Hyper-parameter importance",
         "PED-ANOVA on the best quarter of the trials; a bar that does not leave the grey says nothing.",

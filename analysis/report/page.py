@@ -187,10 +187,15 @@ def _rows(runs: Runs, specs: Sequence[Study], mine: Sequence[str] | None) -> tup
 
 
 def _search(line: Mapping[Any, Any]) -> Flat:
-    """How the row was tuned, from its line."""
+    """How the row was tuned, from its line: the hyper-parameters' ranges, then the rest."""
     known = {key: value for key, value in line.items() if not pd.isna(value)}
-    wanted = [key for key in known if key in _TUNING or key.startswith("space.")]
-    return {key: f"{known[key]:.6g}" if isinstance(known[key], float) else str(known[key]) for key in wanted}
+    spaces = [key.removesuffix(".low") for key in known if key.startswith("space.") and key.endswith(".low")]
+    ranges = {
+        key: f"{known[f'{key}.low']} to {known.get(f'{key}.high')}" + (", log" if known.get(f"{key}.log") else "")
+        for key in spaces
+    }
+    others = {key: known[key] for key in _TUNING if key in known}
+    return ranges | {key: f"{x:.6g}" if isinstance(x, float) else str(x) for key, x in others.items()}
 
 
 def _journal(runs: Runs, row: str) -> str:
@@ -229,7 +234,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"difference": _difference, "percent": _percent, "digits": _digits}
+    environment.filters |= {"difference": _difference, "p_value": _p_value, "percent": _percent, "digits": _digits}
     style = Markup(STYLE + (_HERE / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("page.html").render(
         page=page, style=style, version=__version__, left_out=LEFT_OUT, longest=LONGEST, pairs_needed=PAIRS_NEEDED
@@ -240,7 +245,11 @@ def _difference(found: Difference) -> str:
     """In points, with its interval and p where there are seeds enough."""
     if found.low is None or found.high is None or found.p is None:
         return f"{found.value:+z.2f} (too few seeds)".replace("-", MINUS)
-    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], p = {found.p:.3f}".replace("-", MINUS)
+    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {_p_value(found.p)}".replace("-", MINUS)
+
+
+def _p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _percent(share: float | None) -> str:
