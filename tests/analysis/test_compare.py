@@ -20,7 +20,7 @@ def right(accuracy: float, seed: int) -> np.ndarray:
 
 
 def test_over_seeds_it_is_welchs_test(ablation: Lab) -> None:
-    found = compare(load(ablation.path), "demo", "crd", "none")
+    found = compare(load(ablation.path, cache=False), "demo", "crd", "none")
     test = stats.ttest_ind([74, 75, 76], [70, 71, 72], equal_var=False)
     assert (found.a, found.b, found.seeds_a, found.seeds_b) == ("CRD on attention maps", "Student without KD", 3, 3)
     assert found.over_seeds.value == pytest.approx(4.0)
@@ -29,7 +29,7 @@ def test_over_seeds_it_is_welchs_test(ablation: Lab) -> None:
 
 
 def test_over_samples_it_is_mcnemars_seed_by_seed_and_pooled_by_sample(ablation: Lab) -> None:
-    found = compare(load(ablation.path), "demo", "crd", "none")
+    found = compare(load(ablation.path, cache=False), "demo", "crd", "none")
     a, b = right(0.74, 1), right(0.70, 1)
     first = found.pairs[0]
     assert (first.seed, first.only_a, first.only_b) == (1, int(np.sum(a & ~b)), int(np.sum(b & ~a)))
@@ -42,7 +42,7 @@ def test_over_samples_it_is_mcnemars_seed_by_seed_and_pooled_by_sample(ablation:
 
 
 def test_the_probability_of_better_is_called_indicative_below_29_pairs(ablation: Lab) -> None:
-    found = compare(load(ablation.path), "demo", "crd", "none")
+    found = compare(load(ablation.path, cache=False), "demo", "crd", "none")
     assert found.better == 1.0
     assert "P(A > B) = 1.00 over 3 pairs of runs: indicative only, below 29 pairs" in comparison_text(found)
 
@@ -51,7 +51,7 @@ def test_one_seed_has_no_interval_over_seeds_but_one_over_samples(lab: Lab) -> N
     lab.row("a", [0.8])
     lab.row("b", [0.7])
     lab.study("demo")
-    found = compare(load(lab.path), "demo", "a", "b")
+    found = compare(load(lab.path, cache=False), "demo", "a", "b")
     assert found.over_seeds.p is None
     assert found.over_samples.p is not None
     assert found.over_samples.p < 0.05
@@ -65,7 +65,7 @@ def test_rows_of_different_samples_cannot_be_paired(ablation: Lab) -> None:
     renamed = {**result.predictions, "test": Predictions(test.logits, test.labels, [f"x{k}" for k in test.ids])}
     write_result(place, type(result)(**{**vars(result), "predictions": renamed}))
     with pytest.raises(UserError, match="measured on different test samples"):
-        compare(load(ablation.path), "demo", "crd", "none")
+        compare(load(ablation.path, cache=False), "demo", "crd", "none")
 
 
 def test_what_makes_the_rows_unlike_is_said(lab: Lab) -> None:
@@ -73,7 +73,9 @@ def test_what_makes_the_rows_unlike_is_said(lab: Lab) -> None:
     lab.row("b", [0.7], trials=2)
     lab.row("c", [0.7], trials=3)
     lab.study("demo")
-    assert compare(load(lab.path), "demo", "a", "b").warnings == ("tuning budgets (trials) are unequal: 1: a; 2: b",)
+    assert compare(load(lab.path, cache=False), "demo", "a", "b").warnings == (
+        "tuning budgets (trials) are unequal: 1: a; 2: b",
+    )
 
 
 def test_the_command_prints_text_or_json(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,7 +97,7 @@ def test_the_users_errors_are_one_line(ablation: Lab, capsys: pytest.CaptureFixt
 
 def test_predictions_are_a_tidy_frame_of_what_counts(ablation: Lab) -> None:
     row = ablation.row_of("crd")
-    predictions = load(ablation.path).predictions
+    predictions = load(ablation.path, cache=False).predictions
     assert set(predictions["directory"].str.split("/").str[0]) == {"rows", "teachers"}
     assert len(predictions) == (6 + 3) * 2 * 1000  # runs x splits x samples; tuning's are not among them
     run = predictions.query(f"directory == 'rows/{row.path.name}/confirm/1-abcdef01' and split == 'test'")
@@ -107,20 +109,20 @@ def test_predictions_are_a_tidy_frame_of_what_counts(ablation: Lab) -> None:
 
 
 def test_predictions_are_not_read_before_they_are_asked_for(ablation: Lab) -> None:
-    runs = load(ablation.path)
+    runs = load(ablation.path, cache=False)
     assert "predictions" not in vars(runs)
     assert runs.predictions is runs.predictions
 
 
 def test_a_root_without_results_has_an_empty_frame_of_predictions(lab: Lab) -> None:
     lab.begin_row("crd")
-    found = load(lab.path).predictions
+    found = load(lab.path, cache=False).predictions
     assert len(found) == 0
     assert {"directory", "split", "sample", "label", "predicted", "correct"} <= set(found.columns)
 
 
 def test_each_class_has_precision_recall_and_f1_over_seeds(ablation: Lab) -> None:
-    found = per_class(load(ablation.path), "demo").set_index(["row", "name"])
+    found = per_class(load(ablation.path, cache=False), "demo").set_index(["row", "name"])
     assert list(found.loc["crd"].index) == ["sad", "neutral", "happy"]
     assert list(found.loc["crd", "samples"]) == [380, 320, 300]
     line = found.loc[("crd", "sad")]

@@ -13,7 +13,7 @@ from mmkd.results import Status, read_result, write_result
 
 
 def report(lab: Lab) -> str:
-    return examination_text(examine(load(lab.path)))
+    return examination_text(examine(load(lab.path, cache=False)))
 
 
 def directories(lab: Lab) -> set[str]:
@@ -48,7 +48,7 @@ def test_nothing_is_wrong_with_a_sound_root(ablation: Lab, capsys: pytest.Captur
 
 
 def test_every_directory_has_one_fate(messy: Lab) -> None:
-    fates = examine(load(messy.path)).fates
+    fates = examine(load(messy.path, cache=False)).fates
     assert sorted(fates["directory"]) == sorted(directories(messy))
     counts = fates["fate"].value_counts().to_dict()
     assert counts == {
@@ -123,4 +123,4 @@ def test_a_teacher_that_tuning_used_is_in_a_table(ablation: Lab) -> None:
     ablation.teacher(0, 0.8)
     row = ablation.row_of("crd")
     finish(row.trial(0), student_config(0, teacher_config(0), learning_rate=1e-2), 0.5)
-    assert set(examine(load(ablation.path)).fates["fate"]) == {"in a table"}
+    assert set(examine(load(ablation.path, cache=False)).fates["fate"]) == {"in a table"}

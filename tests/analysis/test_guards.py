@@ -14,7 +14,7 @@ from mmkd.rundir import RowDir
 
 
 def warnings(lab: Lab) -> str:
-    return "\n".join(table(load(lab.path), "demo").warnings)
+    return "\n".join(table(load(lab.path, cache=False), "demo").warnings)
 
 
 def change(row: RowDir, **identity: object) -> None:
@@ -141,7 +141,7 @@ def test_a_seed_that_the_study_lists_twice_counts_once(ablation: Lab) -> None:
     study["rows"][1]["seeds"] = [1, 2, 3, 3]
     write_json(path, study)
     assert "CRD on attention maps: duplicate seeds: the study lists 3 twice" in warnings(ablation)
-    assert table(load(ablation.path), "demo").rows[-1].cells["seeds"].text == "3"
+    assert table(load(ablation.path, cache=False), "demo").rows[-1].cells["seeds"].text == "3"
 
 
 def test_many_rows_are_not_all_listed(lab: Lab) -> None:

@@ -30,7 +30,7 @@ def hostile(lab: Lab) -> str:
     for number, name in enumerate(HOSTILE):
         lab.row(f"row{number}", [0.7], label=name, group=name, trials=1 + number % 2)
     lab.study("demo", control="row0")
-    return to_latex(table(load(lab.path), "demo"))
+    return to_latex(table(load(lab.path, cache=False), "demo"))
 
 
 def test_hostile_names_compile(hostile: str, tmp_path: Path) -> None:
@@ -56,14 +56,14 @@ def test_it_is_a_tabular_alone_with_a_rule_above_and_below(hostile: str) -> None
 
 
 def test_rows_have_as_many_cells_as_columns(ablation: Lab) -> None:
-    text = to_latex(table(load(ablation.path), "demo"))
+    text = to_latex(table(load(ablation.path, cache=False), "demo"))
     rows = [line for line in text.splitlines() if line.endswith(r" \\") and "multicolumn" not in line]
     assert {line.count(" & ") for line in rows} == {12}
     assert len(rows) == 4
 
 
 def test_best_second_and_ties_are_bold_underlined_and_marked(ablation: Lab) -> None:
-    text = to_latex(table(load(ablation.path), "demo"))
+    text = to_latex(table(load(ablation.path, cache=False), "demo"))
     assert r"CRD on attention maps & \textbf{75.0 $\pm$ 1.0} &" in text
     assert r"Student without KD & \underline{71.0 $\pm$ 1.0} &" in text
 
@@ -72,7 +72,7 @@ def test_warnings_are_in_the_table_itself(lab: Lab) -> None:
     lab.row("a", [0.7], trials=1)
     lab.row("b", [0.7], trials=2)
     lab.study("demo")
-    text = to_latex(table(load(lab.path), "demo"))
+    text = to_latex(table(load(lab.path, cache=False), "demo"))
     assert r"\textbf{Warning:} tuning budgets (trials) are unequal" in text.partition(r"\bottomrule")[2]
 
 

@@ -16,7 +16,7 @@ from mmkd.results import Status, append_metrics, read_result, record_submission,
 
 def test_an_empty_root_gives_empty_frames_with_all_columns(lab: Lab) -> None:
     (lab.path / "rows").mkdir()
-    runs = load(lab.path)
+    runs = load(lab.path, cache=False)
     assert len(runs.trials) == len(runs.rows) == len(runs.rejected) == 0
     assert {"kind", "status", "test_accuracy", "learning_rate"} <= set(runs.trials.columns)
 
@@ -27,7 +27,7 @@ def test_a_missing_root_is_the_users_error(lab: Lab) -> None:
 
 
 def test_trials_of_all_kinds_are_one_line_each(ablation: Lab) -> None:
-    runs = load(ablation.path)
+    runs = load(ablation.path, cache=False)
     assert runs.trials["kind"].value_counts().to_dict() == {"confirm": 6, "tuning": 4, "teacher": 3}
     tuned = runs.trials[runs.trials["kind"] == "tuning"].iloc[1]
     assert (tuned["number"], tuned["learning_rate"], tuned["alpha"], tuned["temperature"]) == (1, 1e-3, 0.5, 2.0)
@@ -39,7 +39,7 @@ def test_trials_of_all_kinds_are_one_line_each(ablation: Lab) -> None:
 
 
 def test_a_confirming_run_knows_its_teacher(ablation: Lab) -> None:
-    trials = load(ablation.path).trials
+    trials = load(ablation.path, cache=False).trials
     run = trials[(trials["kind"] == "confirm") & (trials["seed"] == 2) & trials["teacher"].notna()].iloc[0]
     assert run["teacher"] == f"teachers/{identity(teacher_config(2))[:16]}"
     assert trials.loc[trials["kind"] == "teacher", "teacher_family"].unique() == [run["teacher_family"]]
@@ -50,7 +50,7 @@ def test_curves_have_one_line_an_epoch_also_while_a_trial_runs(lab: Lab) -> None
     finish(row.trial(0), student_config(0, None), 0.6)
     fail(row.trial(1), student_config(0, None), "timeout")
     append_metrics(row.trial(1), {"epoch": 1, "valid_loss": 0.9, "seconds": 3.0, "time": 1.0})
-    curves = load(lab.path).curves
+    curves = load(lab.path, cache=False).curves
     assert list(zip(curves["epoch"], curves["valid_loss"], strict=True)) == [(1, 1.0), (2, 0.5), (1, 0.9)]
     assert "time" not in curves.columns
 
@@ -58,7 +58,7 @@ def test_curves_have_one_line_an_epoch_also_while_a_trial_runs(lab: Lab) -> None
 def test_a_failed_trial_has_its_class_and_its_attempts_seconds(lab: Lab) -> None:
     row = lab.begin_row("crd")
     fail(row.trial(0), student_config(0, None), "out_of_memory", seconds=12.5)
-    runs = load(lab.path)
+    runs = load(lab.path, cache=False)
     trial, attempt = runs.trials.iloc[0], runs.attempts.iloc[0]
     assert (trial["status"], trial["failure"], trial["message"]) == ("failed", "out_of_memory", "it broke")
     assert (trial["seconds"], trial["attempts"], attempt["host"]) == (12.5, 1, "node1")
@@ -68,7 +68,7 @@ def test_diverged_and_absent_trials_are_in_the_frame(lab: Lab) -> None:
     row = lab.begin_row("crd")
     finish(row.trial(0), student_config(0, None), 0.0, status=Status.DIVERGED)
     row.trial(1).path.mkdir(parents=True)
-    trials = load(lab.path).trials
+    trials = load(lab.path, cache=False).trials
     assert list(trials["status"]) == ["diverged", "absent"]
     assert trials["message"].iloc[0] == "epoch 1: the loss is nan"
     assert pd.isna(trials["failure"].iloc[0])
@@ -77,7 +77,7 @@ def test_diverged_and_absent_trials_are_in_the_frame(lab: Lab) -> None:
 def test_confirming_runs_that_the_winner_does_not_name_are_superseded(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
     finish(row.confirm(1, "0000000000"), student_config(1, None), 0.1)
-    trials = load(ablation.path).trials
+    trials = load(ablation.path, cache=False).trials
     assert list(trials.loc[trials["superseded"], "directory"]) == [f"rows/{row.path.name}/confirm/1-00000000"]
 
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_read_is_rejected_with_its_reason(ablation: Lab) -> None:
     torn.config.write_text('{"algo')
     write_json(old.config, {**to_json(student_config(0, None)), "algorithm": 0})
     (ablation.path / "rows" / "junk").mkdir()
-    rejected = dict(load(ablation.path).rejected.itertuples(index=False))
+    rejected = dict(load(ablation.path, cache=False).rejected.itertuples(index=False))
     folder = f"rows/{row.path.name}"
     assert "not a readable result" in rejected[f"{folder}/confirm/1-abcdef01"]
     assert "not a whole JSON value" in rejected[f"{folder}/trials/7"]
@@ -106,7 +106,7 @@ def test_a_result_of_a_newer_layout_is_rejected(ablation: Lab) -> None:
     place = ablation.row_of("crd").trial(0)
     with h5py.File(place.result, "a") as file:
         file.attrs["result_version"] = 99
-    rejected = load(ablation.path).rejected
+    rejected = load(ablation.path, cache=False).rejected
     assert list(rejected["path"]) == [f"rows/{ablation.row_of('crd').path.name}/trials/0"]
     assert "result version 99 is newer than this mmkd reads" in rejected["reason"].iloc[0]
 
@@ -114,7 +114,7 @@ def test_a_result_of_a_newer_layout_is_rejected(ablation: Lab) -> None:
 def test_trials_of_a_row_that_cannot_be_read_stay(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
     row.row.write_text("{}")
-    runs = load(ablation.path)
+    runs = load(ablation.path, cache=False)
     assert (runs.trials["row"] == row.path.name).sum() == 5
     assert list(runs.rejected["path"]) == [f"rows/{row.path.name}"]
 
@@ -127,7 +127,7 @@ def test_predictions_are_read_on_demand(ablation: Lab) -> None:
 
 def test_a_folder_in_which_nothing_was_launched_is_refused(lab: Lab) -> None:
     with pytest.raises(UserError, match="no rows, teachers or studies in it"):
-        load(lab.path)
+        load(lab.path, cache=False)
 
 
 def test_columns_come_in_one_order_the_documented_first_and_the_others_by_name(lab: Lab) -> None:
@@ -136,7 +136,7 @@ def test_columns_come_in_one_order_the_documented_first_and_the_others_by_name(l
     result = read_result(place.result)
     more = {**result.metrics["valid"], "recall_10": 0.1, "acc7": 0.2}
     write_result(place, type(result)(**{**vars(result), "metrics": {"valid": more}}))
-    columns = list(load(lab.path).trials.columns)
+    columns = list(load(lab.path, cache=False).trials.columns)
     assert columns[: len(TRIALS)] == list(TRIALS)
     assert columns[len(TRIALS) :] == [
         f"valid_{name}" for name in ("acc7", "recall_0", "recall_1", "recall_2", "recall_10")
@@ -149,7 +149,7 @@ def test_columns_are_numbers_or_text_whatever_a_cluster_says(lab: Lab) -> None:
     fail(row.trial(1), student_config(0, None), "timeout")
     record_submission(row.trial(0), 1, job=17, gpus=[0, 1], preempted=True, gpu_seconds=90)
     record_submission(row.trial(1), 1, job="18_2", gpus=None, preempted=False)
-    runs = load(lab.path)
+    runs = load(lab.path, cache=False)
     first, second = runs.attempts.to_dict("records")
     assert (first["submitted.job"], second["submitted.job"]) == ("17", "18_2")
     assert (first["submitted.gpus"], first["submitted.preempted"]) == ("[0, 1]", 1.0)
@@ -160,7 +160,7 @@ def test_columns_are_numbers_or_text_whatever_a_cluster_says(lab: Lab) -> None:
 
 def test_a_row_says_what_decides_it_a_column_a_value(lab: Lab) -> None:
     lab.begin_row("crd", space={"beta": {"low": 0.01, "high": 1.0, "log": True}}, sampler="gp", training={"epochs": 40})
-    row = load(lab.path).rows.iloc[0]
+    row = load(lab.path, cache=False).rows.iloc[0]
     assert (row["space.beta.high"], row["sampler"], row["training.epochs"], row["pruner"]) == (1.0, "gp", 40.0, "none")
 
 
@@ -168,7 +168,7 @@ def test_files_of_an_unforeseen_shape_reject_one_trial_and_no_other(ablation: La
     row = ablation.row_of("crd")
     write_json(row.trial(0).ran(1), {"seconds": "a minute", "end": "complete"})
     write_json(row.trial(1).ran(1), 7)
-    runs = load(ablation.path)
+    runs = load(ablation.path, cache=False)
     assert [path.rpartition("/")[2] for path in runs.rejected["path"]] == ["0", "1"]
     assert all("not as a trial's files are" in reason for reason in runs.rejected["reason"])
     assert len(runs.trials) == 11
@@ -178,5 +178,5 @@ def test_folders_that_no_launch_makes_and_files_in_their_place_are_rejected(abla
     row = ablation.row_of("crd")
     (row.path / "notes").mkdir()
     (ablation.path / "rows" / "README").write_text("hello")
-    rejected = dict(load(ablation.path).rejected.itertuples(index=False))
+    rejected = dict(load(ablation.path, cache=False).rejected.itertuples(index=False))
     assert rejected == {f"rows/{row.path.name}/notes": "nothing that a launch makes", "rows/README": "not a folder"}

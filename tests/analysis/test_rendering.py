@@ -20,7 +20,7 @@ from analysis.uncertainty import ERRORS
 
 @pytest.fixture
 def made(ablation: Lab) -> Table:
-    return table(load(ablation.path), "demo")
+    return table(load(ablation.path, cache=False), "demo")
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
@@ -47,7 +47,7 @@ def test_a_row_is_one_aligned_line_where_there_is_room(made: Table) -> None:
 def test_markdown_is_one_table_with_the_warnings_below(ablation: Lab) -> None:
     ablation.row("odd", [0.7], label="a|b *c*", group="G", trials=1)
     ablation.study()
-    text = to_markdown(table(load(ablation.path), "demo"))
+    text = to_markdown(table(load(ablation.path, cache=False), "demo"))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert r"a\|b \*c\*" in lines[-1]
     assert "**G**" in lines[-2]
@@ -57,7 +57,7 @@ def test_markdown_is_one_table_with_the_warnings_below(ablation: Lab) -> None:
 
 
 def test_equal_inputs_give_equal_bytes(ablation: Lab) -> None:
-    first, second = (table(load(ablation.path), "demo") for _ in range(2))
+    first, second = (table(load(ablation.path, cache=False), "demo") for _ in range(2))
     assert to_text(first, 80) == to_text(second, 80)
     for style, written in FORMATS.items():
         assert written(first) == written(second), style
@@ -104,7 +104,7 @@ class _Page(HTMLParser):
 def test_html_is_whole_needs_nothing_from_elsewhere_and_escapes_names(ablation: Lab) -> None:
     ablation.row("odd", [0.7], label="<script>alert(1)</script> & co", group="<b>", trials=1)
     ablation.study(control="none")
-    page = _Page(to_html(table(load(ablation.path), "demo")))
+    page = _Page(to_html(table(load(ablation.path, cache=False), "demo")))
     assert page.open == []
     assert page.fetched == []
     assert page.rows[-1][0] == "<script>alert(1)</script> & co"
@@ -113,7 +113,7 @@ def test_html_is_whole_needs_nothing_from_elsewhere_and_escapes_names(ablation: 
 
 
 def test_csv_has_one_line_a_method_and_metric_at_full_precision(ablation: Lab) -> None:
-    made = table(load(ablation.path), "demo")
+    made = table(load(ablation.path, cache=False), "demo")
     lines = list(csv.DictReader(StringIO(to_csv(made))))
     found = {(line["label"], line["metric"]): line for line in lines}
     assert len(found) == len(lines) == 3 * 10
@@ -131,7 +131,7 @@ def test_csv_has_one_line_a_method_and_metric_at_full_precision(ablation: Lab) -
 
 
 def test_json_says_where_each_row_comes_from(ablation: Lab) -> None:
-    made = table(load(ablation.path), "demo")
+    made = table(load(ablation.path, cache=False), "demo")
     value = json.loads(to_json(made))
     crd = value["provenance"]["rows"][1]
     assert crd["runs"] == [f"rows/crd-01234567/confirm/{seed}-abcdef01" for seed in (1, 2, 3)]
@@ -147,7 +147,7 @@ def test_the_command_offers_what_there_is() -> None:
 
 def test_the_command_prints_the_only_study(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "--root", str(ablation.path)]) == 0
-    assert capsys.readouterr().out == to_text(table(load(ablation.path), "demo"))
+    assert capsys.readouterr().out == to_text(table(load(ablation.path, cache=False), "demo"))
 
 
 def test_the_command_writes_a_file(ablation: Lab) -> None:
