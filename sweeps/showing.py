@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mmkd.results import ResultError, read_result
+from mmkd.results import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from slurm.cluster import SlurmBackend
@@ -70,7 +70,7 @@ def finished(row: RowDir) -> tuple[int, float]:
 
 def _seconds(directory: TrialDir) -> float | None:
     try:
-        return read_result(directory.result, predictions=False).seconds
+        return read_summary(directory.result).seconds
     except (FileNotFoundError, ResultError):
         return None
 

@@ -26,6 +26,7 @@ from mmkd.results import (
     read_attempts,
     read_metrics,
     read_result,
+    read_summary,
     record_run,
     record_submission,
     trial_state,
@@ -111,6 +112,15 @@ def test_predictions_may_be_left_unread(place: TrialDir) -> None:
     short = read_result(place.result, predictions=False)
     assert short.predictions == {}
     assert plain(short) | {"predictions": ""} == plain(make_result()) | {"predictions": ""}
+
+
+def test_a_summary_says_what_the_result_says(place: TrialDir) -> None:
+    result = make_result()
+    write_result(place, result)
+    summary = read_summary(place.result)
+    assert (summary.status, summary.epochs, summary.seconds) == (result.status, result.epochs, result.seconds)
+    whole = read_result(place.result).metrics
+    assert repr(summary.metrics) == repr(whole), "nan too"
 
 
 def test_a_failed_write_leaves_no_result(place: TrialDir) -> None:

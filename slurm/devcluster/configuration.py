@@ -35,6 +35,8 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=15
 KillWait=5
+# As on most sites; with one, a node says at once that a job has left, without it Slurm looks once a second.
+Epilog=/bin/true
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
