@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from mmkd.files import read_json, write_atomically, write_json
 from mmkd.rundir import TrialDir
+from mmkd.sealing import Damaged, has_seal, seal_of, unseal
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
+"""2 ends in a seal (`mmkd.sealing`); 1 has none, and is read all the same."""
 
 
 class Failure(StrEnum):
@@ -83,7 +85,7 @@ _SCALARS = ("reason", "best_epoch", "epochs", "seconds", "parameters", "device",
 
 
 def write_result(directory: TrialDir, result: Result) -> None:
-    """Write `result` to the trial's result file, whole, by rename."""
+    """Write `result` to the trial's result file, whole, by rename, with a checksum."""
 
     def write(path: Path) -> None:
         with h5py.File(path, "w") as file:
@@ -105,6 +107,8 @@ def write_result(directory: TrialDir, result: Result) -> None:
                 group["ids"] = np.asarray(predictions.ids, h5py.string_dtype())
                 if predictions.scores is not None:
                     group["scores"] = predictions.scores
+        with path.open("r+b") as sealed:
+            sealed.write(seal_of(sealed.read()))
 
     write_atomically(directory.result, write)
 
@@ -124,9 +128,9 @@ def read_result(path: Path, *, predictions: bool = True) -> Result:
 
     Raises:
         FileNotFoundError: there is none.
-        ResultError: it is truncated, foreign, or of a newer version.
+        ResultError: it is truncated, changed in a single bit, foreign, or of a newer version.
     """
-    with _opened(path) as file:
+    with _opened(path, check=True) as file:
         return Result(
             status=Status(file.attrs["status"]),
             config=json.loads(file.attrs["config"]),
@@ -139,29 +143,61 @@ def read_result(path: Path, *, predictions: bool = True) -> Result:
 
 
 def read_summary(path: Path) -> Summary:
-    """The little of the result in `path` that lists show, in a tenth of `read_result`'s time; raises as it does."""
-    with _opened(path) as file:
+    """The little of the result in `path` that lists show, in a tenth of `read_result`'s time; raises as it does.
+
+    The checksum, for which the whole file would be read, is not looked at.
+    """
+    with _opened(path, check=False) as file:
         attributes = file.attrs
         return Summary(
             Status(attributes["status"]), int(attributes["epochs"]), float(attributes["seconds"]), _read_metrics(file)
         )
 
 
+def check_result(path: Path) -> None:
+    """Make sure that the result in `path` is whole, mostly without parsing it; raises as `read_result` does."""
+    try:
+        sealed = path.is_file() and _is_sealed(path)
+    except (OSError, Damaged) as error:
+        raise ResultError(f"{path}: not a readable result ({error})") from None
+    if not sealed:
+        read_result(path)
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """The result file in `path`, of a version that is known; what reading it raises becomes a ResultError."""
+def _opened(path: Path, *, check: bool) -> Iterator[h5py.File]:
+    """The result file in `path`, of a version that is known; what reading it raises becomes a ResultError.
+
+    `check` its checksum first: HDF5's own code, in C, is not made for damaged files.
+    """
     if not path.exists():
         raise FileNotFoundError(path)
     try:
+        sealed = check and _is_sealed(path)
         with h5py.File(path, "r", locking=False) as file:
             version = int(file.attrs["result_version"])
             if version > RESULT_VERSION:
                 raise ResultError(f"{path}: result version {version} is newer than this mmkd reads ({RESULT_VERSION})")
+            if check and version > 1 and not sealed:
+                raise Damaged("it does not end in its checksum")
             yield file
     except ResultError:
         raise
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ResultError(f"{path}: not a readable result ({error})") from None
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether the file ends in a seal, which is then right.
+
+    Raises:
+        Damaged: it is not.
+    """
+    content = path.read_bytes()
+    if not has_seal(content):
+        return False
+    unseal(content)
+    return True
 
 
 def _read_metrics(file: h5py.File) -> dict[str, dict[str, float]]:
@@ -301,8 +337,11 @@ def read_metrics(directory: TrialDir) -> list[dict[str, Any]]:
     return lines
 
 
-def cut_metrics(directory: TrialDir, epochs: int) -> None:
-    """Keep the first `epochs` lines of the metrics file: what the checkpoint that is resumed from knows."""
-    lines = read_metrics(directory)[:epochs]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+def cut_metrics(directory: TrialDir, history: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the metrics file's lines of the epochs in `history`: what the checkpoint that is resumed from knows.
+
+    Lines that the file has lost since, to a disk that fails, are those of `history`.
+    """
+    lines = read_metrics(directory)[: len(history)]
+    text = "".join(json.dumps(line) + "\n" for line in (*lines, *history[len(lines) :]))
     write_atomically(directory.metrics, lambda path: path.write_text(text, encoding="utf-8"))

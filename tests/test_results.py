@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mmkd.results import (
     State,
     Status,
     append_metrics,
+    check_result,
     current_attempt,
     cut_metrics,
     read_attempts,
@@ -33,6 +35,7 @@ from mmkd.results import (
     write_result,
 )
 from mmkd.rundir import TrialDir
+from mmkd.sealing import SEAL_BYTES
 
 
 @pytest.fixture
@@ -142,6 +145,31 @@ def test_a_result_truncated_anywhere_is_refused_and_named(place: TrialDir) -> No
         with pytest.raises(ResultError) as refused:
             read_result(place.result)
         assert str(refused.value).startswith(f"{place.result}: ")
+
+
+def test_a_result_with_a_single_bit_flipped_anywhere_is_refused_and_named(place: TrialDir) -> None:
+    write_result(place, make_result())
+    content, seeded = place.result.read_bytes(), random.Random(0)
+    for where in [len(content) - 1, len(content) - SEAL_BYTES, *(seeded.randrange(len(content)) for _ in range(200))]:
+        flipped = bytearray(content)
+        flipped[where] ^= 1 << seeded.randrange(8)
+        place.result.write_bytes(flipped)
+        for read in (read_result, check_result):
+            with pytest.raises(ResultError, match=f"{place.result}: "):
+                read(place.result)
+    place.result.write_bytes(content)
+    check_result(place.result)
+
+
+def test_a_result_of_the_version_that_had_no_checksum_is_read(place: TrialDir) -> None:
+    write_result(place, make_result())
+    place.result.write_bytes(place.result.read_bytes()[:-SEAL_BYTES])
+    with pytest.raises(ResultError, match="does not end in its checksum"):
+        read_result(place.result)
+    with h5py.File(place.result, "a") as file:
+        file.attrs["result_version"] = 1
+    check_result(place.result)
+    assert plain(read_result(place.result)) == plain(make_result())
 
 
 def test_a_newer_result_is_refused_with_both_versions(place: TrialDir) -> None:
@@ -263,13 +291,16 @@ def test_cutting_leaves_whole_lines_to_append_to(torn: str, place: TrialDir) -> 
         append_metrics(place, {"epoch": epoch})
     with place.metrics.open("a") as file:
         file.write(torn)
-    cut_metrics(place, 2)
+    cut_metrics(place, [{"epoch": 1}, {"epoch": 2}])
     append_metrics(place, {"epoch": 3, "again": True})
     assert place.metrics.read_text() == '{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3, "again": true}\n'
-    cut_metrics(place, 0)
+    cut_metrics(place, [])
     assert read_metrics(place) == []
 
 
-def test_cutting_what_is_not_there_makes_an_empty_file(place: TrialDir) -> None:
-    cut_metrics(place, 5)
+def test_cutting_what_is_not_there_leaves_what_the_checkpoint_knows(place: TrialDir) -> None:
+    cut_metrics(place, [])
     assert place.metrics.read_text() == ""
+    append_metrics(place, {"epoch": 1, "time": 5.0})
+    cut_metrics(place, [{"epoch": 1}, {"epoch": 2}])
+    assert read_metrics(place) == [{"epoch": 1, "time": 5.0}, {"epoch": 2}]

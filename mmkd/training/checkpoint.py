@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mmkd.files import write_atomically
+from mmkd.sealing import seal_of, unseal
 
 State = dict[str, Any]
 
@@ -40,7 +41,7 @@ class CheckpointError(Exception):
 
 
 def save_checkpoint(path: Path, identity: str, progress: Progress, parts: dict[str, State]) -> None:
-    """Write progress, the parts' states and the random generators' to `path`, by rename."""
+    """Write progress, the parts' states and the random generators' to `path`, by rename, with a checksum."""
     state = {
         "identity": identity,
         "progress": vars(progress),
@@ -48,7 +49,8 @@ def save_checkpoint(path: Path, identity: str, progress: Progress, parts: dict[s
         "cpu_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    _save(path, state)
+    content = _content(state)
+    write_atomically(path, lambda temporary: _write(temporary, content, seal_of(content)))
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,13 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
     """The checkpoint at `path`; None if there is none.
 
     Raises:
-        CheckpointError: truncated, foreign, or of another configuration.
+        CheckpointError: truncated, changed in a single bit, foreign, or of another configuration.
     """
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        # torch.load alone takes changed bits for numbers: it compares none of the checksums in its zip file.
+        state = torch.load(io.BytesIO(unseal(path.read_bytes())), map_location=device, weights_only=True)
         if state["identity"] != identity:
             raise CheckpointError(f"{path}: belongs to another configuration")
         return Checkpoint(Progress(**state["progress"]), state["parts"], state["cpu_rng"], state["cuda_rng"])
@@ -95,13 +98,18 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
 
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write a network's weights to `path`, by rename."""
-    cpu = {name: value.detach().cpu() for name, value in weights.items()}
-    _save(path, cpu)
+    """Write a network's weights to `path`, by rename; a result that names their SHA-256 is their checksum."""
+    content = _content({name: value.detach().cpu() for name, value in weights.items()})
+    write_atomically(path, lambda temporary: _write(temporary, content))
 
 
-def _save(path: Path, value: object) -> None:
+def _content(value: object) -> memoryview:
     # Through memory: a file's own name would go into its content, and the same weights would not be the same bytes.
     content = io.BytesIO()
     torch.save(value, content)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+    return content.getbuffer()
+
+
+def _write(path: Path, *parts: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.writelines(parts)

@@ -116,7 +116,7 @@ class Trainer:
             self.checkpoint.restore_generators()
             self.checkpoint = None
         self.may_write()
-        cut_metrics(self.directory, self.progress.epoch)
+        cut_metrics(self.directory, self.progress.history)
 
     def _train_epoch(self, started: float) -> None:
         progress, config = self.progress, self.config

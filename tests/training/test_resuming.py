@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import torch
 
 from mmkd.config import StudentConfig, TeacherConfig, identity
 from mmkd.rundir import TrialDir
+from mmkd.sealing import SEAL_BYTES, seal_of, unseal
 from mmkd.training.checkpoint import CheckpointError, read_checkpoint
 from mmkd.training.trainer import Preempted
 from mmkd.trial import run_trial
@@ -254,8 +256,10 @@ def test_a_checkpoint_that_cannot_be_used_is_said_and_the_run_begins_again(
     elif damage == "foreign":
         torch.save({"epoch": 3}, place.checkpoint)
     else:
-        state = torch.load(place.checkpoint, weights_only=True)
-        torch.save({**state, "identity": "0" * 64}, place.checkpoint)
+        state = torch.load(io.BytesIO(unseal(content)), weights_only=True)
+        other = io.BytesIO()
+        torch.save({**state, "identity": "0" * 64}, other)
+        place.checkpoint.write_bytes(other.getvalue() + seal_of(other.getvalue()))
     capsys.readouterr()
     run_trial(config, place.path)
     warning = capsys.readouterr().err
@@ -276,6 +280,37 @@ def test_a_checkpoint_truncated_anywhere_is_noticed(lab: Lab, steps: Steps) -> N
         place.checkpoint.write_bytes(content[:length])
         with pytest.raises(CheckpointError):
             read_checkpoint(place.checkpoint, "x", torch.device("cpu"))
+
+
+def test_a_checkpoint_with_a_single_bit_flipped_anywhere_is_noticed(lab: Lab, steps: Steps) -> None:
+    config = make(lab, "no_kd, cosine, dropout")
+    place = lab.place(config)
+    steps.end_after = {1}
+    with pytest.raises(Preempted):
+        run_trial(config, place.path, asked_to_end=steps.asked_to_end)
+    content, seeded = place.checkpoint.read_bytes(), random.Random(0)
+    for where in [0, len(content) - 1, len(content) - SEAL_BYTES, *(seeded.randrange(len(content)) for _ in range(60))]:
+        flipped = bytearray(content)
+        flipped[where] ^= 1 << seeded.randrange(8)
+        place.checkpoint.write_bytes(flipped)
+        with pytest.raises(CheckpointError, match="checksum"):
+            read_checkpoint(place.checkpoint, identity(config), torch.device("cpu"))
+    place.checkpoint.write_bytes(content)
+    assert read_checkpoint(place.checkpoint, identity(config), torch.device("cpu")) is not None
+
+
+def test_epochs_that_the_metrics_file_has_lost_are_written_again(lab: Lab, steps: Steps, numbers_of: Numbers) -> None:
+    """A disk that fails may take lines which the checkpoint counts on; the checkpoint knows them."""
+    config = make(lab, "no_kd, cosine, dropout", training={"schedule": "cosine", "epochs": 3})
+    expected = unbroken(lab, config, numbers_of)
+    place = lab.place(config)
+    steps.end_after = {steps.made + 2 * PER_EPOCH + 1}
+    with pytest.raises(Preempted, match="epoch 3"):
+        run_trial(config, place.path, asked_to_end=steps.asked_to_end)
+    first, second = place.metrics.read_text().splitlines(keepends=True)
+    place.metrics.write_text(first + second[:20])
+    run_trial(config, place.path)
+    assert numbers_of(place) == expected
 
 
 def test_leftovers_of_a_killed_write_are_removed_and_others_writers_are_left(lab: Lab) -> None:
