@@ -8,8 +8,8 @@ in queries and keys is computed while its probabilities are there: they are made
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,8 +18,11 @@ from torch.autograd.function import once_differentiable
 
 from mmkd.models.attention import Scores, attention_map
 
-TILE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
+TILE_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}
 """Bytes of one network's scores in a tile: about a core's cache, or enough to fill a GPU (see docs/performance.md)."""
+
+WHOLE_BATCH_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+"""The same where a tile has all samples: it has few rows, and each tile adds to the gradient of all keys."""
 
 TileLoss = Callable[[Tensor, Scores, slice], Tensor]
 """The summed loss, a scalar, of a tile of the student's map (b, rows, Tk), the teacher's scores of the same samples and
@@ -60,10 +63,11 @@ def tiled_sum(
 
 
 def tiles(scores: Scores, whole_batch: bool) -> Iterator[Tile]:
-    """(samples, rows) of tiles of about `TILE_BYTES`: whole samples if one fits, else rows of one, or rows of all."""
+    """(samples, rows) of tiles: whole samples if one fits in `TILE_BYTES`, else rows of one; or rows of all samples."""
     batch, heads, rows, _ = scores.query.shape
     row = heads * scores.key.shape[2] * scores.query.element_size()
-    budget = TILE_BYTES.get(scores.query.device.type, TILE_BYTES["cpu"])
+    budgets = WHOLE_BATCH_BYTES if whole_batch else TILE_BYTES
+    budget = budgets.get(scores.query.device.type, budgets["cpu"])
     samples = batch if whole_batch else min(batch, max(1, budget // (row * rows)))
     height = min(rows, max(1, budget // (row * samples)))
     for sample in range(0, batch, samples):
@@ -85,31 +89,28 @@ class _TiledSum(torch.autograd.Function):
         *inputs: Tensor,
     ) -> Tensor:
         query, key, *learned = inputs
-        total, gradients = query.new_zeros(()), [torch.zeros_like(tensor) for tensor in inputs]
-        scale = query.shape[-1] ** -0.5 / temperature
+        ours, theirs = Scores(query, key, mask).contiguous(), theirs.contiguous()
+        batch, heads, keys = query.shape[0], query.shape[1], key.shape[2]
+        total, others = query.new_zeros(()), [torch.zeros_like(tensor) for tensor in learned]
+        by_query, by_key = torch.empty_like(ours.query), query.new_zeros(batch * heads, query.shape[3], keys)
         space = query.new_empty(2, max(_cells(query, key, part) for part in parts))
         for samples, rows in parts:
-            tile = Scores(query, key, mask).samples(samples).rows(rows)
-            q, k = (tile.query * scale).flatten(0, 1), tile.key.flatten(0, 1)
-            shape = (*tile.query.shape[:3], key.shape[2])
-            p, slope = (part[: math.prod(shape)].view(shape) for part in space)
-            torch.bmm(q, k.transpose(1, 2), out=p.flatten(0, 1))
-            if tile.mask is not None:
-                p.masked_fill_(~tile.mask, -math.inf)
-            torch.softmax(p, -1, out=p)
-            ours = p.sum(1).div_(p.shape[1]).requires_grad_()
+            tile = ours.samples(samples).rows(rows)
+            p = tile.probabilities(temperature, space[0])
+            a = p.sum(1).div_(heads).requires_grad_()
             with torch.enable_grad():
-                value = loss(ours, theirs.samples(samples), rows)
+                # The second half is the teacher's, until the student's gradient is written there.
+                value = loss(a, replace(theirs.samples(samples), space=space[1]), rows)
             total += value.detach()
-            outer, *others = torch.autograd.grad(value, [ours, *learned])
-            outer /= p.shape[1]
-            # Of the softmax: dL/ds = p (g - sum p g), with g = dL/dp, the same for all heads.
-            torch.sub(outer[:, None], torch.einsum("bhij,bij->bhi", p, outer)[..., None], out=slope).mul_(p)
-            s = slope.flatten(0, 1)
-            gradients[0][samples, :, rows] = torch.bmm(s, k).mul_(scale).view_as(tile.query)
-            gradients[1][samples] += torch.bmm(q.transpose(1, 2), s).transpose(1, 2).view_as(tile.key)
-            for place, new in zip(gradients[2:], others, strict=True):
-                place += new
+            outer, *new = torch.autograd.grad(value, [a, *learned])
+            for place, gradient in zip(others, new, strict=True):
+                place += gradient
+            slope = _through_softmax(p, outer / heads, space[1]).flatten(0, 1)
+            by_query[samples, :, rows] = torch.bmm(slope, tile.key.flatten(0, 1)).view_as(tile.query)
+            by_key[samples.start * heads : samples.stop * heads].baddbmm_(tile.query.flatten(0, 1).mT, slope)
+        scale = query.shape[-1] ** -0.5 / temperature
+        by_key = by_key.mT.reshape(key.shape)
+        gradients = [by_query.mul_(scale), by_key.mul_(scale), *others]
         ctx.save_for_backward(*gradients)
         return total
 
@@ -117,6 +118,12 @@ class _TiledSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, None, None, None, *(upstream * gradient for gradient in ctx.saved_tensors)
+
+
+def _through_softmax(p: Tensor, outer: Tensor, space: Tensor) -> Tensor:
+    """dL/ds = p (g - sum p g) of p = softmax s (B, heads, rows, Tk) with g = dL/dp (B, rows, Tk) for all heads."""
+    slope = torch.mul(p, outer[:, None], out=space[: p.numel()].view(p.shape))
+    return slope.addcmul_(p, slope.sum(-1, keepdim=True), value=-1)
 
 
 def _cells(query: Tensor, key: Tensor, part: Tile) -> int:

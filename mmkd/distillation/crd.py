@@ -137,7 +137,7 @@ class Method(DistillationMethod):
         losses = []
         for name, (ours, theirs) in pairs.items():
             sites = torch.arange(len(ours), device=ours.device)
-            losses.append(self._compare(name, ours, theirs, sites, batch, negatives))
+            losses.append(self._compare(name, *self._embed(name, ours, theirs), sites, batch, negatives))
         return torch.stack(losses).mean()
 
     def _vector(self, outputs: Outputs) -> Tensor:
@@ -168,16 +168,20 @@ class Method(DistillationMethod):
     ) -> Tensor:
         """The sum of the losses of `rows` of one layer, a (B, rows, Tk), whose rows are the bank's `sites`."""
         b = attention_map(theirs.rows(rows))
-        mean = self._compare(name, around_zero(a), around_zero(b), sites[rows], batch, negatives)
-        return mean * len(sites[rows])
+        # Transposed after the embedding, which is smaller.
+        u, v = (vectors.transpose(0, 1) for vectors in self._embed(name, around_zero(a), around_zero(b)))
+        return self._compare(name, u, v, sites[rows], batch, negatives) * len(sites[rows])
 
-    def _compare(
-        self, name: str, ours: Tensor, theirs: Tensor, sites: Tensor, batch: Batch, negatives: Tensor | None
-    ) -> Tensor:
-        """The mean loss of some sites of a place, between vectors (S, B, n) of student and teacher."""
+    def _embed(self, name: str, ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings (..., e) of vectors (..., n) of student and teacher."""
         pair = self.embeddings[name]
         assert isinstance(pair, nn.ModuleList)
-        u, v = pair[0](ours), pair[1](theirs)
+        return pair[0](ours), pair[1](theirs)
+
+    def _compare(
+        self, name: str, u: Tensor, v: Tensor, sites: Tensor, batch: Batch, negatives: Tensor | None
+    ) -> Tensor:
+        """The mean loss of some sites of a place, between embeddings (S, B, e) of student and teacher."""
         if negatives is None:
             return in_batch_loss(u, v, batch.y, self.tau, self.settings.mask_same_class)
         bank = self.banks[name]
@@ -197,7 +201,7 @@ class Method(DistillationMethod):
 
 
 def around_zero(maps: Tensor) -> Tensor:
-    """Rows of maps (B, Tq, Tk) as vectors (Tq, B, Tk) around 0."""
+    """Rows of maps (B, Tq, Tk) as vectors around 0."""
     # A row sums to 1, so its entries are small and nearly equal: n p - 1 is the same row around 0 at scale 1. The
     # linear head could learn this, but begins with a bias that would drown the row.
-    return maps.transpose(0, 1) * maps.shape[-1] - 1
+    return maps * maps.shape[-1] - 1

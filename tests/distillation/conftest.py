@@ -10,4 +10,5 @@ from mmkd.distillation import _tiles
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few rows of one sample, or a single row of several."""
-    monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", 600)
+    for budgets in (_tiles.TILE_BYTES, _tiles.WHOLE_BATCH_BYTES):
+        monkeypatch.setitem(budgets, "cpu", 600)

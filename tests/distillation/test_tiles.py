@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,6 +25,11 @@ def make_scores(batch: int = 3, rows: int = 7, keys: int = 5, *, wanted: bool, m
     return Scores(query.requires_grad_(wanted), key.requires_grad_(wanted), mask)
 
 
+def set_budget(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
+    for budgets in (_tiles.TILE_BYTES, _tiles.WHOLE_BATCH_BYTES):
+        monkeypatch.setitem(budgets, "cpu", budget)
+
+
 def cell_loss(a: Tensor, theirs: Scores, rows: slice) -> Tensor:
     return -(a * safe_log(attention_map(theirs.rows(rows)))).sum()
 
@@ -33,7 +39,7 @@ def cell_loss(a: Tensor, theirs: Scores, rows: slice) -> Tensor:
 def test_tiles_cover_each_row_of_each_sample_once(
     budget: int, whole_batch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", budget)
+    set_budget(monkeypatch, budget)
     seen = torch.zeros(3, 7)
     found = list(tiles(make_scores(wanted=False), whole_batch))
     for samples, rows in found:
@@ -49,7 +55,7 @@ def test_a_tile_has_whole_samples_where_one_fits_and_rows_of_one_where_none_does
     row = 2 * 5 * 8  # heads, keys, bytes
     shapes = {}
     for budget in (2 * 7 * row, 3 * row, row - 1):
-        monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", budget)
+        set_budget(monkeypatch, budget)
         samples, rows = next(tiles(make_scores(wanted=False), False))
         shapes[budget] = samples.stop, rows.stop
     assert list(shapes.values()) == [(2, 7), (1, 3), (1, 1)]
@@ -62,7 +68,7 @@ def test_tiles_equal_the_whole_in_value_and_gradient(
     budget: int, masked: bool, whole_batch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", budget)
+    set_budget(monkeypatch, budget)
     ours, theirs = make_scores(wanted=True, masked=masked), make_scores(wanted=False, masked=masked)
     scale = nn.Parameter(torch.randn(5, dtype=torch.float64))
 
@@ -79,7 +85,7 @@ def test_tiles_equal_the_whole_in_value_and_gradient(
 
 def test_the_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", 300)
+    set_budget(monkeypatch, 300)
     ours, theirs = make_scores(2, 3, 4, wanted=True), make_scores(2, 3, 4, wanted=False)
     assert torch.autograd.gradcheck(
         lambda query, key: tiled_sum(cell_loss, Scores(query, key), theirs), (ours.query, ours.key)
@@ -89,7 +95,7 @@ def test_the_gradient_is_that_of_finite_differences(monkeypatch: pytest.MonkeyPa
 def test_a_loss_is_evaluated_once_a_tile_and_without_gradients_where_none_is_wanted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", 600)
+    set_budget(monkeypatch, 600)
     ours, theirs = make_scores(wanted=True), make_scores(wanted=False)
     recorded: list[bool] = []
 
@@ -104,6 +110,19 @@ def test_a_loss_is_evaluated_once_a_tile_and_without_gradients_where_none_is_wan
     with torch.no_grad():
         assert not tiled_sum(loss, ours, theirs).requires_grad
     assert recorded == [False] * len(list(tiles(ours, False)))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_map_is_the_same_with_memory_to_make_it_in_with_too_little_of_it_and_with_none(masked: bool) -> None:
+    torch.manual_seed(0)
+    scores = make_scores(wanted=False, masked=masked)
+    cells = 3 * 2 * 7 * 5
+    space = torch.full((cells + 3,), torch.nan, dtype=torch.float64)
+    expected = scores.dense(0.7).softmax(-1).mean(1)
+    for given in (space, space[: cells - 1], None):
+        torch.testing.assert_close(attention_map(replace(scores, space=given), 0.7), expected, atol=0, rtol=1e-12)
+    assert space[:cells].isfinite().all()
+    assert space[cells:].isnan().all()
 
 
 class Largest(TorchDispatchMode):
@@ -122,7 +141,7 @@ class Largest(TorchDispatchMode):
 def test_nothing_that_is_held_grows_with_the_square_of_the_length(
     whole_batch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_tiles.TILE_BYTES, "cpu", 40_000)
+    set_budget(monkeypatch, 40_000)
     largest = []
     for steps in (40, 80, 160):
         ours, theirs = make_scores(3, steps, steps, wanted=True), make_scores(3, steps, steps, wanted=False)
