@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from mmkd.errors import UserError
 from mmkd.models.attention import Tapped, Taps
 from mmkd.models.network import Network, Outputs, Proxies
 from mmkd.models.pairings import Pairing
+from mmkd.training.kept_outputs import OutputStore
 from mmkd.training.tensors import Samples
 
 REMEMBERING_BATCH = 256
@@ -48,10 +50,13 @@ class Problem:
 
 
 class FrozenTeacher:
-    """A trained teacher: in evaluation mode, without gradients, run only as far as asked."""
+    """A trained teacher: in evaluation mode, without gradients, run only as far as asked.
 
-    def __init__(self, network: Network) -> None:
-        self.network = network.eval().requires_grad_(False)
+    `store` is where its outputs on train are found or left, for trials that come after; None: nowhere.
+    """
+
+    def __init__(self, network: Network, store: OutputStore | None = None) -> None:
+        self.network, self.store = network.eval().requires_grad_(False), store
         self._train: Mapping[str, Tensor] = {}
         self._remembered: dict[frozenset[str], Outputs] = {}
         self._looks_up = False
@@ -86,12 +91,17 @@ class FrozenTeacher:
         """`outputs` of all of train, (N, ...), as it is: never augmented."""
         view = frozenset(self._train if kept is None else kept)
         if view not in self._remembered:
-            self._remembered[view] = self._run_in_parts(self._train, view)
+            device = next(self.network.parameters()).device
+            compute = partial(self._run_in_parts, self._train, view, device)
+            found = compute() if self.store is None else self.store.fetch(self._train, view, device, compute)
+            self._remembered[view] = found
         return self._remembered[view]
 
-    def _run_in_parts(self, x: Mapping[str, Tensor], kept: Collection[str]) -> Outputs:
+    def _run_in_parts(self, x: Mapping[str, Tensor], kept: Collection[str], device: torch.device) -> Outputs:
+        # Where train is in the host's memory, its parts are not on the device yet.
         parts = zip(*(value.split(REMEMBERING_BATCH) for value in x.values()), strict=True)
-        outputs = [self.network(blank(dict(zip(x, part, strict=True)), kept)) for part in parts]
+        views = (blank({m: v.to(device) for m, v in zip(x, part, strict=True)}, kept) for part in parts)
+        outputs = [self.network(view) for view in views]
         return Outputs(torch.cat([o.logits for o in outputs]), torch.cat([o.penultimate for o in outputs]), {}, {})
 
 

@@ -10,6 +10,7 @@ from mmkd.distillation.base import FrozenTeacher
 from mmkd.errors import UserError
 from mmkd.models.network import build_teacher
 from mmkd.rundir import Root
+from mmkd.training.kept_outputs import OutputStore
 from mmkd.training.weights import load_weights, read_finished
 
 
@@ -28,4 +29,4 @@ def load_teacher(root: Root, config: TeacherConfig, info: DatasetInfo, device: t
         ) from None
     network = build_teacher(info, config.network, config.branch)
     load_weights(network, place, result)
-    return FrozenTeacher(network.to(device))
+    return FrozenTeacher(network.to(device), OutputStore(place.path, result.weights_sha256, info.fingerprint))
