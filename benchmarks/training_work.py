@@ -22,7 +22,7 @@ from mmkd.models.pairings import resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.rundir import TrialDir
 from mmkd.training.evaluation import predict
-from mmkd.training.tensors import load_samples
+from mmkd.training.tensors import Samples, load_samples
 from mmkd.training.trainer import Lesson, Trainer
 
 PRIMARY = "video"
@@ -150,15 +150,19 @@ def make_step(row: Row, way: Way, lesson: Lesson, folder: Path, batch: int) -> C
         return torch.no_grad()(lambda: plain.run(lesson.network, batches.read(index())[0]).logits.cpu())
     if way == "mmkd":
         trainer = make_trainer(lesson, folder, batch)
-        return lambda: trainer._step(index())
+        return lambda: trainer._step(_batch(lesson, index()))
     training = Training()
     plain_trainer = plain.PlainTrainer(lesson, training.learning_rate, training.clip)
     return lambda: plain_trainer.step(index())
 
 
-def _first(lesson: Lesson, index: Tensor) -> Any:
+def _first(lesson: Lesson, index: Tensor) -> Samples:
     x, y = lesson.train.at(index)
-    return type(lesson.train)(x, y, None, [])
+    return Samples(x, y, None, [])
+
+
+def _batch(lesson: Lesson, index: Tensor) -> Batch:
+    return Batch(*lesson.train.at(index), index)
 
 
 def agreement(row: Row, lesson: Lesson, folder: Path, batch: int) -> dict[str, float]:
@@ -167,11 +171,10 @@ def agreement(row: Row, lesson: Lesson, folder: Path, batch: int) -> dict[str, f
     `lesson` is without dropout. Both ways begin from the same state, of the random generator too.
     """
     index = torch.arange(batch, device=lesson.train.y.device)
-    x, y = lesson.train.at(index)
-    sample = Batch(x, y, index)
+    sample = _batch(lesson, index)
     if row.inference:
         with torch.no_grad():
-            one, other = plain.run(lesson.network, x).logits, lesson.network(x).logits
+            one, other = plain.run(lesson.network, sample.x).logits, lesson.network(sample.x).logits
         return {"logits": float((one - other).norm() / one.norm())}
     trainer = make_trainer(lesson, folder, batch)
     state = {name: value.clone() for name, value in trainer.modules.state_dict().items()}

@@ -20,10 +20,8 @@ def predict(network: Network, samples: Samples) -> Tensor:
     """Logits (N, C) in evaluation mode, on the CPU; the network's mode is set back."""
     was_training = network.training
     network.eval()
-    logits = [
-        network({m: x[part] for m, x in samples.x.items()}).logits.float().cpu()
-        for part in chunks(len(samples), EVALUATION_BATCH)
-    ]
+    parts = samples.draw(chunks(len(samples), EVALUATION_BATCH))
+    logits = [network(x).logits.float().cpu() for _, x, _ in parts]
     network.train(was_training)
     return torch.cat(logits)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,37 +12,115 @@ from torch import Tensor
 
 from mmkd.data import read_split
 
+Part = Tensor | slice
+"""Some samples of a split: their places (B,), or a run of them."""
+
+Drawn = tuple[Part, dict[str, Tensor], Tensor]
+"""A part, and its inputs and labels, all on the device that works on them."""
+
+SHARE = 0.5
+"""Of the device's free memory, what a split may take of it; the rest is for networks, steps and the other splits."""
+
 
 @dataclass(frozen=True)
 class Samples:
-    """One split on a device: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids."""
+    """One split: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids.
+
+    Labels are on the device that works on them. So are the inputs, or, `in_host_memory`, each batch is copied there.
+    """
 
     x: dict[str, Tensor]
     y: Tensor
     scores: Tensor | None
     ids: list[str]
+    in_host_memory: bool = False
 
     def __len__(self) -> int:
         return len(self.y)
 
-    def at(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Inputs and labels of the samples at `index` (B,)."""
-        return {m: x[index] for m, x in self.x.items()}, self.y[index]
+    def at(self, part: Part) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs and labels of the part, on the device of the labels."""
+        if not self.in_host_memory:
+            return {m: x[part] for m, x in self.x.items()}, self.y[part]
+        chosen, device = part.cpu() if isinstance(part, Tensor) else part, self.y.device
+        return {m: gather(x, chosen).to(device, non_blocking=True) for m, x in self.x.items()}, self.y[part]
+
+    def draw(self, parts: Iterable[Part]) -> Iterator[Drawn]:
+        """`at` each of `parts` in turn; where inputs are in the host's memory, the next is copied meanwhile."""
+        if self.in_host_memory:
+            yield from copied_ahead(self, parts)
+            return
+        for part in parts:
+            placed = part.to(self.y.device) if isinstance(part, Tensor) else part
+            yield placed, *self.at(placed)
 
 
-def load_samples(path: Path | str, split: str, modalities: Sequence[str], device: torch.device) -> Samples:
-    """One split of a data set, read once.
+def load_samples(
+    path: Path | str, split: str, modalities: Sequence[str], device: torch.device, *, in_host_memory: bool | None = None
+) -> Samples:
+    """One split of a data set, read once, in order; on the device if it `fits` there, unless it is said where.
 
     Raises:
         UserError: the file or the split cannot be used.
     """
     data = read_split(Path(path), split, modalities)
+    x = {m: torch.from_numpy(data.arrays[m]) for m in modalities}
+    if in_host_memory is None:
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        in_host_memory = not fits(sum(value.nbytes for value in x.values()), free)
     return Samples(
-        {m: torch.from_numpy(data.arrays[m]).to(device) for m in modalities},
+        x if in_host_memory else {m: value.to(device) for m, value in x.items()},
         torch.from_numpy(data.labels).to(device),
         None if data.scores is None else torch.from_numpy(data.scores),
         data.ids,
+        in_host_memory,
     )
+
+
+def fits(needed: int, free: int | None) -> bool:
+    """Whether a split of `needed` bytes lives on a device that has `free` bytes; None: the device is the host."""
+    return free is None or needed <= SHARE * free
+
+
+def gather(x: Tensor, part: Part) -> Tensor:
+    """x[part] of the host's memory; page-locked where there is CUDA, so that copying it to there need not wait."""
+    pinned = torch.cuda.is_available()
+    if isinstance(part, slice):
+        return x[part].pin_memory() if pinned else x[part]
+    made = torch.empty(len(part), *x.shape[1:], dtype=x.dtype, pin_memory=pinned)
+    return torch.index_select(x, 0, part, out=made)
+
+
+def copied_ahead(samples: Samples, parts: Iterable[Part]) -> Iterator[Drawn]:
+    """What `Samples.draw` says, for inputs in the host's memory: each copy begins before the one before is given out.
+
+    On CUDA copies run on a stream of their own, beside the step that is at work.
+    """
+    device = samples.y.device
+    copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+    waiting: tuple[Drawn, torch.cuda.Event | None] | None = None
+    for part in parts:
+        with nullcontext() if copying is None else torch.cuda.stream(copying):
+            placed = part.to(device) if isinstance(part, Tensor) else part
+            begun: Drawn = (placed, *samples.at(part))
+            done = None if copying is None else copying.record_event()
+        if waiting is not None:
+            yield arrived(*waiting)
+        waiting = begun, done
+    if waiting is not None:
+        yield arrived(*waiting)
+
+
+def arrived(drawn: Drawn, done: torch.cuda.Event | None) -> Drawn:
+    """`drawn`, once its copies are `done`: the work that is given to the device from here on waits for them."""
+    if done is not None:
+        part, x, y = drawn
+        current = torch.cuda.current_stream(y.device)
+        current.wait_event(done)
+        for tensor in (part, y, *x.values()):
+            if isinstance(tensor, Tensor):
+                tensor.record_stream(current)  # its memory is not given away before this stream is through with it
+    return drawn
 
 
 def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
@@ -63,9 +142,9 @@ def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
 def _select(samples: Samples, chosen: Tensor) -> Samples:
     """The samples where `chosen` (N,) is True, in their order."""
     places = chosen.nonzero().flatten()
-    x, y = samples.at(places.to(samples.y.device))
-    scores = None if samples.scores is None else samples.scores[places]
-    return Samples(x, y, scores, [samples.ids[place] for place in places.tolist()])
+    x = {m: value[places.to(value.device)] for m, value in samples.x.items()}
+    y, scores = samples.y[places.to(samples.y.device)], None if samples.scores is None else samples.scores[places]
+    return Samples(x, y, scores, [samples.ids[place] for place in places.tolist()], samples.in_host_memory)
 
 
 def epoch_batches(samples: int, size: int, seed: int, epoch: int) -> list[Tensor]:

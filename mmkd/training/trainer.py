@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,6 @@ class Trainer:
         self.config, self.lesson, self.directory = config, lesson, directory
         self.checkpoint = checkpoint
         self.may_write, self.asked_to_end = may_write, asked_to_end
-        self.device = lesson.train.y.device
         modules = nn.ModuleDict({"network": lesson.network})
         if lesson.method is not None:
             modules["method"] = lesson.method
@@ -123,9 +122,10 @@ class Trainer:
         batches = epoch_batches(len(self.lesson.train), config.training.batch_size, config.seed, progress.epoch)
         self.modules.train()
         saved = time.monotonic()
-        for index in batches[progress.step :]:
-            for name, value in self._step(index.to(self.device)).items():
-                progress.sums[name] = progress.sums.get(name, 0) + value.detach() * len(index)
+        for index, x, y in self.lesson.train.draw(batches[progress.step :]):
+            assert isinstance(index, Tensor)
+            for name, value in self._step(Batch(x, y, index)).items():
+                progress.sums[name] = progress.sums.get(name, 0) + value.detach() * len(y)
             progress.step += 1
             due, asked = time.monotonic() - saved > CHECKPOINT_SECONDS, self.asked_to_end()
             if due or asked:
@@ -135,11 +135,10 @@ class Trainer:
             if asked:
                 raise Preempted(f"asked to end in epoch {progress.epoch + 1}, step {progress.step} of {len(batches)}")
 
-    def _step(self, index: Tensor) -> dict[str, Tensor]:
-        """One optimiser step on the samples at `index`; the loss terms, and what the method wants recorded."""
+    def _step(self, batch: Batch) -> dict[str, Tensor]:
+        """One optimiser step on a batch of train as it is; the loss terms, and what the method wants recorded."""
         lesson, training = self.lesson, self.config.training
-        x, y = lesson.train.at(index)
-        batch = Batch(augment(x, training.augmentation, lesson.info.vectors), y, index)
+        batch = replace(batch, x=augment(batch.x, training.augmentation, lesson.info.vectors))
         if lesson.method is not None:
             rate = self.optimizer.param_groups[0]["lr"]
             lesson.method.prepare_step(batch, lambda: self._loss(batch)[0], rate)

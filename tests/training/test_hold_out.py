@@ -90,7 +90,7 @@ def test_every_row_and_seed_on_a_data_set_loses_the_same_samples(lab: Any) -> No
 def test_no_training_step_sees_a_sample_that_is_held_out(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[int] = set()
     step = Trainer._step
-    monkeypatch.setattr(Trainer, "_step", lambda self, index: seen.update(index.tolist()) or step(self, index))
+    monkeypatch.setattr(Trainer, "_step", lambda self, batch: seen.update(batch.index.tolist()) or step(self, batch))
     result = read_result(lab.run(lab.student(training={"held_out": 0.25})).result)
     assert seen == set(range(36))
     assert len(result.predictions["valid"].labels) == 24
