@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,6 +14,7 @@ from mmkd.metrics import softmax
 from mmkd.models.network import count_parameters
 from mmkd.results import ResultError, Status, read_result
 from mmkd.rundir import RowDir
+from mmkd.terminal import Parser, complain, exit_code
 from mmkd.trained import TrainedStudent, load_student
 
 TOLERANCE = 1e-5
@@ -96,7 +96,7 @@ def _spread(directory: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m mmkd.export",
         description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
         "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
@@ -110,11 +110,11 @@ def main(arguments: list[str] | None = None) -> int:
         card = options.out.with_suffix(".md")
         write_text(card, model_card(student, options.trial.absolute(), worst))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        complain(error)
+        return exit_code(error)
     print(f"wrote {options.out} and {card}")
     return 0
 

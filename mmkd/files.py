@@ -47,7 +47,7 @@ def read_json(path: Path) -> Any | None:
     """The value in `path`; None where there is no such file, or where it holds no whole JSON value."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 

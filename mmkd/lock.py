@@ -105,7 +105,8 @@ class FileLock:
     def _open_locked(self) -> int:
         """A descriptor of the file that stands at `path` now, with flock held."""
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # A link in its place would have us write over somebody's file: $TMPDIR may be shared.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -15,6 +15,7 @@ from mmkd.data import SPLITS, read_info, read_split
 from mmkd.errors import UserError, choose
 from mmkd.files import write_atomically
 from mmkd.metrics import softmax
+from mmkd.terminal import Parser, complain, exit_code
 from mmkd.trained import TrainedStudent, load_student
 
 BATCH = 256
@@ -57,12 +58,13 @@ def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDAr
 
 def _read_array(path: Path) -> NDArray[np.float32]:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = np.lib.format.open_memmap(path, mode="r")  # no pickles; and no more memory than the file has bytes
+    except Exception as error:  # the header is Python, which numpy parses: a broken one fails in any way
         raise UserError(f"{path}: not a readable .npy file ({error})") from None
     if array.ndim != 3 or array.dtype.kind not in "fiu":
         raise UserError(f"{path}: {array.dtype} {array.shape}, not numbers (samples, steps, features)")
-    return np.asarray(array, np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        return np.asarray(array, np.float32)
 
 
 @torch.no_grad()
@@ -94,7 +96,7 @@ def write_predictions(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m mmkd.predict",
         description="Predict with a trained student, which sees one modality alone.",
         epilog=EXAMPLES,
@@ -111,11 +113,11 @@ def main(arguments: list[str] | None = None) -> int:
         logits = predict_logits(student, features)
         write_predictions(options.out, student, logits, ids, truth)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        complain(error)
+        return exit_code(error)
     if truth:
         right = np.mean([student.classes[k] == name for k, name in zip(logits.argmax(1), truth, strict=True)])
         print(f"accuracy {right:.4f} on {len(ids)} samples")

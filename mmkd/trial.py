@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import signal
@@ -39,6 +38,7 @@ from mmkd.results import (
     write_result,
 )
 from mmkd.rundir import TrialDir
+from mmkd.terminal import Parser, complain, printable
 from mmkd.training.building import new_student, open_data
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
 from mmkd.training.evaluation import evaluate
@@ -277,7 +277,7 @@ def run_attempt(place: TrialDir, attempt: int, received: Sequence[int], lock: Fi
         traceback.print_exc()
         end, message, code = Failure.ERROR, f"{type(error).__name__}: {error}".splitlines()[0], EXIT_ERROR
     if message:
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
     record_run(place, attempt, end=str(end), message=message, ended=time.time(), seconds=time.time() - started)
     return code
 
@@ -309,7 +309,7 @@ def acquire_patiently(lock: FileLock, place: TrialDir, attempt: int, received: S
 
 def main(arguments: list[str] | None = None, received: list[int] | None = None) -> int:
     """The command; `received` are signals that have been heard so far, None where nobody listens yet."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m mmkd.trial",
         description="Run the trial in DIR (its config.json), going on from its checkpoint; what every job runs.",
         epilog="Exit codes: 0 finished (also diverged or pruned), 1 error, 2 bad input, 75 asked to end: call again.",
@@ -327,10 +327,10 @@ def main(arguments: list[str] | None = None, received: list[int] | None = None) 
         attempt = current_attempt(place) if by_hand else options.attempt
         return run_attempt(place, attempt, received, lock, by_hand=by_hand)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return EXIT_BAD_INPUT
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return EXIT_ERROR
     finally:
         lock.release()

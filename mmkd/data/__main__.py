@@ -16,6 +16,7 @@ from mmkd.data.mosei import import_mosei
 from mmkd.data.synthetic import SIZES, make_synthetic
 from mmkd.data.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.errors import UserError
+from mmkd.terminal import Parser, complain, count, exit_code, forgive_encoding
 
 EXAMPLES = """\
 examples:
@@ -29,27 +30,28 @@ Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake or a full disk is one line on standard error and exit code 2."""
+    """Run one command; the exit code: 2 for what the user can mend, 1 for what the system refuses (a full disk)."""
     options = _parser().parse_args(arguments)
+    forgive_encoding()
     try:
         if options.command == "inspect":
             _inspect(options.file)
         else:
             _make(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except BrokenPipeError:
         return 0  # `inspect ... | head` has read enough
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)  # HDF5's own message has many lines
-        print(f"error: {options.out if 'out' in options else options.file}: {reason}", file=sys.stderr)
-        return 2
+        complain(f"{options.out if 'out' in options else options.file}: {reason}")
+        return exit_code(error)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m mmkd.data",
         description="Make data files in mmkd's one HDF5 layout, and look into them.",
         epilog=EXAMPLES,
@@ -102,10 +104,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _steps(text: str) -> dict[str, int]:
-    counts = [int(part) for part in text.split(",")]
-    if len(counts) != len(STEPS) or min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give three counts of 1 or more, for {', '.join(STEPS)}")
-    return dict(zip(STEPS, counts, strict=True))
+    counts = text.split(",")
+    if len(counts) != len(STEPS):
+        raise argparse.ArgumentTypeError(f"{text!r}: give three counts, for {', '.join(STEPS)}")
+    return dict(zip(STEPS, map(count, counts), strict=True))
 
 
 def _make(options: argparse.Namespace) -> None:

@@ -11,12 +11,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from mmkd.errors import UserError, choose
+from mmkd.terminal import is_plain
 
 Array = npt.NDArray[Any]
 LabelKind = Literal["class", "score"]
@@ -168,6 +170,19 @@ def validate(meaning: Meaning, splits: Mapping[str, Split]) -> None:
     Raises:
         UserError: the first rule broken, with split, modality, sample and value.
     """
+    validate_structure(meaning, splits)
+    for name, modality in product(SPLITS, meaning.modalities):
+        split = splits[name]
+        where = f"split {name!r}, modality {modality!r}"
+        _validate_values(where, split.arrays[modality], split.lengths[modality], split.ids)
+
+
+def validate_structure(meaning: Meaning, splits: Mapping[str, Split]) -> None:
+    """Check every rule of the layout but those about the arrays' values, which are not read.
+
+    Raises:
+        UserError: as `validate`.
+    """
     _validate_meaning(meaning)
     if set(splits) != set(SPLITS):
         raise UserError(f"the splits must be {', '.join(SPLITS)}, not {', '.join(splits) or 'none'}")
@@ -187,11 +202,10 @@ def validate(meaning: Meaning, splits: Mapping[str, Split]) -> None:
             where = f"split {name!r}, modality {modality!r}"
             _validate_shape(where, split.arrays[modality], len(split), splits["train"].arrays[modality])
             _validate_lengths(where, split.lengths[modality], split.arrays[modality].shape[1], split.ids)
-            _validate_values(where, split.arrays[modality], split.lengths[modality], split.ids)
     for modality, width in meaning.vectors.items():
         choose("modality of vectors", modality, meaning.modalities)
         features = splits["train"].arrays[modality].shape[2]
-        if width < 2 or features % width:
+        if type(width) is not int or width < 2 or features % width:
             raise UserError(f"vectors of modality {modality!r}: {features} features are not vectors of {width}")
 
 
@@ -199,10 +213,13 @@ def _validate_meaning(meaning: Meaning) -> None:
     if not meaning.modalities:
         raise UserError("split 'train' has no modality; give at least one array")
     for modality in meaning.modalities:
-        if not re.fullmatch(r"[A-Za-z][\w-]*", modality):
-            raise UserError(f"modality name {modality!r}: use letters, digits, _ and -, with a letter first")
+        if not re.fullmatch(r"[A-Za-z][\w-]{0,39}", modality, re.ASCII):
+            raise UserError(f"modality name {modality[:100]!r}: use 1 to 40 letters, digits, _, -, with a letter first")
     if len(meaning.classes) < 2 or len(set(meaning.classes)) < len(meaning.classes) or "" in meaning.classes:
         raise UserError(f"classes {list(meaning.classes)}: give two or more names, all different and none empty")
+    for name in meaning.classes:
+        if not isinstance(name, str) or not is_plain(name):
+            raise UserError(f"class name {name!r}: one line of printable characters")
     choose("label_kind", meaning.label_kind, ("class", "score"))
     bounds = meaning.score_range
     if (meaning.label_kind == "score") != (bounds is not None):

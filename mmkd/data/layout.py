@@ -35,9 +35,12 @@ from mmkd.data.content import (
     is_padding,
     train_statistics,
     validate,
+    validate_structure,
 )
+from mmkd.data.foreign import check_stored
 from mmkd.errors import UserError, choose
 from mmkd.files import write_atomically
+from mmkd.terminal import one_line
 
 LAYOUT_VERSION = 1
 
@@ -243,20 +246,29 @@ def open_dataset(path: str | Path) -> Iterator[tuple[DatasetInfo, dict[str, Spli
     """
     path = Path(path)
     with _open(path) as file:
-        version = file.attrs.get("mmkd_layout")
-        if version is None:
-            raise UserError(f"{path}: an HDF5 file, but not of mmkd's layout; import it, see `python -m mmkd.data -h`")
-        if version > LAYOUT_VERSION:
-            raise UserError(f"{path}: layout version {version}, this mmkd reads up to {LAYOUT_VERSION}; update mmkd")
-        try:
-            splits = {name: _view_split(file[name]) for name in SPLITS}
-            info = _info(path, file, splits)
-        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:  # as h5py reports damage
-            raise UserError(f"{path}: damaged or incomplete ({error}); import it again") from error
+        with _naming(f"{path}"):
+            try:
+                _check_version(file)
+                splits = {name: _view_split(file[name], path) for name in SPLITS}
+                info = _info(path, file, splits)
+            except _DAMAGE as error:
+                raise UserError(f"damaged or incomplete ({error}); import it again") from error
         try:
             yield info, splits
         except OSError as error:
             raise UserError(f"{path}: cannot be read to its end ({error}); import it again") from error
+
+
+_DAMAGE = (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, RuntimeError, MemoryError)
+"""How h5py and json report it, and what values of another kind than ours lead to."""
+
+
+def _check_version(file: Any) -> None:
+    version = file.attrs.get("mmkd_layout")
+    if version is None:
+        raise UserError("an HDF5 file, but not of mmkd's layout; import it, see `python -m mmkd.data -h`")
+    if int(version) > LAYOUT_VERSION:
+        raise UserError(f"layout version {version}, this mmkd reads up to {LAYOUT_VERSION}; update mmkd")
 
 
 def _open(path: Path) -> Any:
@@ -271,7 +283,10 @@ def _open(path: Path) -> Any:
         raise UserError(f"{path}: {problem}; import the data again, see `python -m mmkd.data --help`") from error
 
 
-def _view_split(group: Any) -> Split:
+def _view_split(group: Any, path: Path) -> Split:
+    scores = [group["scores"]] if "scores" in group else []
+    for dataset in (group["labels"], group["ids"], *scores, *group["arrays"].values(), *group["lengths"].values()):
+        check_stored(dataset, path)
     return Split(
         arrays=dict(group["arrays"]),
         labels=group["labels"][:],
@@ -285,6 +300,11 @@ def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
     meaning = {f.name: json.loads(file.attrs[f.name]) for f in fields(Meaning)}
     for key in ("modalities", "classes", "score_range"):
         meaning[key] = None if meaning[key] is None else tuple(meaning[key])
+    try:
+        validate_structure(Meaning(**meaning), splits)
+    except UserError as error:
+        raise ValueError(error) from None
+    _check_statistics(splits["train"])
     shapes = {m: splits["train"].arrays[m].shape for m in meaning["modalities"]}
     classes = len(meaning["classes"])
     return DatasetInfo(
@@ -295,11 +315,18 @@ def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
         sizes={name: len(split) for name, split in splits.items()},
         class_counts={n: tuple(np.bincount(s.labels, minlength=classes).tolist()) for n, s in splits.items()},
         layout_version=int(file.attrs["mmkd_layout"]),
-        source=str(file.attrs["source"]),
-        license=str(file.attrs["license"]),
-        notes=str(file.attrs["notes"]),
-        fingerprint=str(file.attrs["fingerprint"]),
+        source=one_line(file.attrs["source"]),
+        license=one_line(file.attrs["license"]),
+        notes=one_line(file.attrs["notes"]),
+        fingerprint=one_line(file.attrs["fingerprint"]),
     )
+
+
+def _check_statistics(train: Split) -> None:
+    for modality, array in train.arrays.items():
+        mean, std = (array.attrs[key] for key in ("mean", "std"))  # type: ignore[attr-defined]  # an h5py.Dataset
+        if not all(np.shape(x) == array.shape[2:] and np.isfinite(x).all() for x in (mean, std)) or np.min(std) <= 0:
+            raise ValueError(f"modality {modality!r}: no mean and standard deviation of each feature")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmkd.data.foreign import memory_for
 from mmkd.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -35,7 +36,7 @@ def load_arrays(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, memory_for(path):
             return _Unpickler(file, encoding="latin1").load()
     except Refused as refusal:
         raise UserError(f"{path}: refused, {refusal}; only numpy arrays and plain containers are read") from refusal

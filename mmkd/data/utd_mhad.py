@@ -19,6 +19,7 @@ import numpy as np
 import scipy.io
 
 from mmkd.data.content import Array, Split
+from mmkd.data.foreign import memory_for
 from mmkd.data.layout import write_dataset
 from mmkd.errors import UserError
 
@@ -39,6 +40,7 @@ REST_FRAMES = 5
 
 _FILE = re.compile(r"(?:^|/)a(\d{1,3})_s(\d{1,3})_t(\d{1,3})_(inertial|skeleton)\.mat$")
 _LARGEST_FILE = 16 * 2**20  # bytes; real ones have at most 60 thousand
+_LARGEST_SUM = 2**30  # bytes; the real ones' are 31 million
 _BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
 
 
@@ -144,7 +146,11 @@ def _split(recordings: Mapping[Trial, Mapping[str, Array]], steps: Mapping[str, 
 def _read_recordings(source: Path, raw: bool) -> dict[Trial, dict[str, Array]]:
     """trial -> modality -> (T, F) float32, at native lengths."""
     files: dict[Trial, dict[str, tuple[str, bytes]]] = {}
+    total = 0
     for name, content in _mat_files(source):
+        total += len(content)
+        if total > _LARGEST_SUM:
+            raise UserError(f"{source}: more than {_LARGEST_SUM} bytes of recordings; UTD-MHAD has 31 million")
         match = _FILE.search(name)
         if match is None:
             continue
@@ -168,8 +174,9 @@ def _mat_files(source: Path) -> Iterator[tuple[str, bytes]]:
     if not source.is_file():
         raise UserError(f"{source}: no such folder or archive")
     try:
-        yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)
-    except _BROKEN_ARCHIVE as error:
+        with memory_for(source):
+            yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)
+    except (*_BROKEN_ARCHIVE, OverflowError, ValueError, MemoryError) as error:
         raise UserError(f"{source}: not a whole tar or zip archive ({error}); fetch it again") from error
 
 
@@ -183,6 +190,8 @@ def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
 def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(source) as archive:
         for member in archive:
+            if member.size < 0:
+                raise tarfile.ReadError(f"{member.name}: {member.size} bytes")  # tarfile would read it for ever
             content = archive.extractfile(member) if member.isfile() else None
             if content is not None and _FILE.search(member.name) and member.size <= _LARGEST_FILE:
                 yield member.name, content.read()

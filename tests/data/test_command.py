@@ -92,7 +92,7 @@ def test_a_folder_that_cannot_be_written_is_one_line() -> None:
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     command = f"ulimit -f 200; exec {sys.executable} -m mmkd.data synthetic {tmp_path / 'full.h5'}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (result.returncode, result.stderr) == (2, f"error: {tmp_path / 'full.h5'}: File too large\n")
+    assert (result.returncode, result.stderr) == (1, f"error: {tmp_path / 'full.h5'}: File too large\n")
     assert os.listdir(tmp_path) == []
 
 
