@@ -34,3 +34,11 @@ def test_one_new_file_and_one_study_file_make_a_method(
     results = [read_result(path) for path in root.glob("rows/hint-*/*/*/result.h5")]
     assert [result.status for result in results] == [Status.COMPLETE] * 2
     assert all(result.curves["train_distillation"][0] > 0 for result in results)
+
+
+def test_a_row_loss_alone_makes_a_method_on_maps(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "total_variation.py").write_text(blocks("python")[1])
+    monkeypatch.setattr(distillation, "__path__", [*distillation.__path__, str(tmp_path)])
+    result = read_result(lab.run(lab.student("total_variation")).result)
+    assert result.status is Status.COMPLETE
+    assert all(0 < loss < 1 for loss in result.curves["train_distillation"])
