@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,30 +88,29 @@ _SCALARS = ("reason", "best_epoch", "epochs", "seconds", "parameters", "device",
 def write_result(directory: TrialDir, result: Result) -> None:
     """Write `result` to the trial's result file, whole, by rename, with a checksum."""
 
-    def write(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file.attrs["result_version"] = RESULT_VERSION
-            file.attrs["status"] = result.status.value
-            file.attrs["config"] = json.dumps(result.config)
-            for name in _SCALARS:
-                file.attrs[name] = getattr(result, name)
-            for split, values in result.metrics.items():
-                file.require_group(f"metrics/{split}").attrs.update(values)
-            for modality, (mean, std) in result.standardisation.items():
-                file[f"standardisation/{modality}"] = np.stack([mean, std])
-            for name, curve in result.curves.items():
-                file[f"curves/{name}"] = np.asarray(curve, np.float64)
-            for split, predictions in result.predictions.items():
-                group = file.create_group(f"predictions/{split}")
-                group["logits"] = predictions.logits
-                group["labels"] = predictions.labels
-                group["ids"] = np.asarray(predictions.ids, h5py.string_dtype())
-                if predictions.scores is not None:
-                    group["scores"] = predictions.scores
-        with path.open("r+b") as sealed:
-            sealed.write(seal_of(sealed.read()))
-
-    write_atomically(directory.result, write)
+    # Through memory: of a full disk HDF5 would say so late, and not in the system's words.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["result_version"] = RESULT_VERSION
+        file.attrs["status"] = result.status.value
+        file.attrs["config"] = json.dumps(result.config)
+        for name in _SCALARS:
+            file.attrs[name] = getattr(result, name)
+        for split, values in result.metrics.items():
+            file.require_group(f"metrics/{split}").attrs.update(values)
+        for modality, (mean, std) in result.standardisation.items():
+            file[f"standardisation/{modality}"] = np.stack([mean, std])
+        for name, curve in result.curves.items():
+            file[f"curves/{name}"] = np.asarray(curve, np.float64)
+        for split, predictions in result.predictions.items():
+            group = file.create_group(f"predictions/{split}")
+            group["logits"] = predictions.logits
+            group["labels"] = predictions.labels
+            group["ids"] = np.asarray(predictions.ids, h5py.string_dtype())
+            if predictions.scores is not None:
+                group["scores"] = predictions.scores
+    sealed = content.getvalue() + seal_of(content.getbuffer())
+    write_atomically(directory.result, lambda path: path.write_bytes(sealed))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -48,6 +49,9 @@ from mmkd.training.trainer import Diverged, Lesson, Preempted, Pruned, Trainer
 
 EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_GO_ON = 0, 1, 2, 75
 """75 is sysexits' "temporary failure": the same command goes on from the checkpoint."""
+
+OF_THE_PLACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE})
+"""A full, read-only or lost disk says nothing about the trial: it counts as a node that failed."""
 
 LOCK_PATIENCE = 120.0
 """Seconds to wait for a superseded attempt of the same trial to notice and end."""
@@ -275,7 +279,9 @@ def run_attempt(place: TrialDir, attempt: int, received: Sequence[int], lock: Fi
     except Exception as error:
         # The one place where an unforeseen error of a job is caught: its story must be told before it ends.
         traceback.print_exc()
-        end, message, code = Failure.ERROR, f"{type(error).__name__}: {error}".splitlines()[0], EXIT_ERROR
+        of_the_place = isinstance(error, OSError) and error.errno in OF_THE_PLACE
+        end, code = Failure.NODE_FAIL if of_the_place else Failure.ERROR, EXIT_ERROR
+        message = f"{type(error).__name__}: {error}".splitlines()[0]
     if message:
         print(printable(message), file=sys.stderr, flush=True)
     record_run(place, attempt, end=str(end), message=message, ended=time.time(), seconds=time.time() - started)

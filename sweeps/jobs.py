@@ -201,7 +201,10 @@ class Jobs:
         if directory.result.exists():
             end, message = "complete", ""
         else:
-            end = why_ended(directory, running.attempt, ran.get("end"), Failure.PREEMPTED if ending else report.failure)
+            reported = Failure.PREEMPTED if ending else report.failure
+            if reported == Failure.ERROR and "started" in ran and "end" not in ran:
+                reported = Failure.NODE_FAIL  # our own errors are told: it was killed, or had no room for a word
+            end = why_ended(directory, running.attempt, ran.get("end"), reported)
             message = str(ran.get("message") or "") or f"{report.message}; {last_line(directory, running.attempt)}"
         handle = replace(running.handle, id=running.handle.id or report.id)
         seconds = float(ran.get("ended", time.time())) - float(ran["started"]) if "started" in ran else 0.0

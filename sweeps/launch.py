@@ -156,6 +156,7 @@ def launch(options: argparse.Namespace) -> int:
 
 def run(made: Launch, options: argparse.Namespace) -> int:
     """Work on the rows until they are done, and print the table; the exit code."""
+    from mmkd.files import remove_leftovers
     from sweeps import detaching
     from sweeps.controller import Interrupted
     from sweeps.rowwork import RowWork
@@ -169,6 +170,7 @@ def run(made: Launch, options: argparse.Namespace) -> int:
             detaching.begin(made)
         works.extend(RowWork(row, made.root, made.parallel, made.origin) for row in made.rows)
         stop.file.unlink(missing_ok=True)  # what was asked of an earlier controller
+        remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, stop)
     except Interrupted:
         interrupted = True

@@ -108,6 +108,11 @@ class Row:
             teacher=self.teacher_config(seed),
         )
 
+    def parameters_of(self, config: StudentConfig) -> dict[str, float]:
+        """What was tuned in a trial's configuration: the inverse of `config`, for a trial of this row."""
+        values = {"learning_rate": config.training.learning_rate, **config.distillation.model_dump()}
+        return {name: float(values[name]) for name in self.ranges}
+
     def _common(self, seed: int) -> dict[str, Any]:
         return {
             "data": DataSource(path=str(self.machine.data_path), fingerprint=self.info.fingerprint),

@@ -15,12 +15,13 @@ from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
 from mmkd.lock import FileLock, LockHeld
-from mmkd.results import Result, ResultError, Status, read_metrics, read_result
+from mmkd.results import Result, Status, read_metrics
 from mmkd.rundir import Root, TrialDir
 from sweeps.attempts import Verdict, decide
 from sweeps.planning import TUNING_SEED, Row, teacher_directories
 from sweeps.study import merge
 from sweeps.tuning import Tuning
+from sweeps.usable import clean_up, has_lost_result, usable_result
 
 HOPELESS = 3
 """A row stops when so many trials failed for good and none completed: the cause is not the parameters."""
@@ -45,25 +46,6 @@ def write_config(task: Task) -> None:
         write_json(task.directory.config, to_json(task.config))
     elif there["data"]["path"] != task.config.data.path:
         write_json(task.directory.config, merge(there, {"data": {"path": task.config.data.path}}))
-
-
-def clean_up(directory: TrialDir) -> None:
-    """Remove what killed processes left in a settled trial's directory: nothing writes there any more."""
-    remove_leftovers(directory.path)
-    remove_leftovers(directory.attempts)
-    directory.lock.unlink(missing_ok=True)
-
-
-def usable_result(directory: TrialDir) -> Result | None:
-    """The result of a trial; one that cannot be read is set aside, so that the trial runs again."""
-    try:
-        return read_result(directory.result, predictions=False)
-    except FileNotFoundError:
-        return None
-    except ResultError as error:
-        os.replace(directory.result, directory.path / "result.h5.unreadable")
-        print(f"warning: {error}; set aside, the trial runs again")
-        return None
 
 
 class RowWork:
@@ -101,6 +83,8 @@ class RowWork:
         self._open: dict[int, Task] = {}
         for trial in self._running_trials():
             self._open[trial.number] = self._tuning_task(trial.number, self.tuning.complete(trial))
+        for trial in self._trials_without_result():
+            self._open[trial.number] = self._tuning_task(trial.number, trial.params)
         self._confirming: dict[int, Task] = {}
         self._settled: set[int] = set()
         self._given_up = 0
@@ -172,7 +156,7 @@ class RowWork:
         if (self._open or self.asked < self.row.trials) and has_teacher(self.row, TUNING_SEED):
             yield from list(self._open.values())
             while ask and self.asked < self.row.trials:
-                number, parameters = self.tuning.ask()
+                number, parameters = self.tuning.ask(self._found)
                 self._open[number] = self._tuning_task(number, parameters)
                 yield self._open[number]
         if self._open or self.asked < self.row.trials:
@@ -225,6 +209,23 @@ class RowWork:
 
     def _running_trials(self) -> Iterator[FrozenTrial]:
         return (t for t in self.tuning.trials() if t.state is TrialState.RUNNING)
+
+    def _found(self, number: int) -> dict[str, float] | None:
+        """The parameters of a trial that has a directory already: a journal that lost its end asks it again."""
+        place = self.directory.trial(number)
+        facts = read_json(place.config)
+        config = None if facts is None else from_json(facts, place.config)
+        if not isinstance(config, StudentConfig):
+            return None
+        parameters = self.row.parameters_of(config)
+        return parameters if identity(self.row.config(parameters, TUNING_SEED)) == identity(config) else None
+
+    def _trials_without_result(self) -> Iterator[FrozenTrial]:
+        """Trials that were told, and whose result is gone or damaged now: they run again, and are not told again."""
+        for trial in self.tuning.trials():
+            had = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            if trial.state.is_finished() and has_lost_result(self.directory.trial(trial.number), had=had):
+                yield trial
 
     def _tuning_task(self, number: int, parameters: Mapping[str, float]) -> Task:
         config = self.row.config(parameters, TUNING_SEED)

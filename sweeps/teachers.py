@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+from mmkd.files import remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.results import Status
 from mmkd.rundir import Root, TrialDir
 from sweeps.attempts import Verdict, decide
 from sweeps.planning import Row
-from sweeps.rowwork import Task, clean_up, teacher_task, usable_result
+from sweeps.rowwork import Task, teacher_task
+from sweeps.usable import clean_up, has_its_weights, set_aside, usable_result
 
 
 class Teachers:
@@ -57,16 +59,21 @@ class Teachers:
             lock.renew()
 
     def release(self) -> None:
-        """Give all claims back."""
+        """Give all claims back, and remove what trials left that were killed while they kept a teacher's outputs."""
         for lock in self._claims.values():
             lock.release()
         self._claims.clear()
+        for directory in self._ready:
+            remove_leftovers(directory.path)
 
     def _look(self, directory: TrialDir) -> None:
         decision = decide(directory, self.launched)
         if decision.verdict is Verdict.WATCH:
             return  # somebody has its end still to note
         result = usable_result(directory)
+        if result is not None and not has_its_weights(directory, result):
+            set_aside(directory, f"{directory.weights}: not the weights that {directory.result.name} names")
+            return
         if result is not None and result.status is Status.COMPLETE:
             self._ready.add(directory)
         elif result is not None:

@@ -133,20 +133,24 @@ class Tuning:
         """All that were asked, by number; those that are only enqueued are not."""
         return [t for t in self.study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
 
-    def ask(self) -> tuple[int, dict[str, float]]:
+    def ask(
+        self, found: Callable[[int], dict[str, float] | None] = lambda number: None
+    ) -> tuple[int, dict[str, float]]:
         """The next trial's number and parameters: the documented default first, then the sampler's.
 
-        With the random sampler the row and the number alone decide the parameters.
+        With the random sampler the row and the number alone decide the parameters. `found` gives those of a number that
+        was asked already, where the journal has lost it.
         """
         number = self._number
-        if self._waiting or (number > 0 and self.row.sampler != "random"):
+        known = None if self._waiting else found(number)
+        if known is None and (self._waiting or (number > 0 and self.row.sampler != "random")):
             self.study.sampler = self._sampler(number)
             parameters = self.study.ask(self.distributions).params
             self._waiting = max(self._waiting - 1, 0)
         else:
             # What no sampler proposes is a single line of the journal, which a kill leaves whole or not at all.
-            parameters = self._random(number) if number else self.row.default()
-            origin = "random" if number else "default"
+            parameters = known or (self._random(number) if number else self.row.default())
+            origin = "default" if not number else "found" if known else "random"
             self.study.add_trial(
                 create_trial(
                     state=TrialState.RUNNING,
@@ -176,8 +180,8 @@ class Tuning:
     def should_prune(self, number: int, curve: Sequence[float]) -> bool:
         """Report a running trial's curve of the selection metric, by epoch, and ask the pruner about it."""
         frozen = self.study.get_trials(deepcopy=False)[number]
-        if len(curve) <= len(frozen.intermediate_values):
-            return False
+        if frozen.state.is_finished() or len(curve) <= len(frozen.intermediate_values):
+            return False  # one that is told and runs again, for its result was lost, runs to its end
         trial = optuna.trial.Trial(self.study, frozen._trial_id)
         for epoch in range(len(frozen.intermediate_values), len(curve)):
             trial.report(curve[epoch], epoch + 1)
