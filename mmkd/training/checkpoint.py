@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,16 +81,9 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
         if state["identity"] != identity:
             raise CheckpointError(f"{path}: belongs to another configuration")
         return Checkpoint(Progress(**state["progress"]), state["parts"], state["cpu_rng"], state["cuda_rng"])
-    except (
-        OSError,  # EINVAL is what torch says of some truncated files
-        RuntimeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        EOFError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-    ) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch's reader raises whatever a broken file leads it to
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path}: cannot be read ({reason})") from None
 
