@@ -199,8 +199,8 @@ def attention_maps(
     if axes is None:
         with house_style():
             width = SINGLE if columns <= 2 else DOUBLE
-            drawn = _draw(data, new_grid(lines, columns, width, 1.2 * lines + 1.2, sharex=True, sharey=True))
-            drawn[0].figure.suptitle(wrapped(caption(data), round(19 * width)), fontsize=SMALL)
+            drawn = _draw(data, new_grid(lines, columns, width, 1.3 * lines + 1.2, sharex=True, sharey=True))
+            drawn[0].figure.suptitle(wrapped(caption(data), width - 0.3, SMALL), fontsize=SMALL)
             return drawn
     if len(axes) != lines * columns:
         raise UserError(f"{len(axes)} axes, but {lines} networks in {columns} layers have {lines * columns} maps")
@@ -208,8 +208,9 @@ def attention_maps(
 
 
 def _draw(data: AttentionMaps, axes: Sequence[Axes]) -> list[Axes]:
-    columns = len(data.uniform[0])
-    source, query = (plain(end) for end in ends_of(data.stack))
+    lines, columns = len(data.networks), len(data.uniform[0])
+    source, query = ends_of(data.stack)
+    inches = _span(axes[:1])
     for layer in range(columns):
         column = axes[layer::columns]
         brightest = float(np.percentile([network.maps[layer] for network in data.networks], BRIGHTEST))
@@ -217,14 +218,33 @@ def _draw(data: AttentionMaps, axes: Sequence[Axes]) -> list[Axes]:
             image = ax.imshow(
                 network.maps[layer], cmap=SEQUENTIAL, vmin=0, vmax=brightest, aspect="auto", interpolation="nearest"
             )
-            ax.set_title(f"JSD {_spread(network.distance[:, layer])}")
-            ax.set_ylabel("" if layer else f"{wrapped(network.label, 24)}\n\nquery: {query} step")
-        column[0].set_title(f"layer {layer + 1}\n(uniform {_spread(data.uniform[:, layer])})")
-        column[-1].set_xlabel(f"key: {source} step")
+        column[-1].set_xlabel(wrapped(f"key: {source} step", 1.15 * inches))
         bar = column[-1].figure.colorbar(image, ax=list(column), location="bottom", fraction=0.05, label="attention")
         bar.outline.set_visible(False)
         bar.locator = MaxNLocator(4)
+    axes[lines // 2 * columns].set_ylabel(plain(f"query: {query} step"))  # of all rows; one row is too low for it
+    for number, network in enumerate(data.networks):
+        _name(data, network, axes[number * columns : (number + 1) * columns])
     return list(axes)
+
+
+def _name(data: AttentionMaps, network: NetworkMaps, line: Sequence[Axes]) -> None:
+    """A network's label above its maps, on a line of its own across all of them, and above each map what it is."""
+    if network is data.networks[0]:
+        titles = [f"layer {k + 1}\n(uniform {_spread(data.uniform[:, k])})" for k in range(len(line))]
+    else:
+        titles = [f"JSD {_spread(network.distance[:, k])}" for k in range(len(line))]
+    for ax, title in zip(line, titles, strict=True):
+        ax.set_title(title)
+    below = "\n" * (1 + titles[0].count("\n"))
+    line[0].set_title(wrapped(network.label, 0.9 * _span(line)) + below, loc="left", fontweight="bold")  # bold is wide
+
+
+def _span(line: Sequence[Axes]) -> float:
+    """Inches from the first to the last of some axes, before labels are given room."""
+    figure = line[0].get_figure(root=True)
+    assert figure is not None
+    return (line[-1].get_window_extent().x1 - line[0].get_window_extent().x0) / figure.dpi
 
 
 def caption(data: AttentionMaps) -> str:

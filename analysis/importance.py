@@ -15,7 +15,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
 from analysis.figures.chosen import choose_row
-from analysis.figures.style import ROW, drawing_on, plain, wrapped
+from analysis.figures.style import LINE, ROW, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
 from analysis.loading import Runs
 from mmkd.errors import UserError
@@ -124,7 +124,9 @@ def importance(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes
         UserError: see `importance_data`.
     """
     data = importance_data(tuning_data(runs, choose_row(runs, study, row).row))
-    with drawing_on(ax, height=1.1 + 0.25 * len(data.names)) as ax:
+    facts = f"{data.evaluator}; sampler {data.sampler}, {data.trials} trials"
+    title = f"{wrapped(data.title, 2.4)}\n{wrapped(facts, 2.4)}"
+    with drawing_on(ax, height=0.9 + 0.25 * len(data.names) + LINE * title.count("\n")) as ax:
         places = np.arange(len(data.names))
         ax.barh(places, data.floor, height=0.8, color="#CFCFCF", label="chance (95 % of it)")
         ax.barh(places, data.shares, height=0.4, color=ROW, label="importance")
@@ -134,6 +136,5 @@ def importance(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("share of importance")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, reverse=True)
-        facts = f"{data.evaluator}; sampler {plain(data.sampler)}, {data.trials} trials"
-        ax.set_title(f"{wrapped(data.title, 50)}\n{facts}", pad=16)
+        ax.set_title(title, pad=16)
     return ax

@@ -20,9 +20,11 @@ from analysis.figures.parallel import parallel_coordinates
 from analysis.figures.style import (
     CONTROL,
     DOUBLE,
+    LINE,
     ROW,
     SINGLE,
     SMALL,
+    fit_titles,
     house_style,
     label_outer,
     new_grid,
@@ -110,18 +112,21 @@ def _small_multiples(
         for ax, row in zip(axes, drawable, strict=True):
             note = draw(row, ax, len(drawable) == 1)
             if len(drawable) > 1:
-                ax.set_title(_panel_title(row, note, 128 // columns), fontsize=SMALL)
+                ax.set_title(_panel_title(row, note, (DOUBLE - 0.6) / columns), fontsize=SMALL)
         label_outer(axes, columns)
-        if len(drawable) > 1 and control is not None:
-            lines = [Line2D([], [], color=ROW), Line2D([], [], color=CONTROL, linestyle="--")]
-            figure.legend(lines, ["the panel's row", wrapped(control.title, 80)], loc="outside upper center", ncols=2)
+        if len(drawable) > 1:
+            name = "" if control is None else wrapped(control.title, DOUBLE - 2.2, SMALL)
+            fit_titles(axes, columns, LINE * (name.count("\n") + 1))
+            if control is not None:
+                lines = [Line2D([], [], color=ROW), Line2D([], [], color=CONTROL, linestyle="--")]
+                figure.legend(lines, ["the panel's row", name], loc="outside upper center", ncols=2)
     return Drawn(figure, tuple(left_out))
 
 
-def _panel_title(row: Evidence, note: str, width: int) -> str:
+def _panel_title(row: Evidence, note: str, inches: float) -> str:
     unbroken = note.replace(" ", "\N{NO-BREAK SPACE}")
     parts = [row.spec.group or "", f"{row.spec.label} ({unbroken})" if note else row.spec.label]
-    return "\n".join(wrapped(part, width) for part in parts if part)
+    return "\n".join(wrapped(part, inches, SMALL) for part in parts if part)
 
 
 def _a_row(draw: Callable[[Runs, str, Evidence], Figure], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
@@ -142,12 +147,13 @@ def _slices(runs: Runs, study: str, row: Evidence) -> Figure:
         raise UserError(f"{row.title}: it tunes no hyper-parameter")
     with house_style():
         width = SINGLE if len(names) == 1 else DOUBLE * min(1, (len(names) + 0.5) / 4)
-        axes = new_grid(1, len(names), width, 2.1, sharey=True)
+        title = wrapped(row.title, width - 0.2)
+        axes = new_grid(1, len(names), width, 2.1 + LINE * title.count("\n"), sharey=True)
         for ax, name in zip(axes, names, strict=True):
             slices(runs, study, row.spec.name, name, ax)
-        label_outer(axes, len(names))
+        label_outer(axes, len(names), 1.3)
         figure = _figure(axes[0])
-        figure.suptitle(f"{wrapped(row.title, round(18 * width))}\n(dark: early trials; star: the best)")
+        figure.suptitle(f"{title}\n(dark: early trials; star: the best)")
     return figure
 
 

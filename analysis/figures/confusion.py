@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from analysis.evidence import Evidence, scored
 from analysis.figures.chosen import choose_row, nothing
-from analysis.figures.style import DOUBLE, LIGHT, SINGLE, SMALL, drawing_on, plain, wrapped
+from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
 from analysis.loading import Runs, predictions
 from analysis.records import Record, read_record
 from mmkd.errors import UserError
@@ -84,7 +84,8 @@ def confusion(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
     data = confusion_data(runs, choose_row(runs, study, row).row)
     few = len(data.classes) <= FEW
     size = SINGLE if few else min(DOUBLE, 1.6 + 0.17 * len(data.classes))
-    with drawing_on(ax, width=size, height=0.92 * size) as ax:
+    title = wrapped(data.title, 0.6 * size)
+    with drawing_on(ax, width=size, height=0.92 * size + LINE * title.count("\n")) as ax:
         image = ax.imshow(data.shares, cmap=LIGHT, vmin=0, vmax=1, interpolation="nearest")
         names = [plain(name) for name in data.classes]
         ax.set_xticks(range(len(names)), names, rotation=90)
@@ -94,7 +95,7 @@ def confusion(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
             side.set_visible(False)
         ax.set_xlabel("predicted")
         ax.set_ylabel("true")
-        ax.set_title(f"{wrapped(data.title, 60)}\ntest, {data.seeds} seed{'s' * (data.seeds > 1)}")
+        ax.set_title(f"{title}\ntest, {data.seeds} seed{'s' * (data.seeds > 1)}")
         bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)

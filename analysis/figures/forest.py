@@ -6,20 +6,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from analysis.evidence import Evidence, scored
 from analysis.figures.chosen import nothing, study_rows
 from analysis.figures.metrics import shown
-from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, wrapped
+from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, wrapped
 from analysis.loading import Runs
 from analysis.model import Difference
 from analysis.scores import METRICS, score_rows
 from analysis.uncertainty import ALPHA
 from mmkd.errors import UserError, choose
 
-BRIEF = 24
-"""Characters of the labels that leave room for the plot in one column of a paper."""
+BRIEF, LONG = 1.2, 2.2
+"""Inches for labels: what leaves room for the plot in one column of a paper, and what does not."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,14 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
     data = forest_data([chosen.row for chosen in rows], control, metric)
     if all(compared.difference is None for compared in data):
         raise UserError(f"study {study}: no row can be compared with the control yet")
-    brief = max(len(text) for compared in data for text in (compared.label, compared.group or "")) <= BRIEF
+    texts = [text for compared in data for text in (compared.label, compared.group or "")]
+    brief = max(inches_of(text, SMALL) for text in texts) <= BRIEF
     lines = list(_lines(data))
-    height = 0.85 + 0.17 * sum(1 + text.count("\n") for text, _ in lines)
+    height = 0.85 + 0.17 * _ends(lines)[-1]
     with drawing_on(ax, width=SINGLE if brief else 5.0, height=height) as ax:
         _draw(lines, ax)
         name = shown(f"test_{metric}").label.removesuffix(" (%)")
-        against = wrapped(f"“{control.spec.label}”", 36 if brief else 60)
+        against = wrapped(f"“{control.spec.label}”", 1.9 if brief else 2.8)
         ax.set_xlabel(f"{name}, points above\n{against}\n(95 % intervals; filled: Holm p < .05)")
     return ax
 
@@ -76,29 +79,36 @@ def _lines(data: Sequence[Compared]) -> Iterator[tuple[str, Compared | None]]:
     """Labels from top to bottom; a group's name stands before its rows, with nothing to draw."""
     for group, members in groupby(data, key=lambda compared: compared.group):
         if group is not None:
-            yield wrapped(group, 48), None
+            yield wrapped(group, 0.9 * LONG, SMALL), None  # bold is wider
         for compared in members:
-            yield wrapped(compared.label, 44), compared
+            yield wrapped(compared.label, LONG, SMALL), compared
+
+
+def _ends(lines: Sequence[tuple[str, Compared | None]]) -> npt.NDArray[np.float64]:
+    """Where each line ends, from the top, in heights of a label of one line; each further line takes less."""
+    return np.cumsum([1 + 0.7 * text.count("\n") for text, _ in lines])
 
 
 def _draw(lines: Sequence[tuple[str, Compared | None]], ax: Axes) -> None:
     ax.axvline(0, color=CONTROL, linewidth=0.8, linestyle="--")
-    for place, (_, compared) in enumerate(lines):
+    ends = _ends(lines)
+    places = (np.insert(ends[:-1], 0, 0.0) + ends) / 2
+    for place, (_, compared) in zip(places, lines, strict=True):
         if compared is None:
             continue
         count = f"n = {compared.seeds}" if compared.difference else "\N{EN DASH}"
         ax.annotate(count, (1.01, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         if compared.difference is not None:
             _draw_difference(compared.difference, place, ax)
-    ax.set_yticks(range(len(lines)), [text for text, _ in lines])
+    ax.set_yticks(places, [text for text, _ in lines])
     for tick, (_, compared) in zip(ax.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("bold" if compared is None else "normal")
-    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.set_ylim(ends[-1] + 0.1, -0.1)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 
 
-def _draw_difference(difference: Difference, place: int, ax: Axes) -> None:
+def _draw_difference(difference: Difference, place: float, ax: Axes) -> None:
     if difference.low is not None and difference.high is not None:
         ax.plot([difference.low, difference.high], [place, place], color=ROW, linewidth=1)
     clear = difference.corrected is not None and difference.corrected < ALPHA

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.evidence import Evidence
 from analysis.figures.chosen import choose_row, nothing
 from analysis.figures.metrics import shown
-from analysis.figures.style import CONTROL, ROW, drawing_on, legend_above, plain
+from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above
 from analysis.loading import Runs
 from mmkd.errors import choose
 from mmkd.results import Status
@@ -119,7 +119,7 @@ def draw_learning_curve(curve: LearningCurve, metric: str, ax: Axes, colour: str
     epochs = np.arange(1, len(curve.mean) + 1)
     low, high = factor * (curve.mean - curve.spread), factor * (curve.mean + curve.spread)
     ax.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-    ax.plot(epochs, factor * curve.mean, line, color=colour, label=f"{plain(curve.title)} ({curve.count})")
+    ax.plot(epochs, factor * curve.mean, line, color=colour, label=entry(f"{curve.title} ({curve.count})"))
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel(label)

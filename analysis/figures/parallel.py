@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.figures.chosen import choose_row
 from analysis.figures.metrics import Shown, shown
-from analysis.figures.style import CONTROL, SEQUENTIAL, SMALL, WINNER, drawing_on, plain, wrapped
+from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
 from analysis.loading import Runs
 from mmkd.errors import UserError
@@ -93,7 +93,9 @@ def parallel_coordinates(runs: Runs, study: str, row: str, ax: Axes | None = Non
     """
     tuning = tuning_data(runs, choose_row(runs, study, row).row)
     data = parallel_coordinates_data(tuning)
-    with drawing_on(ax, width=1.1 * len(data.names) + 1.2) as ax:
+    width = 1.1 * len(data.names) + 1.2
+    title = wrapped(tuning.title, width - 0.4)
+    with drawing_on(ax, width=width, height=2.4 + LINE * title.count("\n")) as ax:
         # The light end of the scale would not be seen on white.
         colours, norm = colormaps[SEQUENTIAL], Normalize(0, 1.15)
         for number in np.argsort(-np.nan_to_num(data.rank, nan=2.0), kind="stable"):
@@ -104,7 +106,7 @@ def parallel_coordinates(runs: Runs, study: str, row: str, ax: Axes | None = Non
                 colour = WINNER if best else colours(norm(data.rank[number]))
                 ax.plot(data.heights[number], color=colour, linewidth=1.6 if best else 0.8)
         _draw_scales(data, shown(tuning.metric), ax)
-        ax.set_title(f"{wrapped(tuning.title, 100)}\n(orange: the best trial; the darker, the better)")
+        ax.set_title(f"{title}\n(orange: the best trial; the darker, the better)")
     return ax
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from mmkd.files import write_atomically
 
@@ -26,6 +28,9 @@ SEQUENTIAL, LIGHT = "viridis", "Blues"
 
 LABEL, SMALL = 7.0, 6.0
 """Points: axis labels and titles; ticks, legends and notes."""
+
+LINE = 0.12
+"""Inches: how much higher a line more in a title makes a figure."""
 
 STYLE: dict[str, Any] = {
     "font.size": LABEL,
@@ -80,13 +85,16 @@ def new_grid(rows: int, columns: int, width: float, height: float, **subplots: A
     return list(grid.flat)
 
 
-def panels(count: int, height: float = 1.6) -> list[Axes]:
-    """Axes for `count` panels of one kind: one fills a column of a paper, several share their scales and fill both."""
+def panels(count: int) -> list[Axes]:
+    """Axes for `count` panels of one kind: one fills a column of a paper, several share their scales and fill both.
+
+    See `fit_titles` for the height.
+    """
     if count == 1:
         return new_grid(1, 1, SINGLE, 2.3)
     columns = min(count, 3 if count <= 6 else 4)
     rows = math.ceil(count / columns)
-    axes = new_grid(rows, columns, DOUBLE, max(height * rows + 0.5, 2.3), sharex=True, sharey=True)
+    axes = new_grid(rows, columns, DOUBLE, 1.7 * rows, sharex=True, sharey=True)
     for ax in axes[count:]:
         ax.remove()
     for ax in axes[max(count - columns, 0) : count]:
@@ -94,13 +102,24 @@ def panels(count: int, height: float = 1.6) -> list[Axes]:
     return axes[:count]
 
 
-def label_outer(axes: Sequence[Axes], columns: int) -> None:
-    """Keep the axis labels of a grid's panels at the left and at the bottom alone."""
+def label_outer(axes: Sequence[Axes], columns: int, height: float = 0.95) -> None:
+    """Keep the axis labels of a grid's panels, which are so many inches high, at the left and at the bottom alone."""
     for number, ax in enumerate(axes):
         if number % columns:
             ax.set_ylabel("")
+        else:
+            ax.set_ylabel(wrapped(ax.get_ylabel(), height))
         if number + columns < len(axes):
             ax.set_xlabel("")
+
+
+def fit_titles(axes: Sequence[Axes], columns: int, above: float) -> None:
+    """Make the figure of `panels` as high as their titles need, and `above` (inches) more."""
+    lines = [1 + ax.get_title().count("\n") for ax in axes]
+    rows = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
+    figure = axes[0].get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(above + 0.3 + sum(1.25 + LINE * count for count in rows))
 
 
 def legend_above(ax: Axes, title: str | None = None) -> None:
@@ -108,14 +127,44 @@ def legend_above(ax: Axes, title: str | None = None) -> None:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), title=title, title_fontsize=ax.xaxis.label.get_fontsize())
 
 
+def entry(text: str) -> str:
+    """A line of such a legend, in as many lines as it needs in one column of a paper."""
+    return wrapped(text, 2.3, SMALL)
+
+
 def plain(text: str) -> str:
     """`text` for matplotlib, which takes what stands between two dollars for a formula."""
     return text.replace("$", r"\$")
 
 
-def wrapped(text: str, width: int) -> str:
-    """`text` in lines of at most `width` characters, see `plain`."""
-    return plain(textwrap.fill(text, width))
+def wrapped(text: str, inches: float, points: float = LABEL) -> str:
+    """`text` in lines that are no wider than that, as its letters measure; see `plain`.
+
+    A word that is wider than a line is broken; a no-break space is a letter.
+    """
+    lines: list[str] = []
+    for word in re.split(r"[ \t\n]+", text.strip()):
+        if lines and inches_of(f"{lines[-1]} {word}", points) <= inches:
+            lines[-1] += f" {word}"
+        else:
+            lines += _broken(word, inches, points)
+    return plain("\n".join(lines))
+
+
+def _broken(word: str, inches: float, points: float) -> list[str]:
+    """A word in pieces that fit; the last one may be short."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and inches_of(pieces[-1] + letter, points) > inches:
+            pieces.append("")
+        pieces[-1] += letter
+    return pieces
+
+
+def inches_of(text: str, points: float = LABEL) -> float:
+    """How wide a line of text is in that size."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=points), ismath=False)
+    return float(width) / 72
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.evidence import ENDED, Evidence
 from analysis.figures.chosen import choose_row, nothing
 from analysis.figures.metrics import shown
-from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, legend_above, plain
+from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
 from analysis.loading import Runs
 from analysis.records import Record, read_record
 from mmkd.errors import choose
@@ -159,7 +160,7 @@ def _draw_best_so_far(tuning: Tuning, cost: Cost, ax: Axes, colour: str, line: s
     data = best_so_far_data(tuning, cost)
     label, factor = shown(tuning.metric)
     unknown = f" ({data.unknown} trials of unknown cost)" if data.unknown else ""
-    ax.step(data.cost, factor * data.best, line, where="post", color=colour, label=plain(tuning.title) + unknown)
+    ax.step(data.cost, factor * data.best, line, where="post", color=colour, label=entry(tuning.title + unknown))
     _mark_failures(data.cost[np.isnan(data.value)], tuning, ax, colour)
     hours = "GPU-hours" if tuning.on_gpus else "hours of trials (CPU)"
     ax.set_xlabel("trials" if cost == "trials" else hours)
@@ -187,9 +188,9 @@ def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = N
     label, factor = shown(tuning.metric)
     complete = tuning.complete
     with drawing_on(ax) as ax:
-        ax.scatter(
-            complete[parameter], factor * complete["value"], s=9, c=complete.index, cmap=SEQUENTIAL, linewidths=0
-        )
+        order = np.argsort(complete.index) / len(complete) / 1.15  # the light end of the scale would not be seen
+        colours = colormaps[SEQUENTIAL](order)
+        ax.scatter(complete[parameter], factor * complete["value"], s=9, c=colours, linewidths=0)
         if tuning.winner is not None:
             best = complete.loc[tuning.winner]
             ax.plot(best[parameter], factor * best["value"], "*", color=WINNER, markersize=8, markeredgewidth=0)

@@ -1,12 +1,13 @@
 """Attention maps are those of the trained networks, and their distance to the teacher is what its definition says."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from drawn import faults
 from matplotlib.figure import Figure
 from trained_root import build_trained
 
@@ -139,20 +140,28 @@ def test_the_figure_states_sample_seed_axes_and_distances(runs: Runs, data: Atte
     axes = attention_maps(runs, "demo", "edam")
     figure = axes[0].get_figure(root=True)
     assert figure is not None
-    FigureCanvasAgg(figure).draw()
+    assert faults(figure) == []
     assert len(axes) == 6
-    assert (axes[0].get_ylabel(), axes[4].get_xlabel()) == ("Teacher\n\nquery: audio step", "key: video step")
+    assert (axes[2].get_ylabel(), axes[4].get_xlabel()) == ("query: audio step", "key: video step")
+    assert [ax.get_title("left").strip() for ax in axes[::2]] == ["Teacher", "Row edam", "Row none"]
     assert axes[2].get_title().startswith(f"JSD {data.networks[1].distance[:, 0].mean():.3f} ± ")
     assert "uniform" in axes[0].get_title()
     assert f"test sample {data.sample}, seed 1" in " ".join(figure.get_suptitle().split())
     # One scale of colours a column, shared by the networks.
     limits = [ax.images[0].get_clim() for ax in axes]
     assert limits[0] == limits[2] == limits[4] != limits[1] == limits[3] == limits[5]
-    size = figure.get_size_inches()
-    box = figure.get_tightbbox()
-    assert min(box.x0, box.y0) >= -0.01
-    assert box.x1 <= size[0] + 0.01
-    assert box.y1 <= size[1] + 0.01
+
+
+def test_no_label_is_clipped_or_lies_over_another_however_long_it_is(
+    runs: Runs, data: AttentionMaps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = ("Teacher", "CRD on attention maps of the gyroscope and the skeleton", f"Student {'W' * 40} without KD")
+    named = [replace(network, label=label) for network, label in zip(data.networks, labels, strict=True)]
+    long = replace(data, networks=tuple(named), stack="electroencephalography<-electrooculography")
+    monkeypatch.setattr("analysis.attention.attention_data", lambda *_: long)
+    figure = attention_maps(runs, "demo", "edam")[0].get_figure(root=True)
+    assert figure is not None
+    assert faults(figure) == []
 
 
 def test_it_draws_on_given_axes_if_they_are_enough(runs: Runs) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import faults
 from figure_root import FigureRoot, build
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -64,6 +65,28 @@ def test_nothing_is_drawn_outside_of_the_figure(runs: Runs) -> None:
             assert box.x1 <= size[0] + 0.01, planned.name
             assert box.y1 <= size[1] + 0.01, planned.name
             assert size[0] >= SINGLE, planned.name
+
+
+LONG = "Contrastive distillation on the gyroscope's and the skeleton's penultimate layers, of a complete teacher"
+WIDE = "W" * 60
+"""A word of the widest letters, without any place to break it."""
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_no_label_is_clipped_or_lies_over_another_however_long_it_is(tmp_path: Path, rows: int) -> None:
+    root, rng = FigureRoot(tmp_path), np.random.default_rng(2)
+    root.row("none", f"{LONG}, without distillation", rng)
+    for number in range(rows):
+        root.row(f"row{number}", f"{LONG} {WIDE if number % 2 else number}", rng, f"{LONG} {LONG}")
+    root.write()
+    runs = load(tmp_path, cache=False)
+    names = [f"-row{rows - 1}", *(kind for kind in command.KINDS if kind.startswith(("learning", "best", "forest")))]
+    drawn = [
+        planned for kind in command.KINDS for planned in plan(runs, "demo", kind) if planned.name.endswith(tuple(names))
+    ]
+    found = {planned.name: faults(planned.draw().figure) for planned in drawn if not planned.name.startswith("att")}
+    assert len(found) == 9
+    assert not any(found.values()), found
 
 
 def test_the_command_writes_what_can_be_drawn_and_says_what_cannot(
