@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from importlib import import_module
 
 from mmkd.errors import UserError
+from mmkd.terminal import Parser, complain, exit_code, forgive_encoding
 
 COMMANDS = ("table", "compare", "doctor", "figures", "efficiency", "missing", "report")
 """Modules of `analysis.commands`, in the order in which --help shows them."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser with all subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m analysis", description="Tables, figures and reports from what launched studies left."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -27,15 +27,19 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; its exit code, 2 for what the user can mend."""
     options = make_parser().parse_args(arguments)
+    forgive_encoding()
     try:
         return int(options.run(options))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except BrokenPipeError:
         # The reader of our output has gone (head, less): there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        complain(error)
+        return exit_code(error)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmkd.config import explain
 from mmkd.errors import UserError, choose
@@ -66,14 +66,18 @@ class PaperFigures(Record):
     teacher_f1: float | None = None
 
 
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A name that leads to no other folder: figures' files are called after rows."""
+
+
 class StudyRow(Record):
     """A row as a study has it: `trials` and `seeds` are what the study asks for."""
 
-    name: str
+    name: FileName
     label: str
     group: str | None = None
     paper: PaperFigures | None = None
-    directory: str
+    directory: FileName
     trials: int
     seeds: tuple[int, ...]
 

@@ -74,7 +74,14 @@ class SlurmBackend:
             raise SubmissionRefused("this machine has no srun: run on a login node, or with --cluster local") from None
 
     def script(self, job: Job) -> str:
-        """The sbatch script of a job."""
+        """The sbatch script of a job.
+
+        Raises:
+            SubmissionRefused: a name or a path would break out of its line of options.
+        """
+        for text in (job.name, str(job.log), job.after, *job.avoid):
+            if "\\" in text or not text.isprintable():  # quotes keep all else together, for sbatch and for the shell
+                raise SubmissionRefused(f"{text!r}: sbatch takes no line breaks, control characters and '\\' here")
         settings, log = self.settings, str(job.log).replace("%", "%%")  # %j and the like are Slurm's
         executor = SlurmExecutor(job.log.parent)
         additional = {

@@ -19,6 +19,7 @@ from rich.live import Live
 
 from mmkd.errors import UserError
 from mmkd.rundir import Root, TrialDir
+from mmkd.terminal import Parser, complain, exit_code, forgive_encoding
 from slurm.monitoring.collecting import Collector, Survey
 from slurm.monitoring.export import to_json
 from slurm.monitoring.logs import LogTail, find_trial, tail_log
@@ -44,9 +45,9 @@ EXAMPLES = """examples:
 Anybody who can read the root can watch; nothing is written, and squeue is asked every 30 s at most."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python slurm/monitor.py",
         description="Watch studies: queue, trials, the best so far, slots, GPU-hours, time to go, failures, a log.",
         epilog=EXAMPLES,
@@ -119,7 +120,7 @@ def watch_once(monitor: Monitor, console: Console, *, as_json: bool) -> None:
                 status.update(f"reading: {unread:,} trials to go")
         picture = monitor.look(wait=True)
     if as_json:
-        print(json.dumps(to_json(picture), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(to_json(picture), indent=2, allow_nan=False))  # ASCII: nothing in it steers a terminal
         return
     with console.capture() as captured:
         console.print(draw(picture, console.width, None, monitor.log()))
@@ -175,7 +176,7 @@ def keyboard() -> Iterator[Callable[[float], str | None]]:
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     options = make_parser().parse_args(arguments)
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without our bars gets ?
+    forgive_encoding()
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=PIPED_WIDTH)
@@ -186,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             watch_live(monitor, console)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt:
         return 0
@@ -195,8 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        complain(error)
+        return exit_code(error)
     return 0
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MEGABYTES = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)B?", re.IGNORECASE)
-_TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
+_TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}", re.ASCII)
 
 
 def megabytes(text: str) -> float:
@@ -49,7 +49,7 @@ def _field(default: Any, description: str) -> Any:
 class SlurmSettings(BaseModel):
     """What every trial's job asks of Slurm. Each field is `--slurm.NAME` and a key of `[slurm]` in a site file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
     partition: str | None = _field(None, "as sinfo shows it; several with commas")
     account: str | None = _field(None, "who pays")
@@ -85,7 +85,7 @@ class SlurmSettings(BaseModel):
     @field_validator("gpus", mode="before")
     @classmethod
     def _is_gpus(cls, value: object) -> str:
-        if not re.fullmatch(r"\d+|([A-Za-z0-9_.-]+[:/]){1,2}\d+", str(value).strip()):
+        if not re.fullmatch(r"\d+|([A-Za-z0-9_.-]+[:/]){1,2}\d+", str(value).strip(), re.ASCII):
             raise ValueError(f"{value!r}: write a number, type:number (h200:1) or a gres (gpu:volta:1)")
         return str(value).strip()
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mmkd.errors import UserError
 from mmkd.lock import LockLost
+from mmkd.terminal import complain, forgive_encoding, is_plain, printable
 from sweeps.options import make_parser, overrides_of, site_changes
 from sweeps.site import Site, load_site
 from sweeps.study import find_study, read_toml, study_names
@@ -72,7 +74,8 @@ def open_data(study: StudyFile, root: Root) -> DatasetInfo:
     size = study.data.removeprefix("synthetic:")
     path = root.data(f"synthetic-{size}.h5")
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_root(root)
+        path.parent.mkdir(exist_ok=True)
         remove_leftovers(path.parent, path.name)
         make_synthetic(path, size)  # type: ignore[arg-type]  # checked there
     return read_info(path)
@@ -84,7 +87,7 @@ def print_table(root: Root, name: str) -> None:
 
     width = shutil.get_terminal_size(fallback=(100, 24)).columns
     print()
-    print(analysis.to_text(analysis.table(analysis.load(root.path), name), width))
+    print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name), width)))
 
 
 def prepare(options: argparse.Namespace) -> Launch:
@@ -108,7 +111,6 @@ def prepare(options: argparse.Namespace) -> Launch:
     root = Root(options.root.absolute())
     backend, parallel = choose_backend(options, site)
     refuse_contradictions(options, backend)
-    make_root(root)
     info = open_data(study, root)
     if study.primary not in info.modalities:
         raise UserError(f"the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}")
@@ -116,6 +118,7 @@ def prepare(options: argparse.Namespace) -> Launch:
     threads = site.slurm.cpus if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
     rows = plan(study, origin, profile, info, root, machine)
+    make_root(root)
     code = snapshot_place(root) if options.snapshot else None
     environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
     return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, code, environment)
@@ -222,7 +225,7 @@ def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork]
 
     failed = [work for work in works if work.failed]
     for work in failed:
-        print(f"row {work.row.name} failed: {work.failed}", file=sys.stderr)
+        print(printable(f"row {work.row.name} failed: {work.failed}"), file=sys.stderr)
     print_table(made.root, made.name)
     if options.detached:
         dismiss_successors(made)
@@ -249,13 +252,14 @@ def make_root(root: Root) -> None:
     """Make the root folder.
 
     Raises:
-        UserError: it cannot be made or written.
+        UserError: it cannot be made or written, or its name has what sbatch would read as something else.
     """
+    if "\\" in str(root.path) or not is_plain(str(root.path)):
+        raise UserError(f"--root {str(root.path)!r}: choose a path without line breaks, control characters and '\\'")
     try:
         root.path.mkdir(parents=True, exist_ok=True)
-        probe = root.path / f".tmp-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=root.path):
+            pass
     except OSError as error:
         raise UserError(f"--root {root.path}: cannot be written ({error.strerror})") from None
 
@@ -265,6 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
+        forgive_encoding()
         if options.list:
             list_studies()
             return 0
@@ -277,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
             return look_after(options)
         return launch(options)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(error)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -286,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, LockLost) as error:
-        print(f"error: {error}; the same command goes on when that is mended", file=sys.stderr)
+        complain(f"{error}; the same command goes on when that is mended")
         return 1
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from mmkd.errors import UserError
+from mmkd.terminal import Parser, count
 from slurm.settings import SlurmSettings
 from sweeps.site import default_site_file
 from sweeps.study import parse_override
@@ -34,9 +35,9 @@ Exit codes: 0 done, 1 something failed at run time (--cancel: something would no
 are spent, 130 stopped by Ctrl-C, 143 by SIGTERM or --cancel, 138 by SIGUSR1, which leaves its jobs running."""
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python sweeps/launch.py",
         description="Run a study: train its teachers, tune each row with Optuna on validation, retrain the winners on "
         "fresh seeds, and print the ablation table. A study is a list of rows in a TOML file.",
@@ -70,9 +71,9 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_actions(parser)
     budget = parser.add_argument_group("budget")
-    budget.add_argument("--trials", type=_count, metavar="N", help="tuning trials of each row")
-    budget.add_argument("--epochs", type=_count, metavar="N", help="epochs of teachers and students")
-    budget.add_argument("--seeds", type=_count, metavar="N", help="fresh seeds that each row's winner is retrained on")
+    budget.add_argument("--trials", type=count, metavar="N", help="tuning trials of each row")
+    budget.add_argument("--epochs", type=count, metavar="N", help="epochs of teachers and students")
+    budget.add_argument("--seeds", type=count, metavar="N", help="fresh seeds that each row's winner is retrained on")
     budget.add_argument(
         "--max-gpu-hours",
         type=_hours,
@@ -96,7 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
         "auto: slurm where it answers, else local",
     )  # fmt: skip
     where.add_argument(
-        "--parallel", type=_count, metavar="N",
+        "--parallel", type=count, metavar="N",
         help="trials at once; on Slurm those that wait in the queue too (default: the site file's, or 16; "
         "on one machine its GPUs, else up to 4 cores)",
     )  # fmt: skip
@@ -183,17 +184,13 @@ def site_changes(options: argparse.Namespace) -> dict[str, Any]:
     return {**others, **({"slurm": slurm} if slurm else {})}
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
-
-
 def _hours(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 

@@ -7,16 +7,16 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from mmkd.config import explain
 from mmkd.errors import UserError
 from mmkd.files import write_json
 from mmkd.results import State, trial_state
 from mmkd.rundir import Root, RowDir, TrialDir, check_name
-from sweeps.study import find_study
+from sweeps.study import Line, find_study
 
 if TYPE_CHECKING:
     from sweeps.planning import Row
@@ -60,18 +60,22 @@ class RecordedStudy:
         return [row.directory for row in self.rows if row.directory.path.is_dir()]
 
 
+Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A folder's name that leads nowhere else: `--clean` removes files there."""
+
+
 class _Row(BaseModel):
-    name: str
-    directory: str
+    name: Line
+    directory: Folder
     trials: int
     seeds: tuple[int, ...]
-    teachers: tuple[str, ...]
+    teachers: tuple[Folder, ...]
 
 
 class _Study(BaseModel):
     """What `record_study` writes and this module reads; tables read more of it, see `analysis.records`."""
 
-    title: str
+    title: Line
     rows: tuple[_Row, ...]
 
 

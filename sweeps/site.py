@@ -42,7 +42,7 @@ class Site(Frozen):
 
 def default_site_file() -> Path:
     """Where a user's site file lies: under $XDG_CONFIG_HOME, by default ~/.config."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / SITE_FILE
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / SITE_FILE
 
 
 def load_site(path: Path | None, changes: Mapping[str, Any]) -> Site:

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from mmkd.config import Count, Frozen, explain
+from mmkd.config import Frozen, explain
 from mmkd.errors import UserError, choose
 from mmkd.rundir import check_name
+from mmkd.terminal import is_plain
 
 STUDIES = Path(__file__).parent / "studies"
 PROFILES = Path(__file__).parent / "profiles"
@@ -20,6 +21,25 @@ PROFILES = Path(__file__).parent / "profiles"
 Sampler = Literal["auto", "random", "tpe", "gp", "cmaes"]
 Selection = Literal["loss", "accuracy", "weighted_f1", "macro_f1"]
 Pruner = Literal["none", "median", "halving"]
+
+
+LARGEST_FILE = 2**20
+"""Bytes of a study, profile or site file; real ones have a few thousand."""
+
+
+LONGEST_LINE = 200
+
+
+def _is_plain(text: str) -> str:
+    if not is_plain(text) or len(text) > LONGEST_LINE:
+        raise ValueError(f"{text[:100]!r}: give one line of at most {LONGEST_LINE} printable characters")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_is_plain)]
+"""What is shown to people, and goes into tables."""
+Trials = Annotated[int, Field(ge=1, le=1_000_000)]
+Seeds = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Range(Frozen):
@@ -72,8 +92,8 @@ class Defaults(Frozen):
     pairing: str = "others"
     space: Space = Space()
     sampler: Sampler = "auto"
-    trials: Count = 20
-    seeds: Count = 5
+    trials: Trials = 20
+    seeds: Seeds = 5
     selection: Selection = "loss"
     pruner: Pruner = "none"
 
@@ -94,16 +114,16 @@ class RowSpec(Frozen):
     """One row: a method on a pairing. `settings` are the method's own; tables are partial and go over the study's."""
 
     name: str
-    label: str | None = None
-    group: str | None = None
+    label: Line | None = None
+    group: Line | None = None
     method: str
     level: str | None = None
     settings: dict[str, Any] = {}
     pairing: str | None = None
     space: Space = Space()
     sampler: Sampler | None = None
-    trials: Count | None = None
-    seeds: Count | None = None
+    trials: Trials | None = None
+    seeds: Seeds | None = None
     selection: Selection | None = None
     pruner: Pruner | None = None
     teacher: dict[str, Any] = {}
@@ -119,7 +139,7 @@ class StudyFile(Frozen):
     These four start from the profile of the data (see `sweeps/profiles`), which they change in part.
     """
 
-    title: str
+    title: Line
     control: str | None = None
     data: str = "synthetic:small"
     primary: str = "video"
@@ -135,7 +155,10 @@ class StudyFile(Frozen):
     def _rows_are_named_once(self) -> StudyFile:
         names = [row.name for row in self.rows]
         for name in names:
-            check_name("row", name)
+            try:
+                check_name("row", name)
+            except UserError as error:
+                raise ValueError(error) from None  # pydantic's way, which adds the file
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two rows are called {', '.join(twice)}")
@@ -182,8 +205,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: it cannot be read, or is not TOML; with the line.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path}: larger than {LARGEST_FILE} bytes; a TOML file of ours has a few thousand")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not a TOML file: {error}") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
@@ -201,8 +228,7 @@ def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> StudyFi
     try:
         return StudyFile.model_validate(raw)
     except ValidationError as error:
-        rows = raw.get("rows")
-        names = [str(row.get("name", n)) for n, row in enumerate(rows)] if isinstance(rows, list) else []
+        names = [str(row.get("name", n) if isinstance(row, dict) else n) for n, row in enumerate(_rows(raw))]
         raise UserError(explain(error, path, {"rows": names})) from None
 
 
@@ -216,13 +242,20 @@ def override(raw: dict[str, Any], key: str, value: Any) -> None:
     """
     first, *rest = key.split(".")
     if first == "rows" and len(rest) >= 2 and isinstance(raw.get("rows"), list):
-        chosen = [row for row in raw["rows"] if rest[0] in ("*", row.get("name"))]
-        if not chosen:
-            choose("row", rest[0], [str(row.get("name")) for row in raw["rows"]])
+        tables = [row for row in _rows(raw) if isinstance(row, dict)]
+        chosen = [row for row in tables if rest[0] in ("*", row.get("name"))]
+        if not chosen and rest[0] != "*":
+            choose("row", rest[0], [str(row.get("name")) for row in tables])
         for row in chosen:
             _put(row, rest[1:], copy.deepcopy(value), key)
         return
     _put(raw, [first, *rest], value, key)
+
+
+def _rows(raw: Mapping[str, Any]) -> list[Any]:
+    """The entries of `rows` as the file has them, which may be anything."""
+    rows = raw.get("rows")
+    return rows if isinstance(rows, list) else []
 
 
 def _put(table: dict[str, Any], path: list[str], value: Any, key: str) -> None:
@@ -244,7 +277,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise UserError(f"--set {text!r}: write KEY=VALUE, for example training.batch_size=32")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key.strip(), value.strip()
 
 

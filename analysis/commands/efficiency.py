@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, tell, write_out
 from mmkd.errors import UserError
 
 FORMATS = ("txt", "md", "csv", "json")
@@ -42,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: 1 or more")
-    if options.seconds <= 0:
-        raise UserError(f"--seconds {options.seconds:g}: above 0")
+    if not 0 < options.seconds < float("inf"):
+        raise UserError(f"--seconds {options.seconds:g}: a number above 0")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine shows no CUDA device; use auto or cpu")
     cuda = options.device != "cpu" and torch.cuda.is_available()
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         torch.device("cuda" if cuda else "cpu"),
         options.threads or torch.get_num_threads(),
         options.seconds,
-        lambda what: print(f"measuring {what}", file=sys.stderr, flush=True),
+        lambda what: tell(f"measuring {what}"),
     )
     write_out(FORMATS[options.format](found), options.out)
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study
 from mmkd.errors import UserError
+from mmkd.terminal import printable
 
 FORMATS = ("pdf", "svg", "png")
 KINDS = (
@@ -54,12 +55,13 @@ def run(options: argparse.Namespace) -> int:
             try:
                 drawn = planned.draw()
             except UserError as error:
-                print(f"not drawn: {planned.name}: {error}", flush=True)
+                print(printable(f"not drawn: {planned.name}: {error}"), flush=True)
                 continue
             try:
                 save(drawn.figure, path)
             except OSError as error:
                 raise UserError(f"{path}: {error.strerror}") from None
             written += 1
-            print(f"wrote {path}" + "".join(f"\n  without {reason}" for reason in drawn.left_out), flush=True)
+            said = f"wrote {path}" + "".join(f"\n  without {reason}" for reason in drawn.left_out)
+            print(printable(said), flush=True)
     return 0 if written else 1

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, tell, write_out
 
 FORMATS = ("txt", "md", "tex", "html", "csv", "json")
 
@@ -36,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     made = missing(
         load(options.root, cache=options.cache),
         chosen_study(options.root, options.study),
-        lambda what: print(f"measuring {what}", file=sys.stderr, flush=True),
+        lambda what: tell(f"measuring {what}"),
     )
     write_out(FORMATS[options.format](made), options.out)
     return 0

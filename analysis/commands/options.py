@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from mmkd.errors import UserError
 from mmkd.files import write_text
+from mmkd.terminal import printable
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What `add_subparsers` gives; argparse has no public name for it."""
@@ -51,6 +52,11 @@ def chosen_study(root: Path, name: str | None) -> str:
     raise UserError(f"{root}: there are several studies, choose one by --study ({', '.join(names)})")
 
 
+def tell(what: str) -> None:
+    """Say on standard error what is being done, for it may take minutes."""
+    print(printable(what), file=sys.stderr, flush=True)
+
+
 def write_out(text: str, out: Path | None) -> None:
     """Write `text` to the file `out`, whole, or to standard output.
 
@@ -58,7 +64,7 @@ def write_out(text: str, out: Path | None) -> None:
         UserError: the file cannot be written.
     """
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text))
         return
     try:
         write_text(out, text)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.commands.figures import KINDS
-from analysis.commands.options import Subparsers, add_cache, add_root, write_out
+from analysis.commands.options import Subparsers, add_cache, add_root, tell, write_out
 
 if TYPE_CHECKING:
     from analysis.loading import Runs
@@ -49,14 +48,10 @@ def run(options: argparse.Namespace) -> int:
 
     runs = load(options.root, cache=options.cache)
     costs = _costs(runs) if options.efficiency else None
-    text = report(runs, options.study, kinds=options.figures, costs=costs, tell=_tell)
+    text = report(runs, options.study, kinds=options.figures, costs=costs, tell=tell)
     write_out(text, options.out)
     print(f"wrote {options.out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
-
-
-def _tell(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def _costs(runs: Runs) -> Callable[[str], Table]:
@@ -67,5 +62,5 @@ def _costs(runs: Runs) -> Callable[[str], Table]:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return lambda study: to_table(
-        efficiency(runs, study, device, torch.get_num_threads(), 2.0, lambda what: _tell(f"measuring {what}"))
+        efficiency(runs, study, device, torch.get_num_threads(), 2.0, lambda what: tell(f"measuring {what}"))
     )

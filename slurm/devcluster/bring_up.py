@@ -69,9 +69,11 @@ def _recorded(folder: Path) -> DevCluster | None:
         record = json.loads((folder / "cluster.json").read_text())
     except FileNotFoundError:
         return None
+        return DevCluster(folder, Options(**record["options"]), Ports(record["first_port"]))
     except OSError as error:
         raise Refused(f"--folder {folder}: {error.strerror}") from None
-    return DevCluster(folder, Options(**record["options"]), Ports(record["first_port"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{folder / 'cluster.json'}: damaged ({error}); remove the folder's files") from None
 
 
 def _prepare(folder: Path, options: Options, fresh: bool) -> DevCluster:

@@ -11,7 +11,7 @@ from rich.text import Text
 from slurm.monitoring.heading import heading
 from slurm.monitoring.logs import LogTail
 from slurm.monitoring.picture import Picture, RowCount
-from slurm.monitoring.tables import TITLE, Cell, Column, cell, table
+from slurm.monitoring.tables import TITLE, Cell, Column, Unsteered, cell, table
 from slurm.monitoring.trials import AttemptStory
 from slurm.monitoring.watching import Condition, Watched
 from slurm.monitoring.words import duration, figure, percent, short_path, sparkline
@@ -50,7 +50,7 @@ def draw(picture: Picture, width: int, height: int | None, log: LogTail | None =
             parts += [Text(), section.draw(lines)] if spaced else [section.draw(lines)]
     if foot:
         parts.append(Text(foot, style="dim", no_wrap=True, overflow="ellipsis"))
-    return Group(*parts)
+    return Group(Unsteered(Group(*parts)))
 
 
 def share(lines: int, wants: Sequence[int]) -> list[int]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.cells import cell_len
-from rich.console import Group, JustifyMethod, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from mmkd.terminal import printable
 from slurm.monitoring.words import shorten
 
 TITLE = "bold cyan"
@@ -66,3 +68,14 @@ def cell(content: Cell, column: Column, width: int) -> Text:
         text.plain = shorten(text.plain, width)
     text.truncate(width, overflow="ellipsis")
     return text
+
+
+@dataclass(frozen=True)
+class Unsteered:
+    """`inside`, in which control characters that files hold (labels, messages, names of nodes) are spelled out."""
+
+    inside: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.inside, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)

@@ -49,7 +49,7 @@ def test_an_unknown_study_is_refused_with_the_nearest_names() -> None:
 def test_a_wrong_value_is_refused_with_file_key_and_choices(study_file: Path, change: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as refused:
         load_study(study_file, [parse_override(change)])
-    assert str(refused.value).startswith(str(study_file)) or "row '../x'" in str(refused.value)
+    assert str(refused.value).startswith(str(study_file))
 
 
 @pytest.mark.parametrize(
