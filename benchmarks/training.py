@@ -7,12 +7,16 @@ between the two ways, on the same networks without dropout, before they are time
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from training_measures import ceilings, measure, memory
 from training_work import ROWS, SHAPES, agreement, make_data, make_lesson, make_step
+
+from mmkd.files import write_json
 
 WAYS = ("plain", "mmkd")
 AGREEMENT = 1e-3
@@ -59,19 +65,18 @@ def child(folder: Path, options: argparse.Namespace, way: str, row: str, shape: 
     return found
 
 
-def compare(folder: Path, options: argparse.Namespace, shape: str, batch: int, most: dict[str, float]) -> list[Any]:
-    """All rows of one shape and batch size."""
+def compare(folder: Path, options: argparse.Namespace, shape: str, batch: int) -> Iterator[dict[str, Any]]:
+    """All rows of one shape and batch size; none is begun after `--minutes`."""
     make_data(folder / "data.h5", SHAPES[shape], max(batch, options.samples))
-    lines = []
     for row in options.rows:
-        line = {"shape": shape, "batch": batch, "row": row, "load": os.getloadavg()[0]}
+        if time.monotonic() > options.end:
+            return
+        line: dict[str, Any] = {"shape": shape, "batch": batch, "row": row, "load": os.getloadavg()[0]}
         if options.agree:
             line["agreement"] = child(folder, options, "agreement", row, shape, batch)
         for way in options.ways:
             line[way] = child(folder, options, way, row, shape, batch)
-        print(summary(line, most), file=sys.stderr, flush=True)
-        lines.append(line)
-    return lines
+        yield line
 
 
 def summary(line: dict[str, Any], most: dict[str, float]) -> str:
@@ -132,6 +137,7 @@ def main() -> int:
     parser.add_argument(
         "--no-agreement", dest="agree", action="store_false", help="do not compare losses and gradients"
     )
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no row after so long")
     parser.add_argument("--out", type=Path, default=Path("training.json"))
     for name in ("--way", "--row", "--shape", "--folder"):  # of a child process
         parser.add_argument(name, help=argparse.SUPPRESS)
@@ -140,19 +146,44 @@ def main() -> int:
     if options.way:
         print(json.dumps(one(options, Path(options.folder))))
         return 0
+    options.end = time.monotonic() + 60 * options.minutes
+    lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         most = child(Path(folder), options, "ceilings", "no_kd", "small", 1)
-        lines = [
-            line for s in options.shapes for b in options.batches for line in compare(Path(folder), options, s, b, most)
-        ]
-    machine = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor() or platform.machine()
-    facts = {"machine": machine, "threads": options.threads, "torch": torch.__version__, "ceilings": most}
-    options.out.write_text(json.dumps({**facts, "rows": lines}, indent=1))
+        write_json(options.out, {**facts(options), "ceilings": most, "rows": lines})
+        for shape, batch in itertools.product(options.shapes, options.batches):
+            for line in compare(Path(folder), options, shape, batch):
+                lines.append(line)
+                print(summary(line, most), file=sys.stderr, flush=True)
+                # After each row: a run that is cut short leaves what it has.
+                write_json(options.out, {**facts(options), "ceilings": most, "rows": lines})
     show(lines, most)
     far = [line["row"] for line in lines if not agrees(line)]
     if far:
         print(f"the two ways differ by more than {AGREEMENT:g} in: {', '.join(far)}", file=sys.stderr)
+    left = len(options.shapes) * len(options.batches) * len(options.rows) - len(lines)
+    if left:
+        print(f"{left} rows were left out for --minutes {options.minutes:g}", file=sys.stderr)
     return 1 if far else 0
+
+
+def cpu_name() -> str:
+    """The processor's model, or its architecture where none is told."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def facts(options: argparse.Namespace) -> dict[str, Any]:
+    """What the figures depend on besides the code."""
+    cuda = options.device == "cuda"
+    return {
+        "machine": torch.cuda.get_device_name() if cuda else cpu_name(),
+        "cpus": os.cpu_count(),
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python benchmarks/training.py", *sys.argv[1:]]),
+    }
 
 
 if __name__ == "__main__":

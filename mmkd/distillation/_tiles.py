@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from mmkd.models.attention import Scores, attention_map
 
-TILE_BYTES = {"cpu": 2 * 2**20, "cuda": 256 * 2**20}
+TILE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Bytes of one network's scores in a tile: about a core's cache, or enough to fill a GPU (see docs/performance.md)."""
 
 WHOLE_BATCH_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
