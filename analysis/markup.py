@@ -14,14 +14,14 @@ body { font: 16px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 76
 .mmkd-scroll { overflow-x: auto; }
 .mmkd { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; border-bottom: 2px solid; }
 .mmkd caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
-.mmkd th, .mmkd td { padding: .25rem .75rem .25rem .3rem; text-align: right; white-space: nowrap; }
+.mmkd th, .mmkd td { padding: .25rem 1.1rem .25rem .3rem; text-align: right; white-space: nowrap; }
 .mmkd th, .mmkd td { vertical-align: baseline; }
 .mmkd thead th { border-top: 2px solid; border-bottom: 1px solid; font-weight: 500; white-space: normal; }
 .mmkd thead th { vertical-align: bottom; }
 .mmkd tbody th { font-weight: 400; text-align: left; white-space: normal; min-width: 12rem; }
 .mmkd .mmkd-group th { font-style: italic; padding-top: .6rem; }
 .mmkd u { text-underline-offset: .2em; }
-.mmkd-tied { display: inline-block; width: 0; } /* so that numbers stay aligned */
+.mmkd-tied { display: inline-block; width: 0; } /* in the padding, so that numbers stay aligned */
 .mmkd-warning { border-left: 4px solid #b00020; background: #fdecee; padding: .4rem .7rem; margin: .4rem 0; }
 .mmkd-notes { font-size: .85rem; color: #444; }
 """
