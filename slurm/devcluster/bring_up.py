@@ -67,9 +67,9 @@ def _refuse_this_machine(options: Options) -> None:
 def _recorded(folder: Path) -> DevCluster | None:
     try:
         record = json.loads((folder / "cluster.json").read_text())
+        return DevCluster(folder, Options(**record["options"]), Ports(record["first_port"]))
     except FileNotFoundError:
         return None
-        return DevCluster(folder, Options(**record["options"]), Ports(record["first_port"]))
     except OSError as error:
         raise Refused(f"--folder {folder}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
