@@ -208,8 +208,13 @@ def explain(error: ValidationError, origin: Path | str, names: Mapping[str, Sequ
             said[where] = "unknown key" + _suggestion(str(item["loc"][-1]))
             continue
         shown = item["type"] not in ("missing", "value_error") and not isinstance(item["input"], (dict, list))
-        said[where] = item["msg"].removeprefix("Value error, ") + (f" (is {item['input']!r})" if shown else "")
+        said[where] = item["msg"].removeprefix("Value error, ") + (f" (is {_shortly(item['input'])})" if shown else "")
     return f"{origin}: " + "; ".join(f"{where}: {what}" if where else what for where, what in said.items())
+
+
+def _shortly(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:100]}…"
 
 
 def _key(location: Sequence[int | str], names: Mapping[str, Sequence[str]]) -> str:

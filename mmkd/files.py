@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         if error.errno is None:
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from None
+    except RuntimeError as error:
+        found = re.search(r"errno = (\d+)", str(error))  # HDF5's word where it cannot close a file: the disk is full
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -41,9 +41,11 @@ def run(options: argparse.Namespace) -> int:
     from analysis.figures.catalogue import plan
     from analysis.figures.style import save
     from analysis.loading import load
+    from analysis.records import read_study
 
     runs = load(options.root, cache=options.cache)
     study = chosen_study(options.root, options.study)
+    read_study(runs.root, study)  # which may refuse, before there is a folder
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

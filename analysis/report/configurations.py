@@ -67,7 +67,7 @@ def group(runs: Runs, directory: str, lines: pd.DataFrame) -> Group:
 def _configuration(place: Path) -> Flat | None:
     path = TrialDir(place).config
     value = read_json(path) if path.exists() else None
-    return None if value is None else {key: text for key, text in _flat(value) if key not in LEFT_OUT}
+    return None if not isinstance(value, Mapping) else {key: text for key, text in _flat(value) if key not in LEFT_OUT}
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

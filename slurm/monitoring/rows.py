@@ -112,7 +112,11 @@ def _controller_job(script: Path) -> str:
 
 
 def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
-    """The studies' rows, each once, in their order; `others`: and those that lie there and are in no study."""
+    """The studies' rows, each once, in their order; `others`: and those that lie there and are in no study.
+
+    Raises:
+        UserError: a row's or a study's file is damaged.
+    """
     asked: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for study in studies:
         for row in study.rows:
@@ -122,7 +126,10 @@ def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
             asked.setdefault(place.path.name, [])
     names = [str(entries[0][1].get("name")) if entries else "" for entries in asked.values()]
     twice = {name for name in names if names.count(name) > 1}
-    return [_read_row(root, directory, entries, twice) for directory, entries in asked.items()]
+    try:
+        return [_read_row(root, directory, entries, twice) for directory, entries in asked.items()]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{root.path}: a row.json or studies/*.json is not as launches write them ({error})") from None
 
 
 def _read_row(root: Root, directory: str, entries: list[tuple[str, Mapping[str, Any]]], twice: set[str]) -> Row:
@@ -155,10 +162,11 @@ def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
 
 def _read_winner(place: RowDir) -> Winner | None:
     facts = read_mapping(place.winner)
-    if "trial" not in facts:
-        return None
-    confirm = facts.get("confirm", {})
-    return Winner(int(facts["trial"]), int(facts.get("trials", 0)), frozenset(str(name) for name in confirm.values()))
+    try:
+        names = frozenset(str(name) for name in facts.get("confirm", {}).values())
+        return Winner(int(facts["trial"]), int(facts.get("trials", 0)), names)
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return None  # damaged: as if it were not there, which a launch will say and mend
 
 
 def read_holder(lock: Path) -> Holder | None:
