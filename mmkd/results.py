@@ -183,7 +183,7 @@ def _opened(path: Path, *, check: bool) -> Iterator[h5py.File]:
             yield file
     except ResultError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise ResultError(f"{path}: not a readable result ({error})") from None
 
 
@@ -321,20 +321,39 @@ def append_metrics(directory: TrialDir, line: Mapping[str, Any]) -> None:
 
 def read_metrics(directory: TrialDir) -> list[dict[str, Any]]:
     """The epochs' lines; a line that a kill cut short ends the list."""
-    try:
-        text = directory.metrics.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
     lines: list[dict[str, Any]] = []
-    for raw in text.splitlines():
+    try:
+        with directory.metrics.open(encoding="utf-8", errors="replace") as file:
+            for raw in file:
+                value = json.loads(raw)
+                if not isinstance(value, dict):
+                    break
+                lines.append(value)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return lines
+    return lines
+
+
+def last_metrics(directory: TrialDir) -> dict[str, Any]:
+    """The last whole line of the metrics file, however long that is; empty where there is none."""
+    try:
+        with directory.metrics.open("rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - LAST_BYTES, 0))
+            text = file.read()
+    except FileNotFoundError:
+        return {}
+    for raw in reversed(text.split(b"\n")):
         try:
             value = json.loads(raw)
-        except ValueError:
-            break
-        if not isinstance(value, dict):
-            break
-        lines.append(value)
-    return lines
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+LAST_BYTES = 16384
+"""More than any line of a metrics file has."""
 
 
 def cut_metrics(directory: TrialDir, history: Sequence[Mapping[str, Any]]) -> None:

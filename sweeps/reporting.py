@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from mmkd.results import read_metrics
+from mmkd.results import last_metrics
+from mmkd.terminal import printable
 from sweeps.rowwork import Task
 
 PLAIN_SECONDS = 20.0
@@ -45,7 +46,7 @@ class Reporter:
 
     def event(self, text: str) -> None:
         """Something happened."""
-        self.console.print(f"[{self._clock()}] {text}", markup=False, highlight=False, soft_wrap=True)
+        self.console.print(f"[{self._clock()}] {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, left: int, running: Sequence[Task]) -> None:
         """How far it is: `left` runs are not finished, those `running` among them."""
@@ -78,10 +79,10 @@ def _describe(running: Sequence[Task]) -> str:
     """Running trials with their epochs and last validation accuracy."""
     parts = []
     for task in running[:SHOWN]:
-        lines = read_metrics(task.directory)
-        epochs = f"epoch {len(lines)}/{task.config.training.epochs}"
-        last = f", accuracy {lines[-1]['valid_accuracy']:.3f}" if lines else ""
-        parts.append(f"{task.label} ({epochs}{last})")
+        last = last_metrics(task.directory)
+        epochs = f"epoch {last.get('epoch', 0)}/{task.config.training.epochs}"
+        accuracy = f", accuracy {last['valid_accuracy']:.3f}" if "valid_accuracy" in last else ""
+        parts.append(f"{task.label} ({epochs}{accuracy})")
     if len(running) > SHOWN:
         parts.append(f"{len(running) - SHOWN} more")
     return "running " + ", ".join(parts) if parts else "nothing runs"
