@@ -244,7 +244,7 @@ def _span(line: Sequence[Axes]) -> float:
     """Inches from the first to the last of some axes, before labels are given room."""
     figure = line[0].get_figure(root=True)
     assert figure is not None
-    return (line[-1].get_window_extent().x1 - line[0].get_window_extent().x0) / figure.dpi
+    return float(line[-1].get_window_extent().x1 - line[0].get_window_extent().x0) / figure.dpi
 
 
 def caption(data: AttentionMaps) -> str:
