@@ -82,7 +82,7 @@ class RowWork:
         """Why the row has ended without a winner; empty while it has not."""
         self._open: dict[int, Task] = {}
         for trial in self._running_trials():
-            self._open[trial.number] = self._tuning_task(trial.number, self.tuning.complete(trial))
+            self._open[trial.number] = self._tuning_task(trial.number, self.tuning.complete(trial, self._found))
         for trial in self._trials_without_result():
             self._open[trial.number] = self._tuning_task(trial.number, trial.params)
         self._confirming: dict[int, Task] = {}

@@ -90,6 +90,14 @@ class _FreshTPE(_Fresh, TPESampler):
     """TPE without repetitions."""
 
 
+Found = Callable[[int], dict[str, float] | None]
+"""The parameters of a number that was asked already, by its directory, where the journal has lost them."""
+
+
+def nothing_found(number: int) -> None:
+    """No trial has a directory that the journal does not know."""
+
+
 class Tuning:
     """The Optuna study of a row.
 
@@ -133,13 +141,10 @@ class Tuning:
         """All that were asked, by number; those that are only enqueued are not."""
         return [t for t in self.study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
 
-    def ask(
-        self, found: Callable[[int], dict[str, float] | None] = lambda number: None
-    ) -> tuple[int, dict[str, float]]:
+    def ask(self, found: Found = nothing_found) -> tuple[int, dict[str, float]]:
         """The next trial's number and parameters: the documented default first, then the sampler's.
 
-        With the random sampler the row and the number alone decide the parameters. `found` gives those of a number that
-        was asked already, where the journal has lost it.
+        With the random sampler the row and the number alone decide the parameters.
         """
         number = self._number
         known = None if self._waiting else found(number)
@@ -187,10 +192,12 @@ class Tuning:
             trial.report(curve[epoch], epoch + 1)
         return trial.should_prune()
 
-    def complete(self, trial: FrozenTrial) -> dict[str, float]:
-        """The parameters of an asked trial, where a kill cut the asking short with the missing ones drawn now."""
+    def complete(self, trial: FrozenTrial, found: Found = nothing_found) -> dict[str, float]:
+        """The parameters of an asked trial; where a kill cut the asking short, missing ones are `found` or drawn."""
         if set(self.distributions) - set(trial.params):
             self.study.sampler = self._sampler(trial.number)
+            if known := found(trial.number):
+                self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", known)
             resumed = optuna.trial.Trial(self.study, trial._trial_id)
             for name, r in self.row.ranges.items():
                 resumed.suggest_float(name, r.low, r.high, log=r.log)

@@ -4,6 +4,8 @@ The controller, and a real trial, run in a forked process that dies at the named
 no flush, no lock given back. What backends do is faked where no process is needed to see it.
 """
 
+import errno
+import hashlib
 import os
 import signal
 import sys
@@ -28,7 +30,7 @@ from tiny_study import STUDY
 
 from mmkd.files import read_json
 from mmkd.lock import FileLock
-from mmkd.results import Failure, read_attempts, record_run
+from mmkd.results import Failure, read_attempts, read_result, record_run, write_result
 from mmkd.rundir import Root, TrialDir
 from slurm.backend import Handle, Job, Report, SubmissionDelayed
 from sweeps.planning import Row
@@ -307,6 +309,46 @@ def test_a_journal_that_lost_its_last_lines_is_told_again_from_the_directories(
     assert broken(root.path, undisturbed) == []
 
 
+def test_a_journal_that_is_cut_asks_what_the_directories_hold_also_where_the_sampler_would_ask_something_else(
+    study: Path, tmp_path: Path
+) -> None:
+    rows, root = planned(study, tmp_path, 'defaults.sampler="tpe"', "rows.*.trials=5"), Root(tmp_path / "runs")
+    run(rows, root, Backend())
+    before = {path: read_json(path) for path in root.path.glob("rows/*/trials/*/config.json")}
+    for row in rows:
+        kept = row.directory.journal.read_bytes().splitlines(keepends=True)[:4]
+        row.directory.journal.write_bytes(b"".join(kept))
+    again = Backend()
+    run(rows, root, again)
+    assert again.jobs == [], "nothing runs twice"
+    assert {path: read_json(path) for path in root.path.glob("rows/*/trials/*/config.json")} == before
+    assert [said for said in told(root.path).values() if said != ["complete"]] == []
+
+
+def test_a_teacher_whose_weights_are_damaged_is_trained_again_before_it_teaches(study: Path, tmp_path: Path) -> None:
+    class Weighty(Backend):
+        """Leaves weights, and names them in the result."""
+
+        def _end(self, job: Job) -> None:
+            super()._end(job)
+            place = TrialDir(Path(job.command[3]))
+            place.weights.write_bytes(b"weights")
+            result = read_result(place.result)
+            write_result(place, replace(result, weights_sha256=hashlib.sha256(b"weights").hexdigest()))
+
+    few, more = (planned(study, tmp_path, f"rows.*.trials={n}")[1:] for n in (1, 2))
+    root = Root(tmp_path / "runs")
+    run(few, root, Weighty())
+    (damaged,) = [t for t in root.teachers() if read_json(t.config)["seed"] == 0]
+    damaged.weights.write_bytes(b"wEights")
+    again = Weighty()
+    run(more, root, again)
+    assert again.jobs[0].command[3] == str(damaged.path)
+    assert damaged.weights.read_bytes() == b"weights"
+    assert [a.end for a in read_attempts(damaged)] == ["complete", "complete"]
+    assert len(again.jobs) == 2, "the teacher, and the new trial"
+
+
 # --- a trial
 
 
@@ -382,3 +424,24 @@ def test_a_superseded_trial_that_lives_on_ends_at_its_next_epoch_and_its_success
             os.kill(second, signal.SIGKILL)
     assert numbers_of(place) == expected
     assert [a.ran["end"] for a in read_attempts(place)] == ["cancelled", "complete"]
+
+
+def test_a_full_disk_is_not_the_trials_error(lab: Any, numbers_of: Any) -> None:
+    config = lab.student("crd", level="final")
+    expected = numbers_of(lab.run(config, 1))
+    place = lab.place(config)
+    place.attempt.write_text("1\n")
+
+    def on_a_full_disk() -> int:
+        import mmkd.training.trainer as trainer
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        trainer.append_metrics = full
+        return attempt(place, 1)
+
+    assert exit_code(forked(on_a_full_disk)) == 1
+    assert [a.ran["end"] for a in read_attempts(place)] == ["node_fail"]
+    assert exit_code(forked(partial(attempt, place, 1))) == 0
+    assert numbers_of(place) == expected

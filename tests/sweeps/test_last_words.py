@@ -119,6 +119,14 @@ def test_a_result_that_never_appears_is_an_error(row: Row, root: Root) -> None:
     assert ends(row) == ["error", "complete"]
 
 
+@pytest.mark.parametrize(("ran", "end"), [({"started": 1.0}, "node_fail"), (None, "error")])
+def test_a_job_that_began_and_was_killed_without_a_word_counts_as_a_node_that_failed(
+    row: Row, root: Root, ran: Mapping[str, Any] | None, end: str
+) -> None:
+    run(row, root, Ending(Report(False, "error", "Slurm says FAILED (NonZeroExitCode)"), ran, state="FAILED"))
+    assert ends(row) == [end, "complete"]
+
+
 def test_an_end_that_no_controller_saw_is_noted_by_the_next_with_its_costs(row: Row, root: Root) -> None:
     backend = FakeCluster(delay=10_000)
     rounds = iter(range(1000))
