@@ -268,12 +268,18 @@ def main() -> int:
     folder = options.folder.absolute()
     campaign = Campaign(folder, options.seed, options.where, variants, console)
     kinds = usable_kinds(options.where, options.only or (), console, folder)
+    stopped = False
     try:
         campaign.run(options.faults, kinds)
+    except KeyboardInterrupt:
+        stopped = True
     finally:
         campaign.close()
         outcomes = campaign.outcomes()
         show(outcomes, console)
+    if stopped:
+        console.print("stopped; the same command goes on")
+        return 130
     return int(any(outcome.wrong for outcome in outcomes))
 
 
