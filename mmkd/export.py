@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,7 +33,9 @@ def export_student(student: TrainedStudent, path: Path) -> float:
     """
     example = torch.randn(4, student.steps, student.features)
     program = torch.export.export(student.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    write_atomically(path, lambda temporary: torch.export.save(program, temporary.open("wb")))
+    content = io.BytesIO()  # torch's writer ends the process where the disk is full
+    torch.export.save(program, content)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
     loaded = torch.export.load(path).module()
     worst = 0.0
     for batch in (1, 7):
