@@ -258,8 +258,8 @@ def make_root(root: Root) -> None:
         raise UserError(f"--root {str(root.path)!r}: choose a path without line breaks, control characters and '\\'")
     try:
         root.path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root.path):
-            pass
+        with tempfile.TemporaryFile(dir=root.path) as probe:
+            probe.write(b"x")  # which a full disk refuses, while it may still make a file
     except OSError as error:
         raise UserError(f"--root {root.path}: cannot be written ({error.strerror})") from None
 
