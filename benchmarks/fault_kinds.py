@@ -16,6 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from fault_damage import (
+    checkpoint_flipped,
+    checkpoint_truncated,
+    clock_jump,
+    journal_cut,
+    result_flipped,
+    result_truncated,
+    teacher_flipped,
+    torn_lines,
+)
 from fault_study import AttackedStudy, Stuck, kill, place_of, wait_for
 
 from mmkd.results import current_attempt
@@ -43,7 +53,7 @@ def _signal_trial(study: AttackedStudy, chance: random.Random, number: signal.Si
         return ""
     victim = chance.choice(trials)
     place = place_of(victim)
-    return _name(study, place.path) if place and kill(victim, number) else ""
+    return study.name(place.path) if place and kill(victim, number) else ""
 
 
 def _pause(study: AttackedStudy, victim: psutil.Process, chance: random.Random) -> str:
@@ -110,14 +120,22 @@ def full_disk(study: AttackedStudy, chance: random.Random) -> str:
         return ""
     left, seconds = chance.choice((0, 0, 4096, 65536)), chance.uniform(1.0, 4.0)
     ballast = study.disk / "ballast"
-    space = os.statvfs(study.disk)
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(space.f_bavail * space.f_frsize - left, 1))
+    _fill(ballast, left)
     try:
         time.sleep(seconds)
         return f"{left} bytes left for {seconds:.1f} s; the controller {_says(study)}"
     finally:
         ballast.unlink()
+
+
+def _fill(ballast: Path, left: int) -> None:
+    """Take what the file system has, but for `left` bytes, while others take of it too."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+        file.truncate(file.tell() - left)
 
 
 def read_only(study: AttackedStudy, chance: random.Random) -> str:
@@ -136,95 +154,9 @@ def read_only(study: AttackedStudy, chance: random.Random) -> str:
     subprocess.run(["chattr", "+i", folder], check=True)
     try:
         time.sleep(seconds)
-        return f"{_name(study, folder)} for {seconds:.1f} s; the controller {_says(study)}"
+        return f"{study.name(folder)} for {seconds:.1f} s; the controller {_says(study)}"
     finally:
         subprocess.run(["chattr", "-i", folder], check=True)
-
-
-def torn_lines(study: AttackedStudy, chance: random.Random) -> str:
-    """The last line of every line file is cut at a random byte, after a loss of power."""
-    study.end_everything()
-    files = [f for f in study.files("**/metrics.jsonl") + study.files("rows/*/journal.log") if f.stat().st_size]
-    for file in files:
-        content = file.read_bytes()
-        begin = content.rfind(b"\n", 0, len(content) - 1) + 1
-        os.truncate(file, chance.randrange(begin, len(content)))
-    return f"{len(files)} files" if files else ""
-
-
-def journal_cut(study: AttackedStudy, chance: random.Random) -> str:
-    """A journal loses its last lines, perhaps all, and a part of the one before."""
-    study.end_everything()
-    journals = study.files("rows/*/journal.log")
-    if not journals:
-        return ""
-    journal = chance.choice(journals)
-    length = chance.randrange(journal.stat().st_size + 1)
-    os.truncate(journal, length)
-    return f"{_name(study, journal)} cut to {length} bytes"
-
-
-def _cut(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
-    study.end_everything()
-    files = study.files(pattern)
-    if not files:
-        return ""
-    file = chance.choice(files)
-    size = file.stat().st_size
-    length = chance.randrange(size)
-    os.truncate(file, length)
-    return f"{_name(study, file)} cut to {length} of {size} bytes"
-
-
-def _flip(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
-    study.end_everything()
-    files = study.files(pattern)
-    if not files:
-        return ""
-    file = chance.choice(files)
-    content = bytearray(file.read_bytes())
-    bit = chance.randrange(8 * len(content))
-    content[bit // 8] ^= 1 << bit % 8
-    file.write_bytes(content)
-    return f"{_name(study, file)}, bit {bit} of {8 * len(content)}"
-
-
-def checkpoint_truncated(study: AttackedStudy, chance: random.Random) -> str:
-    """A checkpoint is cut."""
-    return _cut(study, chance, "**/checkpoint.pt")
-
-
-def checkpoint_flipped(study: AttackedStudy, chance: random.Random) -> str:
-    """A single bit of a checkpoint changes."""
-    return _flip(study, chance, "**/checkpoint.pt")
-
-
-def result_truncated(study: AttackedStudy, chance: random.Random) -> str:
-    """A result is cut, of a trial that may have been told long ago."""
-    return _cut(study, chance, "**/result.h5")
-
-
-def result_flipped(study: AttackedStudy, chance: random.Random) -> str:
-    """A single bit of a result changes."""
-    return _flip(study, chance, "**/result.h5")
-
-
-def teacher_flipped(study: AttackedStudy, chance: random.Random) -> str:
-    """A single bit of a teacher's weights changes."""
-    return _flip(study, chance, "teachers/*/weights.pt")
-
-
-def clock_jump(study: AttackedStudy, chance: random.Random) -> str:
-    """The times of all files jump by hours, forward or back, while everything runs."""
-    hours, count = chance.choice((-1, 1)) * chance.uniform(1, 12), 0
-    if not study.controller():
-        return ""
-    for file in study.files("**/*"):
-        with suppress(FileNotFoundError):
-            changed = file.stat().st_mtime + 3600 * hours
-            os.utime(file, (changed, changed))
-            count += 1
-    return f"{count} files by {hours:+.1f} h" if count else ""
 
 
 def duplicated_job(study: AttackedStudy, chance: random.Random) -> str:
@@ -236,7 +168,7 @@ def duplicated_job(study: AttackedStudy, chance: random.Random) -> str:
     current = current_attempt(place)
     attempt = chance.choice((current, max(current - 1, 0)))
     study.start_by_hand(place, attempt)
-    return f"{_name(study, place.path)}: attempt {attempt} beside {current}"
+    return f"{study.name(place.path)}: attempt {attempt} beside {current}"
 
 
 def slow_files(study: AttackedStudy, chance: random.Random) -> str:
@@ -294,10 +226,6 @@ def _kill_daemon(study: AttackedStudy, chance: random.Random, name: str) -> str:
     time.sleep(seconds)
     study.cluster.start_all()
     return f"gone for {seconds:.1f} s"
-
-
-def _name(study: AttackedStudy, path: Path) -> str:
-    return str(path.relative_to(study.root))
 
 
 def _says(study: AttackedStudy) -> str:

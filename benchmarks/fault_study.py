@@ -240,6 +240,10 @@ class AttackedStudy:
         except NoAnswer:
             return []
 
+    def name(self, path: Path) -> str:
+        """A path as the record has it."""
+        return str(path.relative_to(self.root))
+
     def files(self, pattern: str) -> list[Path]:
         """Files under the root, in a fixed order."""
         return sorted(path for path in self.root.glob(pattern) if path.is_file())

@@ -1,0 +1,95 @@
+"""Faults of `faults.py` that damage files, or their times; see fault_kinds.py for what each gets and returns."""
+
+from __future__ import annotations
+
+import os
+import random
+from contextlib import suppress
+
+from fault_study import AttackedStudy
+
+
+def torn_lines(study: AttackedStudy, chance: random.Random) -> str:
+    """The last line of every line file is cut at a random byte, after a loss of power."""
+    study.end_everything()
+    files = [f for f in study.files("**/metrics.jsonl") + study.files("rows/*/journal.log") if f.stat().st_size]
+    for file in files:
+        content = file.read_bytes()
+        begin = content.rfind(b"\n", 0, len(content) - 1) + 1
+        os.truncate(file, chance.randrange(begin, len(content)))
+    return f"{len(files)} files" if files else ""
+
+
+def journal_cut(study: AttackedStudy, chance: random.Random) -> str:
+    """A journal loses its last lines, perhaps all, and a part of the one before."""
+    study.end_everything()
+    journals = study.files("rows/*/journal.log")
+    if not journals:
+        return ""
+    journal = chance.choice(journals)
+    length = chance.randrange(journal.stat().st_size + 1)
+    os.truncate(journal, length)
+    return f"{study.name(journal)} cut to {length} bytes"
+
+
+def _cut(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
+    study.end_everything()
+    files = study.files(pattern)
+    if not files:
+        return ""
+    file = chance.choice(files)
+    size = file.stat().st_size
+    length = chance.randrange(size)
+    os.truncate(file, length)
+    return f"{study.name(file)} cut to {length} of {size} bytes"
+
+
+def _flip(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
+    study.end_everything()
+    files = study.files(pattern)
+    if not files:
+        return ""
+    file = chance.choice(files)
+    content = bytearray(file.read_bytes())
+    bit = chance.randrange(8 * len(content))
+    content[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(content)
+    return f"{study.name(file)}, bit {bit} of {8 * len(content)}"
+
+
+def checkpoint_truncated(study: AttackedStudy, chance: random.Random) -> str:
+    """A checkpoint is cut."""
+    return _cut(study, chance, "**/checkpoint.pt")
+
+
+def checkpoint_flipped(study: AttackedStudy, chance: random.Random) -> str:
+    """A single bit of a checkpoint changes."""
+    return _flip(study, chance, "**/checkpoint.pt")
+
+
+def result_truncated(study: AttackedStudy, chance: random.Random) -> str:
+    """A result is cut, of a trial that may have been told long ago."""
+    return _cut(study, chance, "**/result.h5")
+
+
+def result_flipped(study: AttackedStudy, chance: random.Random) -> str:
+    """A single bit of a result changes."""
+    return _flip(study, chance, "**/result.h5")
+
+
+def teacher_flipped(study: AttackedStudy, chance: random.Random) -> str:
+    """A single bit of a teacher's weights changes."""
+    return _flip(study, chance, "teachers/*/weights.pt")
+
+
+def clock_jump(study: AttackedStudy, chance: random.Random) -> str:
+    """The times of all files jump by hours, forward or back, while everything runs."""
+    hours, count = chance.choice((-1, 1)) * chance.uniform(1, 12), 0
+    if not study.controller():
+        return ""
+    for file in study.files("**/*"):
+        with suppress(FileNotFoundError):
+            changed = file.stat().st_mtime + 3600 * hours
+            os.utime(file, (changed, changed))
+            count += 1
+    return f"{count} files by {hours:+.1f} h" if count else ""
