@@ -6,7 +6,6 @@ there was nothing to hit. Afterwards the study may be running or not, damaged or
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
