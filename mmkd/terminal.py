@@ -13,8 +13,11 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u
 
 
 def printable(text: str) -> str:
-    r"""`text`, in which what would steer a terminal (colours, titles, direction of writing) is spelled out: `\x1b`."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    r"""`text`, in which what would steer a terminal (colours, titles, direction of writing) is spelled out: `\u001b`.
+
+    JSON stays JSON and means the same.
+    """
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def is_plain(text: str) -> bool:

@@ -150,7 +150,7 @@ def test_facts_of_a_data_file_do_not_reach_the_terminal_as_they_are(
         file.attrs.update(source="\x1b[2Jgone [red]\nx", license="\x9b31m", notes="\u202egnp.exe")
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
-    assert "\\x1b[2Jgone [red]; x" in shown
+    assert "\\u001b[2Jgone [red]; x" in shown
     assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
 
 
