@@ -51,7 +51,7 @@ def _data(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
         students.setdefault(fact(row, "primary"), {})[fact(row, "pairing")] = None
     if students:
         listed = "; ".join(f"{primary} (pairing {', '.join(pairings)})" for primary, pairings in students.items())
-        yield f"students of {listed}"
+        yield f"primary modality {listed}"
     if samples:
         yield f"test split: {samples} samples; one is 100/{samples} points; no score is shown finer"
 
