@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, tell, write_out
+from analysis.commands.options import (
+    Subparsers,
+    add_cache,
+    add_root,
+    add_study,
+    check_out,
+    chosen_study,
+    tell,
+    write_out,
+)
 from mmkd.errors import UserError
 
 FORMATS = ("txt", "md", "csv", "json")
@@ -45,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--seconds {options.seconds:g}: a number above 0")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine shows no CUDA device; use auto or cpu")
+    check_out(options.out)
     cuda = options.device != "cpu" and torch.cuda.is_available()
     found = efficiency(
         load(options.root, cache=options.cache),

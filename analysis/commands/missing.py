@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, tell, write_out
+from analysis.commands.options import (
+    Subparsers,
+    add_cache,
+    add_root,
+    add_study,
+    check_out,
+    chosen_study,
+    tell,
+    write_out,
+)
 
 FORMATS = ("txt", "md", "tex", "html", "csv", "json")
 
@@ -32,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from analysis.missing import missing
     from analysis.rendering import FORMATS
 
+    check_out(options.out)
     made = missing(
         load(options.root, cache=options.cache),
         chosen_study(options.root, options.study),

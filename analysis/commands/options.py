@@ -57,6 +57,18 @@ def tell(what: str) -> None:
     print(printable(what), file=sys.stderr, flush=True)
 
 
+def check_out(out: Path | None) -> None:
+    """Make sure, before minutes of work, that the file `out` can be written, as far as that can be told.
+
+    Raises:
+        UserError: its folder is not there, or it is a folder itself.
+    """
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UserError(f"--out {out}: No such file or directory; make its folder first")
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out}: Is a directory; name a file in it")
+
+
 def write_out(text: str, out: Path | None) -> None:
     """Write `text` to the file `out`, whole, or to standard output.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.commands.figures import KINDS
-from analysis.commands.options import Subparsers, add_cache, add_root, tell, write_out
+from analysis.commands.options import Subparsers, add_cache, add_root, check_out, tell, write_out
 
 if TYPE_CHECKING:
     from analysis.loading import Runs
@@ -46,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from analysis.loading import load
     from analysis.report import report
 
+    check_out(options.out)
     runs = load(options.root, cache=options.cache)
     costs = _costs(runs) if options.efficiency else None
     text = report(runs, options.study, kinds=options.figures, costs=costs, tell=tell)

@@ -179,7 +179,7 @@ def read_split(
             stay exactly 0.
 
     Raises:
-        UserError: as `read_info`, or an unknown split or modality.
+        UserError: as `read_info`, an unknown split or modality, or values that are not finite.
     """
     with open_dataset(path) as (info, splits):
         stored = splits[choose("split", split, SPLITS)]
@@ -188,6 +188,11 @@ def read_split(
             source = stored.arrays[choose("modality", modality, info.modalities)]
             arrays[modality] = np.empty(source.shape, np.float32)
             source.read_direct(arrays[modality])  # type: ignore[attr-defined]  # an h5py.Dataset, see open_dataset
+            if not all(np.isfinite(arrays[modality][rows]).all() for rows in chunks(arrays[modality])):
+                raise UserError(
+                    f"{path}: split {split!r} has values of {modality} that are not finite; "
+                    f"python -m mmkd.data inspect names the sample; import the data again"
+                )
             if standardise:
                 attributes = splits["train"].arrays[modality].attrs  # type: ignore[attr-defined]
                 _standardise(arrays[modality], stored.lengths[modality], attributes["mean"], attributes["std"])

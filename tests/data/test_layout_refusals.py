@@ -166,6 +166,14 @@ def test_the_check_finds_a_value_that_was_changed_after_writing(data_file: Path)
         check_dataset(data_file)
 
 
+def test_a_split_that_became_nan_is_not_read(data_file: Path) -> None:
+    with h5py.File(data_file, "a") as file:
+        file["test/arrays/audio"][7, 0, 0] = np.nan
+    with pytest.raises(UserError, match="split 'test' has values of audio that are not finite"):
+        read_split(data_file, "test")
+    read_split(data_file, "test", ["video"])
+
+
 def test_the_check_names_the_sample_that_became_nan(data_file: Path) -> None:
     with h5py.File(data_file, "a") as file:
         file["test/arrays/audio"][7, 0, 0] = np.nan
