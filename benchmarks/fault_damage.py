@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from contextlib import suppress
+from pathlib import Path
 
 from fault_study import AttackedStudy
 
@@ -22,22 +23,25 @@ def torn_lines(study: AttackedStudy, chance: random.Random) -> str:
 
 def journal_cut(study: AttackedStudy, chance: random.Random) -> str:
     """A journal loses its last lines, perhaps all, and a part of the one before."""
-    study.end_everything()
-    journals = study.files("rows/*/journal.log")
-    if not journals:
+    journal = _choose(study, chance, "rows/*/journal.log")
+    if journal is None:
         return ""
-    journal = chance.choice(journals)
     length = chance.randrange(journal.stat().st_size + 1)
     os.truncate(journal, length)
     return f"{study.name(journal)} cut to {length} bytes"
 
 
-def _cut(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
+def _choose(study: AttackedStudy, chance: random.Random, pattern: str) -> Path | None:
+    """One of the study's files, after an end of all its processes."""
     study.end_everything()
     files = study.files(pattern)
-    if not files:
+    return chance.choice(files) if files else None
+
+
+def _cut(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
+    file = _choose(study, chance, pattern)
+    if file is None:
         return ""
-    file = chance.choice(files)
     size = file.stat().st_size
     length = chance.randrange(size)
     os.truncate(file, length)
@@ -45,11 +49,9 @@ def _cut(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
 
 
 def _flip(study: AttackedStudy, chance: random.Random, pattern: str) -> str:
-    study.end_everything()
-    files = study.files(pattern)
-    if not files:
+    file = _choose(study, chance, pattern)
+    if file is None:
         return ""
-    file = chance.choice(files)
     content = bytearray(file.read_bytes())
     bit = chance.randrange(8 * len(content))
     content[bit // 8] ^= 1 << bit % 8

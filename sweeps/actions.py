@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mmkd.errors import UserError
 from sweeps.options import site_changes
 from sweeps.recorded import find_recorded
-from sweeps.site import load_site
+from sweeps.site_file import load_site
 
 if TYPE_CHECKING:
     from sweeps.launch import Launch

@@ -11,7 +11,7 @@ from slurm.backend import Backend, SubmissionRefused
 from slurm.cluster import SlurmBackend
 from slurm.local import DebugBackend, LocalBackend, usable_cores, visible_gpus
 from slurm.settings import SlurmSettings
-from sweeps.site import Site
+from sweeps.site_file import Site
 
 
 def choose_cluster(wanted: str) -> str:

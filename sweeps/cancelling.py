@@ -21,7 +21,7 @@ from sweeps.holding import RowLocks, take_rows
 from sweeps.jobs import Jobs
 from sweeps.recorded import RecordedStudy, without_end
 from sweeps.rowwork import Task
-from sweeps.site import Site
+from sweeps.site_file import Site
 from sweeps.wording import count
 
 PATIENCE = 120.0

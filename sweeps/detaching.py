@@ -23,7 +23,7 @@ from slurm.settings import SlurmSettings
 from sweeps.attempts import controller_job
 from sweeps.backends import slurm_backend
 from sweeps.holding import take_rows, wait_for_rows
-from sweeps.site import Site
+from sweeps.site_file import Site
 from sweeps.snapshots import run_from
 
 if TYPE_CHECKING:

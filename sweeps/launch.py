@@ -16,7 +16,7 @@ from mmkd.errors import UserError
 from mmkd.lock import LockLost
 from mmkd.terminal import complain, forgive_encoding, is_plain, printable
 from sweeps.options import make_parser, overrides_of, site_changes
-from sweeps.site import Site, load_site
+from sweeps.site_file import Site, load_site
 from sweeps.study import find_study, read_toml, study_names
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from mmkd.errors import UserError
 from mmkd.terminal import Parser, count
 from slurm.settings import SlurmSettings
-from sweeps.site import default_site_file
+from sweeps.site_file import default_site_file
 from sweeps.study import parse_override
 
 EXAMPLES = """\

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+from analysis.commands.options import Subparsers, add_cache, add_output, add_root, add_study, chosen_study, write_out
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -22,8 +21,7 @@ def add_command(subparsers: Subparsers) -> None:
     parser.add_argument("b", metavar="B", help="another's")
     add_root(parser)
     add_study(parser)
-    parser.add_argument("--format", choices=("txt", "json"), default="txt", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    add_output(parser, ("txt", "json"))
     add_cache(parser)
     parser.set_defaults(run=run)
 

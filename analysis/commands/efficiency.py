@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from analysis.commands.options import (
     Subparsers,
     add_cache,
+    add_output,
     add_root,
     add_study,
     check_out,
@@ -35,8 +35,7 @@ def add_command(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--seconds", type=float, default=2.0, metavar="S", help="at least, for each latency (default: %(default)s)"
     )
-    parser.add_argument("--format", choices=FORMATS, default="txt", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    add_output(parser, FORMATS)
     add_cache(parser)
     parser.set_defaults(run=run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -32,6 +33,12 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-cache", action="store_false", dest="cache", help="neither read nor write ROOT/.cache/analysis.h5"
     )
+
+
+def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
+    """Add --format, by default text, and --out."""
+    parser.add_argument("--format", choices=formats, default="txt", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
 
 
 def chosen_study(root: Path, name: str | None) -> str:

@@ -19,7 +19,7 @@ from mmkd import export, predict
 from mmkd.terminal import exit_code
 from slurm.monitor import main as monitor
 from sweeps.launch import main as launch
-from sweeps.site import default_site_file
+from sweeps.site_file import default_site_file
 
 CODE = Path(__file__).parents[2]
 

@@ -25,7 +25,7 @@ from sweeps.controller import Stop
 from sweeps.holding import take_rows, wait_for_rows
 from sweeps.launch import main
 from sweeps.recorded import RecordedStudy, read_recorded, without_end
-from sweeps.site import Site
+from sweeps.site_file import Site
 
 SLEEPING = "import time; time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"

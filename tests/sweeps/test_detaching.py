@@ -17,7 +17,7 @@ from sweeps import detaching
 from sweeps.controller import Stop
 from sweeps.detaching import absolute, controller_jobs, controller_settings, goes_on, seconds_of
 from sweeps.options import make_parser
-from sweeps.site import ControllerJob, Site
+from sweeps.site_file import ControllerJob, Site
 from sweeps.stopping import StopRequests
 
 
