@@ -133,6 +133,11 @@ def _over_seeds(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:
     return Difference(float(test.difference), float(test.low), float(test.high), float(test.p))
 
 
+def p_value(p: float) -> str:
+    """`p = 0.012`, or that it is below a thousandth."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def comparison_text(found: Comparison) -> str:
     """A comparison in a few lines."""
     return "\n".join(_lines(found)) + "\n"
@@ -150,7 +155,7 @@ def _lines(found: Comparison) -> Iterator[str]:
     for pair in found.pairs:
         yield (
             f"  seed {pair.seed}: {pair.only_a} samples right in A alone, {pair.only_b} in B alone, "
-            f"p = {pair.p:.3f} (McNemar, exact, not corrected)"
+            f"{p_value(pair.p)} (McNemar, exact, not corrected)"
         )
     if found.better is not None:
         few = len(found.pairs) < PAIRS_NEEDED
@@ -164,4 +169,4 @@ def _lines(found: Comparison) -> Iterator[str]:
 def _shown(difference: Difference) -> str:
     if difference.low is None or difference.high is None or difference.p is None:
         return f"{difference.value:+.2f} (too few seeds for an interval)"
-    return f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], p = {difference.p:.3f}"
+    return f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], {p_value(difference.p)}"

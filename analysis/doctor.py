@@ -12,7 +12,7 @@ from analysis.evidence import Evidence, collect, ended
 from analysis.guards import Finding, first_few, guard
 from analysis.loading import Runs
 from analysis.predictions import predictions
-from analysis.records import read_study, study_names
+from analysis.records import read_study
 from mmkd.errors import UserError
 from mmkd.metrics import cross_entropy, f1_scores
 from mmkd.results import State, Status
@@ -54,7 +54,7 @@ def examine(runs: Runs) -> Examination:
 
 def _studies(runs: Runs) -> tuple[dict[str, list[Evidence]], list[Finding]]:
     studies, broken = {}, []
-    for name in study_names(runs.root):
+    for name in runs.studies["study"].unique():
         try:
             studies[name] = collect(runs, read_study(runs.root, name))
         except UserError as error:

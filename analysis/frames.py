@@ -27,6 +27,12 @@ ROWS: Schema = {
     **dict.fromkeys(("algorithm", "asked", "winner_trial"), "Int64"),
     "winner_value": "float64",
 }
+STUDIES: Schema = {
+    **dict.fromkeys(("study", "name", "label", "group", "row"), "string"),
+    "control": "bool",
+    "trials": "Int64",
+    "seeds": "Int64",
+}
 TRIALS: Schema = {
     **dict.fromkeys(("directory", "kind", "row"), "string"),
     **dict.fromkeys(("number", "seed"), "Int64"),

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.cache import gather
-from analysis.frames import REJECTED, ROWS, TRIALS, frame, typed
+from analysis.frames import REJECTED, ROWS, STUDIES, TRIALS, frame, typed
 from analysis.predictions import predictions, predictions_of
-from analysis.records import RowRecord, Winner, read_record
+from analysis.records import RowRecord, Study, Winner, read_record, study_names
 from mmkd.errors import UserError
 from mmkd.results import Status
 from mmkd.rundir import Root, RowDir
@@ -28,7 +28,11 @@ class Runs:
 
     Attributes:
         root: where all of it lies.
-        rows: one line a row; `asked` (trials) and `winner_*` are missing while it is tuned. What else decides the row
+        studies: one line a study and row, in the study's order: what the study calls the row (`name`, `label`,
+            `group`), which `row` that is (studies share rows), whether it is the control, and the trials and seeds
+            that the study asks for.
+        rows: one line a row; `name` is the beginning of its directory's, which several rows of a study may share;
+            `asked` (trials) and `winner_*` are missing while it is tuned. What else decides the row
             follows, a column a value: `space.beta.high`, `training.epochs`, `student.width`.
         trials: one line a trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned or
             diverged, or the state of what is not finished; `failure` is the class of a failed one. `superseded` is a
@@ -43,6 +47,7 @@ class Runs:
     """
 
     root: Path
+    studies: pd.DataFrame
     rows: pd.DataFrame
     trials: pd.DataFrame
     curves: pd.DataFrame
@@ -88,10 +93,12 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
         counting |= {f"{place}/confirm/{name}" for name in winner.confirm.values()} if winner else set()
     directories += [f"teachers/{teacher.path.name}" for teacher in Root(path).teachers()]
     rejects += _top_strays(path)
+    studies = frame(_study_lines(path, rejects), STUDIES)
     read = gather(path, directories, use_cache=cache)
     rejected = frame([{"path": name, "reason": why.replace(f"{path}/", "")} for name, why in rejects], REJECTED)
     return Runs(
         path,
+        studies,
         frame(rows, ROWS),
         _placed(read.trials, counting),
         read.curves,
@@ -120,6 +127,22 @@ def _row_line(place: RowDir, row: RowRecord, winner: Winner | None) -> dict[str,
     name = {"row": place.path.name, "name": place.path.name.rpartition("-")[0], "digest": row.digest}
     decided = {key: value for key, value in row.identity.model_dump(exclude={"data"}).items() if value is not None}
     return {**name, **decided, **row.data.model_dump(exclude={"classes"}), **won}
+
+
+def _study_lines(root: Path, rejects: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """A line a study and row; studies that cannot be read are added to `rejects`."""
+    lines: list[dict[str, Any]] = []
+    for name in study_names(root):
+        place = Root(root).study(name)
+        try:
+            study = read_record(place, Study)
+        except UserError as error:
+            rejects.append((place.relative_to(root).as_posix(), str(error)))
+            continue
+        for row in study.rows:
+            facts = {"study": name, "row": row.directory, "control": row.name == study.control, "seeds": len(row.seeds)}
+            lines.append(row.model_dump(include={"name", "label", "group", "trials"}) | facts)
+    return lines
 
 
 def _strays(folder: Path, place: str, known: set[str]) -> Iterator[tuple[str, str]]:

@@ -64,7 +64,7 @@ def _read_array(path: Path) -> NDArray[np.float32]:
     if array.ndim != 3 or array.dtype.kind not in "fiu":
         raise UserError(f"{path}: {array.dtype} {array.shape}, not numbers (samples, steps, features)")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-        return np.asarray(array, np.float32)
+        return np.array(array, np.float32)
 
 
 @torch.no_grad()

@@ -69,7 +69,10 @@ class RowWork:
         try:
             self.lock.acquire()
         except LockHeld as held:
-            raise UserError(f"row {row.name}: another controller is at work: {held}") from None
+            raise UserError(
+                f"row {row.name}: another controller is at work: {held}; studies share equal rows: "
+                "launch again when that one is done"
+            ) from None
         remove_leftovers(self.directory.path)
         if read_json(self.directory.row) is None:
             shutil.copyfile(study_file, self.directory.study)

@@ -194,6 +194,8 @@ def find_study(name: str) -> Path:
             raise UserError(f"{path}: no such study file")
         check_name("study", path.stem)
         return path
+    if name not in study_names() and Path(f"{name}.toml").is_file():
+        raise UserError(f"no study {name!r} comes with mmkd; for the file that is here: --study {name}.toml")
     choose("study", name, study_names())
     return STUDIES / f"{name}.toml"
 

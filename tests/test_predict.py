@@ -38,6 +38,7 @@ def test_predictions_are_those_of_the_trial(lab: Any, trial: TrialDir, tmp_path:
     assert np.abs(probabilities - expected).max() < 1e-4
 
 
+@pytest.mark.filterwarnings("error")
 def test_raw_arrays_need_no_data_file(lab: Any, trial: TrialDir, tmp_path: Path) -> None:
     raw = read_split(lab.data, "test", ["video"], standardise=False).arrays["video"]
     np.save(tmp_path / "new.npy", raw)

@@ -26,7 +26,11 @@ KINDS = (
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = subparsers.add_parser("figures", help="a study's figures", description="See docs/figures.md.")
+    parser = subparsers.add_parser(
+        "figures",
+        help="a study's figures",
+        description="See docs/figures.md. What cannot be drawn is said; exit code 1 if nothing could be.",
+    )
     add_root(parser)
     add_study(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it is not there")

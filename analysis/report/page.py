@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.cells import MINUS
-from analysis.comparing import Comparison, compare
+from analysis.comparing import Comparison, compare, p_value
 from analysis.comparisons import PAIRS_NEEDED
 from analysis.evidence import Evidence, collect
 from analysis.figures.catalogue import KINDS
@@ -234,7 +234,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"difference": _difference, "p_value": _p_value, "percent": _percent, "digits": _digits}
+    environment.filters |= {"difference": _difference, "p_value": p_value, "percent": _percent, "digits": _digits}
     style = Markup(STYLE + (_HERE / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("page.html").render(
         page=page, style=style, version=__version__, left_out=LEFT_OUT, longest=LONGEST, pairs_needed=PAIRS_NEEDED
@@ -245,11 +245,7 @@ def _difference(found: Difference) -> str:
     """In points, with its interval and p where there are seeds enough."""
     if found.low is None or found.high is None or found.p is None:
         return f"{found.value:+z.2f} (too few seeds)".replace("-", MINUS)
-    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {_p_value(found.p)}".replace("-", MINUS)
-
-
-def _p_value(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {p_value(found.p)}".replace("-", MINUS)
 
 
 def _percent(share: float | None) -> str:

@@ -55,7 +55,10 @@ def test_one_seed_has_no_interval_over_seeds_but_one_over_samples(lab: Lab) -> N
     assert found.over_seeds.p is None
     assert found.over_samples.p is not None
     assert found.over_samples.p < 0.05
-    assert "+10.00 (too few seeds for an interval)" in comparison_text(found)
+    text = comparison_text(found)
+    assert ("p < 0.001" in text) == (found.over_samples.p < 0.001)
+    assert "p = 0.000" not in text
+    assert "+10.00 (too few seeds for an interval)" in text
 
 
 def test_rows_of_different_samples_cannot_be_paired(ablation: Lab) -> None:

@@ -108,7 +108,7 @@ def test_scores_that_are_not_the_predictions_are_found(ablation: Lab) -> None:
 def test_a_broken_study_is_said_and_the_others_are_looked_at(ablation: Lab) -> None:
     write_json(ablation.root.study("broken"), {"name": "broken"})
     said = report(ablation)
-    assert "studies: studies/broken.json: title: Field required" in said
+    assert "rejected: studies/broken.json: title: Field required" in said
     assert said.startswith("13 directories: 13 in a table")
 
 

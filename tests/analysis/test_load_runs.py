@@ -38,6 +38,22 @@ def test_trials_of_all_kinds_are_one_line_each(ablation: Lab) -> None:
     assert runs.rejected.empty
 
 
+def test_a_study_names_its_rows_of_which_several_may_be_one_method(ablation: Lab) -> None:
+    runs = load(ablation.path, cache=False)
+    assert list(runs.studies["name"]) == ["none", "crd"]
+    assert set(runs.studies["row"]) == set(runs.rows["row"])
+    assert list(runs.studies["control"]) == [True, False]
+    merged = runs.studies.merge(runs.trials, on="row")
+    assert merged.groupby("name").size().to_dict() == {"crd": 5, "none": 5}
+
+
+def test_a_study_that_cannot_be_read_is_rejected(ablation: Lab) -> None:
+    ablation.root.study("torn").write_text('{"name": "torn"')
+    runs = load(ablation.path, cache=False)
+    assert list(runs.studies["study"].unique()) == ["demo"]
+    assert list(runs.rejected["path"]) == ["studies/torn.json"]
+
+
 def test_a_confirming_run_knows_its_teacher(ablation: Lab) -> None:
     trials = load(ablation.path, cache=False).trials
     run = trials[(trials["kind"] == "confirm") & (trials["seed"] == 2) & trials["teacher"].notna()].iloc[0]

@@ -29,6 +29,15 @@ def test_an_unknown_study_is_refused_with_the_nearest_names() -> None:
         find_study("crd_atention")
 
 
+def test_the_name_of_a_file_that_is_here_without_its_ending_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text("")
+    with pytest.raises(UserError, match=r"no study 'mine' .*: --study mine\.toml"):
+        find_study("mine")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
