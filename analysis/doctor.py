@@ -71,7 +71,8 @@ def _fates(runs: Runs, rows: list[Evidence]) -> pd.DataFrame:
     fates = pd.Series("teacher of no run that a table shows", trials.index).mask(~is_teacher, "of a row in no study")
     fates = fates.mask(of_a_study, IN_A_TABLE).mask(of_a_study & trials["superseded"], "superseded")
     fates = fates.mask(is_teacher & trials["directory"].isin(shown["teacher"]), IN_A_TABLE)
-    rejected = pd.DataFrame({"directory": runs.rejected["path"], "fate": "rejected"})
+    paths = runs.rejected["path"]
+    rejected = pd.DataFrame({"directory": paths[~paths.str.startswith("studies/")], "fate": "rejected"})
     return pd.concat([pd.DataFrame({"directory": trials["directory"], "fate": fates}), rejected], ignore_index=True)
 
 
