@@ -14,6 +14,8 @@ from slurm.devcluster import Options, up
 
 BUDGET = ("--trials", "3", "--seeds", "1", "--epochs", "100")
 """Three trials and a confirming run, of 5 s each on a quiet machine beside 5 s in which they start."""
+LONG = (*BUDGET[:4], "--epochs", "1000")
+"""Trials of a minute, for a fault that Slurm notices after half of one."""
 TWO_SLOTS = ("--slurm.nodelist", "n1")
 KILLS = (DIES_BETWEEN_SBATCH_AND_RECORD, DIES_BEFORE_SBATCH, DIES_BETWEEN_SBATCH_AND_RECORD, *[""] * 7)
 
@@ -172,7 +174,7 @@ SCENARIOS = {
         slurm=("--slurm.time", "1", "--slurm.grace", "30"),
     ),
     "scancel": Scenario(cancellation, "cancelled", slurm=TWO_SLOTS),
-    "node": Scenario(node_failure, "node_fail"),
+    "node": Scenario(node_failure, "node_fail", budget=LONG),
     "slurmctld": Scenario(silent_controller),
     "controller": Scenario(killed_controllers, budget=("--trials", "6", *BUDGET[2:]), slurm=TWO_SLOTS),
     "second": Scenario(second_controller),

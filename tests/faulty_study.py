@@ -150,6 +150,17 @@ class FaultyStudy:
         return sum(line["time"] > began for line in read_metrics(directory))
 
     def wait_until_training(self, least: int = 1) -> list[QueuedJob]:
-        """The running jobs, as soon as at least so many train."""
-        wait_for(f"{least} training jobs", lambda: len(self.training()) >= least)
+        """The running jobs, as soon as at least so many train.
+
+        Raises:
+            RuntimeError: they never will, for the study has ended.
+        """
+        wait_for(f"{least} training jobs", lambda: self._is_training(least))
         return self.jobs("RUNNING")
+
+    def _is_training(self, least: int) -> bool:
+        if len(self.training()) >= least:
+            return True
+        if all(controller.poll() is not None for controller in self.controllers) and not self.jobs():
+            raise RuntimeError("the study ended before it could be disturbed")
+        return False
