@@ -88,6 +88,8 @@ class RowWork:
             self._open[trial.number] = self._tuning_task(trial.number, self.tuning.complete(trial, self._found))
         for trial in self._trials_without_result():
             self._open[trial.number] = self._tuning_task(trial.number, trial.params)
+        tuned_by = teacher_directories(row, root)[:1]
+        self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
         self._confirming: dict[int, Task] = {}
         self._settled: set[int] = set()
         self._given_up = 0
@@ -124,11 +126,18 @@ class RowWork:
         tuning = max(self.row.trials - self.asked, 0) + len(self._open)
         return tuning + self.row.seeds - len(self._settled)
 
+    @property
+    def _is_tuning(self) -> bool:
+        return bool(self._open) or self.asked < self.row.trials
+
     def teacher_seeds(self) -> list[int]:
-        """Seeds of the teachers that the row still needs, tuning's first."""
+        """Seeds of the teachers that the row still needs, tuning's first.
+
+        That one also later, if it was begun: one that was damaged since is trained again.
+        """
         if self.row.teacher is None or self.failed:
             return []
-        tuning = [TUNING_SEED] if self._open or self.asked < self.row.trials else []
+        tuning = [TUNING_SEED] if self._is_tuning or self._has_begun_tuning_teacher else []
         return tuning + [seed for seed in range(1, self.row.seeds + 1) if seed not in self._settled]
 
     def directories(self) -> list[TrialDir]:
@@ -206,9 +215,12 @@ class RowWork:
 
     def miss_teacher(self, seed: int, reason: str) -> None:
         """The teacher of a seed cannot be had: without tuning's the row ends, without another that seed is missing."""
-        if seed == TUNING_SEED:
+        if seed != TUNING_SEED:
+            self._settled.add(seed)
+        elif self._is_tuning:
             self.failed = f"its teacher {reason}"
-        self._settled.add(seed)
+        else:
+            self._has_begun_tuning_teacher = False
 
     def _running_trials(self) -> Iterator[FrozenTrial]:
         return (t for t in self.tuning.trials() if t.state is TrialState.RUNNING)
