@@ -10,11 +10,11 @@ from analysis.model import Cell, Column, Table
 from analysis.text import ARROWS, TIED
 
 STYLE = """
-body { font: 16px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 76rem; padding: 0 1rem; color: #1a1a1a; }
+body { font: 16px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 84rem; padding: 0 1rem; color: #1a1a1a; }
 .mmkd-scroll { overflow-x: auto; }
 .mmkd { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; border-bottom: 2px solid; }
 .mmkd caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
-.mmkd th, .mmkd td { padding: .25rem 1.1rem .25rem .3rem; text-align: right; white-space: nowrap; }
+.mmkd th, .mmkd td { padding: .25rem 1.3rem .25rem .1rem; text-align: right; white-space: nowrap; }
 .mmkd th, .mmkd td { vertical-align: baseline; }
 .mmkd thead th { border-top: 2px solid; border-bottom: 1px solid; font-weight: 500; white-space: normal; }
 .mmkd thead th { vertical-align: bottom; }
@@ -28,7 +28,7 @@ body { font: 16px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 76
 
 
 MARKDOWN = ("**{}**", "<ins>{}</ins>", f" {TIED}")
-HTML = ("<b>{}</b>", "<u>{}</u>", f'<span class="mmkd-tied">&nbsp;{TIED}</span>')
+HTML = ("<b>{}</b>", "<u>{}</u>", f'<span class="mmkd-tied">&#8239;{TIED}</span>')
 
 
 def to_markdown(table: Table) -> str:
