@@ -4,18 +4,20 @@ A map of B samples, H heads, Tq queries and Tk keys has B H Tq Tk probabilities 
 8 heads, a layer and network), of which a loss needs a few rows at a time. So it is evaluated tile by tile, and because
 the sum of the tiles' losses is a scalar, whose gradient a later backward pass can only multiply, each tile's gradient
 in queries and keys is computed while its probabilities are there: they are made once, in cache, and then discarded.
+On a GPU kernels make maps and gradients without writing the heads' probabilities at all, see `fused_maps`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmkd.models import fused_maps
 from mmkd.models.attention import Scores, attention_map
 
 TILE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
@@ -23,6 +25,10 @@ TILE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 
 WHOLE_BATCH_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
 """The same where a tile has all samples: it has few rows, and each tile adds to the gradient of all keys."""
+
+FUSED_TILE_BYTES = 32 * 2**20
+"""Bytes of a tile's map, a mean over heads, where kernels make it: thousands of blocks, and for EDAM-T, whose loss has
+scores of each head, as much memory as a tile without kernels."""
 
 TileLoss = Callable[[Tensor, Scores, slice], Tensor]
 """The summed loss, a scalar, of a tile of the student's map (b, rows, Tk), the teacher's scores of the same samples and
@@ -68,6 +74,8 @@ def tiles(scores: Scores, whole_batch: bool) -> Iterator[Tile]:
     row = heads * scores.key.shape[2] * scores.query.element_size()
     budgets = WHOLE_BATCH_BYTES if whole_batch else TILE_BYTES
     budget = budgets.get(scores.query.device.type, budgets["cpu"])
+    if fused_maps.use_kernels(scores.query):
+        row, budget = row // heads, FUSED_TILE_BYTES
     samples = batch if whole_batch else min(batch, max(1, budget // (row * rows)))
     height = min(rows, max(1, budget // (row * samples)))
     for sample in range(0, batch, samples):
@@ -90,34 +98,98 @@ class _TiledSum(torch.autograd.Function):
     ) -> Tensor:
         query, key, *learned = inputs
         ours, theirs = Scores(query, key, mask).contiguous(), theirs.contiguous()
-        batch, heads, keys = query.shape[0], query.shape[1], key.shape[2]
         total, others = query.new_zeros(()), [torch.zeros_like(tensor) for tensor in learned]
-        by_query, by_key = torch.empty_like(ours.query), query.new_zeros(batch * heads, query.shape[3], keys)
-        space = query.new_empty(2, max(_cells(query, key, part) for part in parts))
+        maps = (_FusedMaps if fused_maps.use_kernels(query) else _Maps).of(ours, temperature, parts)
         for samples, rows in parts:
             tile = ours.samples(samples).rows(rows)
-            p = tile.probabilities(temperature, space[0])
-            a = p.sum(1).div_(heads).requires_grad_()
+            a, kept = maps.make(tile)
+            a.requires_grad_()
             with torch.enable_grad():
-                # The second half is the teacher's, until the student's gradient is written there.
-                value = loss(a, replace(theirs.samples(samples), space=space[1]), rows)
+                value = loss(a, replace(theirs.samples(samples), space=maps.spare), rows)
             total += value.detach()
             outer, *new = torch.autograd.grad(value, [a, *learned])
             for place, gradient in zip(others, new, strict=True):
                 place += gradient
-            slope = _through_softmax(p, outer / heads, space[1]).flatten(0, 1)
-            by_query[samples, :, rows] = torch.bmm(slope, tile.key.flatten(0, 1)).view_as(tile.query)
-            by_key[samples.start * heads : samples.stop * heads].baddbmm_(tile.query.flatten(0, 1).mT, slope)
-        scale = query.shape[-1] ** -0.5 / temperature
-        by_key = by_key.mT.reshape(key.shape)
-        gradients = [by_query.mul_(scale), by_key.mul_(scale), *others]
-        ctx.save_for_backward(*gradients)
+            maps.add(tile, (samples, rows), kept, outer)
+        ctx.save_for_backward(*maps.gradients(), *others)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, None, None, None, *(upstream * gradient for gradient in ctx.saved_tensors)
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """The student's maps by torch's operators, tile by tile, and the sums of their gradients in queries and keys."""
+
+    temperature: float
+    by_query: Tensor
+    by_key: Tensor
+    space: Tensor
+
+    @classmethod
+    def of(cls, ours: Scores, temperature: float, parts: list[Tile]) -> _Maps:
+        """None made yet; there is space for the largest tile's probabilities, twice."""
+        (batch, heads, _, width), keys = ours.query.shape, ours.key.shape[2]
+        by_query, by_key = torch.empty_like(ours.query), ours.query.new_zeros(batch * heads, width, keys)
+        space = ours.query.new_empty(2, max(_cells(ours.query, ours.key, part) for part in parts))
+        return cls(temperature, by_query, by_key, space)
+
+    @property
+    def spare(self) -> Tensor | None:
+        """The second half of the space is the teacher's, until the student's gradient is written there."""
+        return self.space[1]
+
+    def make(self, tile: Scores) -> tuple[Tensor, Tensor]:
+        """The tile's map (b, rows, Tk), and what `add` needs to know of it: each head's probabilities."""
+        p = tile.probabilities(self.temperature, self.space[0])
+        return p.sum(1).div_(tile.query.shape[1]), p
+
+    def add(self, tile: Scores, part: Tile, p: Tensor, outer: Tensor) -> None:
+        """Add the tile's part, of the gradient `outer` (b, rows, Tk) in its map."""
+        (samples, rows), heads = part, tile.query.shape[1]
+        slope = _through_softmax(p, outer / heads, self.space[1]).flatten(0, 1)
+        self.by_query[samples, :, rows] = torch.bmm(slope, tile.key.flatten(0, 1)).view_as(tile.query)
+        of_tile = self.by_key[samples.start * heads : samples.stop * heads]
+        of_tile.baddbmm_(tile.query.flatten(0, 1).mT, slope)
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """The gradients in queries and keys, once all tiles are added."""
+        batch, heads, _, width = self.by_query.shape
+        scale = width**-0.5 / self.temperature
+        by_key = self.by_key.mT.reshape(batch, heads, -1, width)
+        return self.by_query.mul_(scale), by_key.mul_(scale)
+
+
+@dataclass(frozen=True)
+class _FusedMaps:
+    """The same by kernels, see `fused_maps`."""
+
+    temperature: float
+    by_query: Tensor
+    by_key: Tensor
+    spare: None = None
+
+    @classmethod
+    def of(cls, ours: Scores, temperature: float, parts: list[Tile]) -> _FusedMaps:
+        """None made yet."""
+        return cls(temperature, torch.empty_like(ours.query), torch.zeros_like(ours.key))
+
+    def make(self, tile: Scores) -> tuple[Tensor, Tensor]:
+        """The tile's map (b, rows, Tk), and what `add` needs to know of it: each row's normaliser."""
+        return fused_maps.mean_map(tile, self.temperature)
+
+    def add(self, tile: Scores, part: Tile, normaliser: Tensor, outer: Tensor) -> None:
+        """Add the tile's part, of the gradient `outer` (b, rows, Tk) in its map."""
+        samples, rows = part
+        by_query, by_key = self.by_query[samples, :, rows], self.by_key[samples]
+        fused_maps.gradients(tile, self.temperature, normaliser, outer, by_query, by_key)
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """The gradients in queries and keys, once all tiles are added."""
+        return self.by_query, self.by_key
 
 
 def _through_softmax(p: Tensor, outer: Tensor, space: Tensor) -> Tensor:

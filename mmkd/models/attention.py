@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd.config import Dropout
+from mmkd.models import fused_maps
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def attention_map(scores: Scores | Tensor, temperature: float = 1.0) -> Tensor:
         return (scores / temperature).softmax(-1).mean(1)
     if scores.wants_gradient:
         return scores.dense(temperature).softmax(-1).mean(1)
+    if fused_maps.use_kernels(scores.query):
+        return fused_maps.mean_map(scores, temperature)[0]
     cells = math.prod(scores.query.shape[:3]) * scores.key.shape[2]
     space = scores.space
     if space is None or space.numel() < cells:

@@ -126,13 +126,14 @@ def test_a_map_is_the_same_with_memory_to_make_it_in_with_too_little_of_it_and_w
 
 
 class Largest(TorchDispatchMode):
-    """The most elements of any tensor that an operator makes."""
+    """The most elements of any tensor of floats that an operator makes."""
 
     elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        sizes = [t.untyped_storage().nbytes() // t.element_size() for t in tree_leaves(made) if isinstance(t, Tensor)]
+        floats = [t for t in tree_leaves(made) if isinstance(t, Tensor) and t.is_floating_point()]
+        sizes = [t.untyped_storage().nbytes() // t.element_size() for t in floats]
         self.elements = max([self.elements, *sizes])
         return made
 
