@@ -10,7 +10,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from mmkd.errors import UserError
 
@@ -23,6 +32,7 @@ MACHINE = {"data": {"path"}, "threads": True, "device": True}
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Precision = Literal["fp32", "bf16"]
 
 
 class Frozen(BaseModel):
@@ -87,7 +97,8 @@ class Training(Frozen):
     """How a network is trained. The defaults are the paper's (A.3) where it gives them, else MulT's.
 
     `held_out` is the share of each class of train that is kept from training: what MSD's learned weights are judged
-    on, and what the controls beside them must do without; see `mmkd.training.tensors.hold_out`.
+    on, and what the controls beside them must do without; see `mmkd.training.tensors.hold_out`. `precision` is that of
+    networks' forward passes in training, see `mmkd.models.precision`; evaluation is in float32.
     """
 
     epochs: Count = 100
@@ -101,6 +112,15 @@ class Training(Frozen):
     label_smoothing: Fraction = 0.0
     held_out: Fraction = 0.0
     augmentation: Augmentation = Augmentation()
+    precision: Precision = "fp32"
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_a_choice(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the usual precision, so that rows and teachers keep the hashes that they had without the key."""
+        written: dict[str, Any] = serialize(self)
+        if self.precision == "fp32":
+            written.pop("precision", None)
+        return written
 
 
 class DataSource(Frozen):

@@ -46,6 +46,7 @@ TEACHER: dict[str, Any] = {
         "label_smoothing": 0.1,
         "held_out": 0.05,
         "augmentation": {"noise": 0.1, "scale": 0.2, "crop": 0.3, "rotation": 30.0, "shift": 0.4, "warp": 0.15},
+        "precision": "bf16",
     },
     "seed": 3,
     "evaluate_test": True,
@@ -71,7 +72,14 @@ STUDENT: dict[str, Any] = {
 }
 del STUDENT["branch"]
 
-OTHER: dict[Any, Any] = {"residual": "plain", "mean": "last", "mult": "none", "cosine": "plateau", "cpu": "auto"}
+OTHER: dict[Any, Any] = {
+    "residual": "plain",
+    "mean": "last",
+    "mult": "none",
+    "cosine": "plateau",
+    "cpu": "auto",
+    "bf16": "fp32",
+}
 MACHINE = {"data.path", "threads", "device", "teacher.data.path", "teacher.threads", "teacher.device"}
 
 
@@ -169,6 +177,16 @@ def test_the_hash_stays_what_it_was() -> None:
     assert digest({"a": [1, 0.5, None, True, "ä"]}) == expected
 
 
+def test_the_usual_precision_is_not_in_the_hash_so_that_runs_from_before_there_was_a_choice_are_found() -> None:
+    usual = parse(changed(changed(STUDENT, "training.precision"), "teacher.training.precision"))
+    without = deepcopy(STUDENT)
+    del without["training"]["precision"], without["teacher"]["training"]["precision"]
+    assert usual.training.precision == "fp32"
+    assert to_json(usual) == without
+    assert parse(without) == usual
+    assert identity(usual) == "cbbe74031b273b510d22918963320a54748d723682c9f29b6e94cbc08e62fe68"
+
+
 @pytest.mark.parametrize("path", [p for p in leaves(STUDENT) if "settings" not in p])
 def test_an_unknown_key_is_named_wherever_it_stands(path: str) -> None:
     *parents, last = path.split(".")
@@ -209,6 +227,7 @@ def test_what_is_not_a_number_is_named(path: str, number: float) -> None:
         ("training.epochs", 0, "greater than or equal to 1 (is 0)"),
         ("training.epochs", 2.5, "(is 2.5)"),
         ("training.factor", 1.0, "less than 1 (is 1.0)"),
+        ("training.precision", "fp16", "'fp32' or 'bf16' (is 'fp16')"),
         ("training.schedule", "linear", "'plateau' or 'cosine' (is 'linear')"),
         ("network.dropout.relu", 1.0, "less than 1 (is 1.0)"),
         ("network.width", 18, "heads = 4 does not divide width = 18"),

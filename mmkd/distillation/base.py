@@ -12,11 +12,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from mmkd.config import Distillation, Frozen, explain
+from mmkd.config import Distillation, Frozen, Precision, explain
 from mmkd.errors import UserError
 from mmkd.models.attention import Tapped, Taps
 from mmkd.models.network import Network, Outputs, Proxies
 from mmkd.models.pairings import Pairing
+from mmkd.models.precision import autocast, tapped_in_float32
 from mmkd.training.kept_outputs import OutputStore
 from mmkd.training.tensors import Samples
 
@@ -52,11 +53,13 @@ class Problem:
 class FrozenTeacher:
     """A trained teacher: in evaluation mode, without gradients, run only as far as asked.
 
-    `store` is where its outputs on train are found or left, for trials that come after; None: nowhere.
+    `store` is where its outputs on train are found or left, for trials that come after; None: nowhere. `precision` is
+    that of `tap`, at every step; `outputs` are in float32, for all trials.
     """
 
     def __init__(self, network: Network, store: OutputStore | None = None) -> None:
         self.network, self.store = network.eval().requires_grad_(False), store
+        self.precision: Precision = "fp32"
         self._train: Mapping[str, Tensor] = {}
         self._remembered: dict[frozenset[str], Outputs] = {}
         self._looks_up = False
@@ -72,7 +75,10 @@ class FrozenTeacher:
     @torch.no_grad()
     def tap(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps]) -> dict[str, Tapped]:
         """See `Network.tap`."""
-        return self.network.tap(x, taps)
+        device = next(self.network.parameters()).device
+        with autocast(self.precision, device):
+            tapped = self.network.tap(x, taps)
+        return tapped_in_float32(tapped)
 
     @torch.no_grad()
     def outputs(self, batch: Batch, kept: Collection[str] | None = None) -> Outputs:

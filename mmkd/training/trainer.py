@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mmkd.config import Run, Training, identity
 from mmkd.data import DatasetInfo
 from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher
-from mmkd.models.network import Network
+from mmkd.models.network import Network, Outputs
+from mmkd.models.precision import autocast, in_float32, tapped_in_float32
 from mmkd.results import append_metrics, cut_metrics
 from mmkd.rundir import TrialDir
 from mmkd.training.augmentation import augment
@@ -86,6 +87,8 @@ class Trainer:
             modules["method"] = lesson.method
         self.modules = modules
         training = config.training
+        if lesson.teacher is not None:
+            lesson.teacher.precision = training.precision
         self.parameters = [p for p in modules.parameters() if p.requires_grad]
         # With weight_decay = 0 AdamW is Adam.
         self.optimizer = torch.optim.AdamW(self.parameters, training.learning_rate, weight_decay=training.weight_decay)
@@ -152,7 +155,7 @@ class Trainer:
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch (Eq. 1); its terms, and what the method wants recorded."""
         lesson, method = self.lesson, self.lesson.method
-        outputs = lesson.network(batch.x, method.taps() if method else None)
+        outputs = self._run(batch)
         smoothing = self.config.training.label_smoothing
         terms = {"classification": F.cross_entropy(outputs.logits, batch.y, label_smoothing=smoothing)}
         loss = lesson.alpha * terms["classification"]
@@ -161,6 +164,14 @@ class Trainer:
             loss = loss + lesson.beta * terms["distillation"]
             terms |= method.monitored
         return loss, terms
+
+    def _run(self, batch: Batch) -> Outputs:
+        """What the network says of a batch, with the method's taps: computed in `precision`, returned in float32."""
+        method = self.lesson.method
+        with autocast(self.config.training.precision, batch.y.device):
+            outputs = self.lesson.network(batch.x, method.taps() if method else None)
+        logits, penultimate = in_float32(outputs.logits), in_float32(outputs.penultimate)
+        return Outputs(logits, penultimate, tapped_in_float32(outputs.tapped), outputs.taps)
 
     def _end_epoch(self, started: float) -> None:
         """Validate, remember the best, tell the metrics file, checkpoint, and obey the stop file."""

@@ -51,6 +51,7 @@ FLAVOURS: dict[str, tuple[str, dict[str, Any]]] = {
         "crd",
         {"level": "attention_maps", "settings": {"rows": 1, "estimator": "bank", "embedding": 4}},
     ),
+    "edam, bf16, dropout": ("edam", {"network": {"dropout": DROPPED}, "training": {"precision": "bf16"}}),
     "crd features, mean readout": ("crd", {"level": "post_attention", "network": {"readout": "mean"}}),
 }
 
