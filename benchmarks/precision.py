@@ -1,8 +1,8 @@
 """What training in bfloat16 does to a run: the curves of one configuration in fp32 and bf16, and the time of a step.
 
-`python benchmarks/precision.py --shapes mosei` on a GPU; `--shapes small` for a CPU. Synthetic data, one seed: a teacher
-is trained in both precisions, then a student of each method in both, taught by the teacher of fp32. A step is timed from
-the end of one to the end of the next, the device having finished; the median leaves out validation.
+`python benchmarks/precision.py --shapes mosei` on a GPU; `--shapes small` for a CPU. Synthetic data, one seed: a
+teacher is trained in both precisions, then a student of each method in both, taught by the teacher of fp32. A step is
+timed from the end of one to the end of the next, the device having finished; the median leaves out validation.
 """
 
 from __future__ import annotations
