@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mmkd.models import fused_maps
+from mmkd.models.attention import Scores, mult_mask
 
 KERNELS = ["log_normaliser", "mean_map", "query_gradient", "key_gradient"]
 SHARED_MEMORY = 99 * 2**10
@@ -39,46 +40,66 @@ def test_kernels_make_the_maps_and_gradients_of_torchs_operators_on_a_gpu() -> N
     assert " passed" in run_cases()
 
 
-def compiled(name: str, *, width: int, masked: bool, tf32: bool = False) -> Any:
-    """A kernel as it is built for an H100 or H200, which need not be there."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+class NoGpu:
+    """Triton's word for a device, here an H100 or H200, to build for and not to run on."""
 
-    from mmkd.models import _kernels
+    def get_current_device(self) -> int:
+        return 0
 
-    kernel = getattr(_kernels, name)
-    options = fused_maps.blocks(width, tf32)
-    chosen = {key: options.pop(key) for key in ("ROWS", "KEYS", "WIDTH", "PRECISION")}
-    types = {argument: "i32" if argument in _kernels.SIZES else "*fp32" for argument in kernel.arg_names}
-    types |= dict.fromkeys(chosen, "constexpr")
-    types["mask"] = "*i1" if masked else "constexpr"
-    if not masked:
-        chosen["mask"] = None
-    return triton.compile(ASTSource(kernel, types, constexprs=chosen), GPUTarget("cuda", 90, 32), options)
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The kernels that are called, built instead of run."""
+    pytest.importorskip("triton", reason="Triton is not installed here; torch brings it with CUDA on Linux")
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    found: list[Any] = []
+    run = JITFunction.run
+
+    def build(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        found.append(run(kernel, *arguments, grid=grid, warmup=True, **options))
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(driver, "_active", NoGpu())
+    monkeypatch.setattr(JITFunction, "run", build)
+    return found
+
+
+def call_all(rows: int, keys: int, width: int, *, masked: bool) -> None:
+    query, key = torch.randn(2, 3, rows, width), torch.randn(2, 3, keys, width)
+    scores = Scores(query, key, mult_mask(rows, keys, query.device) if masked else None)
+    mean, normaliser = fused_maps.mean_map(scores, 1.0)
+    fused_maps.gradients(scores, 1.0, normaliser, mean, query.clone(), key.clone())
 
 
 @pytest.mark.parametrize(("masked", "tf32"), [(True, False), (False, True)])
-@pytest.mark.parametrize("name", KERNELS)
-def test_a_kernel_compiles_for_an_h200_without_atomics(
-    name: str, masked: bool, tf32: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_kernels_compile_for_an_h200_without_atomics_once_for_all_sizes(
+    masked: bool, tf32: bool, built: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed here; torch brings it with CUDA on Linux")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    found = compiled(name, width=8, masked=masked, tf32=tf32)
-    assert found.asm["cubin"]
-    assert found.metadata.shared <= SHARED_MEMORY
-    ptx = found.asm["ptx"]
-    assert "st.global" in ptx
-    assert not [line for line in ptx.splitlines() if line.strip().startswith(("atom.", "red."))]
-    # Only the user's leave lets factors of float32 products be rounded.
-    assert ("tf32" in ptx) == tf32
-
-
-def test_the_widest_head_fits_a_gpus_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton", reason="Triton is not installed here; torch brings it with CUDA on Linux")
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    assert compiled("mean_map", width=fused_maps.WIDEST, masked=False).metadata.shared <= SHARED_MEMORY
+    monkeypatch.setattr(fused_maps, "_tf32", lambda: tf32)
+    call_all(7, 13, 5, masked=masked)
+    assert [kernel.metadata.name for kernel in built] == KERNELS
+    for kernel in built:
+        ptx = kernel.asm["ptx"]
+        assert kernel.asm["cubin"]
+        assert kernel.metadata.shared <= SHARED_MEMORY
+        assert "st.global" in ptx
+        assert not [line for line in ptx.splitlines() if line.strip().startswith(("atom.", "red."))]
+        # Factors of float32 products are rounded only by the user's leave.
+        assert ("tf32" in ptx) == tf32
+    for rows, keys, width in ((64, 32, 16), (1, 1, 1)):
+        call_all(rows, keys, width, masked=masked)
+    assert len(built) == 3 * len(KERNELS)
+    assert len({kernel.hash for kernel in built}) == len(KERNELS)
 
 
 @pytest.mark.parametrize("width", [1, 5, 16, 17, 100, 256])
