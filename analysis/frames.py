@@ -24,7 +24,7 @@ SCORES = ("loss", "accuracy", "weighted_f1", "macro_f1", "majority_share", "majo
 ROWS: Schema = {
     **dict.fromkeys(("row", "name", "digest", "method", "level", "pairing", "primary"), "string"),
     **dict.fromkeys(("source", "fingerprint", "selection", "sampler", "pruner"), "string"),
-    **dict.fromkeys(("algorithm", "asked", "winner_trial"), "Int64"),
+    **dict.fromkeys(("algorithm", "asked", "numbers", "winner_trial"), "Int64"),
     "winner_value": "float64",
 }
 STUDIES: Schema = {

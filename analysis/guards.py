@@ -131,7 +131,8 @@ def _other_winner(row: Evidence, selection: str) -> Iterator[Finding]:
     column = f"valid_{selection}"
     if pd.isna(row.row["winner_trial"]) or column not in row.tuning:
         return
-    candidates = row.tuning[(row.tuning["status"] == Status.COMPLETE) & (row.tuning["number"] < row.asked)]
+    took_part = row.tuning["number"] < row.row["numbers"]
+    candidates = row.tuning[(row.tuning["status"] == Status.COMPLETE) & took_part]
     values = candidates.set_index("number").sort_index()[column].dropna()
     winner = int(row.row["winner_trial"])
     if len(values):
@@ -167,9 +168,16 @@ def _incomplete(rows: Sequence[Evidence]) -> Iterator[Finding]:
             if name == "seeds" or lacking not in said:
                 said.add(lacking)
                 yield Finding("seeds", f"{row.title}: {lacking}")
-        lost = row.tuning[row.tuning["status"].isin(FINISHED) & (row.tuning["number"] < row.asked)]
-        if not row.status and len(lost) < row.asked:
-            yield Finding("trials", f"{row.title}: {row.asked - len(lost)} of {row.asked} tuning trials have no result")
+        if row.status or row.row is None:
+            continue
+        took_part = row.tuning["number"] < row.row["numbers"]
+        lost = row.asked - int((row.tuning["status"].isin(FINISHED) & took_part).sum())
+        if lost > 0:
+            yield Finding(
+                "trials",
+                f"{row.title}: {lost} of {row.asked} tuning trials have no result; launch.py --retry failed tries "
+                "those that failed again",
+            )
 
 
 def _rejected(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:

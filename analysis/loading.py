@@ -32,7 +32,8 @@ class Runs:
             `group`), which `row` that is (studies share rows), whether it is the control, and the trials and seeds
             that the study asks for.
         rows: one line a row; `name` is the beginning of its directory's, which several rows of a study may share;
-            `asked` (trials) and `winner_*` are missing while it is tuned. What else decides the row
+            `asked` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
+            `winner_*` are missing while it is tuned. What else decides the row
             follows, a column a value: `space.beta.high`, `training.epochs`, `student.width`.
         trials: one line a trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned or
             diverged, or the state of what is not finished; `failure` is the class of a failed one. `superseded` is a
@@ -123,7 +124,10 @@ def _read_row(row: RowDir, place: str, rows: list[dict[str, Any]], rejects: list
 
 
 def _row_line(place: RowDir, row: RowRecord, winner: Winner | None) -> dict[str, Any]:
-    won = {"asked": winner.trials, "winner_trial": winner.trial, "winner_value": winner.value} if winner else {}
+    won: dict[str, Any] = {}
+    if winner is not None:
+        numbers = winner.trials if winner.numbers is None else winner.numbers
+        won = {"asked": winner.trials, "numbers": numbers, "winner_trial": winner.trial, "winner_value": winner.value}
     name = {"row": place.path.name, "name": place.path.name.rpartition("-")[0], "digest": row.digest}
     decided = {key: value for key, value in row.identity.model_dump(exclude={"data"}).items() if value is not None}
     return {**name, **decided, **row.data.model_dump(exclude={"classes"}), **won}

@@ -49,11 +49,16 @@ class RowRecord(Record):
 
 
 class Winner(Record):
-    """A row's `winner.json`: `trials` were asked; `confirm` names the directory that counts for each seed."""
+    """A row's `winner.json`: `confirm` names the directory that counts for each seed.
+
+    `trials` count against the budget; all that took part have numbers below `numbers`, which is larger where a failed
+    trial was tried again under a new one. None: written before failed trials could be, so that it is `trials`.
+    """
 
     trial: int
     value: float
     trials: int
+    numbers: int | None = None
     confirm: dict[int, str]
 
 

@@ -278,6 +278,7 @@ class RowWork:
             "value": winner.value,
             "params": parameters,
             "trials": self.asked,
+            "numbers": self.tuning.numbers(),
             "selection": self.row.selection,
             "seeds": list(self._confirming),
             "confirm": names,

@@ -167,6 +167,10 @@ class Tuning:
         self._number += 1
         return number, {name: float(parameters[name]) for name in self.distributions}
 
+    def numbers(self) -> int:
+        """All trials asked so far have numbers below it, also those that were tried again."""
+        return self._number
+
     def asked(self) -> int:
         """Trials that count against the budget: all that were asked, but those that were tried again."""
         return self._number - len(self._replaced)

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from roots import Lab, finish, student_config, teacher_config
+from roots import Lab, fail, finish, student_config, teacher_config
 
 from analysis import load, table
 from mmkd.config import identity
@@ -26,6 +26,20 @@ def change(row: RowDir, **identity: object) -> None:
 
 def test_a_sound_study_is_not_flagged(ablation: Lab) -> None:
     assert warnings(ablation) == ""
+
+
+def test_a_trial_that_was_tried_again_under_a_new_number_takes_its_place(lab: Lab) -> None:
+    row = lab.row("crd", [0.6, 0.7], trials=3)
+    shutil.rmtree(row.trial(1).path)
+    fail(row.trial(1), student_config(0, None), "error")
+    lab.study()
+    assert "1 of 3 tuning trials have no result; launch.py --retry failed" in warnings(lab)
+    again = student_config(0, None, learning_rate=1e-2)
+    finish(row.trial(3), again, 0.9)
+    winner = read_json(row.winner)
+    assert winner is not None
+    write_json(row.winner, {**winner, "trial": 3, "trials": 3, "numbers": 4})
+    assert warnings(lab) == ""
 
 
 def unlike_budgets(lab: Lab) -> None:
