@@ -179,7 +179,7 @@ def test_the_check_before_the_first_use_is_content_with_these_kernels_and_not_wi
 ) -> None:
     fused_maps._agree.cache_clear()
     state = torch.random.get_rng_state()
-    assert fused_maps._agree(DEVICE)
+    assert fused_maps._agree(DEVICE, 5)
     assert torch.equal(torch.random.get_rng_state(), state)
     right = fused_maps.gradients
 
@@ -189,6 +189,6 @@ def test_the_check_before_the_first_use_is_content_with_these_kernels_and_not_wi
 
     monkeypatch.setattr(fused_maps, "gradients", wrong)
     fused_maps._agree.cache_clear()
-    assert not fused_maps._agree(DEVICE)
+    assert not fused_maps._agree(DEVICE, 5)
     assert "differ from torch's operators by 0.1" in capsys.readouterr().err
     fused_maps._agree.cache_clear()

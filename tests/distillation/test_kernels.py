@@ -131,11 +131,11 @@ class OnGpu:
 
 
 def test_kernels_are_for_float32_on_a_gpu_and_heads_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[torch.device] = []
-    monkeypatch.setattr(fused_maps, "_agree", lambda device: asked.append(device) or True)
+    asked: list[tuple[torch.device, int]] = []
+    monkeypatch.setattr(fused_maps, "_agree", lambda *which: asked.append(which) or True)
     use: Any = fused_maps.use_kernels
     assert use(OnGpu(2, 3, 7, 8))
-    assert asked == [torch.device("cuda")]
+    assert asked == [(torch.device("cuda"), 8)]
     assert not use(OnGpu(2, 3, 7, 257))
     assert not use(OnGpu(2, 3, 7, 8, dtype=torch.float64))
     assert not use(OnGpu(2, 3, 7, 8, dtype=torch.bfloat16))
@@ -155,7 +155,7 @@ def test_kernels_are_for_float32_on_a_gpu_and_heads_that_fit(monkeypatch: pytest
 def test_where_kernels_do_not_work_one_line_says_why_and_torchs_operators_are_used(
     found: float | Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def difference(device: torch.device) -> float:
+    def difference(device: torch.device, width: int) -> float:
         if isinstance(found, Exception):
             raise found
         return found
@@ -169,7 +169,7 @@ def test_where_kernels_do_not_work_one_line_says_why_and_torchs_operators_are_us
 
 
 def test_a_full_gpu_is_no_reason_to_do_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    def difference(device: torch.device) -> float:
+    def difference(device: torch.device, width: int) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(fused_maps, "_difference", difference)
