@@ -41,7 +41,14 @@ IDS_A_CALL = 500
 
 
 class NoAnswer(Exception):
-    """Slurm's command is missing, failed or did not answer; the message holds its words."""
+    """Slurm's command is missing, failed or did not answer; the message holds its words.
+
+    `of_no_cluster`: this machine has no Slurm, or no configuration of it, so that it is no use to wait.
+    """
+
+    def __init__(self, message: str, *, of_no_cluster: bool = False) -> None:
+        super().__init__(message)
+        self.of_no_cluster = of_no_cluster or "config" in message.lower()
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,8 @@ def ask(*command: str) -> str:
             command, capture_output=True, text=True, timeout=PATIENCE, env=plain, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
-        raise NoAnswer(f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?") from None
+        said = f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?"
+        raise NoAnswer(said, of_no_cluster=True) from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoAnswer(f"{command[0]}: {error}") from None
     if done.returncode:

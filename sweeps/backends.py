@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from typing import NoReturn
 
 from mmkd.errors import UserError
+from mmkd.terminal import one_line
 from slurm.accounting import NoAnswer, ask
 from slurm.backend import Backend, SubmissionRefused
 from slurm.cluster import SlurmBackend
@@ -14,22 +16,51 @@ from slurm.settings import SlurmSettings
 from sweeps.site_file import Site
 
 
-def choose_cluster(wanted: str) -> str:
-    """slurm, local or debug; `auto` is Slurm on a machine of a cluster.
+def choose_cluster(options: argparse.Namespace) -> str:
+    """slurm, local or debug; `auto` is Slurm where an option asks for it, and on a machine of a cluster.
 
     Raises:
-        UserError: the machine has Slurm, which does not answer.
+        UserError, ConnectionError: Slurm is asked for, or this is a machine of a cluster, and it does not answer.
     """
-    if wanted in ("local", "debug") or (wanted == "auto" and shutil.which("sbatch") is None):
-        return wanted if wanted == "debug" else "local"
+    if options.cluster in ("local", "debug"):
+        return str(options.cluster)
+    asking = option_for_slurm(options)
+    if not asking and shutil.which("sbatch") is None:
+        return "local"
     try:
         ask("sinfo", "-h", "-o", "%P")
     except NoAnswer as error:
-        if wanted == "auto" and "config" in str(error).lower():
+        if not asking and error.of_no_cluster:
             return "local"  # installed, but this machine is of no cluster
-        said = str(error).replace("\n", "; ")
-        raise UserError(f"Slurm does not answer ({said}); try again later, or --cluster local runs here") from None
+        refuse_without_slurm(asking, error, "; --cluster local runs here")
     return "slurm"
+
+
+def option_for_slurm(options: argparse.Namespace) -> str:
+    """The option of the command line that asks for Slurm, "" where none does.
+
+    `[slurm]` in a site file does not: it may be the user's own file, read on every machine.
+    """
+    if options.cluster == "slurm":
+        return "--cluster slurm"
+    given = (f"--slurm.{name}" for name in SlurmSettings.model_fields if getattr(options, f"slurm_{name}") is not None)
+    return "--detach" if options.detach else next(given, "")
+
+
+def refuse_without_slurm(asking: str, error: NoAnswer, instead: str = "") -> NoReturn:
+    """End a command that needs Slurm, with Slurm's words.
+
+    Args:
+        asking: the option that needs it, "" where none does.
+        error: what Slurm's command said.
+        instead: how to do without.
+
+    Raises:
+        UserError: this machine is of no cluster.
+        ConnectionError: the scheduler is down.
+    """
+    kind = UserError if error.of_no_cluster else ConnectionError
+    raise kind(f"{asking}{': ' if asking else ''}Slurm does not answer ({one_line(error)}){instead}") from None
 
 
 def slurm_backend(settings: SlurmSettings) -> SlurmBackend:
@@ -48,11 +79,11 @@ def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, in
     """The backend and its number of slots.
 
     Raises:
-        UserError: it is not to be had.
+        UserError, ConnectionError: it is not to be had.
     """
     from mmkd import trial  # torch: not before it is needed
 
-    cluster = choose_cluster(options.cluster)
+    cluster = choose_cluster(options)
     if cluster == "slurm":
         return slurm_backend(site.slurm), site.parallel
     gpus = [] if options.device == "cpu" else visible_gpus()
@@ -73,13 +104,16 @@ def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:
         poll: seconds between questions to Slurm.
 
     Raises:
-        UserError: this machine cannot reach it.
+        UserError, ConnectionError: this machine cannot reach it.
     """
     if name == "local":
         return LocalBackend(["0"] * gpus)
     if name != "slurm":
         raise UserError(f"an attempt was recorded on backend {name!r}, which this mmkd does not know")
-    choose_cluster("slurm")
+    try:
+        ask("sinfo", "-h", "-o", "%P")
+    except NoAnswer as error:
+        refuse_without_slurm("jobs of Slurm", error)
     backend = slurm_backend(site.slurm.model_copy(update={"poll": poll}))
     backend.gpus = gpus
     return backend

@@ -15,7 +15,7 @@ from mmkd.results import current_attempt
 from mmkd.rundir import TrialDir
 from slurm.accounting import NoAnswer, scancel
 from slurm.local import host_of
-from sweeps.backends import past_backend
+from sweeps.backends import past_backend, refuse_without_slurm
 from sweeps.detaching import controller_jobs
 from sweeps.holding import RowLocks, take_rows
 from sweeps.jobs import Jobs
@@ -34,7 +34,8 @@ def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> i
     """End the study's jobs and its controller; the exit code: 1 where something would not end in time.
 
     Raises:
-        UserError: another study's controller has all its rows; or Slurm does not answer.
+        UserError: another study's controller has all its rows; or this machine has no Slurm.
+        ConnectionError: Slurm does not answer.
     """
     try:
         with _without_controller(study, patience) as locks:
@@ -44,7 +45,7 @@ def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> i
                 print(f"its detached controller's job {', '.join(job.id for job in waiting)} is cancelled")
             left = _end_jobs(study, site, locks, patience)
     except NoAnswer as error:
-        raise UserError(f"Slurm does not answer ({' '.join(str(error).split())}); try --cancel again later") from None
+        refuse_without_slurm("--cancel", error)
     if left:
         return 1
     print("nothing of it runs any more; the launch command goes on where it was")

@@ -21,7 +21,7 @@ from slurm.accounting import NoAnswer, QueuedJob, scancel, squeue
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import SlurmSettings
 from sweeps.attempts import controller_job
-from sweeps.backends import slurm_backend
+from sweeps.backends import refuse_without_slurm, slurm_backend
 from sweeps.holding import take_rows, wait_for_rows
 from sweeps.site_file import Site
 from sweeps.snapshots import run_from
@@ -118,6 +118,7 @@ def detach(made: Launch, options: argparse.Namespace) -> int:
 
     Raises:
         UserError: one waits or runs already, or works on these rows here; or Slurm refuses the job.
+        ConnectionError: Slurm does not answer, or has no room for a job now.
     """
     refuse_second(made)
     job = controller_of(made, absolute(options))
@@ -126,8 +127,8 @@ def detach(made: Launch, options: argparse.Namespace) -> int:
     except SubmissionRefused as refusal:
         raise UserError(f"--detach: {refusal} (for the controller: in [detach] of the site file)") from None
     except SubmissionDelayed as delay:
-        later = "" if delay.certain else "; look with --status whether there is a job"
-        raise UserError(f"--detach: Slurm says: {delay}; try again later{later}") from None
+        unsure = "" if delay.certain else "; look with --status whether there is a job"
+        raise ConnectionError(f"--detach: Slurm says: {delay}{unsure}") from None
     again = f"--study {made.name} --root {made.root.path}"
     print(f"\ndetached: job {identifier} ({job.name}) is the controller; you may log out")
     print(f"what it prints   {job.log}")
@@ -142,11 +143,12 @@ def refuse_second(made: Launch) -> None:
 
     Raises:
         UserError: somebody does; with the job's id, or host and process.
+        ConnectionError: Slurm does not answer.
     """
     try:
         there = controller_jobs(made.root, made.name)
     except NoAnswer as error:
-        raise UserError(f"--detach: Slurm does not answer ({' '.join(str(error).split())}); try again later") from None
+        refuse_without_slurm("--detach", error)
     if there:
         raise UserError(
             f"--detach: job {there[0].id} ({there[0].state}) is this study's controller already; --status shows it, "

@@ -94,7 +94,7 @@ def make_parser() -> Parser:
     where.add_argument(
         "--cluster", choices=["auto", "slurm", "local", "debug"], default="auto",
         help="slurm: a job a trial; local: processes of this machine; debug: one after the other in this process; "
-        "auto: slurm where it answers, else local",
+        "auto: slurm where it answers or a --slurm option or --detach asks for it, else local",
     )  # fmt: skip
     where.add_argument(
         "--parallel", type=count, metavar="N",

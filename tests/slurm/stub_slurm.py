@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "srun")
+COMMANDS = ("sinfo", "sbatch", "squeue", "sacct", "scancel", "srun")
 
 
 class StubSlurm:
