@@ -13,7 +13,7 @@ from typing import Any
 
 from mmkd.files import read_json
 
-PACKAGES = ("mmkd", "torch", "numpy", "h5py")
+PACKAGES = ("mmkd", "torch", "numpy", "h5py", "triton")
 SOURCE = Path(__file__).parent
 """The code that trials run."""
 SNAPSHOT = "snapshot.json"
@@ -81,7 +81,15 @@ def describe_process(device: str) -> dict[str, Any]:
         # Slurm's name of this node, which sbatch's --exclude takes.
         **({"node": os.environ["SLURMD_NODENAME"]} if "SLURMD_NODENAME" in os.environ else {}),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "code": source_digest(),
         "git": git_commit(),
     }
+
+
+def _version(package: str) -> str:
+    """An installed package's version; empty where it is not installed, as Triton need not be."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,15 @@ class Root:
     """Where everything lies: on a file system that all nodes share."""
 
     path: Path
+
+    @classmethod
+    def at(cls, path: Path) -> Root:
+        """The root at a path as somebody spells it: absolute and without `..`, for jobs are named after it.
+
+        Symbolic links stay as they are, for on another node they may lead elsewhere; unless one stands before a `..`.
+        """
+        plain = Path(os.path.abspath(path))
+        return cls(plain if plain.resolve() == path.resolve() else path.resolve())
 
     def teacher(self, digest: str) -> TrialDir:
         """The teacher whose configuration has `digest`: trained once, shared by all rows."""

@@ -36,6 +36,9 @@ KILLED_FOR_MEMORY = re.compile(
 )
 """Slurm's words in a job's output. Its state may only be FAILED: a step was killed, and the shell around it failed."""
 
+SRUN_ECHO = re.compile(r"srun: (error: \S+: tasks? .*: (Exited with exit code|Killed|Terminated)|Terminating )")
+"""What srun says of a task that failed, of whatever: the reason stands in another line."""
+
 IDS_A_CALL = 500
 """Ids in one call of sacct or scancel: a command line has an end."""
 

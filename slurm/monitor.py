@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=PIPED_WIDTH)
-    monitor = Monitor(Root(options.root.absolute()), options.study, options.log)
+    monitor = Monitor(Root.at(options.root), options.study, options.log)
     try:
         if options.once or options.json or not console.is_terminal:
             watch_once(monitor, console, as_json=options.json)

@@ -46,7 +46,7 @@ def look_ahead(made: Launch, options: argparse.Namespace) -> int:
     from sweeps import detaching, estimates, showing
     from sweeps.probing import probe
 
-    left = [estimates.left_of(row, made.root) for row in made.rows]
+    left = [estimates.left_of(row, made.root, retry_failed=options.retry == "failed") for row in made.rows]
     runs, teachers = estimates.estimates_of(left, made.root, made.backend.name, prompt=made.backend.prompt)
     if options.probe:
         runs, teachers = probe(left, runs, teachers, made.environment)

@@ -39,10 +39,14 @@ class Left:
     other_teachers: tuple[TrialDir, ...]
 
 
-def left_of(row: Row, root: Root) -> Left:
-    """What the row needs still, by its files. While trials are left, every confirming run counts: who wins is open."""
+def left_of(row: Row, root: Root, *, retry_failed: bool = False) -> Left:
+    """What the row needs still, by its files. While trials are left, every confirming run counts: who wins is open.
+
+    With `retry_failed`, trials that failed for good count too.
+    """
     told = read_journal(row.directory)
-    tuning = max(row.trials - told.asked, 0) + len(told.open)
+    again = [n for n in told.failed if retry_failed and not row.directory.trial(n).result.exists()]
+    tuning = max(row.trials - told.asked, 0) + len(told.open) + len(again)
     counting = [run for run in row.directory.confirms() if run.result.exists() and not run.superseded.exists()]
     confirming = row.seeds if tuning else max(row.seeds - len(counting), 0)
     missing = [teacher for teacher in teacher_directories(row, root) if not teacher.result.exists()]

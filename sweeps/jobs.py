@@ -15,7 +15,7 @@ from mmkd.files import read_json, write_text
 from mmkd.lock import is_held
 from mmkd.results import Attempt, Failure, current_attempt, read_attempts, read_metrics, record_submission
 from mmkd.rundir import Root, TrialDir
-from slurm.accounting import FAILURES, KILLED_FOR_MEMORY
+from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
 from sweeps.attempts import job_tag
 from sweeps.rowwork import RowWork, Task, write_config
@@ -286,8 +286,9 @@ def _take_back(directory: TrialDir, number: int) -> None:
 
 
 def last_line(directory: TrialDir, attempt: int) -> str:
-    """The last line that an attempt printed."""
-    return last_lines(directory.log(attempt), 1)
+    """The last line that an attempt printed, before what srun says of every job that fails."""
+    said = last_lines(directory.log(attempt), 4).split("\n")
+    return next((line for line in reversed(said) if not SRUN_ECHO.match(line)), said[-1])
 
 
 def last_lines(path: Path, count: int) -> str:

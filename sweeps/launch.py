@@ -108,7 +108,7 @@ def prepare(options: argparse.Namespace) -> Launch:
     study = load_study(origin, overrides_of(options))
     name = table_name(options, origin)
     site = load_site(options.site, site_changes(options))
-    root = Root(options.root.absolute())
+    root = Root.at(options.root)
     backend, parallel = choose_backend(options, site)
     refuse_contradictions(options, backend)
     info = open_data(study, root)
@@ -223,18 +223,35 @@ def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork]
     from sweeps.detaching import dismiss_successors
     from sweeps.showing import say_next
 
-    failed = [work for work in works if work.failed]
-    for work in failed:
-        print(printable(f"row {work.row.name} failed: {work.failed}"), file=sys.stderr)
+    failed = [line for work in works if (line := failure_of(work, ended=not budget_spent))]
+    for line in failed:
+        print(printable(line), file=sys.stderr)
     print_table(made.root, made.name)
     if options.detached:
         dismiss_successors(made)
     if budget_spent:
-        spent = f"--max-gpu-hours {options.max_gpu_hours:g} are spent and runs are left"
+        spent = f"--max-gpu-hours {options.max_gpu_hours:g} is spent and runs are left"
         print(f"{spent}: raise it, and the same command goes on")
         return EXIT_BUDGET
     say_next(made.study, made.root, made.name)
     return 1 if failed else 0
+
+
+def failure_of(work: RowWork, *, ended: bool) -> str:
+    """What of a row failed for good; empty if nothing did. Unless all its work has `ended`, only the row itself can."""
+    from sweeps.wording import count
+
+    if work.failed:
+        return f"row {work.row.name} failed: {work.failed}"
+    if not ended:
+        return ""
+    said = []
+    if trials := work.failed_trials():
+        said.append(f"{count(len(trials), 'trial')} failed for good (--retry failed tries them again)")
+    if seeds := work.failed_seeds():
+        which = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+        said.append(f"{which} failed for good (the same command tries them again)")
+    return f"row {work.row.name}: {'; '.join(said)}" if said else ""
 
 
 def check_data(rows: Sequence[Row]) -> None:

@@ -128,7 +128,7 @@ def find_recorded(options: argparse.Namespace) -> RecordedStudy:
     Raises:
         UserError: there is none, with those that there are; or its record is damaged.
     """
-    root = Root(options.root.absolute())
+    root = Root.at(options.root)
     known = sorted(path.stem for path in root.path.glob("studies/*.json"))
     name = options.study if options.study in known and options.name is None else ""
     if not name or any((options.data, options.primary, options.pairing)):

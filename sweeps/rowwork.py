@@ -154,9 +154,17 @@ class RowWork:
         write_text(task.directory.stop, f"{self.row.pruner} pruner, epoch {len(curve)}\n")
         return True
 
+    def failed_trials(self) -> list[int]:
+        """Numbers of tuning trials that failed for good and have not been tried again; one that diverged has not."""
+        return [n for n in self.tuning.failed() if not self.directory.trial(n).result.exists()]
+
+    def failed_seeds(self) -> list[int]:
+        """Seeds of the winner whose confirming run failed for good, or whose teacher did."""
+        return [seed for seed, task in self._confirming.items() if not task.directory.result.exists()]
+
     def retry_failed(self) -> int:
         """Have trials that failed for good tried again under new numbers, with their parameters; how many."""
-        failed = [n for n in self.tuning.failed() if not self.directory.trial(n).result.exists()]
+        failed = self.failed_trials()
         for number in failed:
             self.tuning.ask_again(number)
         return len(failed)

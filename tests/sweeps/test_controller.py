@@ -17,6 +17,8 @@ from mmkd.results import Failure, State, Status, read_attempts, read_result, rec
 from mmkd.rundir import Root, TrialDir
 from slurm.backend import Job
 from sweeps.controller import Controller, Interrupted
+from sweeps.estimates import left_of
+from sweeps.launch import failure_of
 from sweeps.planning import Row
 from sweeps.reporting import Reporter
 from sweeps.rowwork import RowWork
@@ -152,9 +154,21 @@ def test_an_error_is_tried_twice_told_as_failed_and_the_others_go_on(rows: list[
 
     works = run(rows[:1], root, FakeBackend(fails))
     assert works[0].failed == ""
+    assert failure_of(works[0], ended=True).startswith("row no_kd: 1 trial failed for good (--retry failed")
+    assert failure_of(works[0], ended=False) == ""
+    assert left_of(rows[0], root).tuning == 0
+    assert left_of(rows[0], root, retry_failed=True).tuning == 1
     assert Counter(states(rows[0])) == {"1": 2, "3": 1}
     assert len(read_attempts(rows[0].directory.trial(1))) == 2
     assert trial_state(rows[0].directory.trial(1)) is State.FAILED
+
+
+def test_a_seed_that_failed_for_good_is_named(rows: list[Row], root: Root) -> None:
+    def fails(job: Job, attempt: int) -> Failure | None:
+        return Failure.ERROR if "/confirm/2-" in job.command[3] else None
+
+    works = run(rows[:1], root, FakeBackend(fails))
+    assert failure_of(works[0], ended=True) == "row no_kd: seed 2 failed for good (the same command tries them again)"
 
 
 def test_an_error_in_between_does_not_count_with_other_failures(rows: list[Row], root: Root) -> None:

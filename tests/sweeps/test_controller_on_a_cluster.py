@@ -18,8 +18,9 @@ from mmkd.files import read_json, write_json, write_text
 from mmkd.results import Failure, current_attempt, read_attempts, record_run
 from mmkd.rundir import Root, TrialDir
 from slurm.backend import Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from sweeps.attempts import job_tag
 from sweeps.controller import Controller, Interrupted, Stop
-from sweeps.jobs import make_job
+from sweeps.jobs import last_line, make_job
 from sweeps.planning import Row
 from sweeps.reporting import Reporter
 from sweeps.rowwork import RowWork
@@ -256,6 +257,18 @@ def test_a_pruner_stops_trials_that_are_worse_and_never_confirming_runs(study_fi
         work.close()
 
 
+def test_jobs_are_named_alike_however_the_root_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("here", "elsewhere/deep", "runs"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    spellings = [tmp_path / "runs", Path("../runs"), Path("../here/.././runs"), Path("../runs/")]
+    assert {job_tag(Root.at(path)) for path in spellings} == {job_tag(Root(tmp_path / "runs"))}
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    assert Root.at(tmp_path / "link").path == tmp_path / "link", "on another node it may lead elsewhere"
+    (tmp_path / "jump").symlink_to(tmp_path / "elsewhere" / "deep")
+    assert Root.at(tmp_path / "jump" / ".." / "runs").path == tmp_path / "elsewhere" / "runs"
+
+
 def test_a_jobs_name_tells_root_row_trial_and_attempt(row: Row, root: Root) -> None:
     work = RowWork(row, root, 1, Path(__file__))
     task = next(iter(work.tasks(lambda row, seed: True)))
@@ -263,6 +276,18 @@ def test_a_jobs_name_tells_root_row_trial_and_attempt(row: Row, root: Root) -> N
     names = {make_job(task, k, tag, {}).name for k in (1, 2) for tag in ("mmkd-aaaaaa", "mmkd-bbbbbb")}
     assert len(names) == 4
     assert f"mmkd-aaaaaa.{row.directory.path.name}.t0.a1" in names
+
+
+@pytest.mark.parametrize("echo_last", [True, False])
+def test_what_a_job_died_of_is_the_line_beside_what_srun_says_of_all_that_fail(tmp_path: Path, echo_last: bool) -> None:
+    why = "slurmstepd-n1: error: execve(): apptainer: No such file or directory"
+    lines = [why, "srun: error: n1: task 0: Exited with exit code 2"]
+    place = TrialDir(tmp_path)
+    place.log(1).parent.mkdir()
+    place.log(1).write_text("\n".join(lines if echo_last else lines[::-1]) + "\n\n")
+    assert last_line(place, 1) == why
+    place.log(1).write_text(lines[1])
+    assert last_line(place, 1) == lines[1], "better than nothing"
 
 
 def test_an_attempt_is_the_schedulers_word_where_the_job_said_nothing(row: Row, root: Root) -> None:
