@@ -88,7 +88,7 @@ class SlurmBackend:
             "output": log, "error": log, "requeue" if job.requeue else "no-requeue": True,
             "mem": settings.memory(job.memory),
             "cpus-per-task": settings.cpus, "time": settings.time, "signal": f"USR2@{settings.grace}",
-            **settings.gpu_options(), **settings.extra,
+            **settings.gpu_options(), **{name: value or True for name, value in settings.extra.items()},
         }  # fmt: skip
         executor.update_parameters(
             job_name=job.name,
@@ -100,7 +100,10 @@ class SlurmBackend:
             exclude=",".join(filter(None, (settings.exclude, *job.avoid))) or None,
             dependency=f"afterany:{job.after}" if job.after else None,
             wckey=None,
-            setup=[*settings.setup, *(f"export {k}={shlex.quote(v)}" for k, v in job.environment.items())],
+            setup=[
+                *map(_checked, settings.setup),
+                *(f"export {k}={shlex.quote(v)}" for k, v in job.environment.items()),
+            ],
             use_srun=False,
             additional_parameters=additional,
         )
@@ -225,6 +228,17 @@ class SlurmBackend:
                 reports[handle] = Report(False, "node_fail" if handle.id else "cancelled", never, handle.id)
             else:
                 reports[handle] = _end(job.state, job.exit_code, job.id, str(job.facts.get("node", "")))
+
+
+def _checked(setup: str) -> str:
+    """A setup line that acts on the script's own shell, and ends the job with a word where it fails.
+
+    `eval` keeps an entry of several lines, a comment or a syntax error to itself. A `set -e` would check it too, and
+    each line of what it sources, where conda's scripts and the like fail harmlessly.
+    """
+    shown = "; ".join(line.strip() for line in setup.splitlines() if line.strip())
+    complaint = f"printf 'mmkd: setup line failed (exit %s): %s\\n' \"$?\" {shlex.quote(shown)} >&2"
+    return f"eval {shlex.quote(setup)} || {{ {complaint}; exit 1; }}"
 
 
 def _anywhere(job: Job) -> Job:

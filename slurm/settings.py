@@ -62,10 +62,18 @@ class SlurmSettings(BaseModel):
     constraint: str | None = _field(None, "features that nodes must have")
     nodelist: str | None = _field(None, "nodes to use")
     exclude: str | None = _field(None, "nodes to avoid")
-    setup: tuple[str, ...] = _field((), "shell lines before the job: module load, conda activate; may be repeated")
+    setup: tuple[str, ...] = _field(
+        (),
+        "shell lines before the job (module load, conda activate), each of which must succeed; may be repeated; "
+        "takes the place of the site file's lines",
+    )
     prefix: str = _field("", "goes before the command: apptainer exec --nv image.sif")
     python: str = _field(sys.executable, "the interpreter on the nodes (in the container, if there is one)")
-    extra: dict[str, str] = _field({}, "any other option of sbatch, as NAME=VALUE; may be repeated")
+    extra: dict[str, str] = _field(
+        {},
+        "any other option of sbatch, as NAME=VALUE, or NAME= for one without a value (exclusive=); may be repeated; "
+        "adds to the site file's",
+    )
     grace: Annotated[int, Field(ge=1, description="seconds before the time limit in which a trial checkpoints")] = 90
     poll: Annotated[float, Field(gt=0, description="seconds between questions to Slurm: one for all jobs")] = 30.0
 

@@ -171,14 +171,17 @@ def site_changes(options: argparse.Namespace) -> dict[str, Any]:
     """The command line's words over the site file.
 
     Raises:
-        UserError: --slurm.extra without a value.
+        UserError: --slurm.extra without =.
     """
     given = {name: getattr(options, f"slurm_{name}") for name in SlurmSettings.model_fields}
     slurm = {name: value for name, value in given.items() if value is not None}
     if "extra" in slurm:
         pairs = [text.partition("=") for text in slurm["extra"]]
         if any(not equals for _, equals, _ in pairs):
-            raise UserError(f"--slurm.extra {' '.join(slurm['extra'])}: write NAME=VALUE, as in reservation=lab")
+            raise UserError(
+                f"--slurm.extra {' '.join(slurm['extra'])}: write NAME=VALUE, as in reservation=lab, or NAME= where sbatch "
+                f"wants no value, as in exclusive="
+            )
         slurm["extra"] = {name: value for name, _, value in pairs}
     others = {name: getattr(options, name) for name in ("parallel", "stage") if getattr(options, name) is not None}
     return {**others, **({"slurm": slurm} if slurm else {})}

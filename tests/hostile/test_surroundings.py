@@ -116,7 +116,8 @@ def test_a_slurm_that_is_missing_or_misconfigured_is_named(
         refuses.folder / "r",
     ]
     monkeypatch.setenv("PATH", str(refuses.folder))
-    refuses.of(launch, *options, "--dry-run", said="Slurm does not answer .*; try again later, or --cluster local")
+    missing = r"--cluster slurm: Slurm does not answer \(sinfo: no such command.*\); --cluster local runs here"
+    refuses.of(launch, *options, "--dry-run", said=missing)
     sinfo = refuses.folder / "sinfo"
     sinfo.write_text(
         "#!/bin/sh\necho 'sinfo: error: resolve_ctls_from_dns_srv\nfatal: no \x1b[31mconfig' >&2; exit 1\n"

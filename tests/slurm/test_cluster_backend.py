@@ -354,6 +354,16 @@ def test_a_script_asks_for_what_the_site_says_and_never_requeues(stub: StubSlurm
     assert "requeue" not in asked
 
 
+def test_an_option_of_sbatch_without_a_value_is_written_with_nothing_after_the_equals_sign(
+    stub: StubSlurm, tmp_path: Path
+) -> None:
+    script = backend(extra={"exclusive": "", "contiguous": "", "switches": "1"}).script(job(tmp_path))
+    lines = [
+        line for line in script.splitlines() if line.startswith(("#SBATCH --exc", "#SBATCH --con", "#SBATCH --sw"))
+    ]
+    assert lines == ["#SBATCH --contiguous", "#SBATCH --exclusive", "#SBATCH --switches=1"]
+
+
 def test_a_controllers_job_may_be_requeued_and_waits_for_its_predecessor(stub: StubSlurm, tmp_path: Path) -> None:
     asked = options(backend().script(job(tmp_path, after="12", requeue=True)))
     assert (asked["dependency"], asked["requeue"], asked.get("no-requeue")) == ("afterany:12", "", None)
