@@ -35,6 +35,8 @@ RETRY_SECONDS = 10.0
 """Between two tries to submit a successor that has to wait."""
 FIRST, NEXT = "first", "next"
 """Values of the hidden option --detached: the controller that --detach submitted, and those that go on for it."""
+FOR_HERE = frozenset({"--detach", "--dry-run", "--probe"})
+"""Options of the command line that the controller's own job is not given."""
 
 
 def controller_jobs(root: Root, name: str) -> list[QueuedJob]:
@@ -103,14 +105,20 @@ def controller_script(made: Launch, options: argparse.Namespace) -> str:
 
 
 def absolute(options: argparse.Namespace) -> list[str]:
-    """The command line of a detached controller: ours, less --detach, with absolute paths (the last word counts)."""
-    arguments = [argument for argument in options.arguments if argument != "--detach"]
-    arguments += ["--cluster", "slurm", "--root", str(options.root.absolute())]
+    """The command line of a detached controller: ours, each path once and absolute, less what is for here alone."""
+    placed = {"--cluster": "slurm", "--root": str(Root.at(options.root).path)}
     for name in ("study", "data", "site"):
         value = getattr(options, name)
-        if value is not None and (name != "study" or str(value).endswith(".toml")):
-            arguments += [f"--{name}", str(Path(value).absolute())]
-    return [*arguments, "--detached", FIRST]
+        if value is not None:
+            named = name == "study" and not str(value).endswith(".toml")
+            placed[f"--{name}"] = str(value) if named else str(Path(value).absolute())
+    others, words = [], iter(options.arguments)
+    for word in words:
+        if word in placed:
+            next(words)  # its value
+        elif word.partition("=")[0] not in placed and word not in FOR_HERE:
+            others.append(word)
+    return [*(word for pair in placed.items() for word in pair), *others, "--detached", FIRST]
 
 
 def detach(made: Launch, options: argparse.Namespace) -> int:

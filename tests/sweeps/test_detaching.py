@@ -51,6 +51,7 @@ def test_the_controllers_job_is_small_has_no_gpu_and_hands_over_before_its_limit
 def test_the_detached_command_is_the_same_with_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["--study", "mine.toml", "--data=utd.h5", "--detach", "--root", "runs", "--set", "training.epochs=3"]
+    given += ["--site", "../lab/site.toml", "--cluster=auto", "--slurm.extra", "comment=--root"]
     parser = make_parser()
     options = parser.parse_args(given)
     options.arguments = given
@@ -61,10 +62,22 @@ def test_the_detached_command_is_the_same_with_absolute_paths(tmp_path: Path, mo
     assert again.overrides == ["training.epochs=3"]
     assert not again.detach
     ours = {**vars(options), "detach": False}
-    changed = {"study", "data", "root", "cluster", "detached", "arguments"}
+    changed = {"study", "data", "root", "site", "cluster", "detached", "arguments"}
+    assert again.site == tmp_path / "../lab/site.toml"
+    assert len([word for word in arguments if word.startswith(("--site", "--root", "--cluster", "--data"))]) == 4
     assert {k: v for k, v in vars(again).items() if k not in changed} == {
         k: v for k, v in ours.items() if k not in changed
     }
+
+
+def test_a_dry_run_prints_the_command_that_a_launch_would_detach() -> None:
+    given = ["--study", "crd_attention", "--detach", "--slurm.time", "60"]
+    told = []
+    for words in (given, [*given, "--dry-run", "--probe"]):
+        options = make_parser().parse_args(words)
+        options.arguments = words
+        told.append(absolute(options))
+    assert told[0] == told[1]
 
 
 def test_a_study_of_mmkd_is_named_and_not_looked_for_in_a_folder() -> None:
