@@ -62,6 +62,7 @@ class Picture:
     trials: tuple[Watched, ...]
     teachers_trained: int
     teachers_needed: int
+    teachers_left: int
     controllers: tuple[Holder, ...]
     controller_jobs: tuple[QueuedJob, ...]
     failures: tuple[FailureCount, ...]
@@ -80,8 +81,8 @@ class Picture:
 
     @property
     def left(self) -> int:
-        """Runs that are not finished, teachers included, as far as is known now."""
-        return sum(row.left.runs for row in self.rows) + self.teachers_needed - self.teachers_trained
+        """Runs that have not ended, teachers included, as far as is known now."""
+        return sum(row.left.runs for row in self.rows) + self.teachers_left
 
     @property
     def finished(self) -> int:
@@ -101,6 +102,7 @@ def make_picture(survey: Survey, answer: Answer | None) -> Picture:
     teachers = [watched for watched in trials if watched.trial.place.kind == "teacher"]
     trained = sum(watched.condition is Condition.COMPLETE for watched in teachers)
     needed = max(teachers_needed(survey.rows), len(teachers))
+    teachers_left = needed - sum(watched.condition not in OPEN for watched in teachers)
     known = {watched.job.id for watched in everything if watched.job}
     rest = [job for job in (answer.jobs.values() if answer else ()) if job.id not in known and not job.ended]
     controllers = {study.controller_job for study in survey.studies}
@@ -113,13 +115,14 @@ def make_picture(survey: Survey, answer: Answer | None) -> Picture:
         tuple(trials),
         teachers_trained=trained,
         teachers_needed=needed,
+        teachers_left=teachers_left,
         controllers=tuple(_controllers(survey.rows)),
         failures=tuple(count_failures(trials)),
         controller_jobs=tuple(job for job in rest if job.name in controllers),
         others=tuple(job for job in rest if job.name not in controllers),
         slots=slots,
         gpu_hours=gpu_hours(everything, survey),
-        eta=forecast(everything, left, needed - trained, slots, survey.taken),
+        eta=forecast(everything, left, teachers_left, slots, survey.taken),
     )
 
 

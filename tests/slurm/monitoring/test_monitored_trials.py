@@ -57,6 +57,19 @@ def test_what_was_interrupted_is_left_to_do_and_what_failed_is_not(watched: Watc
     assert re.search(r"preempted +1 +1 +crd t0", shown)
 
 
+def test_a_teacher_that_failed_is_not_left_to_do_either(watched: WatchedRoot) -> None:
+    watched.row("crd", trials=4, seeds=2, teacher=True)
+    watched.study()
+    before = look(watched)
+    place = watched.root.teacher("0" * 16)
+    watched.run(place)
+    write_json(place.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
+    watched.end(place, "error", message="ValueError: no such thing")
+    after = look(watched)
+    assert (before.left, before.count(Condition.FAILED)) == (3 + 4 + 2, 0)
+    assert (after.left, after.count(Condition.FAILED)) == (2 + 4 + 2, 1)
+
+
 def test_an_attempt_that_failed_and_went_on_is_counted_but_its_trial_is_not(
     watched: WatchedRoot,
 ) -> None:
