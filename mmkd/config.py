@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -213,10 +213,16 @@ def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
     return config
 
 
-def explain(error: ValidationError, origin: Path | str, names: Mapping[str, Sequence[str]] | None = None) -> str:
+def explain(
+    error: ValidationError,
+    origin: Path | str,
+    names: Mapping[str, Sequence[str]] | None = None,
+    keys: Iterable[str] = (),
+) -> str:
     """All complaints of pydantic in one line: file, key, value, and what is allowed.
 
-    `names` are what the entries of a list are called, by the list's key: `rows.1` is then `rows.crd`.
+    `names` are what the entries of a list are called, by the list's key: `rows.1` is then `rows.crd`. `keys` are
+    what a mistyped one may have meant beside those of all configuration here.
     """
     said: dict[str, str] = {}
     for item in error.errors():
@@ -225,7 +231,7 @@ def explain(error: ValidationError, origin: Path | str, names: Mapping[str, Sequ
         if where in said or any(other.startswith(f"{where}.") for other in said if where):
             continue
         if item["type"] == "extra_forbidden":
-            said[where] = "unknown key" + _suggestion(str(item["loc"][-1]))
+            said[where] = "unknown key" + _suggestion(str(item["loc"][-1]), keys)
             continue
         shown = item["type"] not in ("missing", "value_error") and not isinstance(item["input"], (dict, list))
         said[where] = item["msg"].removeprefix("Value error, ") + (f" (is {_shortly(item['input'])})" if shown else "")
@@ -252,13 +258,15 @@ def _key(location: Sequence[int | str], names: Mapping[str, Sequence[str]]) -> s
 _PYDANTICS_OWN = re.compile(r"[\[(]|^constrained-|^(?:float|int|str|Range)$")
 
 
-def _suggestion(key: str) -> str:
-    """The nearest key of any configuration, for a mistyped one."""
-    known: set[str] = set()
+def _suggestion(key: str, keys: Iterable[str]) -> str:
+    """The nearest key of any configuration, for a mistyped one; one that is right elsewhere is only out of place."""
+    known = set(keys)
     models: list[type[BaseModel]] = [Frozen]
     while models:
         model = models.pop()
         known |= set(model.model_fields)
         models += model.__subclasses__()
+    if key in known:
+        return " here"
     near = [name for name in sorted(known) if name.startswith(key)] or get_close_matches(key, sorted(known), n=1)
     return f", did you mean {near[0]}?" if near else ""

@@ -6,11 +6,27 @@ import re
 import sys
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 MEGABYTES = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}", re.ASCII)
+
+_ONE_PROCESS = "a trial is one process, in a job of its own"
+_NO_SUBMISSION = "sbatch would not just submit the script and tell the job's id"
+DECIDED = {
+    **dict.fromkeys(("account", "constraint", "exclude", "nodelist", "partition", "qos", "time"), "it is a key of its own"),
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "mem decides it"),
+    **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus decides it"),
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "gpus decides it"),
+    **dict.fromkeys(("error", "job-name", "open-mode", "output"), "mmkd finds its jobs and their logs by it"),
+    **dict.fromkeys(("dependency", "no-requeue", "requeue"), "the controller decides what runs, when and how often"),
+    **dict.fromkeys(("array", "nodes", "ntasks", "ntasks-per-core", "ntasks-per-gpu", "ntasks-per-node"), _ONE_PROCESS),
+    **dict.fromkeys(("help", "parsable", "test-only", "usage", "version", "wait", "wrap"), _NO_SUBMISSION),
+    "clusters": "the controller watches the cluster that it runs on",
+    "signal": "grace decides it",
+}
+"""Options of sbatch that `extra` may not hold, and what decides them."""
 
 
 def megabytes(text: str) -> float:
@@ -42,6 +58,37 @@ def seconds(text: str) -> int:
     return int(days or 0) * 86400 + parts[0] * 3600 + parts[1] * 60 + parts[2]
 
 
+def _as_memory(value: object) -> object:
+    """A number of a TOML file counts as its digits."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f'{value!r} is no amount of memory; write "16G" or "4096M"')
+    text = str(value).strip()
+    if 0 < megabytes(text) < 1000 and not text[-1].isalpha():  # 0 is Slurm's word for all of a node's
+        raise ValueError(f'{text} would be {text} megabytes; write "{text}G", or "{text}M" if you mean that')
+    return text
+
+
+def _as_time(value: object) -> str:
+    seconds(str(value))
+    return str(value).strip()
+
+
+def _as_name(value: str) -> str | None:
+    if not value.isprintable():
+        raise ValueError(f"{value!r}: a single line of printable characters")
+    if " " in value:
+        raise ValueError(f"{value!r}: a name, or several with commas and no space")
+    return value or None
+
+
+Memory = Annotated[str, BeforeValidator(_as_memory)]
+"""As `megabytes` reads it; a number below 1000 without a unit is refused: who writes 16 means 16G, and Slurm 16 MB."""
+TimeLimit = Annotated[str, BeforeValidator(_as_time)]
+"""As `seconds` reads it; a number of a TOML file is minutes."""
+Name = Annotated[str, AfterValidator(_as_name)]
+"""Of a partition and the like, or several with commas; "" is as good as none."""
+
+
 def _field(default: Any, description: str) -> Any:
     return Field(default=default, description=description)
 
@@ -51,17 +98,19 @@ class SlurmSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
-    partition: str | None = _field(None, "as sinfo shows it; several with commas")
-    account: str | None = _field(None, "who pays")
-    qos: str | None = _field(None, "quality of service")
+    partition: Name | None = _field(None, "as sinfo shows it; several with commas")
+    account: Name | None = _field(None, "who pays")
+    qos: Name | None = _field(None, "quality of service")
     gpus: str = _field("1", "1; or type:number (h200:1); or a gres as the site writes it (gpu:volta:1); 0 for none")
     cpus: Annotated[int, Field(ge=1, description="cores of a job, and threads of a trial")] = 4
-    mem: str = _field("16G", "memory of a job")
-    mem_limit: str | None = _field(None, "what a job may ask for after it ran out of memory (default: four times mem)")
-    time: str = _field("4:00:00", "limit of one attempt (a trial goes on from its checkpoint in the next one)")
+    mem: Memory = _field("16G", "memory of a job")
+    mem_limit: Memory | None = _field(
+        None, "what a job may ask for after it ran out of memory (default: four times mem)"
+    )
+    time: TimeLimit = _field("4:00:00", "limit of one attempt (a trial goes on from its checkpoint in the next one)")
     constraint: str | None = _field(None, "features that nodes must have")
-    nodelist: str | None = _field(None, "nodes to use")
-    exclude: str | None = _field(None, "nodes to avoid")
+    nodelist: Name | None = _field(None, "nodes to use")
+    exclude: Name | None = _field(None, "nodes to avoid")
     setup: tuple[str, ...] = _field(
         (),
         "shell lines before the job (module load, conda activate), each of which must succeed; may be repeated; "
@@ -77,19 +126,6 @@ class SlurmSettings(BaseModel):
     grace: Annotated[int, Field(ge=1, description="seconds before the time limit in which a trial checkpoints")] = 90
     poll: Annotated[float, Field(gt=0, description="seconds between questions to Slurm: one for all jobs")] = 30.0
 
-    @field_validator("mem", "mem_limit")
-    @classmethod
-    def _is_memory(cls, value: str | None) -> str | None:
-        if value is not None:
-            megabytes(value)
-        return value
-
-    @field_validator("time", mode="before")
-    @classmethod
-    def _is_time(cls, value: object) -> str:
-        seconds(str(value))
-        return str(value).strip()
-
     @field_validator("gpus", mode="before")
     @classmethod
     def _is_gpus(cls, value: object) -> str:
@@ -102,12 +138,23 @@ class SlurmSettings(BaseModel):
     def _is_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("partition", "account", "qos", "constraint", "nodelist", "exclude", "prefix", "python")
+    @field_validator("constraint", "prefix", "python")
     @classmethod
     def _is_one_line(cls, value: str | None) -> str | None:
         if value is not None and not value.isprintable():
             raise ValueError(f"{value!r}: a single line of printable characters")
         return value
+
+    @field_validator("extra", mode="before")
+    @classmethod
+    def _are_words(cls, value: object) -> object:
+        """`exclusive = true` and `nice = 100` are the natural ways to write these in TOML."""
+        if not isinstance(value, dict):
+            return value
+        words = {name: "" if argument is True else argument for name, argument in value.items()}
+        return {
+            name: str(word) if isinstance(word, int) and word is not False else word for name, word in words.items()
+        }
 
     @field_validator("extra")
     @classmethod
@@ -115,7 +162,25 @@ class SlurmSettings(BaseModel):
         for name, argument in value.items():
             if not re.fullmatch(r"[a-z][a-z-]*", name) or not argument.isprintable():
                 raise ValueError(f"{name}={argument!r}: the option's long name without dashes, = and one line")
+            if name in DECIDED:
+                raise ValueError(f"{name} cannot be given: {DECIDED[name]}")
         return value
+
+    @model_validator(mode="after")
+    def _asks_for_gpus_once(self) -> SlurmSettings:
+        """`gres` may also be of something else than GPUs, a local disk for one; sbatch takes it once."""
+        other = self.extra.get("gres", "")
+        if re.search(r"(^|,)gpu\b", other) or (other and "gres" in self.gpu_options()):
+            raise ValueError(
+                f"extra: gres={other}: gpus decides it; beside another gres write gpus as type:number (h200:1)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_get_its_memory(self) -> SlurmSettings:
+        if self.mem_limit is not None and megabytes(self.mem_limit) < megabytes(self.mem):
+            raise ValueError(f"mem_limit {self.mem_limit} is below mem {self.mem}: raise one or lower the other")
+        return self
 
     @model_validator(mode="after")
     def _outlasts_its_grace(self) -> SlurmSettings:
@@ -138,4 +203,4 @@ class SlurmSettings(BaseModel):
         """The memory of a job that gets `factor` times the usual, within the limit, in megabytes as sbatch reads it."""
         usual = megabytes(self.mem)
         limit = megabytes(self.mem_limit) if self.mem_limit else 4 * usual
-        return f"{min(usual * factor, max(limit, usual)):.0f}M"
+        return f"{min(usual * factor, limit):.0f}M"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from mmkd.config import Count, Frozen, explain
 from mmkd.errors import UserError
-from slurm.settings import SlurmSettings
+from slurm.settings import Memory, Name, SlurmSettings, TimeLimit
 from sweeps.study import merge, read_toml
 
 SITE_FILE = "mmkd/site.toml"
@@ -20,12 +20,12 @@ SITE_FILE = "mmkd/site.toml"
 class ControllerJob(Frozen):
     """What a detached controller's job asks for that differs from a trial's."""
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
+    partition: Name | None = None
+    account: Name | None = None
+    qos: Name | None = None
     cpus: Count = 1
-    mem: str = "4G"
-    time: str = "1-00:00:00"
+    mem: Memory = "4G"
+    time: TimeLimit = "1-00:00:00"
 
 
 class Site(Frozen):
@@ -38,6 +38,15 @@ class Site(Frozen):
     stage: bool = False
     slurm: SlurmSettings = SlurmSettings()
     detach: ControllerJob = ControllerJob()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_in_their_tables(cls, table: Any) -> Any:
+        for key in table if isinstance(table, dict) else ():
+            if key in SlurmSettings.model_fields:
+                other = ", or under [detach] for a detached controller" if key in ControllerJob.model_fields else ""
+                raise ValueError(f"{key}: belongs under [slurm]{other}; a key below that line is in that table")
+        return table
 
 
 def default_site_file() -> Path:
@@ -59,7 +68,7 @@ def load_site(path: Path | None, changes: Mapping[str, Any]) -> Site:
     try:
         Site.model_validate(table)
     except ValidationError as error:
-        raise UserError(explain(error, origin)) from None
+        raise UserError(explain(error, origin, keys=SlurmSettings.model_fields)) from None
     try:
         return Site.model_validate(merge(table, changes))
     except ValidationError as error:

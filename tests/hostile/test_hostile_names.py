@@ -124,11 +124,12 @@ def test_what_would_break_out_of_its_line_of_options_is_refused(
 
 @pytest.mark.parametrize("value", ["a b", "$(touch ran)", "`x`", "a;b", "a'b", "-x", "ünï"])
 def test_options_of_a_site_are_one_word_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
-    settings = SlurmSettings(partition=value, account=value, extra={"comment": value})
+    name = value.replace(" ", "_")  # a space in a name is refused
+    settings = SlurmSettings(partition=name, account=name, constraint=value, extra={"comment": value})
     lines = _backend(monkeypatch, settings, tmp_path).script(job(tmp_path)).splitlines()
-    for name in ("partition", "account", "comment"):
-        line = next(line for line in lines if line.startswith(f"#SBATCH --{name}="))
-        assert shlex.split(line.partition("=")[2]) == [value]
+    for option, expected in (("partition", name), ("account", name), ("constraint", value), ("comment", value)):
+        line = next(line for line in lines if line.startswith(f"#SBATCH --{option}="))
+        assert shlex.split(line.partition("=")[2]) == [expected]
 
 
 def _backend(monkeypatch: pytest.MonkeyPatch, settings: SlurmSettings, folder: Path) -> SlurmBackend:

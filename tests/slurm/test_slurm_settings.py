@@ -46,6 +46,30 @@ def test_a_time_is_read_as_sbatch_reads_it(text: str, expected: int) -> None:
         ("extra", {"Reservation": "lab"}, "long name without dashes"),
         ("extra", {"comment": "a\nb"}, "one line"),
         ("partitoin", "gpu", "Extra inputs are not permitted"),
+        ("partition", "g pu", "a name, or several with commas and no space"),
+        ("account", "lab 42", "no space"),
+        ("nodelist", "n1, n2", "no space"),
+        ("exclude", "n1\tn2", "a single line"),
+        ("constraint", "a\nb", "a single line"),
+        ("mem", 16, 'write "16G", or "16M" if you mean that'),
+        ("mem", "16", 'write "16G"'),
+        ("mem", 1.5, 'write "1.5G"'),
+        ("mem", True, 'write "16G"'),
+        ("mem_limit", "64", 'write "64G"'),
+        ("extra", {"array": "0-3"}, "array cannot be given: a trial is one process, in a job of its own"),
+        ("extra", {"ntasks": "2"}, "ntasks cannot be given: a trial is one process"),
+        ("extra", {"requeue": ""}, "requeue cannot be given: the controller decides"),
+        ("extra", {"dependency": "afterok:1"}, "dependency cannot be given: the controller decides"),
+        ("extra", {"output": "x"}, "output cannot be given: mmkd finds its jobs and their logs by it"),
+        ("extra", {"job-name": "x"}, "job-name cannot be given: mmkd finds"),
+        ("extra", {"parsable": ""}, "parsable cannot be given: sbatch would not just submit"),
+        ("extra", {"wait": ""}, "wait cannot be given: sbatch would not"),
+        ("extra", {"wrap": "ls"}, "wrap cannot be given: sbatch would not"),
+        ("extra", {"mem-per-cpu": "2G"}, "mem-per-cpu cannot be given: mem decides it"),
+        ("extra", {"gpus-per-task": "1"}, "gpus-per-task cannot be given: gpus decides it"),
+        ("extra", {"signal": "TERM@9"}, "signal cannot be given: grace decides it"),
+        ("extra", {"partition": "gpu"}, "partition cannot be given: it is a key of its own"),
+        ("extra", {"gres": "lscratch:10,gpu:1"}, "gpus decides it"),
     ],
 )
 def test_a_wrong_value_is_refused_and_the_right_form_is_said(field: str, value: object, said: str) -> None:
@@ -80,8 +104,30 @@ def test_memory_grows_after_each_loss_up_to_a_limit() -> None:
     assert [usual.memory(factor) for factor in (1, 2, 4, 8, 64)] == ["10240M", "20480M", "40960M", "40960M", "40960M"]
     bounded = SlurmSettings(mem="10G", mem_limit="15G")
     assert [bounded.memory(factor) for factor in (1, 2, 4)] == ["10240M", "15360M", "15360M"]
-    below = SlurmSettings(mem="10G", mem_limit="1G")
-    assert [below.memory(factor) for factor in (1, 2)] == ["10240M", "10240M"], "a job never gets less than usual"
+    with pytest.raises(ValidationError, match="mem_limit 1G is below mem 10G: raise one or lower the other"):
+        SlurmSettings(mem="10G", mem_limit="1G")
+
+
+@pytest.mark.parametrize(("value", "asked"), [(16000, "16000M"), ("4096", "4096M"), ("64M", "64M"), ("0", "0M")])
+def test_memory_without_a_unit_is_megabytes_where_nobody_can_mean_gigabytes(value: object, asked: str) -> None:
+    assert SlurmSettings.model_validate({"mem": value}).memory(1) == asked
+
+
+def test_a_gres_that_is_no_gpu_may_stand_beside_gpus_that_are_asked_for_by_type() -> None:
+    extra = {"gres": "lscratch:10"}
+    assert SlurmSettings(gpus="h200:1", extra=extra).extra == extra
+    with pytest.raises(ValidationError, match="beside another gres write gpus as type:number"):
+        SlurmSettings(gpus="gpu:h200:1", extra=extra)
+
+
+def test_options_of_sbatch_are_written_as_toml_would_have_them() -> None:
+    given = {"exclusive": True, "nice": 100, "reservation": "lab"}
+    expected = {"exclusive": "", "nice": "100", "reservation": "lab"}
+    assert SlurmSettings.model_validate({"extra": given}).extra == expected
+
+
+def test_an_empty_name_is_none_so_that_an_option_can_take_the_sites_away() -> None:
+    assert SlurmSettings(account="", nodelist="").account is None
 
 
 def test_one_setup_line_may_stand_without_a_list() -> None:
