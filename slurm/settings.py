@@ -15,7 +15,7 @@ _TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}", re.ASCII)
 _ONE_PROCESS = "a trial is one process, in a job of its own"
 _NO_SUBMISSION = "sbatch would not just submit the script and tell the job's id"
 DECIDED = {
-    **dict.fromkeys(("account", "constraint", "exclude", "nodelist", "partition", "qos", "time"), "it is a key of its own"),
+    **dict.fromkeys(("account", "constraint", "exclude", "nodelist", "partition", "qos", "time"), "it has its own key"),
     **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "mem decides it"),
     **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus decides it"),
     **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "gpus decides it"),

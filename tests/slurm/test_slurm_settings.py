@@ -68,7 +68,7 @@ def test_a_time_is_read_as_sbatch_reads_it(text: str, expected: int) -> None:
         ("extra", {"mem-per-cpu": "2G"}, "mem-per-cpu cannot be given: mem decides it"),
         ("extra", {"gpus-per-task": "1"}, "gpus-per-task cannot be given: gpus decides it"),
         ("extra", {"signal": "TERM@9"}, "signal cannot be given: grace decides it"),
-        ("extra", {"partition": "gpu"}, "partition cannot be given: it is a key of its own"),
+        ("extra", {"partition": "gpu"}, "partition cannot be given: it has its own key"),
         ("extra", {"gres": "lscratch:10,gpu:1"}, "gpus decides it"),
     ],
 )
