@@ -120,7 +120,7 @@ def _chosen_on_test(row: Evidence) -> Iterator[Finding]:
         yield Finding(
             "selection",
             f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({former} runs, not shown)",
+            f"({former} {'run' if former == 1 else 'runs'}, not shown)",
         )
 
 

@@ -18,6 +18,7 @@ from sweeps.planning import TUNING_SEED
 from sweeps.reporting import Reporter
 from sweeps.rowwork import RowWork, Task
 from sweeps.teachers import Teachers
+from sweeps.wording import count
 
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
@@ -227,9 +228,11 @@ class Controller:
     def _stop(self, stop: Stop) -> None:
         """End the jobs and wait until they have written their checkpoints, or leave them alone."""
         if stop is Stop.WITHOUT_JOBS:
-            self.reporter.event(f"stopping; {len(self.jobs.running)} jobs go on, and whoever relaunches finds them")
+            left = len(self.jobs.running)
+            goes, it = ("goes", "it") if left == 1 else ("go", "them")
+            self.reporter.event(f"stopping; {count(left, 'job')} {goes} on, and whoever relaunches finds {it}")
             return
-        self.reporter.event(f"stopping: {len(self.jobs.running)} jobs write their checkpoints")
+        self.reporter.event(f"stopping: checkpoints of {count(len(self.jobs.running), 'job')} are written")
         self.jobs.cancel()
         deadline = time.monotonic() + ENDING_SECONDS
         while self.jobs.running and time.monotonic() < deadline:

@@ -104,5 +104,5 @@ def wait_for_rows(rows: Iterable[RowDir], seconds: float) -> None:
             return
         if said != refused[0].partition(", heard")[0]:
             said = refused[0].partition(", heard")[0]
-            print(f"waiting for {said}", flush=True)
+            print(f"waiting, for {said}", flush=True)
         time.sleep(2.0)

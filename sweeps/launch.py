@@ -200,9 +200,11 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     from sweeps.detaching import goes_on
     from sweeps.reporting import Reporter
     from sweeps.snapshots import CodeWatch
+    from sweeps.wording import count
 
     for work in works if options.retry == "failed" and not goes_on(options) else ():
-        print(f"row {work.row.name}: {work.retry_failed()} failed trials are tried again")
+        again = work.retry_failed()
+        print(f"row {work.row.name}: {count(again, 'failed trial')} {'is' if again == 1 else 'are'} tried again")
     if any(work.remaining for work in works):
         check_data(made.rows)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
@@ -233,7 +235,7 @@ def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork]
         spent = f"--max-gpu-hours {options.max_gpu_hours:g} is spent and runs are left"
         print(f"{spent}: raise it, and the same command goes on")
         return EXIT_BUDGET
-    say_next(made.study, made.root, made.name)
+    say_next(made.study, made.root, made.name, succeeded=not failed)
     return 1 if failed else 0
 
 

@@ -76,13 +76,16 @@ def _seconds(directory: TrialDir) -> float | None:
 
 
 def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str, str]) -> None:
-    """Where jobs are scripts, print the very script of the row's first trial."""
+    """Where jobs are scripts, print one as an example: the very script of the row's first trial."""
     if not isinstance(backend, SlurmBackend):
         return
     config = row.config(row.default(), TUNING_SEED)
     name = f"{row.directory.path.name}.t0"
     task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
-    print(f"script    of {task.label}, with its defaults; others differ in name, folder and options after failures\n")
+    print(
+        f"script    for example of {task.label}, whether that is left to run or not; others differ in name and folder, "
+        "and after failures in options\n"
+    )
     print(backend.script(make_job(task, 1, job_tag(root), environment)))
 
 
@@ -96,10 +99,10 @@ def say_neighbour(row: Row, root: Root) -> None:
     print(f"          new; differs from {other.path.name} in {shown}")
 
 
-def say_next(study: StudyFile, root: Root, name: str) -> None:
-    """Where the results are, and how to do the real thing."""
+def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> None:
+    """Where the results are, and after a success on synthetic data how to do the real thing."""
     print(f"\nEverything lies in {root.path} (rows, teachers, studies/{name}.json).")
-    if study.data.startswith("synthetic:"):
+    if succeeded and study.data.startswith("synthetic:"):
         print(
             "This was synthetic data. The real thing: python -m mmkd.data import --help, then\n"
             f"python sweeps/launch.py --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"

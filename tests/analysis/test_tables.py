@@ -356,7 +356,7 @@ def test_a_former_winner_that_was_measured_on_test_is_said(ablation: Lab) -> Non
     row = ablation.root.rows()[0]
     finish(row.confirm(1, "0123456789"), student_config(1, None), 0.9)
     warning = said(made(ablation).warnings)
-    assert "test was also read for the former winner (1 runs, not shown)" in warning
+    assert "test was also read for the former winner (1 run, not shown)" in warning
     assert rows(made(ablation))["CRD on attention maps"].cells["accuracy"].value == pytest.approx(75.0)
 
 

@@ -1,0 +1,68 @@
+"""The words of a launch: numbers agree with their nouns, examples are called so, and advice fits what happened."""
+
+import io
+from pathlib import Path
+
+import pytest
+from fakes import FakeBackend
+from launched import after, planned
+from rich.console import Console
+
+from mmkd.rundir import Root
+from slurm.cluster import SlurmBackend
+from slurm.settings import SlurmSettings
+from sweeps.controller import Controller, Interrupted, Stop
+from sweeps.reporting import Reporter
+from sweeps.rowwork import RowWork
+from sweeps.showing import say_next, show_script
+from sweeps.study import load_study
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_the_real_thing_is_recommended_after_a_success_on_synthetic_data_alone(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], succeeded: bool
+) -> None:
+    synthetic = load_study(study_file, [("data", "synthetic:small")])
+    say_next(synthetic, Root(tmp_path), "tiny", succeeded=succeeded)
+    said = capsys.readouterr().out
+    assert ("This was synthetic data" in said) is succeeded
+    assert f"Everything lies in {tmp_path}" in said
+    say_next(load_study(study_file, []), Root(tmp_path), "tiny", succeeded=True)
+    assert "synthetic" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("how", "slots", "expected"),
+    [
+        (Stop.WITHOUT_JOBS, 1, "stopping; 1 job goes on, and whoever relaunches finds it"),
+        (Stop.WITHOUT_JOBS, 2, "stopping; 2 jobs go on, and whoever relaunches finds them"),
+        (Stop.WITH_JOBS, 1, "stopping: checkpoints of 1 job are written"),
+        (Stop.WITH_JOBS, 2, "stopping: checkpoints of 2 jobs are written"),
+    ],
+)
+def test_a_controller_that_stops_counts_its_jobs(
+    study_file: Path, tmp_path: Path, how: Stop, slots: int, expected: str
+) -> None:
+    said = io.StringIO()
+    root = Root(tmp_path / "runs")
+    work = RowWork(planned(study_file, tmp_path)[0], root, slots, study_file)
+    with Reporter(Console(file=said, width=200)) as reporter:
+        controller = Controller([work], root, FakeBackend(delay=50), slots, reporter, after(2, how), interval=0.001)
+        with pytest.raises(Interrupted):
+            controller.run()
+    work.close()
+    assert expected in said.getvalue()
+
+
+def test_a_dry_runs_script_is_called_an_example(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    row = planned(study_file, tmp_path)[0]
+    show_script(row, Root(tmp_path / "runs"), SlurmBackend(SlurmSettings()), {})
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(
+        "script    for example of no_kd trial 0, whether that is left to run or not; others differ in"
+    )
