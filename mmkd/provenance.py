@@ -70,6 +70,16 @@ def patch_digest(patch: str) -> str:
     return hashlib.sha256(patch.encode()).hexdigest()[:12] if patch else ""
 
 
+def gpus_given() -> str:
+    """How this job was told of its GPUs, as NAME=VALUE of Slurm's or CUDA's variable; "" where it was told of none."""
+    for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "CUDA_VISIBLE_DEVICES"):
+        value = os.environ.get(name, "")
+        if value not in ("", "-1", "NoDevFiles"):  # the last is Slurm's word for none
+            return f"{name}={value}"
+    number = os.environ.get("SLURM_GPUS_ON_NODE", "0")
+    return "" if number in ("", "0") else f"SLURM_GPUS_ON_NODE={number}"
+
+
 def describe_process(device: str) -> dict[str, Any]:
     """Host, process and versions of this job."""
     return {

@@ -27,7 +27,7 @@ from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.models.network import build_teacher, count_parameters
-from mmkd.provenance import describe_process
+from mmkd.provenance import describe_process, gpus_given
 from mmkd.results import (
     Failure,
     Predictions,
@@ -130,7 +130,7 @@ def refuse_superseded(place: TrialDir, attempt: int) -> None:
 
 
 def prepare(config: Run) -> torch.device:
-    """Set threads, seed and determinism; the device.
+    """Set threads, seed and determinism; the device. A job that has GPUs which torch does not see is warned.
 
     Raises:
         UserError: CUDA is asked for and there is none.
@@ -139,6 +139,11 @@ def prepare(config: Run) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError("device = 'cuda', but this machine shows no CUDA device; use 'auto' or 'cpu'")
     cuda = config.device != "cpu" and torch.cuda.is_available()
+    if config.device == "auto" and not cuda and (given := gpus_given()):
+        why = (
+            f"this job was given GPUs ({given}) and torch sees none: it trains on the CPU; --device cuda fails instead"
+        )
+        print(printable(f"warning: {why}"), file=sys.stderr, flush=True)
     # What is deterministic is reproduced bit for bit after a resume; cuBLAS reads this before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

@@ -24,7 +24,7 @@ from mmkd.files import read_json, write_json
 from mmkd.lock import FileLock, is_held
 from mmkd.results import Status, read_attempts, read_metrics, read_result
 from mmkd.rundir import TrialDir
-from mmkd.trial import EXIT_BAD_INPUT, EXIT_ERROR, EXIT_FINISHED, EXIT_GO_ON, main
+from mmkd.trial import EXIT_BAD_INPUT, EXIT_ERROR, EXIT_FINISHED, EXIT_GO_ON, main, prepare
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -336,6 +336,32 @@ def test_weights_that_do_not_fit_are_refused_though_the_result_names_them(
     shutil.copy(other.result, teacher.result)
     capsys.readouterr()
     assert "does not fit its configuration" in refused(lab.place(lab.student("crd")), capsys)
+
+
+@pytest.mark.parametrize(
+    ("variables", "device", "warned"),
+    [
+        ({"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": "0"}, "auto", "SLURM_JOB_GPUS=0"),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-1a2b"}, "auto", "CUDA_VISIBLE_DEVICES=GPU-1a2b"),
+        ({"SLURM_GPUS_ON_NODE": "2"}, "auto", "SLURM_GPUS_ON_NODE=2"),
+        ({"SLURM_GPUS_ON_NODE": "0", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "auto", ""),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "auto", ""),
+        ({"SLURM_JOB_GPUS": "0"}, "cpu", ""),
+    ],
+)
+def test_a_job_whose_gpus_torch_does_not_see_is_warned_and_trains_on_the_cpu(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str], device: str, warned: str,
+) -> None:  # fmt: skip
+    for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "SLURM_GPUS_ON_NODE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert prepare(lab.student(device=device)).type == "cpu"
+    log = capsys.readouterr().err
+    assert log.startswith(f"warning: this job was given GPUs ({warned}) and torch sees none") if warned else log == ""
+    assert log.count("\n") == bool(warned)
 
 
 def test_cuda_is_refused_where_there_is_none(

@@ -37,7 +37,7 @@ def up(options: Options, folder: Path | None = None, *, fresh: bool = False) -> 
         if cluster is None or not cluster.running_daemons():
             cluster = _prepare(place, options, fresh)
         elif cluster.options != options:
-            raise Refused(f"{place}: runs with {cluster.options}; take it down first, or ask for the same")
+            raise Refused(f"{place}: runs with {cluster.options.as_words()}; take it down first, or ask for the same")
         cluster.start_all()
     return cluster
 

@@ -50,6 +50,14 @@ class Options:
         if self.max_submit is not None and not self.accounting:
             raise Refused("--max-submit needs accounting: leave --no-accounting out")
 
+    def as_words(self) -> str:
+        """What the command line of `up` says of it: the options that are not the default, or that all are."""
+        switches = {"accounting": "--no-accounting", "cgroup": "--cgroup"}
+        default = asdict(Options())
+        changed = {name: value for name, value in asdict(self).items() if value != default[name]}
+        words = [switches.get(name) or f"--{name.replace('_', '-')} {value}" for name, value in changed.items()]
+        return " ".join(words) or "the default options"
+
     @property
     def node_names(self) -> list[str]:
         """n1, n2, …"""

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from slurm.devcluster import ClusterError, DevCluster, Options, Refused, attach, up
-from slurm.devcluster.__main__ import main
+from slurm.devcluster.__main__ import main, make_parser
 
 COMMAND = [sys.executable, "-m", "slurm.devcluster"]
 HOG = f"{sys.executable} -c 'import time; hog = bytearray(300_000_000); time.sleep(60)'"
@@ -152,8 +152,15 @@ def test_up_again_keeps_what_runs_and_starts_what_is_gone(cluster: DevCluster) -
     after = {name: process.pid for name, process in cluster.running_daemons().items()}
     assert list(after) == ["munged", "mariadbd", "slurmdbd", "slurmctld", "n1", "n2", "n3", "n4"]
     assert {name for name in after if after[name] != before[name]} == {"n4"}
-    with pytest.raises(Refused, match="take it down first"):
+    with pytest.raises(Refused, match=r"runs with (--cgroup|the default options); take it down first"):
         up(Options(nodes=1), cluster.folder)
+
+
+def test_a_clusters_options_are_named_as_they_are_typed() -> None:
+    changed = Options(nodes=1, memory_per_node=500, grace=4, cgroup=True, accounting=False)
+    assert changed.as_words() == "--nodes 1 --memory-per-node 500 --grace 4 --no-accounting --cgroup"
+    assert Options().as_words() == "the default options"
+    assert make_parser().parse_args(["up", *changed.as_words().split()]).grace == 4
 
 
 def test_the_command_brings_a_second_cluster_up_and_leaves_no_process(second_folder: Path, tmp_path: Path) -> None:
