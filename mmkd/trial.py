@@ -140,10 +140,8 @@ def prepare(config: Run) -> torch.device:
         raise UserError("device = 'cuda', but this machine shows no CUDA device; use 'auto' or 'cpu'")
     cuda = config.device != "cpu" and torch.cuda.is_available()
     if config.device == "auto" and not cuda and (given := gpus_given()):
-        why = (
-            f"this job was given GPUs ({given}) and torch sees none: it trains on the CPU; --device cuda fails instead"
-        )
-        print(printable(f"warning: {why}"), file=sys.stderr, flush=True)
+        what = f"warning: this job was given GPUs ({given}) and torch sees none: it trains on the CPU"
+        print(printable(f"{what}; --device cuda fails instead"), file=sys.stderr, flush=True)
     # What is deterministic is reproduced bit for bit after a resume; cuBLAS reads this before its first call.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mmkd.results import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from slurm.cluster import SlurmBackend
 from sweeps.attempts import job_tag
-from sweeps.jobs import make_job
+from sweeps.jobs import make_job, submitted_job
 from sweeps.planning import TUNING_SEED, Row, nearest_neighbour, teacher_directories
+from sweeps.recorded import without_end
 from sweeps.rowwork import Task
 from sweeps.study import Range, StudyFile
 from sweeps.wording import count
@@ -40,6 +41,19 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
         print(f"teachers  {len(teachers)} (one for tuning and one for each seed), of which {trained} are trained")
+    if backend != "slurm":
+        runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.confirms()))
+        warn_of_slurm_jobs([*teachers, *runs])
+
+
+def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
+    """Say of a launch on this machine what an earlier one has sent to Slurm without having seen its end."""
+    sent = sum(submitted_job(directory)[2] == "slurm" for directory in without_end(directories))
+    if sent:
+        print(
+            f"warning   {count(sent, 'job')} of an earlier launch on Slurm may wait or run still; from here only their "
+            "files can be seen: --cluster slurm asks Slurm"
+        )
 
 
 def describe_method(row: Row) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeBackend
-from launched import after, planned
+from launched import after, launched, planned
 from rich.console import Console
+from test_controller_on_a_cluster import FakeCluster
 
 from mmkd.rundir import Root
 from slurm.cluster import SlurmBackend
@@ -14,7 +15,7 @@ from slurm.settings import SlurmSettings
 from sweeps.controller import Controller, Interrupted, Stop
 from sweeps.reporting import Reporter
 from sweeps.rowwork import RowWork
-from sweeps.showing import say_next, show_script
+from sweeps.showing import say_next, show_plan, show_script
 from sweeps.study import load_study
 
 
@@ -66,3 +67,22 @@ def test_a_dry_runs_script_is_called_an_example(
     assert first.startswith(
         "script    for example of no_kd trial 0, whether that is left to run or not; others differ in"
     )
+
+
+def test_a_launch_on_this_machine_warns_of_jobs_that_an_earlier_one_left_on_slurm(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = planned(study_file, tmp_path)
+
+    def plan_on(backend: str) -> str:
+        capsys.readouterr()
+        show_plan(load_study(study_file, []), rows, Root(tmp_path / "runs"), "small", backend, 2)
+        return capsys.readouterr().out
+
+    assert "warning" not in plan_on("local"), "nothing was ever sent"
+    launched(study_file, tmp_path, backend=FakeCluster(delay=50), stop=after(3, Stop.WITHOUT_JOBS))
+    assert "of an earlier launch on Slurm may wait or run still" in plan_on("local")
+    assert "--cluster slurm asks Slurm" in plan_on("local")
+    assert "warning" not in plan_on("slurm")
+    launched(study_file, tmp_path, backend=FakeCluster())
+    assert "warning" not in plan_on("local"), "all have ended"
