@@ -37,6 +37,8 @@ FIRST, NEXT = "first", "next"
 """Values of the hidden option --detached: the controller that --detach submitted, and those that go on for it."""
 FOR_HERE = frozenset({"--detach", "--dry-run", "--probe"})
 """Options of the command line that the controller's own job is not given."""
+OF_TRIALS = frozenset({"exclusive", "gres", "tmp"})
+"""Options of sbatch in `extra` that ask for a node's resources, of which a controller needs none."""
 
 
 def controller_jobs(root: Root, name: str) -> list[QueuedJob]:
@@ -74,7 +76,7 @@ def controller_settings(site: Site) -> SlurmSettings:
             time=own.time,
             setup=slurm.setup,
             python=sys.executable,
-            extra=slurm.extra,
+            extra={name: value for name, value in slurm.extra.items() if name not in OF_TRIALS},
         )
     except ValidationError as error:
         raise UserError(explain(error, "site file, [detach]")) from None

@@ -144,7 +144,8 @@ def add_slurm_options(parser: argparse.ArgumentParser) -> None:
     """An option --slurm.NAME for each of a job's settings."""
     group = parser.add_argument_group(
         "Slurm",
-        f"what each trial's job asks for; a lab writes it once into its site file, {default_site_file()}",
+        f"what each trial's job asks for; a lab writes it once into its site file, {default_site_file()};\n"
+        "any --slurm option asks for Slurm itself, as --cluster slurm does",
     )
     group.add_argument("--site", type=Path, metavar="FILE", help="a site file elsewhere")
     group.add_argument("--stage", action="store_true", default=None, help="copy the data to a node's $TMPDIR first")

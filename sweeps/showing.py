@@ -32,8 +32,8 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
         print(f"          {describe_method(row)}")
         print(f"          {describe_space(row)}")
         print(
-            f"          {row.trials} trials ({row.sampler} sampler), the best by valid {row.selection} again on "
-            f"{count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
+            f"          {count(row.trials, 'trial')} ({row.sampler} sampler), the best by valid {row.selection} again "
+            f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
         )
         if not row.directory.row.exists():
             say_neighbour(row, root)

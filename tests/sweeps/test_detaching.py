@@ -35,12 +35,14 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(limit: str, seconds: int) -> No
 def test_the_controllers_job_is_small_has_no_gpu_and_hands_over_before_its_limit() -> None:
     slurm = SlurmSettings(
         partition="gpu", account="lab", gpus="h200:1", cpus=8, mem="64G", constraint="big", prefix="apptainer exec x",
-        setup=("module load cuda",), python="/in/the/container", extra={"reservation": "lab"},
+        setup=("module load cuda",), python="/in/the/container",
+        extra={"reservation": "lab", "exclusive": "", "gres": "lscratch:100"},
     )  # fmt: skip
     settings = controller_settings(Site(slurm=slurm, detach=ControllerJob(partition="login", time="0-01")))
     assert (settings.partition, settings.account) == ("login", "lab")
     assert (settings.gpu_options(), settings.cpus, settings.mem, settings.constraint) == ({}, 1, "4G", None)
     assert (settings.prefix, settings.setup) == ("", ("module load cuda",)), "it needs sbatch, which containers lack"
+    assert settings.extra == {"reservation": "lab"}, "a whole node is too much for it"
     assert settings.grace == 300
     assert controller_settings(Site(detach=ControllerJob(time="2"))).grace == 60
     assert controller_settings(Site(slurm=slurm)).partition == "gpu"
