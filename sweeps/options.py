@@ -180,8 +180,8 @@ def site_changes(options: argparse.Namespace) -> dict[str, Any]:
         pairs = [text.partition("=") for text in slurm["extra"]]
         if any(not equals for _, equals, _ in pairs):
             raise UserError(
-                f"--slurm.extra {' '.join(slurm['extra'])}: write NAME=VALUE, as in reservation=lab, or NAME= where sbatch "
-                f"wants no value, as in exclusive="
+                f"--slurm.extra {' '.join(slurm['extra'])}: write NAME=VALUE, as in reservation=lab, or NAME= where "
+                f"sbatch wants no value, as in exclusive="
             )
         slurm["extra"] = {name: value for name, _, value in pairs}
     others = {name: getattr(options, name) for name in ("parallel", "stage") if getattr(options, name) is not None}
