@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from mmkd.files import read_json, write_atomically, write_json
 from mmkd.rundir import TrialDir
 from mmkd.sealing import Damaged, has_seal, seal_of, unseal
+from mmkd.stored_text import fixed, fixed_column, plain_text
 
-RESULT_VERSION = 2
-"""2 ends in a seal (`mmkd.sealing`); 1 has none, and is read all the same."""
+RESULT_VERSION = 3
+"""2 ends in a seal (`mmkd.sealing`), 3 has text of a fixed length (`mmkd.stored_text`); 1 and 2 are read too."""
 
 
 class Failure(StrEnum):
@@ -92,10 +93,9 @@ def write_result(directory: TrialDir, result: Result) -> None:
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file.attrs["result_version"] = RESULT_VERSION
-        file.attrs["status"] = result.status.value
-        file.attrs["config"] = json.dumps(result.config)
-        for name in _SCALARS:
-            file.attrs[name] = getattr(result, name)
+        facts = {"status": result.status.value, "config": json.dumps(result.config)}
+        facts |= {name: getattr(result, name) for name in _SCALARS}
+        file.attrs.update({name: fixed(value) if isinstance(value, str) else value for name, value in facts.items()})
         for split, values in result.metrics.items():
             file.require_group(f"metrics/{split}").attrs.update(values)
         for modality, (mean, std) in result.standardisation.items():
@@ -106,7 +106,7 @@ def write_result(directory: TrialDir, result: Result) -> None:
             group = file.create_group(f"predictions/{split}")
             group["logits"] = predictions.logits
             group["labels"] = predictions.labels
-            group["ids"] = np.asarray(predictions.ids, h5py.string_dtype())
+            group["ids"] = fixed_column(predictions.ids)
             if predictions.scores is not None:
                 group["scores"] = predictions.scores
     sealed = content.getvalue() + seal_of(content.getbuffer())
@@ -132,8 +132,8 @@ def read_result(path: Path, *, predictions: bool = True) -> Result:
     """
     with _opened(path, check=True) as file:
         return Result(
-            status=Status(file.attrs["status"]),
-            config=json.loads(file.attrs["config"]),
+            status=Status(_plain(file.attrs["status"])),
+            config=json.loads(_plain(file.attrs["config"])),
             metrics=_read_metrics(file),
             curves={name: curve[()].tolist() for name, curve in file.get("curves", {}).items()},
             predictions=_read_predictions(file) if predictions else {},
@@ -150,7 +150,10 @@ def read_summary(path: Path) -> Summary:
     with _opened(path, check=False) as file:
         attributes = file.attrs
         return Summary(
-            Status(attributes["status"]), int(attributes["epochs"]), float(attributes["seconds"]), _read_metrics(file)
+            Status(_plain(attributes["status"])),
+            int(attributes["epochs"]),
+            float(attributes["seconds"]),
+            _read_metrics(file),
         )
 
 
@@ -221,7 +224,7 @@ def _read_predictions(file: h5py.File) -> dict[str, Predictions]:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return plain_text(value.item() if isinstance(value, np.generic) else value)
 
 
 @dataclass(frozen=True)

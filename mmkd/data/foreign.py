@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from mmkd.stored_text import refuse_heap
+
 FILE_SIZES, BYTES = 8, 2**30
 """What reading a file may take besides what the process has: real ones need up to three times their size."""
 DENSEST = 1100
@@ -37,8 +39,9 @@ def check_stored(dataset: Any, path: Path) -> None:
     """Make sure that an h5py.Dataset keeps its values in the file at `path`, in no fewer bytes than can hold them.
 
     Raises:
-        ValueError: it would be read from other files, or made up from nothing in any amount.
+        ValueError: it would be read from other files, or from the global heap, or made up from nothing in any amount.
     """
+    refuse_heap(dataset.name, dataset.dtype)
     stored, size = dataset.id.get_storage_size(), path.stat().st_size
     if dataset.external or dataset.is_virtual or dataset.file.filename != str(path):
         raise ValueError(f"{dataset.name}: its values lie in another file")

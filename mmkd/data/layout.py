@@ -4,7 +4,7 @@
                                  classes, label_kind, score_range, vectors
     /{split}/labels              (N,) int64
     /{split}/scores              (N,) float32, only where label_kind is "score"
-    /{split}/ids                 (N,) UTF-8
+    /{split}/ids                 (N,) UTF-8; it and all text of a fixed length, see `mmkd.stored_text`
     /{split}/arrays/{modality}   (N, T, F) float32 or float16; in train with the attributes mean and std, (F,) float64
     /{split}/lengths/{modality}  (N,) int64
 
@@ -40,9 +40,10 @@ from mmkd.data.content import (
 from mmkd.data.foreign import check_stored
 from mmkd.errors import UserError, choose
 from mmkd.files import write_atomically
+from mmkd.stored_text import fixed, fixed_column, read_attribute
 from mmkd.terminal import one_line
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +136,10 @@ def write_dataset(
     def write(temporary: Path) -> None:
         # "v108": attributes above 64 KiB (many features or classes) are refused by the oldest format.
         with h5py.File(temporary, "w", libver=("v108", "latest"), locking=False) as file:
-            file.attrs.update(mmkd_layout=LAYOUT_VERSION, fingerprint=mark, source=source, license=license, notes=notes)
-            file.attrs.update({f.name: json.dumps(getattr(meaning, f.name)) for f in fields(Meaning)})
+            file.attrs["mmkd_layout"] = LAYOUT_VERSION
+            texts = {f.name: json.dumps(getattr(meaning, f.name)) for f in fields(Meaning)}
+            texts |= {"fingerprint": mark, "source": source, "license": license, "notes": notes}
+            file.attrs.update({name: fixed(text) for name, text in texts.items()})
             for name in SPLITS:
                 _write_split(file.create_group(name), splits[name])
             for modality, (mean, std) in statistics.items():
@@ -148,7 +151,7 @@ def write_dataset(
 
 def _write_split(group: Any, split: Split) -> None:
     group["labels"] = split.labels.astype(np.int64)
-    group["ids"] = np.array(split.ids, dtype=h5py.string_dtype())
+    group["ids"] = fixed_column(split.ids)
     if split.scores is not None:
         group["scores"] = split.scores
     for modality, array in split.arrays.items():
@@ -194,8 +197,8 @@ def read_split(
                     f"python -m mmkd.data inspect names the sample; import the data again"
                 )
             if standardise:
-                attributes = splits["train"].arrays[modality].attrs  # type: ignore[attr-defined]
-                _standardise(arrays[modality], stored.lengths[modality], attributes["mean"], attributes["std"])
+                statistics = _statistics(splits["train"].arrays[modality])
+                _standardise(arrays[modality], stored.lengths[modality], *statistics)
         lengths = {modality: stored.lengths[modality] for modality in arrays}
         return Split(arrays=arrays, lengths=lengths, labels=stored.labels, scores=stored.scores, ids=stored.ids)
 
@@ -207,8 +210,7 @@ def read_statistics(path: str | Path) -> dict[str, tuple[Array, Array]]:
         UserError: as `read_info`.
     """
     with open_dataset(path) as (info, splits):
-        attributes = {m: splits["train"].arrays[m].attrs for m in info.modalities}  # type: ignore[attr-defined]
-        return {modality: (found["mean"], found["std"]) for modality, found in attributes.items()}
+        return {modality: _statistics(splits["train"].arrays[modality]) for modality in info.modalities}
 
 
 def _standardise(array: Array, lengths: Array, mean: Array, std: Array) -> None:
@@ -269,11 +271,13 @@ _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError,
 
 
 def _check_version(file: Any) -> None:
-    version = file.attrs.get("mmkd_layout")
-    if version is None:
+    if "mmkd_layout" not in file.attrs:
         raise UserError("an HDF5 file, but not of mmkd's layout; import it, see `python -m mmkd.data -h`")
-    if int(version) > LAYOUT_VERSION:
-        raise UserError(f"layout version {version}, this mmkd reads up to {LAYOUT_VERSION}; update mmkd")
+    version = int(read_attribute(file, "mmkd_layout"))
+    if version > LAYOUT_VERSION:
+        raise UserError(f"layout version {version}, this mmkd reads version {LAYOUT_VERSION}; update mmkd")
+    if version < LAYOUT_VERSION:
+        raise UserError(f"layout version {version}, this mmkd reads version {LAYOUT_VERSION}; import the data again")
 
 
 def _open(path: Path) -> Any:
@@ -302,7 +306,7 @@ def _view_split(group: Any, path: Path) -> Split:
 
 
 def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
-    meaning = {f.name: json.loads(file.attrs[f.name]) for f in fields(Meaning)}
+    meaning = {f.name: json.loads(read_attribute(file, f.name)) for f in fields(Meaning)}
     for key in ("modalities", "classes", "score_range"):
         meaning[key] = None if meaning[key] is None else tuple(meaning[key])
     try:
@@ -319,17 +323,22 @@ def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
         features={m: shape[2] for m, shape in shapes.items()},
         sizes={name: len(split) for name, split in splits.items()},
         class_counts={n: tuple(np.bincount(s.labels, minlength=classes).tolist()) for n, s in splits.items()},
-        layout_version=int(file.attrs["mmkd_layout"]),
-        source=one_line(file.attrs["source"]),
-        license=one_line(file.attrs["license"]),
-        notes=one_line(file.attrs["notes"]),
-        fingerprint=one_line(file.attrs["fingerprint"]),
+        layout_version=int(read_attribute(file, "mmkd_layout")),
+        source=one_line(read_attribute(file, "source")),
+        license=one_line(read_attribute(file, "license")),
+        notes=one_line(read_attribute(file, "notes")),
+        fingerprint=one_line(read_attribute(file, "fingerprint")),
     )
+
+
+def _statistics(array: Any) -> tuple[Array, Array]:
+    """Mean and std (F,) that are stored with a modality of train, an h5py.Dataset."""
+    return read_attribute(array, "mean"), read_attribute(array, "std")
 
 
 def _check_statistics(train: Split) -> None:
     for modality, array in train.arrays.items():
-        mean, std = (array.attrs[key] for key in ("mean", "std"))  # type: ignore[attr-defined]  # an h5py.Dataset
+        mean, std = _statistics(array)
         if not all(np.shape(x) == array.shape[2:] and np.isfinite(x).all() for x in (mean, std)) or np.min(std) <= 0:
             raise ValueError(f"modality {modality!r}: no mean and standard deviation of each feature")
 

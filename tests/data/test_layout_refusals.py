@@ -139,7 +139,7 @@ def test_hdf5_of_another_layout_is_named(tmp_path: Path) -> None:
 def test_a_newer_layout_asks_for_a_newer_mmkd(data_file: Path) -> None:
     with h5py.File(data_file, "a") as file:
         file.attrs["mmkd_layout"] = 99
-    with pytest.raises(UserError, match=r"data\.h5: layout version 99, this mmkd reads up to 1; update mmkd"):
+    with pytest.raises(UserError, match=r"data\.h5: layout version 99, this mmkd reads version 2; update mmkd"):
         read_info(data_file)
 
 

@@ -22,6 +22,7 @@ from refusals import Refusals
 from mmkd import predict
 from mmkd.data import Split, write_dataset
 from mmkd.data.__main__ import main
+from mmkd.stored_text import fixed, fixed_column
 
 
 def write_small(path: Path) -> Path:
@@ -69,7 +70,13 @@ def endless(file: h5py.File) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[h5py.File], object], str]] = {
-    "of a newer version": (lambda f: f.attrs.update(mmkd_layout=99), "layout version 99, this mmkd reads up to 1"),
+    "of a newer version": (
+        lambda f: f.attrs.update(mmkd_layout=99),
+        "layout version 99, this mmkd reads version 2; update",
+    ),
+    "of an older version": (lambda f: f.attrs.update(mmkd_layout=1), "reads version 2; import the data again"),
+    "text of variable length": (lambda f: f.attrs.update(notes="x"), "attribute notes: text of variable length"),
+    "ids of variable length": (lambda f: replaced(f, "test/ids", list("abcd")), "test/ids: text of variable length"),
     "of version x": (lambda f: f.attrs.update(mmkd_layout="x"), "damaged or incomplete"),
     "of two versions": (lambda f: f.attrs.update(mmkd_layout=[1, 1]), "damaged or incomplete"),
     "without a split": (lambda f: f.__delitem__("valid"), "damaged or incomplete .*valid"),
@@ -97,28 +104,34 @@ SPOILT: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "infinity": (lambda f: f["test/arrays/video"].__setitem__((0, 0, 0), np.inf), "sample 'test-0': holds NaN or inf"),
     "a length of 0": (lambda f: replaced(f, "test/lengths/audio", np.zeros(4, int)), "length 0 is not in 1..2"),
     "a length too long": (lambda f: replaced(f, "test/lengths/audio", np.full(4, 9)), "length 9 is not in 1..2"),
-    "an id twice": (lambda f: replaced(f, "test/ids", ["x"] * 4), "sample id 'x' occurs in"),
-    "an id that steers": (lambda f: replaced(f, "test/ids", [*list("abc"), "\x1b[2J"]), "is not a printable text"),
+    "an id twice": (lambda f: replaced(f, "test/ids", fixed_column(["x"] * 4)), "sample id 'x' occurs in"),
+    "an id that steers": (
+        lambda f: replaced(f, "test/ids", fixed_column([*list("abc"), "\x1b[2J"])),
+        "is not a printable text",
+    ),
     "ids that are numbers": (lambda f: replaced(f, "test/ids", np.arange(4)), "damaged"),
     "no mean": (lambda f: f["train/arrays/audio"].attrs.__delitem__("mean"), "damaged"),
     "a mean of another shape": (lambda f: f["train/arrays/audio"].attrs.update(mean=[0.0]), "no mean and standard"),
     "a mean that is NaN": (lambda f: f["train/arrays/audio"].attrs.update(mean=[0.0, np.nan]), "no mean and standard"),
     "a deviation of 0": (lambda f: f["train/arrays/audio"].attrs.update(std=[0.0, 1.0]), "no mean and standard"),
-    "one class": (lambda f: f.attrs.update(classes='["a"]'), "give two or more names"),
-    "classes that are numbers": (lambda f: f.attrs.update(classes="[1, 2]"), "class name 1: one line of printable"),
-    "a class that steers": (lambda f: f.attrs.update(classes='["a", "\\u001b[31m"]'), "one line of printable"),
-    "classes that are no JSON": (lambda f: f.attrs.update(classes="["), "damaged"),
-    "classes in classes": (lambda f: f.attrs.update(classes="[" * 100_000), "damaged"),
+    "one class": (lambda f: f.attrs.update(classes=fixed('["a"]')), "give two or more names"),
+    "classes that are numbers": (
+        lambda f: f.attrs.update(classes=fixed("[1, 2]")),
+        "class name 1: one line of printable",
+    ),
+    "a class that steers": (lambda f: f.attrs.update(classes=fixed('["a", "\\u001b[31m"]')), "one line of printable"),
+    "classes that are no JSON": (lambda f: f.attrs.update(classes=fixed("[")), "damaged"),
+    "classes in classes": (lambda f: f.attrs.update(classes=fixed("[" * 100_000)), "damaged"),
     "a modality that is a path": (
-        lambda f: f.attrs.update(modalities='["../../x", "video"]'),
+        lambda f: f.attrs.update(modalities=fixed('["../../x", "video"]')),
         "modality name '../../x'",
     ),
-    "a modality for a shell": (lambda f: f.attrs.update(modalities='["$(x)", "video"]'), "modality name"),
-    "a modality of two lines": (lambda f: f.attrs.update(modalities='["a\\nb", "video"]'), "modality name"),
-    "a modality of 300 letters": (lambda f: f.attrs.update(modalities=f'["{"x" * 300}"]'), "modality name 'xxx"),
-    "vectors of half a feature": (lambda f: f.attrs.update(vectors='{"video": 0.5}'), "are not vectors of 0.5"),
+    "a modality for a shell": (lambda f: f.attrs.update(modalities=fixed('["$(x)", "video"]')), "modality name"),
+    "a modality of two lines": (lambda f: f.attrs.update(modalities=fixed('["a\\nb", "video"]')), "modality name"),
+    "a modality of 300 letters": (lambda f: f.attrs.update(modalities=fixed(f'["{"x" * 300}"]')), "modality name 'xxx"),
+    "vectors of half a feature": (lambda f: f.attrs.update(vectors=fixed('{"video": 0.5}')), "are not vectors of 0.5"),
     "a score's range backwards": (
-        lambda f: f.attrs.update(label_kind='"score"', score_range="[1, 0]"),
+        lambda f: f.attrs.update(label_kind=fixed('"score"'), score_range=fixed("[1, 0]")),
         "give the score of the first class",
     ),
     "labels in another file": (lambda f: elsewhere(f, "link"), "lie in another file"),
@@ -147,7 +160,7 @@ def test_facts_of_a_data_file_do_not_reach_the_terminal_as_they_are(
 ) -> None:
     path = write_small(tmp_path / "small.h5")
     with h5py.File(path, "a") as file:
-        file.attrs.update(source="\x1b[2Jgone [red]\nx", license="\x9b31m", notes="\u202egnp.exe")
+        file.attrs.update(source=fixed("\x1b[2Jgone [red]\nx"), license=fixed("\x9b31m"), notes=fixed("\u202egnp.exe"))
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "\\u001b[2Jgone [red]; x" in shown

@@ -1,0 +1,51 @@
+"""Text in HDF5 files, of a fixed length each.
+
+Text of variable length, which h5py writes by default, lies in HDF5's global heap: a size that is damaged there makes
+libhdf5 go round in it for ever, where no exception and no Ctrl-C gets through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+
+def fixed(text: str) -> NDArray[np.bytes_]:
+    """What h5py stores as UTF-8 of that length."""
+    return fixed_column([text]).reshape(())
+
+
+def fixed_column(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """The same of many, all as long as the longest."""
+    contents = [text.encode() for text in texts]
+    return np.array(contents, h5py.string_dtype(length=max([1, *map(len, contents)])))
+
+
+def read_attribute(holder: Any, name: str) -> Any:
+    """An attribute of an h5py object; text as str.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: reading it would lead through the global heap.
+    """
+    refuse_heap(f"{holder.name}: attribute {name}", holder.attrs.get_id(name).dtype)
+    return plain_text(holder.attrs[name])
+
+
+def refuse_heap(what: str, stored: np.dtype[Any]) -> None:
+    """Make sure that values of a type lie where they are stored.
+
+    Raises:
+        ValueError: they lie in the global heap.
+    """
+    if stored.hasobject:
+        raise ValueError(f"{what}: text of variable length, which this mmkd neither writes nor reads")
+
+
+def plain_text(value: Any) -> Any:
+    """A fixed text as str; any other value as it is."""
+    return value.decode() if isinstance(value, bytes) else value
