@@ -81,7 +81,8 @@ def _tuning(rows: Sequence[Evidence]) -> str:
     budgets = dict.fromkeys(f"{row.asked}" for row in rows)
     return (
         f"tuning: winner by validation {' or '.join(selections) or 'metric'}, on the validation split only, "
-        f"{' or '.join(budgets)} trials a row; the winner is retrained on the confirming seeds"
+        f"{' or '.join(budgets)} {'trial' if list(budgets) == ['1'] else 'trials'} a row; the winner is retrained on the "
+        "confirming seeds"
     )
 
 
