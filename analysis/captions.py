@@ -79,10 +79,10 @@ def _differences(rows: Sequence[Evidence], control: Evidence | None) -> Iterator
 def _tuning(rows: Sequence[Evidence]) -> str:
     selections = dict.fromkeys(fact(row, "selection") for row in rows if row.row is not None)
     budgets = dict.fromkeys(f"{row.asked}" for row in rows)
+    trials = f"{' or '.join(budgets)} trial{'' if list(budgets) == ['1'] else 's'}"
     return (
         f"tuning: winner by validation {' or '.join(selections) or 'metric'}, on the validation split only, "
-        f"{' or '.join(budgets)} {'trial' if list(budgets) == ['1'] else 'trials'} a row; the winner is retrained on the "
-        "confirming seeds"
+        f"{trials} a row; the winner is retrained on the confirming seeds"
     )
 
 
