@@ -24,6 +24,7 @@ from mmkd.files import read_json, write_json
 from mmkd.lock import FileLock, is_held
 from mmkd.results import Status, read_attempts, read_metrics, read_result
 from mmkd.rundir import TrialDir
+from mmkd.stored_text import fixed
 from mmkd.trial import EXIT_BAD_INPUT, EXIT_ERROR, EXIT_FINISHED, EXIT_GO_ON, main, prepare
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def test_changed_data_are_refused(lab: Lab, tmp_path: Path, capsys: pytest.Captu
     other = tmp_path / "other.h5"
     shutil.copy(lab.data, other)
     with h5py.File(other, "a") as file:
-        file.attrs["fingerprint"] = "e" * 64
+        file.attrs["fingerprint"] = fixed("e" * 64)
     place = lab.place(lab.student(data={"path": str(other), "fingerprint": lab.fingerprint}))
     line = refused(place, capsys)
     assert f"{other}: fingerprint eeeeeeeeeeee, but the trial was made for {lab.fingerprint[:12]}" in line
