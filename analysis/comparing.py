@@ -144,8 +144,8 @@ def comparison_text(found: Comparison) -> str:
 
 
 def _lines(found: Comparison) -> Iterator[str]:
-    yield f"A  {found.a} ({found.seeds_a} seeds)"
-    yield f"B  {found.b} ({found.seeds_b} seeds)"
+    yield f"A  {found.a} ({_count(found.seeds_a, 'seed')})"
+    yield f"B  {found.b} ({_count(found.seeds_b, 'seed')})"
     yield "Test accuracy of A less that of B, in points:"
     yield f"  other seeds?    {_shown(found.over_seeds)}  (Welch's t over seeds, these {found.samples} samples)"
     yield (
@@ -160,10 +160,14 @@ def _lines(found: Comparison) -> Iterator[str]:
     if found.better is not None:
         few = len(found.pairs) < PAIRS_NEEDED
         yield (
-            f"  P(A > B) = {found.better:.2f} over {len(found.pairs)} pairs of runs"
+            f"  P(A > B) = {found.better:.2f} over {_count(len(found.pairs), 'pair')} of runs"
             + (f": indicative only, below {PAIRS_NEEDED} pairs" if few else "")
         )
     yield from (f"WARNING: {warning}" for warning in found.warnings)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _shown(difference: Difference) -> str:

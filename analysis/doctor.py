@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ def examine(runs: Runs) -> Examination:
             if finding.kind != "rejected"
         ),
         *_wrong_scores(runs, fates),
+        *_wrong_weights(runs, fates),
     ]
     return Examination(fates, tuple(findings))
 
@@ -114,6 +116,26 @@ def _wrong_scores(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
         ]
         if wrong:
             yield Finding("scores", f"{line['directory']}: test scores are not its predictions': {', '.join(wrong)}")
+
+
+def _wrong_weights(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
+    """Confirming runs and teachers whose weights are gone, or are not those that the result names."""
+    shown = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
+    for line in shown[(shown["kind"] != "tuning") & shown["weights"].notna()].to_dict("records"):
+        path = runs.root / line["directory"] / "weights.pt"
+        try:
+            with path.open("rb") as file:
+                is_named = hashlib.file_digest(file, "sha256").hexdigest() == line["weights"]
+        except OSError as error:
+            yield Finding(
+                "weights", f"{line['directory']}/weights.pt: {error.strerror}; remove the folder, launch again"
+            )
+            continue
+        if not is_named:
+            yield Finding(
+                "weights",
+                f"{line['directory']}/weights.pt: not those that result.h5 names; remove the folder, launch again",
+            )
 
 
 def _differs(stored: float, again: float) -> bool:

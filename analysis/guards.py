@@ -116,7 +116,7 @@ def _chosen_on_test(row: Evidence) -> Iterator[Finding]:
         )
     yield from _other_winner(row, selection)
     former = int(row.superseded["test_accuracy"].notna().sum())
-    if former:
+    if former and row.row is not None and not pd.isna(row.row["winner_trial"]):
         yield Finding(
             "selection",
             f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
@@ -175,8 +175,8 @@ def _incomplete(rows: Sequence[Evidence]) -> Iterator[Finding]:
         if lost > 0:
             yield Finding(
                 "trials",
-                f"{row.title}: {lost} of {row.asked} tuning trials have no result; launch.py --retry failed tries "
-                "those that failed again",
+                f"{row.title}: {lost} of {row.asked} tuning trials have no result; the same launch runs again what "
+                "is damaged or gone, --retry failed what failed",
             )
 
 

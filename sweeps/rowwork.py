@@ -74,7 +74,7 @@ class RowWork:
                 "launch again when that one is done"
             ) from None
         remove_leftovers(self.directory.path)
-        if read_json(self.directory.row) is None:
+        if not isinstance(read_json(self.directory.row), dict):
             shutil.copyfile(study_file, self.directory.study)
             write_json(self.directory.row, row.describe())
         self.tuning = Tuning(row, self.lock, parallel)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from analysis.commands.figures import KINDS
 from analysis.commands.options import Subparsers, add_cache, add_root, check_out, tell, write_out
+from mmkd.errors import UserError
 
 if TYPE_CHECKING:
     from analysis.loading import Runs
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
     from analysis.loading import load
     from analysis.report import report
 
+    if options.out.suffix not in (".html", ".htm"):
+        raise UserError(f"--out {options.out}: the report is an HTML file: let its name end in .html")
     check_out(options.out)
     runs = load(options.root, cache=options.cache)
     costs = _costs(runs) if options.efficiency else None

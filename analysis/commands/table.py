@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+from mmkd.errors import UserError
 
 FORMATS = ("txt", "md", "tex", "html", "csv", "json")
 ERRORS = ("sd", "sem", "ci")
@@ -36,10 +37,12 @@ def run(options: argparse.Namespace) -> int:
     from analysis.rendering import FORMATS, to_text
     from analysis.tables import table
 
+    ending = options.out.suffix[1:] if options.out else ""
+    if options.format is None and ending and ending not in FORMATS:
+        raise UserError(f"--out {options.out}: no format .{ending}; there are {', '.join(FORMATS)}, or give --format")
     runs = load(options.root, cache=options.cache)
     columns = options.columns.split(",") if options.columns else None
     made = table(runs, chosen_study(options.root, options.study), error=options.error, columns=columns)
-    ending = options.out.suffix[1:] if options.out else ""
     style = options.format or (ending if ending in FORMATS else "txt")
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)

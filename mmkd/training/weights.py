@@ -37,9 +37,13 @@ def load_weights(network: Network, place: TrialDir, result: Result) -> None:
     try:
         content = place.weights.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{place.weights}: missing, although {place.result.name} is there; remove the folder") from None
+        raise UserError(
+            f"{place.weights}: missing, although {place.result.name} is there; remove the folder, and launch again"
+        ) from None
     if hashlib.sha256(content).hexdigest() != result.weights_sha256:
-        raise UserError(f"{place.weights}: not the weights that {place.result.name} names; remove the folder")
+        raise UserError(
+            f"{place.weights}: not the weights that {place.result.name} names; remove the folder, and launch again"
+        )
     try:
         network.load_state_dict(torch.load(place.weights, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError) as error:

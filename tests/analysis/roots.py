@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,8 @@ def finish(
     complete = status is Status.COMPLETE
     place.path.mkdir(parents=True, exist_ok=True)
     write_json(place.config, to_json(config))
+    weights = identity(config).encode()
+    place.weights.write_bytes(weights)
     result = Result(
         status=status,
         config=to_json(config),
@@ -85,7 +88,7 @@ def finish(
         seconds=seconds,
         parameters=parameters,
         device="cpu",
-        weights_sha256=identity(config),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
         metrics=dict.fromkeys(splits, metrics) if complete else {},
         curves={"valid_loss": [1.0, 0.5], "valid_accuracy": [0.1, accuracy]},
         predictions=dict.fromkeys(splits, outputs) if complete else {},

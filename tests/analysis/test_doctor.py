@@ -1,5 +1,6 @@
 """The doctor finds what is wrong under a root, and accounts for every directory in it."""
 
+import re
 import shutil
 
 import pytest
@@ -103,6 +104,17 @@ def test_scores_that_are_not_the_predictions_are_found(ablation: Lab) -> None:
     write_result(place, type(result)(**{**vars(result), "metrics": better}))
     where = "scores: rows/crd-01234567/confirm/2-abcdef01"
     assert f"{where}: test scores are not its predictions': accuracy 0.99, not 0.75" in report(ablation)
+
+
+@pytest.mark.parametrize(("stored", "said"), [(b"others", "not those that result.h5 names"), (None, "No such file")])
+def test_weights_that_are_not_those_of_the_result_are_said(ablation: Lab, stored: bytes | None, said: str) -> None:
+    place = next(place for place in ablation.row_of("crd").confirms())
+    assert "nothing is wrong" in report(ablation)
+    if stored is None:
+        place.weights.unlink()
+    else:
+        place.weights.write_bytes(stored)
+    assert re.search(rf"weights: rows/crd-.*/weights\.pt: {said}.*; remove the folder", report(ablation))
 
 
 def test_a_broken_study_is_said_and_the_others_are_looked_at(ablation: Lab) -> None:

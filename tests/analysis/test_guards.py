@@ -33,7 +33,7 @@ def test_a_trial_that_was_tried_again_under_a_new_number_takes_its_place(lab: La
     shutil.rmtree(row.trial(1).path)
     fail(row.trial(1), student_config(0, None), "error")
     lab.study()
-    assert "1 of 3 tuning trials have no result; launch.py --retry failed" in warnings(lab)
+    assert "1 of 3 tuning trials have no result; the same launch" in warnings(lab)
     again = student_config(0, None, learning_rate=1e-2)
     finish(row.trial(3), again, 0.9)
     winner = read_json(row.winner)
