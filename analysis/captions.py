@@ -32,7 +32,7 @@ def notes(rows: Sequence[Evidence], control: Evidence | None, samples: int, erro
     yield from _differences(rows, control)
     yield _power(rows)
     yield _tuning(rows)
-    lower = [row.title for row in rows if row.row is not None and row.row.get("training.precision") == "bf16"]
+    lower = [row.title for row in rows if row.row is not None and str(row.row.get("training.precision")) == "bf16"]
     if lower:
         yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
     yield from _majority(rows)

@@ -28,6 +28,19 @@ def test_a_sound_study_is_not_flagged(ablation: Lab) -> None:
     assert warnings(ablation) == ""
 
 
+def test_a_winner_that_cannot_be_read_is_no_row_that_was_extended(ablation: Lab) -> None:
+    ablation.row_of("crd").winner.write_text("garbage")
+    said = warnings(ablation)
+    assert "winner.json" in said
+    assert "extended" not in said
+
+
+def test_the_table_names_the_rows_that_were_trained_in_bfloat16(ablation: Lab) -> None:
+    change(ablation.row_of("crd"), training={"epochs": 3, "precision": "bf16"})
+    notes = "\n".join(table(load(ablation.path, cache=False), "demo").notes)
+    assert "trained with networks in bfloat16, evaluated in float32: CRD on attention maps" in notes
+
+
 def test_a_trial_that_was_tried_again_under_a_new_number_takes_its_place(lab: Lab) -> None:
     row = lab.row("crd", [0.6, 0.7], trials=3)
     shutil.rmtree(row.trial(1).path)

@@ -179,4 +179,5 @@ def test_the_command_writes_the_file_and_refuses_an_unknown_study(
 def test_a_root_without_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rows").mkdir()
     assert main(["report", "--root", str(tmp_path), "--no-cache", "--out", str(tmp_path / "r.html")]) == 2
+    assert main(["report", "--root", str(tmp_path), "--no-cache", "--out", str(tmp_path / "r.pdf")]) == 2
     assert "no study here" in capsys.readouterr().err
