@@ -39,7 +39,7 @@ class Decision:
 def decide(directory: TrialDir, launched: float) -> Decision:
     """What the trial in `directory` needs, as its files say; whether a job lives, its backend knows."""
     state = trial_state(directory)
-    if state in (TrialState.RUNNING, TrialState.SUBMITTED) or _unnoted(directory):
+    if state in (TrialState.RUNNING, TrialState.SUBMITTED) or is_unnoted(directory):
         return Decision(Verdict.WATCH)
     if state is TrialState.FINISHED:
         return Decision(Verdict.NOTHING)
@@ -51,7 +51,7 @@ def decide(directory: TrialDir, launched: float) -> Decision:
     return Decision(Verdict.SUBMIT)
 
 
-def _unnoted(directory: TrialDir) -> bool:
+def is_unnoted(directory: TrialDir) -> bool:
     """Whether the last attempt's job told something, and no controller has noted its end and its costs yet."""
     number = current_attempt(directory)
     submitted = read_json(directory.submitted(number)) or {}

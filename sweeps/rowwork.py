@@ -17,7 +17,7 @@ from mmkd.files import read_json, remove_leftovers, write_json, write_text
 from mmkd.lock import FileLock, LockHeld
 from mmkd.results import Result, Status, read_metrics
 from mmkd.rundir import Root, TrialDir
-from sweeps.attempts import Verdict, decide
+from sweeps.attempts import Verdict, decide, is_unnoted
 from sweeps.planning import TUNING_SEED, Row, teacher_directories
 from sweeps.study import merge
 from sweeps.tuning import Tuning
@@ -244,10 +244,13 @@ class RowWork:
         return parameters if identity(self.row.config(parameters, TUNING_SEED)) == identity(config) else None
 
     def _trials_without_result(self) -> Iterator[FrozenTrial]:
-        """Trials that were told, and whose result is gone or damaged now: they run again, and are not told again."""
+        """Trials that were told, and whose result is gone or damaged now: they run again, and are not told again.
+
+        Also those that ran again while no controller saw it: the end of that attempt is to be noted.
+        """
         for trial in self.tuning.trials():
-            had = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            if trial.state.is_finished() and has_lost_result(self.directory.trial(trial.number), had=had):
+            had, place = trial.state in (TrialState.COMPLETE, TrialState.PRUNED), self.directory.trial(trial.number)
+            if trial.state.is_finished() and (has_lost_result(place, had=had) or is_unnoted(place)):
                 yield trial
 
     def _tuning_task(self, number: int, parameters: Mapping[str, float]) -> Task:

@@ -28,7 +28,7 @@ from test_controller import run
 from test_study import rows_of
 from tiny_study import STUDY
 
-from mmkd.files import read_json
+from mmkd.files import read_json, write_json
 from mmkd.lock import FileLock
 from mmkd.results import Failure, read_attempts, read_result, record_run, write_result
 from mmkd.rundir import Root, TrialDir
@@ -292,6 +292,24 @@ def test_a_told_trial_whose_result_is_damaged_runs_again_and_is_not_told_again(
     assert [[a.end for a in read_attempts(place)] for place in places] == [["complete", "complete"]] * 3
     left = [w for w in broken(root.path, undisturbed) if "of which one should be complete" not in w]
     assert left == []
+
+
+def test_a_told_trial_that_ran_again_while_no_controller_saw_it_has_its_end_noted(
+    study: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    rows, root = planned(study, tmp_path), Root(tmp_path / "runs")
+    run(rows, root, Backend())
+    place = rows[0].directory.trial(1)
+    noted = read_json(place.submitted(1))
+    assert noted is not None
+    unseen = {key: value for key, value in noted.items() if key not in ("end", "message", "ended", "epochs")}
+    write_json(place.submitted(1), unseen)
+    before, again = told(root.path), Backend()
+    run(rows, root, again)
+    assert again.jobs == [], "nothing runs twice"
+    assert told(root.path) == before
+    assert [attempt.end for attempt in read_attempts(place)] == ["complete"]
+    assert broken(root.path, undisturbed) == []
 
 
 @pytest.mark.parametrize("lines", [0, 1, 3, 6])
