@@ -14,13 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.classes import per_class
-    from analysis.comparing import compare
     from analysis.doctor import examine
-    from analysis.loading import load
-    from analysis.rendering import to_csv, to_html, to_json, to_latex, to_markdown, to_text
-    from analysis.tables import table
-    from analysis.uncertainty import expected_best
+    from analysis.loading.runs import load
+    from analysis.stats.compare import compare
+    from analysis.stats.per_class import per_class
+    from analysis.stats.uncertainty import expected_best
+    from analysis.tables.ablation import table
+    from analysis.tables.formats import to_csv, to_html, to_json, to_latex, to_markdown, to_text
 
 __all__ = [
     "compare",
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "compare": "comparing",
+    "compare": "stats.compare",
     "examine": "doctor",
-    "expected_best": "uncertainty",
-    "load": "loading",
-    "per_class": "classes",
-    "table": "tables",
-    **dict.fromkeys((name for name in __all__ if name.startswith("to_")), "rendering"),
+    "expected_best": "stats.uncertainty",
+    "load": "loading.runs",
+    "per_class": "stats.per_class",
+    "table": "tables.ablation",
+    **dict.fromkeys((name for name in __all__ if name.startswith("to_")), "tables.formats"),
 }
 
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.evidence import Evidence, collect, ended
-from analysis.guards import Finding, first_few, guard
-from analysis.loading import Runs
-from analysis.predictions import predictions
-from analysis.records import read_study
+from analysis.loading.predictions import predictions
+from analysis.loading.records import read_study
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import Evidence, collect, ended
+from analysis.tables.checks import Finding, first_few, guard
 from mmkd.errors import UserError
 from mmkd.metrics import cross_entropy, f1_scores
-from mmkd.results import State, Status
+from mmkd.result_file import Status
+from mmkd.trial_state import State
 
 IN_A_TABLE = "in a table"
 REMARK = "remark"

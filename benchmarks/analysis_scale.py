@@ -21,10 +21,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json
 from mmkd.metrics import classification_metrics
-from mmkd.results import Predictions, Result, Status, record_run, record_submission, write_result
+from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
 CLASSES, VALID, TEST, SEEDS, A_ROW = 7, 200, 400, 5, 500

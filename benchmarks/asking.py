@@ -26,11 +26,11 @@ from rich.table import Table
 
 from mmkd.lock import FileLock
 from mmkd.rundir import Root
-from sweeps import tuning
-from sweeps.launch import open_data
-from sweeps.planning import Machine, Row, plan
-from sweeps.study import load_profile, load_study
-from sweeps.tuning import Tuning
+from sweeps.controller.loop import optuna_study as tuning
+from sweeps.controller.optuna_study import Tuning
+from sweeps.resolve import open_data
+from sweeps.rows import Machine, Row, plan
+from sweeps.study_file import load_profile, load_study
 
 STUDY = """
 title = "asking"

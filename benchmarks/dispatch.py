@@ -27,20 +27,20 @@ from rich.table import Table
 from schedule import Slept, Traced, best_possible, draw_lengths, lost_time, share_busy, steps, upper_bound
 from sleeping_trial import STARTED
 
+from mmkd.attempts import read_attempts
 from mmkd.errors import UserError
 from mmkd.files import write_json
-from mmkd.results import read_attempts
 from mmkd.rundir import Root
 from slurm.accounting import NoAnswer, ask
 from slurm.backend import Job
-from slurm.cluster import SlurmBackend
 from slurm.settings import SlurmSettings
-from sweeps.controller import Controller
-from sweeps.launch import open_data
-from sweeps.planning import Machine, plan
-from sweeps.reporting import Reporter
-from sweeps.rowwork import RowWork
-from sweeps.study import load_profile, load_study
+from slurm.slurm_backend import SlurmBackend
+from sweeps.controller.loop import Controller
+from sweeps.controller.progress import Reporter
+from sweeps.controller.row import RowWork
+from sweeps.resolve import open_data
+from sweeps.rows import Machine, plan
+from sweeps.study_file import load_profile, load_study
 
 STUDY = """
 title = "dispatch"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mmkd.config import StudentConfig, from_json
-from mmkd.distillation.base import Batch
+from mmkd.distillation.frozen_teacher import Batch
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir

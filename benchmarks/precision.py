@@ -23,7 +23,7 @@ from training_work import PRIMARY, SHAPES, Shape
 from mmkd.config import DataSource, Distillation, StudentConfig, TeacherConfig, Training, identity
 from mmkd.data.synthetic import make_synthetic
 from mmkd.distillation import complete
-from mmkd.results import Result, read_result
+from mmkd.result_file import Result, read_result
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial import run_trial
 

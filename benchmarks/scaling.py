@@ -26,16 +26,16 @@ import psutil
 from rich.console import Console
 from simulation import FAILING, SimulatedSlurm
 
-from mmkd.results import read_attempts
+from mmkd.attempts import read_attempts
 from mmkd.rundir import Root
-from slurm.cluster import SlurmBackend
 from slurm.settings import SlurmSettings
-from sweeps.controller import Controller
-from sweeps.launch import open_data
-from sweeps.planning import Machine, plan
-from sweeps.reporting import Reporter
-from sweeps.rowwork import RowWork
-from sweeps.study import load_profile, load_study
+from slurm.slurm_backend import SlurmBackend
+from sweeps.controller.loop import Controller
+from sweeps.controller.progress import Reporter
+from sweeps.controller.row import RowWork
+from sweeps.resolve import open_data
+from sweeps.rows import Machine, plan
+from sweeps.study_file import load_profile, load_study
 
 STUDY = """
 title = "scaling"
@@ -106,8 +106,8 @@ def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
     meter = Meter(slurm, work, options.trials)
     with (
         patch("slurm.accounting.ask", slurm.ask),
-        patch("slurm.cluster.SlurmBackend._sbatch", staticmethod(slurm.sbatch)),
-        patch("slurm.cluster.SlurmExecutor.affinity", classmethod(lambda cls: 2)),
+        patch("slurm.slurm_backend.SlurmBackend._sbatch", staticmethod(slurm.sbatch)),
+        patch("slurm.slurm_backend.SlurmExecutor.affinity", classmethod(lambda cls: 2)),
         patch("os.fsync", meter.fsync),
         (folder / "log.txt").open("w") as log,
         Reporter(Console(file=log)) as reporter,

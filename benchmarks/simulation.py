@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmkd.attempts import record_run
 from mmkd.files import read_json
-from mmkd.results import Failure, Result, Status, record_run, write_result
+from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import TrialDir
+from mmkd.trial_state import Failure
 
 FAILING = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "CANCELLED", "FAILED", "error", "diverged")
 """How an attempt may fail: in Slurm's words where the job says nothing itself, in ours where it does."""

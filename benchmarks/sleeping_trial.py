@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+from mmkd.attempts import record_run
 from mmkd.files import read_json
 from mmkd.lock import FileLock
-from mmkd.results import Result, Status, record_run, write_result
+from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import TrialDir
 
 STARTED = "JOB_STARTED"

@@ -19,7 +19,7 @@ from training_tiles import EMBEDDING, HEADS, KEYS, OURS, THEIRS, crd, edam
 from mmkd.distillation._contrastive import Embedding
 from mmkd.distillation._tiles import TileLoss, tiled_sum
 from mmkd.models import fused_maps
-from mmkd.models.attention import Scores
+from mmkd.models.scores import Scores
 
 
 def scores(samples: int, rows: int, width: int) -> Scores:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from mmkd.distillation._contrastive import in_batch_loss
 from mmkd.distillation._maps import MapMethod
-from mmkd.distillation.base import Batch, DistillationMethod, blank
+from mmkd.distillation.base import DistillationMethod
 from mmkd.distillation.crd import Method as CRD
 from mmkd.distillation.edam import Method as EDAM
+from mmkd.distillation.frozen_teacher import Batch, blank
 from mmkd.models.attention import Attention, Stack, Tapped, mult_mask, positions
 from mmkd.models.network import Network, Outputs
 from mmkd.models.pairings import fusion_name, stack_name

@@ -19,7 +19,8 @@ from mmkd.distillation import _tiles
 from mmkd.distillation._contrastive import Embedding, in_batch_loss
 from mmkd.distillation._maps import safe_log
 from mmkd.distillation.crd import around_zero
-from mmkd.models.attention import Scores, attention_map
+from mmkd.models.attention import attention_map
+from mmkd.models.scores import Scores
 
 SAMPLES, HEADS, KEYS, EMBEDDING = 16, 8, 500, 128
 OURS, THEIRS = 8, 6

@@ -15,14 +15,15 @@ from torch import Tensor
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training
 from mmkd.data import DatasetInfo, Split, read_info, write_dataset
 from mmkd.data.synthetic import SIZES
+from mmkd.data.tensors import Samples, load_samples
 from mmkd.distillation import complete, load_method
-from mmkd.distillation.base import Batch, FrozenTeacher, Problem
+from mmkd.distillation.base import Problem
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.models.network import build_student, build_teacher
 from mmkd.models.pairings import resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.rundir import TrialDir
 from mmkd.training.evaluation import predict
-from mmkd.training.tensors import Samples, load_samples
 from mmkd.training.trainer import Lesson, Trainer
 
 PRIMARY = "video"

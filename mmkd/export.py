@@ -13,10 +13,10 @@ from mmkd.errors import UserError
 from mmkd.files import read_json, write_atomically, write_text
 from mmkd.metrics import softmax
 from mmkd.models.network import count_parameters
-from mmkd.results import ResultError, Status, read_result
+from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import RowDir
 from mmkd.terminal import Parser, complain, exit_code
-from mmkd.trained import TrainedStudent, load_student
+from mmkd.training.trained_network import TrainedStudent, load_student
 
 TOLERANCE = 1e-5
 """Largest difference of a probability between the exported and the original model."""

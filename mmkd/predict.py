@@ -16,7 +16,7 @@ from mmkd.errors import UserError, choose
 from mmkd.files import write_atomically
 from mmkd.metrics import softmax
 from mmkd.terminal import Parser, complain, exit_code
-from mmkd.trained import TrainedStudent, load_student
+from mmkd.training.trained_network import TrainedStudent, load_student
 
 BATCH = 256
 

@@ -17,7 +17,7 @@ PACKAGES = ("mmkd", "torch", "numpy", "h5py", "triton")
 SOURCE = Path(__file__).parent
 """The code that trials run."""
 SNAPSHOT = "snapshot.json"
-"""Lies beside the packages of a copy of the code, and says where that came from (see `sweeps.snapshots`)."""
+"""Lies beside the packages of a copy of the code, and says where that came from (see `sweeps.actions.snapshot`)."""
 
 
 def source_digest(folder: Path = SOURCE) -> str:

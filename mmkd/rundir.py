@@ -121,7 +121,7 @@ class RowDir:
 
     @property
     def code(self) -> Path:
-        """Which code its trials ran, from when on, as JSON; see `sweeps.snapshots`."""
+        """Which code its trials ran, from when on, as JSON; see `sweeps.actions.snapshot`."""
         return self.path / "code.json"
 
     @property

@@ -19,8 +19,10 @@ if __name__ == "__main__":
 
 import torch
 
+from mmkd.attempts import current_attempt, record_run
 from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, from_json, identity, to_json
 from mmkd.data import DatasetInfo, read_statistics
+from mmkd.data.tensors import hold_out, load_samples
 from mmkd.distillation import load_method
 from mmkd.distillation.base import Problem
 from mmkd.errors import UserError
@@ -28,24 +30,15 @@ from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.models.network import build_teacher, count_parameters
 from mmkd.provenance import describe_process, gpus_given
-from mmkd.results import (
-    Failure,
-    Predictions,
-    Result,
-    Status,
-    current_attempt,
-    read_result,
-    record_run,
-    write_result,
-)
+from mmkd.result_file import Predictions, Result, Status, read_result, write_result
 from mmkd.rundir import TrialDir
 from mmkd.terminal import Parser, complain, printable
 from mmkd.training.building import new_student, open_data
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
 from mmkd.training.evaluation import evaluate
-from mmkd.training.teachers import load_teacher
-from mmkd.training.tensors import hold_out, load_samples
+from mmkd.training.trained_network import load_teacher
 from mmkd.training.trainer import Diverged, Lesson, Preempted, Pruned, Trainer
+from mmkd.trial_state import Failure
 
 EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_GO_ON = 0, 1, 2, 75
 """75 is sysexits' "temporary failure": the same command goes on from the checkpoint."""

@@ -23,10 +23,10 @@ from mmkd.terminal import Parser, complain, exit_code, forgive_encoding
 from slurm.monitoring.collecting import Collector, Survey
 from slurm.monitoring.export import to_json
 from slurm.monitoring.logs import LogTail, find_trial, tail_log
-from slurm.monitoring.picture import Picture, make_picture
-from slurm.monitoring.queueing import Squeue
+from slurm.monitoring.overview import Picture, make_picture
 from slurm.monitoring.rows import controller_script
 from slurm.monitoring.screen import draw
+from slurm.monitoring.squeue_polling import Squeue
 from slurm.monitoring.watching import Condition
 
 REFRESH_SECONDS = 2.0

@@ -12,7 +12,7 @@ from mmkd.errors import UserError
 from mmkd.terminal import Parser, count
 from slurm.settings import SlurmSettings
 from sweeps.site_file import default_site_file
-from sweeps.study import parse_override
+from sweeps.study_file import parse_override
 
 EXAMPLES = """\
 examples:

@@ -12,7 +12,7 @@ from pydantic import ValidationError, model_validator
 from mmkd.config import Count, Frozen, explain
 from mmkd.errors import UserError
 from slurm.settings import Memory, Name, SlurmSettings, TimeLimit
-from sweeps.study import merge, read_toml
+from sweeps.study_file import merge, read_toml
 
 SITE_FILE = "mmkd/site.toml"
 

@@ -15,7 +15,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mmkd.config import StudentConfig, TeacherConfig
-    from mmkd.results import Result
+    from mmkd.result_file import Result
     from mmkd.rundir import Root, TrialDir
 
 SIZES = {"train": 48, "valid": 24, "test": 24}
@@ -42,7 +42,7 @@ def as_it_was() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials in the test's own process take one thread: several tests at once would fight over the cores."""
-    monkeypatch.setattr("slurm.local.usable_cores", lambda: 1)
+    monkeypatch.setattr("slurm.local_backend.usable_cores", lambda: 1)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Lab:
 
 
 def read(place: TrialDir) -> Result:
-    from mmkd.results import read_result
+    from mmkd.result_file import read_result
 
     return read_result(place.result)
 

@@ -15,11 +15,13 @@ from pathlib import Path
 
 from survival import trial_dirs
 
-from mmkd.results import State, current_attempt, read_metrics, trial_state
+from mmkd.attempts import current_attempt
+from mmkd.metrics_log import read_metrics
 from mmkd.rundir import Root, TrialDir
+from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.devcluster import DevCluster
-from sweeps.attempts import job_tag
+from sweeps.controller.retries import job_tag
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 900.0
@@ -28,7 +30,7 @@ RELAUNCHES = 5
 
 DIES_BETWEEN_SBATCH_AND_RECORD = """
 import os, signal, sys
-import sweeps.jobs as jobs
+import sweeps.controller.jobs as jobs
 record = jobs.record_submission
 def dies(directory, number, **facts):
     if "job" in facts and "end" not in facts:
@@ -39,8 +41,8 @@ jobs.record_submission = dies
 """Slurm has the job, and nobody has noted its id."""
 DIES_BEFORE_SBATCH = """
 import os, signal
-import slurm.cluster
-slurm.cluster.SlurmBackend.submit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+import slurm.slurm_backend
+slurm.slurm_backend.SlurmBackend.submit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 """The attempt is announced, and Slurm has no job."""
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import h5py
 
-from mmkd.results import Attempt, read_attempts, read_metrics
+from mmkd.attempts import Attempt, read_attempts
+from mmkd.metrics_log import read_metrics
 from mmkd.rundir import Root, TrialDir
 
 STATE_SET = 6

@@ -10,9 +10,9 @@ import torch
 
 from mmkd import export, predict
 from mmkd.data import read_split
-from mmkd.results import read_result
+from mmkd.result_file import read_result
 from mmkd.rundir import TrialDir
-from mmkd.trained import load_student
+from mmkd.training.trained_network import load_student
 
 
 @pytest.fixture

@@ -19,10 +19,12 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from mmkd.attempts import read_attempts
 from mmkd.config import StudentConfig, TeacherConfig, identity
 from mmkd.files import read_json, write_json
 from mmkd.lock import FileLock, is_held
-from mmkd.results import Status, read_attempts, read_metrics, read_result
+from mmkd.metrics_log import read_metrics
+from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
 from mmkd.stored_text import fixed
 from mmkd.trial import EXIT_BAD_INPUT, EXIT_ERROR, EXIT_FINISHED, EXIT_GO_ON, main, prepare

@@ -28,8 +28,8 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print or write the comparison."""
-    from analysis.comparing import compare, comparison_text
-    from analysis.loading import load
+    from analysis.loading.runs import load
+    from analysis.stats.compare import compare, comparison_text
 
     runs = load(options.root, cache=options.cache)
     found = compare(runs, chosen_study(options.root, options.study), options.a, options.b)

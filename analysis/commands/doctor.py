@@ -23,7 +23,7 @@ def add_command(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what was found; 1 if something is wrong."""
     from analysis.doctor import examination_text, examine
-    from analysis.loading import load
+    from analysis.loading.runs import load
 
     found = examine(load(options.root, cache=options.cache))
     write_out(examination_text(found), None)

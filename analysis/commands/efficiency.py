@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     """Measure, and print or write what was found."""
     import torch
 
-    from analysis.cost_table import FORMATS, efficiency
-    from analysis.loading import load
+    from analysis.loading.runs import load
+    from analysis.networks.inference_table import FORMATS, efficiency
 
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: 1 or more")

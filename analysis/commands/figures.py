@@ -42,10 +42,10 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the figures, a line each; what cannot be drawn is said. 1 where nothing could be drawn."""
-    from analysis.figures.catalogue import plan
+    from analysis.figures.all_figures import plan
     from analysis.figures.style import save
-    from analysis.loading import load
-    from analysis.records import read_study
+    from analysis.loading.records import read_study
+    from analysis.loading.runs import load
 
     runs = load(options.root, cache=options.cache)
     study = chosen_study(options.root, options.study)

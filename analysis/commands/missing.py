@@ -36,9 +36,9 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print or write the table."""
-    from analysis.loading import load
-    from analysis.missing import missing
-    from analysis.rendering import FORMATS
+    from analysis.loading.runs import load
+    from analysis.networks.missing_modalities import missing
+    from analysis.tables.formats import FORMATS
 
     check_out(options.out)
     made = missing(

@@ -12,8 +12,8 @@ from analysis.commands.options import Subparsers, add_cache, add_root, check_out
 from mmkd.errors import UserError
 
 if TYPE_CHECKING:
-    from analysis.loading import Runs
-    from analysis.model import Table
+    from analysis.loading.runs import Runs
+    from analysis.tables.model import Table
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -44,7 +44,7 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report."""
-    from analysis.loading import load
+    from analysis.loading.runs import load
     from analysis.report import report
 
     if options.out.suffix not in (".html", ".htm"):
@@ -62,7 +62,7 @@ def _costs(runs: Runs) -> Callable[[str], Table]:
     """Measures a study's networks as `python -m analysis efficiency` does by default."""
     import torch
 
-    from analysis.cost_table import efficiency, to_table
+    from analysis.networks.inference_table import efficiency, to_table
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return lambda study: to_table(

@@ -33,9 +33,9 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print or write the table; on a terminal as wide as that is."""
-    from analysis.loading import load
-    from analysis.rendering import FORMATS, to_text
-    from analysis.tables import table
+    from analysis.loading.runs import load
+    from analysis.tables.ablation import table
+    from analysis.tables.formats import FORMATS, to_text
 
     ending = options.out.suffix[1:] if options.out else ""
     if options.format is None and ending and ending not in FORMATS:

@@ -5,8 +5,8 @@
     ax = figures.learning_curve(load("runs"), "crd_attention", "crd_attention")
     figures.save(ax.figure, Path("curve.pdf"))
 
-What a function draws, its `..._data` computes. Two more, which are slow to import, are `analysis.importance.importance`
-and `analysis.attention.attention_maps`.
+Each drawing function has a `..._data` function that computes what it draws. `importance.importance` and
+`attention_maps.attention_maps` are not imported here because they load Optuna and torch.
 """
 
 from analysis.figures.confusion import confusion, confusion_data

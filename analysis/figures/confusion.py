@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.evidence import Evidence, scored
-from analysis.figures.chosen import choose_row, nothing
+from analysis.figures.study_rows import choose_row, nothing
 from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
-from analysis.loading import Runs, predictions
-from analysis.records import Record, read_record
+from analysis.loading.records import Record, read_record
+from analysis.loading.runs import Runs, predictions
+from analysis.loading.study_rows import Evidence, scored
 from mmkd.errors import UserError
-from mmkd.results import ResultError
+from mmkd.result_file import ResultError
 from mmkd.rundir import RowDir
 
 FEW = 10

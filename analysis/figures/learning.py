@@ -10,13 +10,13 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.evidence import Evidence
-from analysis.figures.chosen import choose_row, nothing
-from analysis.figures.metrics import shown
+from analysis.figures.labels import shown
+from analysis.figures.study_rows import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above
-from analysis.loading import Runs
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import Evidence
 from mmkd.errors import choose
-from mmkd.results import Status
+from mmkd.result_file import Status
 
 Floats = npt.NDArray[np.float64]
 

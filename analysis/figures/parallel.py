@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from analysis.figures.chosen import choose_row
-from analysis.figures.metrics import Shown, shown
+from analysis.figures.labels import Shown, shown
+from analysis.figures.study_rows import choose_row
 from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
-from analysis.loading import Runs
+from analysis.loading.runs import Runs
 from mmkd.errors import UserError
 
 Floats = npt.NDArray[np.float64]

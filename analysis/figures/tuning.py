@@ -13,14 +13,14 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.evidence import ENDED, Evidence
-from analysis.figures.chosen import choose_row, nothing
-from analysis.figures.metrics import shown
+from analysis.figures.labels import shown
+from analysis.figures.study_rows import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
-from analysis.loading import Runs
-from analysis.records import Record, read_record
+from analysis.loading.records import Record, read_record
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import ENDED, Evidence
 from mmkd.errors import choose
-from mmkd.results import Status
+from mmkd.result_file import Status
 from mmkd.rundir import RowDir
 
 Floats = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.loading import Runs
+from analysis.loading.runs import Runs
 from mmkd.files import read_json
 from mmkd.rundir import TrialDir
 

@@ -10,9 +10,9 @@ from io import StringIO
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from analysis.figures.catalogue import plan
+from analysis.figures.all_figures import plan
 from analysis.figures.style import METADATA, house_style
-from analysis.loading import Runs
+from analysis.loading.runs import Runs
 from mmkd.errors import UserError
 
 

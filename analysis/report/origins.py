@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from analysis.loading import Runs
+from analysis.loading.runs import Runs
 
 HOUR = 3600
 

@@ -12,19 +12,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.cells import MINUS
-from analysis.comparing import Comparison, compare, p_value
-from analysis.comparisons import PAIRS_NEEDED
-from analysis.evidence import Evidence, collect
-from analysis.figures.catalogue import KINDS
-from analysis.loading import Runs
-from analysis.markup import STYLE, html_table
-from analysis.model import Difference, Table
-from analysis.records import Study, read_study, study_names
+from analysis.figures.all_figures import KINDS
+from analysis.loading.records import Study, read_study, study_names
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import Evidence, collect
 from analysis.report.configurations import LEFT_OUT, LONGEST, Flat, Group, group
 from analysis.report.drawings import Kind, drawings
 from analysis.report.origins import Fact, origins
-from analysis.tables import table
+from analysis.stats.compare import Comparison, compare, p_value
+from analysis.stats.significance import PAIRS_NEEDED
+from analysis.tables.ablation import table
+from analysis.tables.html_markdown import STYLE, html_table
+from analysis.tables.model import Difference, Table
+from analysis.tables.rounding import MINUS
 from mmkd import __version__
 from mmkd.errors import UserError
 from mmkd.rundir import RowDir
@@ -92,8 +92,8 @@ def report(
     Args:
         runs: what `analysis.load` gave.
         studies: their names, in the order wanted; None is all of them, and all that lies beside them under the root.
-        kinds: which figures, of `analysis.figures.catalogue.KINDS`.
-        costs: measures a study's networks, where that is wanted; see `analysis.cost_table`.
+        kinds: which figures, of `analysis.figures.all_figures.KINDS`.
+        costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
         tell: is told what is being done, for it may take minutes.
 
     Raises:

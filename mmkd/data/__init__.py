@@ -1,7 +1,7 @@
 """Data sets in one HDF5 layout: write your own, import known ones, make synthetic ones, read them standardised."""
 
-from mmkd.data.content import SPLITS, Split
-from mmkd.data.layout import DatasetInfo, check_dataset, read_info, read_split, read_statistics, write_dataset
+from mmkd.data.dataset import SPLITS, Split
+from mmkd.data.hdf5_format import DatasetInfo, check_dataset, read_info, read_split, read_statistics, write_dataset
 from mmkd.data.synthetic import make_synthetic
 
 __all__ = [

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmkd.data.account import find_oddities, render
-from mmkd.data.layout import check_dataset, open_dataset, read_info
-from mmkd.data.mosei import import_mosei
+from mmkd.data.hdf5_format import check_dataset, open_dataset, read_info
+from mmkd.data.importers.mosei import import_mosei
+from mmkd.data.importers.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
+from mmkd.data.summary import find_oddities, render
 from mmkd.data.synthetic import SIZES, make_synthetic
-from mmkd.data.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.errors import UserError
 from mmkd.terminal import Parser, complain, count, exit_code, forgive_encoding
 

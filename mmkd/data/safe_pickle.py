@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmkd.data.foreign import memory_for
+from mmkd.data.untrusted import memory_for
 from mmkd.errors import UserError
 
 Array = np.ndarray[Any, Any]

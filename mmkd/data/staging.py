@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmkd.data.layout import DatasetInfo, read_info
+from mmkd.data.hdf5_format import DatasetInfo, read_info
 from mmkd.errors import UserError
 from mmkd.files import write_atomically
 from mmkd.lock import FileLock, LockHeld

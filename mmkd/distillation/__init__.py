@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from mmkd.distillation.base import DistillationMethod
 
 
+SHARED = ("base", "frozen_teacher", "teacher_cache")
+"""Modules that are not methods."""
+
+
 def method_names() -> list[str]:
     """The methods' names, without importing them."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base" and not m.name.startswith("_"))
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in SHARED and not m.name.startswith("_"))
 
 
 def load_method(name: str) -> type[DistillationMethod]:

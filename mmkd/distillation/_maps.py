@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.distillation._tiles import tiled_sum
-from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem
-from mmkd.models.attention import Scores, Taps, attention_map
+from mmkd.distillation.base import DistillationMethod, Problem
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
+from mmkd.models.attention import Taps, attention_map
 from mmkd.models.network import Outputs
+from mmkd.models.scores import Scores
 
 
 class MapMethod(DistillationMethod):

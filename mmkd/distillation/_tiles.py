@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmkd.models import fused_maps
-from mmkd.models.attention import Scores, attention_map
+from mmkd.models.attention import attention_map
+from mmkd.models.scores import Scores
 
 TILE_BYTES = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 """Bytes of one network's scores in a tile: about a core's cache, or enough to fill a GPU (see docs/performance.md)."""

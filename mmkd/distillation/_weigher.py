@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mmkd.data.tensors import Samples
 from mmkd.models.network import Network
-from mmkd.training.tensors import Samples
 
 
 class Weigher(nn.Module):

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from mmkd.config import Count, Distillation, Fraction, Frozen
 from mmkd.distillation._contrastive import Bank, Embedding, in_batch_loss
 from mmkd.distillation._tiles import tiled_sum
-from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem, draw_rows
+from mmkd.distillation.base import DistillationMethod, Problem, draw_rows
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.errors import UserError
-from mmkd.models.attention import Scores, Tapped, Taps, attention_map
+from mmkd.models.attention import Tapped, Taps, attention_map
 from mmkd.models.network import Network, Outputs
+from mmkd.models.scores import Scores
 
 BANK_LIMIT = 2 * 2**30
 """Bytes of memory banks beyond which a trial is refused: rows of MOSEI's maps would take 16.7 GB a bank."""

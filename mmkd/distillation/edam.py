@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from mmkd.config import Distillation, Frozen
 from mmkd.distillation._maps import MapMethod, safe_log
-from mmkd.distillation.base import Batch, FrozenTeacher, Problem
-from mmkd.models.attention import Scores, attention_map
+from mmkd.distillation.base import Problem
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
+from mmkd.models.attention import attention_map
 from mmkd.models.network import Outputs, Proxies
+from mmkd.models.scores import Scores
 
 Shape = tuple[int, int]
 

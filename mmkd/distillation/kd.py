@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher
+from mmkd.distillation.base import DistillationMethod
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.models.network import Outputs
 
 

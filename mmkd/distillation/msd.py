@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mmkd.config import Count, Frozen, Positive
 from mmkd.distillation._weigher import Weigher
-from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem, blank
+from mmkd.distillation.base import DistillationMethod, Problem
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher, blank
 from mmkd.errors import UserError
 from mmkd.models.network import Outputs
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher
+from mmkd.distillation.base import DistillationMethod
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.models.network import Outputs
 
 

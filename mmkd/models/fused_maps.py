@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from mmkd.models.attention import Scores
+    from mmkd.models.scores import Scores
 
 WIDEST = 256
 """Channels of a head beyond which blocks of queries and keys leave too little of a multiprocessor's memory."""
@@ -123,7 +123,7 @@ def _agree(device: torch.device, width: int) -> bool:
 
 def _difference(device: torch.device, width: int) -> float:
     """The largest of map and gradients between kernels and torch, each relative to its largest element."""
-    from mmkd.models.attention import Scores
+    from mmkd.models.scores import Scores
 
     random = torch.Generator().manual_seed(0)  # a trial's own generator must not notice
     queries, keys = (torch.randn(2, 2, steps, width, generator=random).to(device) for steps in (70, 40))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mmkd.config import Precision
-from mmkd.models.attention import Scores, Tapped
+from mmkd.models.attention import Tapped
+from mmkd.models.scores import Scores
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

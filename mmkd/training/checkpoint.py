@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkd.checksum import seal_of, unseal
 from mmkd.files import write_atomically
-from mmkd.sealing import seal_of, unseal
 
 State = dict[str, Any]
 

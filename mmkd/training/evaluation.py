@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from mmkd.data import DatasetInfo
+from mmkd.data.tensors import Samples, chunks
 from mmkd.metrics import classification_metrics, score_metrics
 from mmkd.models.network import Network
-from mmkd.results import Predictions
-from mmkd.training.tensors import Samples, chunks
+from mmkd.result_file import Predictions
 
 EVALUATION_BATCH = 256
 

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from mmkd.config import Run, Training, identity
 from mmkd.data import DatasetInfo
-from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher
+from mmkd.data.tensors import Samples, epoch_batches
+from mmkd.distillation.base import DistillationMethod
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
+from mmkd.metrics_log import append_metrics, cut_metrics
 from mmkd.models.network import Network, Outputs
 from mmkd.models.precision import autocast, in_float32, tapped_in_float32
-from mmkd.results import append_metrics, cut_metrics
 from mmkd.rundir import TrialDir
 from mmkd.training.augmentation import augment
 from mmkd.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from mmkd.training.evaluation import evaluate
-from mmkd.training.tensors import Samples, epoch_batches
 
 CHECKPOINT_SECONDS = 300.0
 """Within a long epoch a checkpoint is written this often."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from slurm.devcluster.bring_up import attach, up
 from slurm.devcluster.cluster import DevCluster
+from slurm.devcluster.folder import default_folder
 from slurm.devcluster.options import ClusterError, Options, Refused
-from slurm.devcluster.place import default_folder
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from slurm.devcluster.cluster import DevCluster
 from slurm.devcluster.configuration import Ports, can_limit_by_cgroup, free_ports, write_configuration
+from slurm.devcluster.folder import claim, default_folder, locked
 from slurm.devcluster.options import ClusterError, Options, Refused
 from slurm.devcluster.packages import PATH, require
-from slurm.devcluster.place import claim, default_folder, locked
 from slurm.devcluster.processes import daemon_processes, end, tail
 
 

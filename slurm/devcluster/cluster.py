@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 
 from slurm.devcluster.configuration import Ports, remove_memory_cgroup
+from slurm.devcluster.folder import locked
 from slurm.devcluster.options import ClusterError, Options
 from slurm.devcluster.packages import PATH
-from slurm.devcluster.place import locked
 from slurm.devcluster.processes import (
     Daemon,
     daemon_processes,

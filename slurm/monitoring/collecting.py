@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mmkd.results import ResultError, State
+from mmkd.result_file import ResultError
 from mmkd.rundir import Root, TrialDir
+from mmkd.trial_state import State
 from slurm.monitoring.rows import Row, Study, family, read_mapping, read_rows, read_studies
 from slurm.monitoring.trials import Place, Trial, read_trial, stamp
 

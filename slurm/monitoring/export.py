@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from slurm.monitoring.picture import Picture, RowCount
-from slurm.monitoring.reckoning import Eta
+from slurm.monitoring.overview import Picture, RowCount
+from slurm.monitoring.remaining import Eta
 from slurm.monitoring.watching import BUSY, Condition, Watched
 
 FORMAT = 1

@@ -9,8 +9,8 @@ from textwrap import wrap
 
 from rich.text import Text
 
-from slurm.monitoring.picture import Picture
-from slurm.monitoring.reckoning import Eta
+from slurm.monitoring.overview import Picture
+from slurm.monitoring.remaining import Eta
 from slurm.monitoring.watching import BUSY, Condition
 from slurm.monitoring.words import count, roughly, short_path
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.text import Text
 
+from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
-from mmkd.results import current_attempt
 from mmkd.rundir import Root, TrialDir
 from slurm.monitoring.rows import Row
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from slurm.monitoring.heading import heading
 from slurm.monitoring.logs import LogTail
-from slurm.monitoring.picture import Picture, RowCount
+from slurm.monitoring.overview import Picture, RowCount
 from slurm.monitoring.tables import TITLE, Cell, Column, Unsteered, cell, table
 from slurm.monitoring.trials import AttemptStory
 from slurm.monitoring.watching import Condition, Watched

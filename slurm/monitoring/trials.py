@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmkd.results import Attempt, State, Status, read_attempts, read_summary, trial_state
+from mmkd.attempts import Attempt, read_attempts
+from mmkd.result_file import Status, read_summary
 from mmkd.rundir import TrialDir
+from mmkd.trial_state import State, trial_state
 
 TAIL_BYTES = 65536
 """So much of a metrics file is read, from its end: about 200 epochs, however long the file is."""

@@ -6,11 +6,11 @@ import socket
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmkd.results import Failure, State
+from mmkd.trial_state import Failure, State
 from slurm.accounting import QueuedJob
 from slurm.backend import Handle
-from slurm.local import LocalBackend
-from slurm.monitoring.queueing import Answer
+from slurm.local_backend import LocalBackend
+from slurm.monitoring.squeue_polling import Answer
 from slurm.monitoring.trials import AttemptStory, Trial
 
 GOES_ON = {Failure.PREEMPTED, Failure.TIMEOUT, Failure.NODE_FAIL, Failure.CANCELLED}

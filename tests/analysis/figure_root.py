@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json
 from mmkd.metrics import classification_metrics
-from mmkd.results import Predictions, Result, Status, write_result
+from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import Root, TrialDir
 
 CLASSES = ("walk", "run $fast$", "100% _still_")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmkd.attempts import record_run
 from mmkd.config import (
     DataSource,
     Distillation,
@@ -24,7 +25,7 @@ from mmkd.config import (
 )
 from mmkd.files import write_json
 from mmkd.metrics import classification_metrics
-from mmkd.results import Predictions, Result, Status, record_run, write_result
+from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
 SAMPLES = 1000

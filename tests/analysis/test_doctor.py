@@ -10,7 +10,7 @@ from analysis import examine, load
 from analysis.__main__ import main
 from analysis.doctor import examination_text
 from mmkd.files import write_json
-from mmkd.results import Status, read_result, write_result
+from mmkd.result_file import Status, read_result, write_result
 
 
 def report(lab: Lab) -> str:

@@ -14,8 +14,8 @@ import pytest
 from data_files import FACTS, make_splits
 
 from mmkd.data import Split, write_dataset
-from mmkd.data.account import find_oddities
-from mmkd.data.layout import open_dataset
+from mmkd.data.hdf5_format import open_dataset
+from mmkd.data.summary import find_oddities
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from mmkd.config import Distillation, Network
 from mmkd.data import DatasetInfo
+from mmkd.data.tensors import Samples
 from mmkd.distillation import complete, load_method
-from mmkd.distillation.base import Batch, DistillationMethod, FrozenTeacher, Problem
-from mmkd.models.attention import Scores
+from mmkd.distillation.base import DistillationMethod, Problem
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.models.network import Network as TrainedNetwork
 from mmkd.models.network import Outputs, build_student, build_teacher
 from mmkd.models.pairings import resolve_pairing
-from mmkd.training.tensors import Samples
+from mmkd.models.scores import Scores
 
 STEPS = {"video": 9, "audio": 7, "language": 4}
 FEATURES = {"video": 3, "audio": 2, "language": 5}

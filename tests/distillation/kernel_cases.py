@@ -19,7 +19,8 @@ from mmkd.distillation import _tiles
 from mmkd.distillation._maps import safe_log
 from mmkd.distillation._tiles import tiled_sum, tiles
 from mmkd.models import fused_maps
-from mmkd.models.attention import Scores, attention_map, mult_mask
+from mmkd.models.attention import attention_map, mult_mask
+from mmkd.models.scores import Scores
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

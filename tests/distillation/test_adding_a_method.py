@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mmkd import distillation
-from mmkd.results import Status, read_result
+from mmkd.result_file import Status, read_result
 from sweeps.launch import main
-from sweeps.study import load_study
+from sweeps.study_file import load_study
 
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mmkd.config import Distillation, Network
 from mmkd.distillation import complete, load_method
-from mmkd.distillation.base import Batch, FrozenTeacher, Problem
+from mmkd.distillation.base import Problem
 from mmkd.distillation.crd import Method
+from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.errors import UserError
 from mmkd.models.network import Network as TrainedNetwork
 from mmkd.models.network import Outputs, build_student, build_teacher

@@ -25,7 +25,8 @@ from mmkd.config import Distillation
 from mmkd.distillation import complete
 from mmkd.distillation.edam import Method, Upsampling, interpolation
 from mmkd.errors import UserError
-from mmkd.models.attention import Scores, attention_map
+from mmkd.models.attention import attention_map
+from mmkd.models.scores import Scores
 
 DIRECTIONS = ["student_teacher", "teacher_student"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mmkd.distillation.base import FrozenTeacher
-from mmkd.results import read_metrics
+from mmkd.distillation.frozen_teacher import FrozenTeacher
+from mmkd.metrics_log import read_metrics
 from mmkd.training.trainer import Preempted
 
 

@@ -45,7 +45,7 @@ def test_kd_serves_every_pairing(modalities: tuple[str, ...], primary: str, pair
 
 
 def test_what_a_teacher_remembers_is_what_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmkd.distillation.base.REMEMBERING_BATCH", 4)
+    monkeypatch.setattr("mmkd.distillation.frozen_teacher.REMEMBERING_BATCH", 4)
     teacher = make_case("kd").teacher
     train = make_batch(make_info(), samples=11)
     places = torch.tensor([10, 3, 0, 7])

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mmkd.models import fused_maps
-from mmkd.models.attention import Scores, mult_mask
+from mmkd.models.attention import mult_mask
+from mmkd.models.scores import Scores
 
 KERNELS = ["log_normaliser", "mean_map", "query_gradient", "key_gradient"]
 SHARED_MEMORY = 99 * 2**10

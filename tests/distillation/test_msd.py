@@ -22,11 +22,11 @@ from distillation_cases import (
 from map_reference import kullback_leibler, softmax, total
 from torch import Tensor
 
-from mmkd.distillation.base import FrozenTeacher, blank
+from mmkd.distillation.frozen_teacher import FrozenTeacher, blank
 from mmkd.distillation.msd import Method
 from mmkd.errors import UserError
 from mmkd.models.network import Network
-from mmkd.results import Status, read_result
+from mmkd.result_file import Status, read_result
 from mmkd.training.trainer import Preempted
 
 WEIGHTINGS = ["uniform", "population", "instance", "learned"]
@@ -155,7 +155,7 @@ def test_blanked_modalities_are_zero_and_the_others_untouched() -> None:
 
 
 def test_every_view_of_train_is_run_once_and_is_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmkd.distillation.base.REMEMBERING_BATCH", 2)
+    monkeypatch.setattr("mmkd.distillation.frozen_teacher.REMEMBERING_BATCH", 2)
     case = make_msd("instance")
     fresh = FrozenTeacher(case.teacher.network)
     runs: list[int] = []

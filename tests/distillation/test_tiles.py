@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from mmkd.distillation import _tiles
 from mmkd.distillation._maps import safe_log
 from mmkd.distillation._tiles import tiled_sum, tiles
-from mmkd.models.attention import Scores, attention_map, mult_mask
+from mmkd.models.attention import attention_map, mult_mask
+from mmkd.models.scores import Scores
 
 BUDGETS = [1, 600, 2000, 5000, 2**20]
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json
 from mmkd.metrics import classification_metrics
-from mmkd.results import Predictions, Result, Status, record_run, record_submission, write_result
+from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import Root, TrialDir
 
 

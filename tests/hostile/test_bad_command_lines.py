@@ -70,7 +70,7 @@ LAUNCH: dict[str, tuple[list[str], str]] = {
 @pytest.mark.parametrize("case", LAUNCH)
 def test_launch_refuses(refuses: Refusals, monkeypatch: pytest.MonkeyPatch, case: str, small_data: Any) -> None:
     monkeypatch.chdir(refuses.folder)
-    monkeypatch.setattr("sweeps.backends.visible_gpus", list)
+    monkeypatch.setattr("sweeps.resolve.visible_gpus", list)
     arguments, said = LAUNCH[case]
     ours = [] if "--data" in arguments else ["--data", str(small_data[0])]
     ours += [] if "--cluster" in arguments else ["--cluster", "local"]

@@ -16,7 +16,7 @@ from refusals import Refusals, run, tree
 
 from analysis.__main__ import main as analyse
 from mmkd import export, predict, trial
-from mmkd.results import read_result
+from mmkd.result_file import read_result
 from slurm.monitor import main as monitor
 from sweeps.launch import main as launch
 
@@ -75,7 +75,7 @@ def hostile(path: Path) -> None:
 
 
 def sealed(path: Path, value: object) -> None:
-    from mmkd.sealing import seal_of
+    from mmkd.checksum import seal_of
 
     torch.save(value, path)
     path.write_bytes(path.read_bytes() + seal_of(path.read_bytes()))

@@ -13,15 +13,15 @@ from refusals import Refusals, run
 from small_root import make_small_root
 
 from analysis.__main__ import main as analyse
-from analysis.latex import escape
+from analysis.tables.latex import escape
 from mmkd.errors import UserError
 from mmkd.files import write_json
 from mmkd.rundir import Root, check_name
 from mmkd.terminal import is_plain, one_line, printable
 from slurm.backend import Job, SubmissionRefused
-from slurm.cluster import SlurmBackend
 from slurm.monitor import main as monitor
 from slurm.settings import SlurmSettings
+from slurm.slurm_backend import SlurmBackend
 from sweeps.launch import main as launch
 
 HOSTILE = {

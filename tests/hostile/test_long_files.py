@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from refusals import run
 
-from mmkd.results import last_metrics, read_metrics
+from mmkd.metrics_log import last_metrics, read_metrics
 from mmkd.rundir import TrialDir
 from slurm.monitor import main as monitor
 from slurm.monitoring.logs import tail_log
-from sweeps.jobs import last_lines
+from sweeps.controller.jobs import last_lines
 
 MIB = 2**20
 

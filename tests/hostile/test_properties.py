@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from mmkd.checksum import SEAL_BYTES, seal_of
 from mmkd.errors import UserError
-from mmkd.results import Predictions, Result, ResultError, Status, Summary, read_result, read_summary, write_result
+from mmkd.result_file import Predictions, Result, ResultError, Status, Summary, read_result, read_summary, write_result
 from mmkd.rundir import TrialDir
-from mmkd.sealing import SEAL_BYTES, seal_of
 from mmkd.terminal import is_plain, one_line, printable
-from sweeps.study import StudyFile, find_study, load_study, override, parse_override, study_names
+from sweeps.study_file import StudyFile, find_study, load_study, override, parse_override, study_names
 
 quick = settings(
     derandomize=True, max_examples=60, deadline=None, database=None,

@@ -13,12 +13,12 @@ from refusals import run
 from tiny_study import STUDY, write_tiny_data
 
 from mmkd.data import read_info
-from mmkd.data.foreign import memory_for
 from mmkd.data.staging import STAGE, stage
+from mmkd.data.untrusted import memory_for
 from mmkd.files import write_text
 from mmkd.lock import FileLock
+from slurm.devcluster.folder import claim
 from slurm.devcluster.options import Refused
-from slurm.devcluster.place import claim
 from sweeps.launch import main as launch
 
 SECRETS = {

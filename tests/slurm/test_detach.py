@@ -10,12 +10,13 @@ import pytest
 from survival import told, trial_dirs
 from tiny_study import write_tiny_study
 
+from mmkd.attempts import read_attempts
 from mmkd.files import read_json
-from mmkd.results import read_attempts, read_metrics
+from mmkd.metrics_log import read_metrics
 from mmkd.rundir import Root
 from slurm.accounting import QueuedJob, squeue
 from slurm.devcluster import DevCluster
-from sweeps.attempts import controller_job, job_tag
+from sweeps.controller.retries import controller_job, job_tag
 
 LAUNCH = Path(__file__).parents[2] / "sweeps" / "launch.py"
 PATIENCE = 300.0

@@ -9,8 +9,8 @@ import pytest
 from stub_slurm import StubSlurm, install
 
 from slurm.backend import Job
-from slurm.cluster import SlurmBackend
 from slurm.settings import SlurmSettings
+from slurm.slurm_backend import SlurmBackend
 
 
 @pytest.fixture

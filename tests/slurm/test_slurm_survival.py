@@ -1,4 +1,4 @@
-"""A study on a real Slurm has the same numbers as without, disturbed or not; benchmarks/slurm_faults.py does worse."""
+"""A study on a real Slurm has the same numbers as without, disturbed or not (long form: campaigns/slurm_faults.py)."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from tiny_study import write_tiny_study
 
 from mmkd.files import read_json
 from slurm.devcluster import DevCluster
-from slurm.local import usable_cores
+from slurm.local_backend import usable_cores
 
 BUDGET = ("--trials", "3", "--seeds", "1", "--epochs", "80")
 """Trials of four seconds, so that there is time to hit them."""

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from mmkd.attempts import record_run
 from mmkd.config import StudentConfig, from_json, to_json
 from mmkd.files import read_json
-from mmkd.results import Failure, Predictions, Result, Status, record_run, write_result
+from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import TrialDir
+from mmkd.trial_state import Failure
 from slurm.backend import Handle, Job, Report
 
 

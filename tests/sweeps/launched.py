@@ -4,15 +4,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from controlled import rows_of, run
 from fakes import FakeBackend
-from test_controller import run
-from test_study import rows_of
 
 from mmkd.rundir import Root
-from sweeps.controller import Interrupted, Stop
-from sweeps.planning import Row
-from sweeps.recorded import RecordedStudy, read_recorded, record_study
-from sweeps.study import load_study, parse_override
+from sweeps.controller.loop import Interrupted, Stop
+from sweeps.records import RecordedStudy, read_recorded, record_study
+from sweeps.rows import Row
+from sweeps.study_file import load_study, parse_override
 
 
 def launched(

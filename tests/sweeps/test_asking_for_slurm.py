@@ -9,11 +9,12 @@ from mmkd.errors import UserError
 from mmkd.rundir import Root
 from slurm.accounting import NoAnswer
 from slurm.backend import SubmissionDelayed
-from sweeps import cancelling, detaching
-from sweeps.backends import choose_cluster
+from sweeps.actions import cancel as cancelling
+from sweeps.actions import detach as detaching
 from sweeps.launch import main
 from sweeps.options import make_parser
-from sweeps.recorded import RecordedStudy
+from sweeps.records import RecordedStudy
+from sweeps.resolve import choose_cluster
 from sweeps.site_file import Site
 
 DOWN = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"

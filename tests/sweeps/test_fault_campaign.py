@@ -1,4 +1,4 @@
-"""The short form of benchmarks/faults.py on real processes; and its checks, each on an invariant broken on purpose."""
+"""The short form of faults.py on real processes; and its checks, each on an invariant broken on purpose."""
 
 import json
 import shutil
@@ -10,17 +10,17 @@ from pathlib import Path
 
 import h5py
 import pytest
+from controlled import rows_of, run
 from fakes import FakeBackend
-from test_controller import run
-from test_study import rows_of
 from tiny_study import STUDY
 
+from mmkd.attempts import record_submission
 from mmkd.files import write_text
-from mmkd.results import read_result, record_submission, write_result
+from mmkd.result_file import read_result, write_result
 from mmkd.rundir import Root, TrialDir
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
+HERE = Path(__file__).parents[1] / "campaigns"
+sys.path.append(str(HERE))
 
 from fault_checks import CHANGED, DOUBLED, LEFT, LOST, check  # noqa: E402
 from fault_kinds import ON_SLURM  # noqa: E402
@@ -34,7 +34,7 @@ KINDS = ("trial-killed", "controller-killed", "result-flipped", "torn-lines")
 def campaign(folder: Path, faults: int) -> subprocess.CompletedProcess[str]:
     only = [part for kind in KINDS for part in ("--only", kind)]
     where = ("--folder", str(folder), "--variant", "brief", "--seed", str(SEED), "--faults", str(faults))
-    command = [sys.executable, str(BENCHMARKS / "faults.py"), *where, *only]
+    command = [sys.executable, str(HERE / "faults.py"), *where, *only]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 

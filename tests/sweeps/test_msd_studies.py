@@ -10,11 +10,11 @@ from mmkd.config import identity
 from mmkd.data import read_info
 from mmkd.models.network import build_student, build_teacher, count_parameters
 from mmkd.models.pairings import resolve_pairing
-from mmkd.results import Status, read_result
+from mmkd.result_file import Status, read_result
 from mmkd.rundir import Root
 from mmkd.trial import run_trial
-from sweeps.planning import Machine, Row, plan
-from sweeps.study import PROFILES, find_study, load_profile, load_study
+from sweeps.rows import Machine, Row, plan
+from sweeps.study_file import PROFILES, find_study, load_profile, load_study
 
 
 def rows_of(name: str, data: Path, tmp_path: Path, profile: str = "auto") -> dict[str, Row]:

@@ -4,19 +4,19 @@ import io
 from pathlib import Path
 
 import pytest
+from fake_cluster import FakeCluster
 from fakes import FakeBackend
 from launched import after, launched, planned
 from rich.console import Console
-from test_controller_on_a_cluster import FakeCluster
 
 from mmkd.rundir import Root
-from slurm.cluster import SlurmBackend
 from slurm.settings import SlurmSettings
-from sweeps.controller import Controller, Interrupted, Stop
-from sweeps.reporting import Reporter
-from sweeps.rowwork import RowWork
-from sweeps.showing import say_next, show_plan, show_script
-from sweeps.study import load_study
+from slurm.slurm_backend import SlurmBackend
+from sweeps.actions.dry_run import say_next, show_plan, show_script
+from sweeps.controller.loop import Controller, Interrupted, Stop
+from sweeps.controller.progress import Reporter
+from sweeps.controller.row import RowWork
+from sweeps.study_file import load_study
 
 
 @pytest.mark.parametrize("succeeded", [True, False])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmkd.training import tensors
-from mmkd.training.tensors import Samples, chunks, epoch_batches, fits, hold_out, load_samples
+from mmkd.data import tensors
+from mmkd.data.tensors import Samples, chunks, epoch_batches, fits, hold_out, load_samples
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from mmkd.data.tensors import Samples, hold_out
 from mmkd.errors import UserError
-from mmkd.results import read_result
-from mmkd.training.tensors import Samples, hold_out
+from mmkd.result_file import read_result
 from mmkd.training.trainer import Trainer
 from mmkd.trial import make_lesson, prepare
 

@@ -11,8 +11,9 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mmkd.config import StudentConfig, TeacherConfig
-from mmkd.distillation.base import Batch
-from mmkd.results import Status, read_metrics, read_result
+from mmkd.distillation.frozen_teacher import Batch
+from mmkd.metrics_log import read_metrics
+from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
 from mmkd.training.evaluation import predict
 from mmkd.training.trainer import Lesson

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmkd.config import Network
-from mmkd.training.tensors import Samples
+from mmkd.data.tensors import Samples
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import training_work as work

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.config import identity
-from mmkd.distillation.base import Batch
-from mmkd.models.attention import Scores, Taps
-from mmkd.results import read_result
+from mmkd.distillation.frozen_teacher import Batch
+from mmkd.models.attention import Taps
+from mmkd.models.scores import Scores
+from mmkd.result_file import read_result
 from mmkd.training.evaluation import predict
 from mmkd.training.trainer import Trainer
 from mmkd.trial import make_lesson, prepare

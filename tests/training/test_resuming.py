@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from mmkd.checksum import SEAL_BYTES, seal_of, unseal
 from mmkd.config import StudentConfig, TeacherConfig, identity
 from mmkd.rundir import TrialDir
-from mmkd.sealing import SEAL_BYTES, seal_of, unseal
 from mmkd.training.checkpoint import CheckpointError, read_checkpoint
 from mmkd.training.trainer import Preempted
 from mmkd.trial import run_trial

@@ -19,12 +19,12 @@ from watched_roots import FakeSqueue, WatchedRoot, conditions, text
 from mmkd.lock import FileLock
 from slurm import monitor
 from slurm.backend import Job
-from slurm.cluster import SlurmBackend
 from slurm.devcluster import DevCluster
 from slurm.monitoring.export import to_json
-from slurm.monitoring.picture import Picture
+from slurm.monitoring.overview import Picture
 from slurm.monitoring.watching import Condition
 from slurm.settings import SlurmSettings
+from slurm.slurm_backend import SlurmBackend
 
 SCRIPT = Path(monitor.__file__)
 

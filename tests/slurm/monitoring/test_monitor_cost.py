@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from watched_roots import WatchedRoot, text
 
-from mmkd.results import Status
+from mmkd.result_file import Status
 from slurm import monitor
 from slurm.monitoring import collecting
 from slurm.monitoring.collecting import Collector
-from slurm.monitoring.picture import make_picture
+from slurm.monitoring.overview import make_picture
 from slurm.monitoring.trials import tail_metrics
 
 SCRIPT = Path(monitor.__file__)

@@ -12,9 +12,9 @@ from watched_roots import WatchedRoot, queued, text
 from mmkd.errors import UserError
 from slurm.monitoring.collecting import Collector
 from slurm.monitoring.logs import find_trial, tail_log
-from slurm.monitoring.picture import make_picture
-from slurm.monitoring.queueing import Answer
+from slurm.monitoring.overview import make_picture
 from slurm.monitoring.screen import draw, share
+from slurm.monitoring.squeue_polling import Answer
 from slurm.monitoring.words import duration, roughly, sparkline
 
 

@@ -13,10 +13,10 @@ from watched_roots import TEACHER, FakeSqueue, WatchedRoot, conditions, ended_pr
 
 from mmkd.files import write_json
 from mmkd.lock import FileLock
-from mmkd.results import Status
+from mmkd.result_file import Status
 from slurm import monitor
 from slurm.monitoring.collecting import Collector
-from slurm.monitoring.queueing import Answer, Squeue
+from slurm.monitoring.squeue_polling import Answer, Squeue
 from slurm.monitoring.watching import Condition
 
 

@@ -14,14 +14,16 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from mmkd.attempts import record_run, record_submission
 from mmkd.files import write_json, write_text
-from mmkd.results import Result, Status, append_metrics, record_run, record_submission, write_result
+from mmkd.metrics_log import append_metrics
+from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Collector
-from slurm.monitoring.picture import Picture, make_picture
-from slurm.monitoring.queueing import Answer
+from slurm.monitoring.overview import Picture, make_picture
 from slurm.monitoring.screen import draw
+from slurm.monitoring.squeue_polling import Answer
 from slurm.monitoring.watching import Condition
 
 EPOCHS = 10

@@ -1,0 +1,205 @@
+"""All figures of a study by name, laid out for a paper: one file a study, or one a row where a row fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.figures.confusion import confusion
+from analysis.figures.forest import forest
+from analysis.figures.learning import learning_curve, learning_curve_data
+from analysis.figures.parallel import parallel_coordinates
+from analysis.figures.study_rows import Chosen, study_rows
+from analysis.figures.style import (
+    CONTROL,
+    DOUBLE,
+    LINE,
+    ROW,
+    SINGLE,
+    SMALL,
+    fit_titles,
+    house_style,
+    label_outer,
+    new_grid,
+    panels,
+    wrapped,
+)
+from analysis.figures.tuning import Cost, best_so_far, slices, tuning_data
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import Evidence
+from mmkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, and what of the study is not in it, with the reasons."""
+
+    figure: Figure
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A figure to be: its file's name without ending, and what draws it, or raises a UserError that says why not."""
+
+    name: str
+    draw: Callable[[], Drawn]
+
+
+def plan(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+    """The figures of one kind, a key of `KINDS`.
+
+    Raises:
+        UserError: there is no such study, or its file is broken.
+    """
+    return KINDS[kind](runs, study, kind)
+
+
+def _learning(metric: str, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+    def check(row: Evidence) -> object:
+        return learning_curve_data(runs, row, metric)
+
+    def draw(row: Evidence, ax: Axes, legend: bool) -> str:
+        learning_curve(runs, study, row.spec.name, metric, ax, legend)
+        return learning_curve_data(runs, row, metric).count
+
+    yield Planned(kind, lambda: _small_multiples(study_rows(runs, study), check, draw))
+
+
+def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+    def check(row: Evidence) -> object:
+        return tuning_data(runs, row)
+
+    def draw(row: Evidence, ax: Axes, legend: bool) -> str:
+        best_so_far(runs, study, row.spec.name, cost, ax, legend)
+        return ""
+
+    yield Planned(kind, lambda: _small_multiples(study_rows(runs, study), check, draw))
+
+
+def _small_multiples(
+    rows: Sequence[Chosen], check: Callable[[Evidence], object], draw: Callable[[Evidence, Axes, bool], str]
+) -> Drawn:
+    """A panel a row, each before the control; rows that `check` refuses are left out. `draw` returns a note.
+
+    Raises:
+        UserError: the control, or every other row, is refused.
+    """
+    control = next((chosen.control for chosen in rows if chosen.control is not None), None)
+    if control is not None:
+        check(control)
+    members = [chosen.row for chosen in rows if chosen.row is not control] or [chosen.row for chosen in rows]
+    drawable, left_out = [], []
+    for row in members:
+        try:
+            check(row)
+            drawable.append(row)
+        except UserError as error:
+            left_out.append(str(error))
+    if not drawable:
+        raise UserError("; ".join(left_out) or "the study has no row")
+    with house_style():
+        axes = panels(len(drawable))
+        figure = axes[0].get_figure(root=True)
+        assert figure is not None
+        columns = axes[0].get_gridspec().ncols  # type: ignore[union-attr]  # made by `panels`
+        for ax, row in zip(axes, drawable, strict=True):
+            note = draw(row, ax, len(drawable) == 1)
+            if len(drawable) > 1:
+                ax.set_title(_panel_title(row, note, (DOUBLE - 0.6) / columns), fontsize=SMALL)
+        label_outer(axes, columns)
+        if len(drawable) > 1:
+            name = "" if control is None else wrapped(control.title, DOUBLE - 2.2, SMALL)
+            fit_titles(axes, columns, LINE * (name.count("\n") + 1))
+            if control is not None:
+                lines = [Line2D([], [], color=ROW), Line2D([], [], color=CONTROL, linestyle="--")]
+                figure.legend(lines, ["the panel's row", name], loc="outside upper center", ncols=2)
+    return Drawn(figure, tuple(left_out))
+
+
+def _panel_title(row: Evidence, note: str, inches: float) -> str:
+    unbroken = note.replace(" ", "\N{NO-BREAK SPACE}")
+    parts = [row.spec.group or "", f"{row.spec.label} ({unbroken})" if note else row.spec.label]
+    return "\n".join(wrapped(part, inches, SMALL) for part in parts if part)
+
+
+def _a_row(draw: Callable[[Runs, str, Evidence], Figure], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+    """One figure a row."""
+    for chosen in study_rows(runs, study):
+        row = chosen.row
+        yield Planned(f"{kind}-{row.spec.name}", partial(_draw_row, draw, runs, study, row))
+
+
+def _draw_row(draw: Callable[[Runs, str, Evidence], Figure], runs: Runs, study: str, row: Evidence) -> Drawn:
+    return Drawn(draw(runs, study, row))
+
+
+def _slices(runs: Runs, study: str, row: Evidence) -> Figure:
+    tuning = tuning_data(runs, row)
+    names = list(tuning.space)
+    if not names:
+        raise UserError(f"{row.title}: it tunes no hyper-parameter")
+    with house_style():
+        width = SINGLE if len(names) == 1 else DOUBLE * min(1, (len(names) + 0.5) / 4)
+        title = wrapped(row.title, width - 0.2)
+        axes = new_grid(1, len(names), width, 2.1 + LINE * title.count("\n"), sharey=True)
+        for ax, name in zip(axes, names, strict=True):
+            slices(runs, study, row.spec.name, name, ax)
+        label_outer(axes, len(names), 1.3)
+        figure = _figure(axes[0])
+        figure.suptitle(f"{title}\n(dark: early trials; star: the best)")
+    return figure
+
+
+def _parallel(runs: Runs, study: str, row: Evidence) -> Figure:
+    return _figure(parallel_coordinates(runs, study, row.spec.name))
+
+
+def _confusion(runs: Runs, study: str, row: Evidence) -> Figure:
+    return _figure(confusion(runs, study, row.spec.name))
+
+
+def _importance(runs: Runs, study: str, row: Evidence) -> Figure:
+    from analysis.figures.importance import importance  # Optuna is slow to import, and nothing else needs it
+
+    return _figure(importance(runs, study, row.spec.name))
+
+
+def _attention(runs: Runs, study: str, row: Evidence) -> Figure:
+    if row.row is None or pd.isna(row.row["level"]) or row.row["level"] != "attention_maps":
+        raise UserError(
+            f"{row.title}: it does not distil attention maps; use analysis.figures.attention_maps for those of any row"
+        )
+    from analysis.figures.attention_maps import attention_maps  # so is torch
+
+    return _figure(attention_maps(runs, study, row.spec.name)[0])
+
+
+def _forest(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+    yield Planned(kind, lambda: Drawn(_figure(forest(runs, study))))
+
+
+def _figure(ax: Axes) -> Figure:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+KINDS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
+    "learning-loss": partial(_learning, "valid_loss"),
+    "learning-accuracy": partial(_learning, "valid_accuracy"),
+    "best-trials": partial(_best, "trials"),
+    "best-hours": partial(_best, "hours"),
+    "importance": partial(_a_row, _importance),
+    "slices": partial(_a_row, _slices),
+    "parallel": partial(_a_row, _parallel),
+    "forest": _forest,
+    "confusion": partial(_a_row, _confusion),
+    "attention": partial(_a_row, _attention),
+}

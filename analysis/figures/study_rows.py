@@ -1,0 +1,45 @@
+"""The rows of a study as figures take them: by name, with the control beside, and what has a score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.loading.records import read_study
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import Evidence, collect
+from mmkd.errors import UserError, choose
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A row and the study's control; None where the study names none, or where the row is the control itself."""
+
+    row: Evidence
+    control: Evidence | None
+
+
+def study_rows(runs: Runs, study: str) -> list[Chosen]:
+    """All rows of a study, in its order.
+
+    Raises:
+        UserError: there is no such study, or its file is broken.
+    """
+    spec = read_study(runs.root, study)
+    rows = collect(runs, spec)
+    control = next((row for row in rows if row.spec.name == spec.control), None)
+    return [Chosen(row, None if row is control else control) for row in rows]
+
+
+def choose_row(runs: Runs, study: str, row: str) -> Chosen:
+    """The row called `row`.
+
+    Raises:
+        UserError: there is no such study or row.
+    """
+    known = {chosen.row.spec.name: chosen for chosen in study_rows(runs, study)}
+    return known[choose(f"row of study {study}", row, known)]
+
+
+def nothing(row: Evidence, what: str) -> UserError:
+    """That a row has nothing to draw, and how far it is."""
+    return UserError(f"{row.title}: no {what}" + (f" ({row.status})" if row.status else ""))

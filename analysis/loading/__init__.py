@@ -1,0 +1,1 @@
+"""Read trial directories into data frames."""

@@ -1,0 +1,160 @@
+"""The frames of all trials, kept under the root so that only what has changed is read again.
+
+One HDF5 file, `.cache/analysis.h5`; it may be deleted at any time. It holds arrays and JSON, nothing that is executed
+on reading. A trial is read again when the signature of its directory differs (see `loading.trial.signature`), all of
+them when the code that reads them does.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import inspect
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+import mmkd.config
+import mmkd.result_file
+from analysis.loading import frames, trial
+from analysis.loading.frames import ATTEMPTS, CURVES, REJECTED, TRIALS, Schema, curves_frame, frame, typed
+from analysis.loading.trial import Reading, read_trial, signature
+from mmkd.files import write_atomically
+
+PLACE = Path(".cache", "analysis.h5")
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the trials' directories hold; the first column of each frame is the directory."""
+
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+    attempts: pd.DataFrame
+    rejected: pd.DataFrame
+
+
+SCHEMAS: dict[str, Schema] = {"trials": TRIALS, "curves": CURVES, "attempts": ATTEMPTS, "rejected": REJECTED}
+
+
+def gather(root: Path, directories: Sequence[str], *, use_cache: bool) -> Trials:
+    """What `directories` (relative to the root) hold, in their order; what has changed is read from disk."""
+    today = {directory: signature(f"{root}/{directory}") for directory in directories}
+    kept, known = _read(root) if use_cache else (None, {})
+    if kept is None:
+        known = {}
+    stale = [directory for directory in directories if known.get(directory) != today[directory]]
+    if kept is not None and not stale and len(known) == len(today):
+        return kept
+    made = assemble([read_trial(root, directory) for directory in stale])
+    if kept is not None:
+        made = _merge(kept, made, directories, set(stale))
+    if use_cache:
+        _write(root, made, today)
+    return made
+
+
+def assemble(readings: Sequence[Reading]) -> Trials:
+    """The frames of what was read."""
+    good = [reading for reading in readings if not reading.reason]
+    return Trials(
+        frame([reading.trial for reading in good], TRIALS),
+        curves_frame({reading.directory: reading.curves for reading in good}),
+        frame([attempt for reading in good for attempt in reading.attempts], ATTEMPTS),
+        frame([{"path": r.directory, "reason": r.reason} for r in readings if r.reason], REJECTED),
+    )
+
+
+def _merge(kept: Trials, made: Trials, directories: Sequence[str], stale: set[str]) -> Trials:
+    """The lines of `made` in the place of those of `kept` that are stale or gone."""
+    order = pd.Index(directories)
+    merged = {}
+    for name, schema in SCHEMAS.items():
+        old, new = getattr(kept, name), getattr(made, name)
+        old = old[old.iloc[:, 0].isin(set(directories) - stale)]
+        both = pd.concat([part for part in (old, new) if len(part)] or [new], ignore_index=True)
+        merged[name] = typed(both.iloc[np.argsort(order.get_indexer(both.iloc[:, 0]), kind="stable")], schema)
+        merged[name] = merged[name].reset_index(drop=True)
+    return Trials(**merged)
+
+
+@cache
+def _code() -> str:
+    """A hash of the code that makes frames of files: what other code made is not used."""
+    sources = [inspect.getsource(module) for module in (frames, trial, mmkd.config, mmkd.result_file)]
+    return hashlib.sha256("".join([*sources, inspect.getsource(_write_frame)]).encode()).hexdigest()
+
+
+def _read(root: Path) -> tuple[Trials | None, dict[str, str]]:
+    """The cached frames and the signatures that they were read at; (None, {}) where there is no usable cache."""
+    try:
+        with h5py.File(root / PLACE, "r", locking=False) as file:
+            if file.attrs["code"] != _code():
+                return None, {}
+            kept = Trials(**{name: _read_frame(file[name]) for name in SCHEMAS})
+            return kept, _get_json(file, "signatures")
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
+        return None, {}  # absent, truncated or foreign: whatever it is, the directories are the truth
+
+
+def _write(root: Path, made: Trials, signatures: dict[str, str]) -> None:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.attrs["code"] = _code()
+            _put_json(file, "signatures", signatures)
+            for part in fields(made):
+                _write_frame(file.create_group(part.name), getattr(made, part.name))
+
+    place = root / PLACE
+    try:
+        place.parent.mkdir(exist_ok=True)
+        write_atomically(place, write)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            warnings.warn(f"{place}: not written ({error}); the next load reads every trial again", stacklevel=2)
+
+
+def _write_frame(group: h5py.Group, made: pd.DataFrame) -> None:
+    """Columns by number: text as its distinct values and their codes (-1: missing), whole numbers beside a mask."""
+    _put_json(group, "columns", {name: str(made[name].dtype) for name in made})
+    for number, name in enumerate(made):
+        column = made[name]
+        if column.dtype == "string":
+            codes, distinct = pd.factorize(column)
+            group[f"{number}"] = codes.astype(np.int32)
+            _put_json(group, f"{number}.distinct", list(distinct))
+        elif column.dtype == "Int64":
+            group[f"{number}"] = column.to_numpy(np.int64, na_value=0)
+            group[f"{number}.missing"] = column.isna().to_numpy(bool)
+        else:
+            group[f"{number}"] = column.to_numpy()
+
+
+def _read_frame(group: h5py.Group) -> pd.DataFrame:
+    columns: dict[str, Any] = {}
+    for number, (name, kind) in enumerate(_get_json(group, "columns").items()):
+        values = group[f"{number}"][()]
+        if kind == "string":
+            distinct = np.array([*_get_json(group, f"{number}.distinct"), pd.NA], dtype=object)
+            columns[name] = pd.array(distinct[values], dtype="string")
+        elif kind == "Int64":
+            columns[name] = pd.arrays.IntegerArray(values, group[f"{number}.missing"][()])
+        else:
+            columns[name] = values
+    return pd.DataFrame(columns)
+
+
+def _put_json(group: h5py.Group, name: str, value: Any) -> None:
+    group[name] = np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def _get_json(group: h5py.Group, name: str) -> Any:
+    return json.loads(group[name][()].tobytes())

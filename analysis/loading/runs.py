@@ -1,0 +1,185 @@
+"""All runs under a root as tidy data frames; nothing disappears: what cannot be used is in `rejected`, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.loading.cache import gather
+from analysis.loading.frames import REJECTED, ROWS, STUDIES, TRIALS, frame, typed
+from analysis.loading.predictions import predictions, predictions_of
+from analysis.loading.records import RowRecord, Study, Winner, read_record, study_names
+from mmkd.errors import UserError
+from mmkd.result_file import Status
+from mmkd.rundir import Root, RowDir
+
+__all__ = ["Runs", "load", "predictions"]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What lies under a root. A trial is known by its `directory`, relative to the root; a row by its directory's name.
+
+    Attributes:
+        root: where all of it lies.
+        studies: one line a study and row, in the study's order: what the study calls the row (`name`, `label`,
+            `group`), which `row` that is (studies share rows), whether it is the control, and the trials and seeds
+            that the study asks for.
+        rows: one line a row; `name` is the beginning of its directory's, which several rows of a study may share;
+            `asked` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
+            `winner_*` are missing while it is tuned. What else decides the row
+            follows, a column a value: `space.beta.high`, `training.epochs`, `student.width`.
+        trials: one line a trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned or
+            diverged, or the state of what is not finished; `failure` is the class of a failed one. `superseded` is a
+            confirming run that the row's winner.json does not name. `teacher` is the teacher's directory (a teacher's
+            own), `teacher_family` what its seeds share. `seconds` are the result's, else those that its attempts
+            recorded; `gpu_seconds` those that a cluster counted. `commit` is the last attempt's, with `+<hash>` where
+            the code was changed since; `weights` a checksum. Metrics are called `<split>_<metric>`; the five that
+            every table shows come first, the others follow by name.
+        curves: one line a trial and epoch (from 1), also of trials that are not finished.
+        attempts: one line an attempt as the job told it; the controller's facts are called `submitted.<key>`.
+        rejected: what is in none of these, and why.
+    """
+
+    root: Path
+    studies: pd.DataFrame
+    rows: pd.DataFrame
+    trials: pd.DataFrame
+    curves: pd.DataFrame
+    attempts: pd.DataFrame
+    rejected: pd.DataFrame
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """The stored outputs of every confirming run that counts and of every teacher, read when first asked for.
+
+        See `analysis.loading.predictions.predictions_of`, which also reads those of other trials.
+        """
+        trials = self.trials
+        wanted = trials[(trials["kind"] != "tuning") & ~trials["superseded"] & (trials["status"] == Status.COMPLETE)]
+        return predictions_of(self.root, list(wanted["directory"]))
+
+
+def load(root: Path | str, *, cache: bool = True) -> Runs:
+    """Read everything under `root` but the predictions.
+
+    Args:
+        root: where the launched studies lie.
+        cache: use and renew `.cache/analysis.h5` under the root; where the root cannot be written, there is none.
+
+    Raises:
+        UserError: there is no such folder, or nothing of a launch in it.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; --root is where the launched studies lie")
+    if not any((path / part).is_dir() for part in ("rows", "teachers", "studies")):
+        raise UserError(f"{path}: no rows, teachers or studies in it; --root is where the launched studies lie")
+    rows: list[dict[str, Any]] = []
+    rejects: list[tuple[str, str]] = []
+    directories: list[str] = []
+    counting: set[str] = set()
+    for row in Root(path).rows():
+        place = f"rows/{row.path.name}"
+        winner = _read_row(row, place, rows, rejects)
+        trials = [f"{place}/{trial.path.parent.name}/{trial.path.name}" for trial in (*row.trials(), *row.confirms())]
+        directories += trials
+        rejects += _strays(row.path, place, set(trials))
+        counting |= {f"{place}/confirm/{name}" for name in winner.confirm.values()} if winner else set()
+    directories += [f"teachers/{teacher.path.name}" for teacher in Root(path).teachers()]
+    rejects += _top_strays(path)
+    studies = frame(_study_lines(path, rejects), STUDIES)
+    read = gather(path, directories, use_cache=cache)
+    rejected = frame([{"path": name, "reason": why.replace(f"{path}/", "")} for name, why in rejects], REJECTED)
+    return Runs(
+        path,
+        studies,
+        frame(rows, ROWS),
+        _placed(read.trials, counting),
+        read.curves,
+        read.attempts,
+        typed(pd.concat([rejected, read.rejected], ignore_index=True), REJECTED),
+    )
+
+
+def _read_row(row: RowDir, place: str, rows: list[dict[str, Any]], rejects: list[tuple[str, str]]) -> Winner | None:
+    """Add a row's line to `rows`, or its rejection; its winner, where there is one."""
+    winner = None
+    try:
+        if row.winner.exists():
+            winner = read_record(row.winner, Winner)
+    except UserError as error:
+        rejects.append((f"{place}/{row.winner.name}", str(error)))
+    try:
+        rows.append(_row_line(row, read_record(row.row, RowRecord), winner))
+    except UserError as error:
+        rejects.append((place, str(error)))
+    return winner
+
+
+def _row_line(place: RowDir, row: RowRecord, winner: Winner | None) -> dict[str, Any]:
+    won: dict[str, Any] = {}
+    if winner is not None:
+        numbers = winner.trials if winner.numbers is None else winner.numbers
+        won = {"asked": winner.trials, "numbers": numbers, "winner_trial": winner.trial, "winner_value": winner.value}
+    name = {"row": place.path.name, "name": place.path.name.rpartition("-")[0], "digest": row.digest}
+    decided = {key: value for key, value in row.identity.model_dump(exclude={"data"}).items() if value is not None}
+    return {**name, **decided, **row.data.model_dump(exclude={"classes"}), **won}
+
+
+def _study_lines(root: Path, rejects: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """A line a study and row; studies that cannot be read are added to `rejects`."""
+    lines: list[dict[str, Any]] = []
+    for name in study_names(root):
+        place = Root(root).study(name)
+        try:
+            study = read_record(place, Study)
+        except UserError as error:
+            rejects.append((place.relative_to(root).as_posix(), str(error)))
+            continue
+        for row in study.rows:
+            facts = {"study": name, "row": row.directory, "control": row.name == study.control, "seeds": len(row.seeds)}
+            lines.append(row.model_dump(include={"name", "label", "group", "trials"}) | facts)
+    return lines
+
+
+def _strays(folder: Path, place: str, known: set[str]) -> Iterator[tuple[str, str]]:
+    """Folders of a row that are no trials'."""
+    for part in sorted(os.listdir(folder)):
+        if part.startswith("failed-"):
+            trials = sum(1 for _ in (folder / part).glob("trials/*"))
+            yield f"{place}/{part}", f"{trials} trials, set aside when none of them had completed; the row began again"
+        elif part in ("trials", "confirm"):
+            for name in sorted(os.listdir(folder / part)):
+                if f"{place}/{part}/{name}" not in known:
+                    yield f"{place}/{part}/{name}", "not the name of a trial's directory"
+        elif (folder / part).is_dir():
+            yield f"{place}/{part}", "nothing that a launch makes"
+
+
+def _top_strays(root: Path) -> Iterator[tuple[str, str]]:
+    """Files where a row's or a teacher's folder should be."""
+    for path in sorted([*root.glob("rows/*"), *root.glob("teachers/*")]):
+        if not path.is_dir():
+            yield path.relative_to(root).as_posix(), "not a folder"
+
+
+def _placed(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:
+    """The trials with what their place says: kind, row, number, and for confirming runs whether they count."""
+    parts = trials["directory"].str.split("/", expand=True).reindex(columns=range(4))
+    kinds = parts[2].map({"trials": "tuning", "confirm": "confirm"}).fillna("teacher")
+    return typed(
+        trials.assign(
+            kind=kinds,
+            row=parts[1].where(kinds != "teacher"),
+            number=pd.to_numeric(parts[3].where(kinds == "tuning")),
+            superseded=(kinds == "confirm") & ~trials["directory"].isin(counting),
+        ),
+        TRIALS,
+    )

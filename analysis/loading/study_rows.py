@@ -1,0 +1,138 @@
+"""What the runs say about each row of a study: which trials count, and how far the row is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.loading.records import Study, StudyRow
+from analysis.loading.runs import Runs
+from mmkd.result_file import Status
+from mmkd.trial_state import Failure, State
+
+FINISHED = tuple(Status)
+ENDED = (*FINISHED, State.FAILED)
+INTERRUPTED = (Failure.PREEMPTED, Failure.TIMEOUT, Failure.CANCELLED)
+"""Failures after which a relaunch goes on, however often: such a trial has not ended."""
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A row of a study and its trials.
+
+    `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `confirming` has one
+    line a seed that the study asks for, `teachers` one line a teacher that these runs name; the status of a line
+    whose directory is missing or rejected is "missing"; `superseded` are confirming runs of former winners. `title` is
+    the row's label, and its group where another row has the same label.
+    """
+
+    spec: StudyRow
+    title: str
+    row: pd.Series | None
+    tuning: pd.DataFrame
+    confirming: pd.DataFrame
+    teachers: pd.DataFrame
+    superseded: pd.DataFrame
+
+    @cached_property
+    def measured(self) -> pd.DataFrame:
+        """The confirming runs that have a score."""
+        return scored(self.confirming)
+
+    @cached_property
+    def measured_teachers(self) -> pd.DataFrame:
+        """The teachers that have a score."""
+        return scored(self.teachers)
+
+    @property
+    def asked(self) -> int:
+        """Tuning trials that the winner was chosen from, failed ones too; while tuning, those that are planned."""
+        return self.spec.trials if self.row is None or pd.isna(self.row["asked"]) else int(self.row["asked"])
+
+    @cached_property
+    def status(self) -> str:
+        """Empty where every seed has ended and one or more has a score; else how far the row is, or why it failed."""
+        if self.row is None:
+            return "not started" if self.tuning.empty else "row.json not readable"
+        if pd.isna(self.row["winner_trial"]):
+            return self._tuning_status()
+        done, wanted = len(self.measured), len(self.confirming)
+        if not ended(self.confirming).all():
+            return f"confirming {done}/{wanted}"
+        return "" if done else f"failed: {failures(self.confirming)}"
+
+    def _tuning_status(self) -> str:
+        done = int(ended(self.tuning).sum())
+        if done >= self.spec.trials and not (self.tuning["status"] == Status.COMPLETE).any():
+            return f"failed: none of {done} tuning trials completed"
+        return f"tuning {min(done, self.spec.trials)}/{self.spec.trials}"
+
+
+def collect(runs: Runs, study: Study) -> list[Evidence]:
+    """The evidence on each row of a study, in the study's order."""
+    trials = runs.trials.set_index("directory", drop=False)
+    by_row = dict(list(trials.groupby("row")))
+    labels = [spec.label for spec in study.rows]
+    titles = [f"{s.label} [{s.group}]" if s.group and labels.count(s.label) > 1 else s.label for s in study.rows]
+    return [
+        _collect_row(spec, title, runs.rows[runs.rows["row"] == spec.directory], by_row.get(spec.directory), trials)
+        for spec, title in zip(study.rows, titles, strict=True)
+    ]
+
+
+def _collect_row(
+    spec: StudyRow, title: str, lines: pd.DataFrame, own: pd.DataFrame | None, trials: pd.DataFrame
+) -> Evidence:
+    """From the row's line, if there is one, its own trials, if there are any, and all trials."""
+    own = trials.iloc[:0] if own is None else own
+    confirms = own[own["kind"] == "confirm"]
+    counting = confirms[~confirms["superseded"]]
+    # By the seed in the directory's name: a configuration with another one is for the guards to find.
+    seeds = counting["directory"].str.extract(r"/(\d+)-[^/]*$")[0].astype("Int64")
+    confirming = _lines(counting.set_index(seeds).pipe(_first), list(dict.fromkeys(spec.seeds)))
+    teachers = _lines(trials, list(confirming["teacher"].dropna().unique()))
+    # The runs know their teachers' families also where a teacher's directory is missing.
+    families = confirming.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
+    teachers = teachers.assign(teacher_family=families["teacher_family"], branch=families["branch"])
+    row = None if lines.empty else lines.iloc[0]
+    tuning, superseded = own[own["kind"] == "tuning"], confirms[confirms["superseded"]]
+    return Evidence(spec, title, row, tuning, confirming, teachers, superseded)
+
+
+def _first(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[~frame.index.duplicated()]
+
+
+def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:
+    """One line a key, in their order."""
+    frame = frame.reindex(keys)
+    return frame.assign(status=frame["status"].fillna(MISSING))
+
+
+def ended(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Which runs have a result, or failed in a way that no relaunch mends."""
+    return frame["status"].isin(ENDED) & ~(frame["status"].eq(State.FAILED) & frame["failure"].isin(INTERRUPTED))
+
+
+def scored(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that completed and were measured on test."""
+    return frame[(frame["status"] == Status.COMPLETE) & frame["test_accuracy"].notna()]
+
+
+def failures(frame: pd.DataFrame) -> str:
+    """What became of the runs without a score: "seed 2 diverged, seed 3 failed (timeout)"."""
+    lacking = frame.drop(index=scored(frame).index)
+    return ", ".join(
+        f"{_seed(index, line)} {line['status']}" + ("" if pd.isna(line["failure"]) else f" ({line['failure']})")
+        for index, line in lacking.iterrows()
+    )
+
+
+def _seed(index: object, line: pd.Series) -> str:
+    """A confirming run is known by its seed, a teacher by its directory until it has one."""
+    if isinstance(index, str):
+        return index if pd.isna(line["seed"]) else f"seed {line['seed']}"
+    return f"seed {index}"

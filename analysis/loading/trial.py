@@ -1,0 +1,150 @@
+"""One trial's directory, read: all of it, or the reason why not. Nothing but its own files decides what comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmkd.attempts import Attempt, read_attempts
+from mmkd.config import StudentConfig, TeacherConfig, from_json, identity
+from mmkd.errors import UserError
+from mmkd.files import read_json
+from mmkd.metrics_log import read_metrics
+from mmkd.result_file import Result, ResultError, read_result
+from mmkd.rundir import Root, TrialDir
+from mmkd.trial_state import State, trial_state
+
+_PLACE = TrialDir(Path())
+FILES = tuple(path.name for path in (_PLACE.config, _PLACE.attempt, _PLACE.metrics, _PLACE.result))
+ATTEMPTS = _PLACE.attempts.name
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a directory (relative to the root) holds, as lines of the frames; or why it is rejected."""
+
+    directory: str
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    attempts: Sequence[Mapping[str, Any]] = ()
+    reason: str = ""
+
+
+def read_trial(root: Path, directory: str) -> Reading:
+    """Read a trial, its epochs and its attempts."""
+    place = TrialDir(root / directory)
+    try:
+        result = read_result(place.result, predictions=False) if place.result.exists() else None
+        config = _config(place, result)
+        attempts = read_attempts(place)
+        status = result.status.value if result else trial_state(place).value
+        line = {"directory": directory, "status": status, **_decided(config), **_story(status, attempts)}
+        series = result.curves if result else _columns(read_metrics(place))
+        curves = {name: np.array(values, np.float64) for name, values in series.items()}
+        told = [{"directory": directory, **_attempt_line(attempt)} for attempt in attempts]
+        return Reading(directory, line | _outcome(result), curves, told)
+    except (UserError, ResultError, OSError) as error:
+        reason = str(error)
+    except (AttributeError, TypeError, ValueError) as error:
+        # Valid JSON of an unexpected shape: whatever it is, one trial must not stop the reading of all others.
+        reason = f"not as a trial's files are ({type(error).__name__}: {error})"
+    return Reading(directory, reason=reason.replace(f"{root}/", ""))
+
+
+def signature(folder: str) -> str:
+    """Name, size, mtime_ns and inode of each file that `read_trial` reads: equal as long as none has changed."""
+    marks = [_mark(folder, name) for name in FILES]
+    try:
+        attempts = sorted(name for name in os.listdir(f"{folder}/{ATTEMPTS}") if name.endswith(".json"))
+    except OSError:
+        attempts = []
+    return " ".join(marks + [_mark(f"{folder}/{ATTEMPTS}", name) for name in attempts])
+
+
+def _mark(folder: str, name: str) -> str:
+    try:
+        found = os.stat(f"{folder}/{name}")  # a pathlib.Path a file would take longer than the call itself
+    except OSError as error:
+        return f"{name}:{error.errno}"
+    return f"{name}:{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
+
+
+def _config(place: TrialDir, result: Result | None) -> TeacherConfig | StudentConfig | None:
+    """The trial's configuration; None where the directory has none yet."""
+    if result is None and not place.config.exists():
+        return None
+    value = result.config if result else read_json(place.config)
+    if value is None:
+        raise UserError(f"{place.config}: not a whole JSON value")
+    return from_json(value, place.config)
+
+
+def _decided(config: TeacherConfig | StudentConfig | None) -> dict[str, Any]:
+    """What the configuration decides: data, seed, hyper-parameters, teacher."""
+    if config is None:
+        return {}
+    line: dict[str, Any] = {
+        "seed": config.seed,
+        "learning_rate": config.training.learning_rate,
+        "fingerprint": config.data.fingerprint,
+    }
+    if isinstance(config, StudentConfig):
+        line |= config.distillation.model_dump(include={"alpha", "beta", "temperature"})
+    teacher = config if isinstance(config, TeacherConfig) else config.teacher
+    if teacher is not None:
+        line["teacher"] = Root(Path()).teacher(identity(teacher)).path.as_posix()
+        line["teacher_family"] = identity(teacher.model_copy(update={"seed": 0}))[:16]
+        line["branch"] = teacher.branch
+    return line
+
+
+def _story(status: str, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """What the attempts say of a trial that may have no result; `_outcome` goes over it."""
+    last = attempts[-1] if attempts else None
+    return {
+        "failure": last.end if last and status == State.FAILED else None,
+        "message": last.message if last else "",
+        "attempts": len(attempts),
+        "seconds": _total([attempt.ran.get("seconds") for attempt in attempts]),
+        "gpu_seconds": _total([attempt.submitted.get("gpu_seconds") for attempt in attempts]),
+        "commit": _commit(last),
+    }
+
+
+def _total(seconds: Sequence[Any]) -> float | None:
+    known = [float(value) for value in seconds if value is not None]
+    return sum(known) if known else None
+
+
+def _commit(attempt: Attempt | None) -> str | None:
+    """The commit that an attempt ran, and a mark of what differed from it."""
+    git = (attempt.ran.get("git") if attempt else None) or {}
+    if "commit" not in git:
+        return None
+    return str(git["commit"])[:12] + (f"+{git['diff']}" if git.get("diff") else "")
+
+
+def _outcome(result: Result | None) -> dict[str, Any]:
+    """What a finished trial leaves: scalars, and metrics as `<split>_<metric>`."""
+    if result is None:
+        return {}
+    scalars = {name: getattr(result, name) for name in ("best_epoch", "epochs", "seconds", "parameters", "device")}
+    metrics = {f"{split}_{name}": x for split, values in result.metrics.items() for name, x in values.items()}
+    return {"message": result.reason, "weights": result.weights_sha256 or None, **scalars, **metrics}
+
+
+def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """The epochs' lines as one series a metric; the clock's are left to the attempts."""
+    names = dict.fromkeys(name for line in lines for name in line if name not in ("epoch", "seconds", "time"))
+    return {name: [line.get(name, float("nan")) for line in lines] for name in names}
+
+
+def _attempt_line(attempt: Attempt) -> dict[str, Any]:
+    told = {"attempt": attempt.number, "end": attempt.end, "message": attempt.message}
+    return {**attempt.ran, **told, "submitted": dict(attempt.submitted)}

@@ -1,0 +1,1 @@
+"""Measure trained networks: inference cost, and accuracy with modalities missing."""

@@ -1,0 +1,143 @@
+"""Missing modalities: what the teacher is worth when one is blank, beside the students that never had it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from analysis.loading.records import read_study
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import Evidence, collect, scored
+from analysis.stats.scores import mean_cell
+from analysis.tables.model import Cell, Column, Section, Table, TableRow
+from analysis.tables.rounding import with_text
+from mmkd.data.tensors import load_samples
+from mmkd.distillation.frozen_teacher import blank
+from mmkd.errors import UserError
+from mmkd.training.evaluation import evaluate
+from mmkd.training.trained_network import load_network, use_device
+
+SHOWN = {"accuracy": "accuracy %", "weighted_f1": "weighted F1 %", "macro_f1": "macro F1 %"}
+COLUMNS = (
+    *(Column(metric, label, "spread", "higher") for metric, label in SHOWN.items()),
+    Column("majority_share", "maj. %", "mean"),
+    Column("seeds", "n", "ratio"),
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a network is shown: the modalities `kept`; all others are blank."""
+
+    label: str
+    kept: tuple[str, ...]
+
+
+def views(modalities: Sequence[str]) -> list[View]:
+    """All modalities, all but each one, each one alone; each set of modalities once."""
+    found = [View("all modalities", tuple(modalities))]
+    found += [View(f"without {m}", tuple(other for other in modalities if other != m)) for m in modalities]
+    found += [View(f"{m} alone", (m,)) for m in modalities]
+    first: dict[frozenset[str], View] = {}
+    for view in found:
+        first.setdefault(frozenset(view.kept), view)
+    return [view for view in first.values() if view.kept]
+
+
+def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
+    """Metrics on test of the networks of finished trials, one line a directory and view, blank as `blank` does it.
+
+    Columns: directory, view, kept (modalities joined by commas), samples, and `mmkd.metrics`' as fractions.
+
+    Raises:
+        UserError: a directory holds no finished trial; its weights or its data are gone or have changed.
+    """
+    device = use_device()
+    lines = []
+    for directory in directories:
+        trained = load_network(runs.root / directory, device)
+        test = load_samples(trained.info.path, "test", trained.inputs, device)
+        for view in views(trained.inputs):
+            seen = replace(test, x=blank(test.x, view.kept))
+            metrics, _ = evaluate(trained.network, seen, trained.info)
+            facts = {"directory": directory, "view": view.label, "kept": ",".join(view.kept), "samples": len(test)}
+            lines.append(facts | metrics)
+    return pd.DataFrame(lines)
+
+
+def missing(runs: Runs, study: str, tell: Callable[[str], object] = lambda what: None) -> Table:
+    """A study's teachers, and its students that see several modalities, with each of these blank; and all students.
+
+    `tell` is given what is measured next.
+
+    Raises:
+        UserError: no such study; it has no teacher with a score yet; or see `measure_views`.
+    """
+    spec = read_study(runs.root, study)
+    rows = collect(runs, spec)
+    teachers = pd.concat([row.teachers for row in rows])
+    teachers = teachers[~teachers.index.duplicated()]
+    if scored(teachers).empty:
+        raise UserError(f"study {study}: no teacher has a score on test yet")
+    sections, sizes = [], []
+    for _, family in teachers.groupby("teacher_family", sort=False):
+        branch = family["branch"].iloc[0]
+        label = "Teacher" if pd.isna(branch) else f"Teacher, {branch} branch"
+        tell(label)
+        measured = measure_views(runs, [str(directory) for directory in scored(family).index])
+        sizes += list(measured["samples"])
+        sections.append(Section(label, tuple(_view_rows(measured, "teacher", label, len(family)))))
+    for row in rows:
+        if row.row is not None and row.row["pairing"] == "multimodal" and len(scored(row.confirming)):
+            tell(row.title)
+            measured = measure_views(runs, list(scored(row.confirming)["directory"]))
+            sections.append(
+                Section(row.title, tuple(_view_rows(measured, "student", row.spec.name, len(row.confirming))))
+            )
+    sections.append(Section("Students, as trained", tuple(_student_row(row) for row in rows)))
+    shown = tuple(with_text(sections, COLUMNS, min(sizes, default=0)))
+    title = f"Missing modalities: {spec.title}"
+    return Table(spec.name, title, COLUMNS, shown, notes=tuple(_notes(rows, min(sizes, default=0))))
+
+
+def _view_rows(measured: pd.DataFrame, kind: str, name: str, wanted: int) -> Iterator[TableRow]:
+    for view, lines in measured.groupby("view", sort=False):
+        cells = {metric: _cell(lines[metric], wanted) for metric in (*SHOWN, "majority_share")}
+        cells["seeds"] = Cell(float(len(lines)), n=len(lines), wanted=wanted)
+        yield TableRow(f"{name}: {view}", str(view), "teacher" if kind == "teacher" else "student", "", cells)
+
+
+def _cell(fractions: pd.Series, wanted: int) -> Cell:
+    """Mean and sample standard deviation in per cent."""
+    values = 100 * fractions
+    spread = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Cell(float(values.mean()), spread, len(values), wanted, spread)
+
+
+def _student_row(row: Evidence) -> TableRow:
+    done, wanted = len(scored(row.confirming)), len(row.confirming)
+    cells = {metric: mean_cell(row.confirming, f"test_{metric}", "sd") for metric in (*SHOWN, "majority_share")}
+    cells["seeds"] = Cell(float(done), n=done, wanted=wanted)
+    return TableRow(row.spec.name, row.title, "student", row.status, cells)
+
+
+def _notes(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
+    yield (
+        "a modality that is missing is blank: all of its standardised features are zero, which is their mean over "
+        "train; the network computes as ever, and was never trained for it"
+    )
+    yield f"mean ± sample standard deviation (n - 1) over n seeds, test split of {samples} samples"
+    seen = dict.fromkeys(
+        str(row.row["primary"]) for row in rows if row.row is not None and row.row["pairing"] != "multimodal"
+    )
+    if seen:
+        yield f"students see {' or '.join(seen)} alone" + (
+            ", but for those with several modalities" if any(_is_multimodal(row) for row in rows) else ""
+        )
+    yield "nothing was selected by these figures: they are of the runs that the study's table shows"
+
+
+def _is_multimodal(row: Evidence) -> bool:
+    return row.row is not None and row.row["pairing"] == "multimodal"

@@ -1,0 +1,1 @@
+"""Means, uncertainties, tests and comparisons of rows."""

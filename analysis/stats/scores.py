@@ -1,0 +1,84 @@
+"""The scores of a study's rows: means over seeds, ranks, ties with the best, differences to the control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from analysis.loading.study_rows import Evidence, scored
+from analysis.stats.significance import holm, tied_with_best, welch
+from analysis.stats.uncertainty import Error, Floats, half_width
+from analysis.tables.model import Cell, Difference
+
+METRICS = ("accuracy", "weighted_f1", "macro_f1")
+"""What is shown with its spread and compared; of all of them more is better."""
+
+
+def mean_cell(wanted: pd.DataFrame, column: str, error: Error) -> Cell:
+    """The mean over the runs that have a score, in per cent; `wanted` has one line a run that was asked for."""
+    return _mean(percents(scored(wanted), column), len(wanted), error)
+
+
+def _mean(values: Floats, wanted: int, error: Error) -> Cell:
+    if not len(values):
+        return Cell(n=0, wanted=wanted)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    shown = None if sd is None else float(half_width(sd, len(values), error))
+    return Cell(float(values.mean()), sd, len(values), wanted, shown)
+
+
+def percents(measured: pd.DataFrame, column: str) -> Floats:
+    """The values of runs that have a score, in per cent."""
+    return np.asarray(100 * measured[column].to_numpy(np.float64))
+
+
+def score_rows(rows: Sequence[Evidence], control: Evidence | None, error: Error) -> Mapping[str, Mapping[str, Cell]]:
+    """By metric and name of the row: the cell of every row, with its rank, tie and difference where it is compared."""
+    members = comparable(rows, control)
+    made = {}
+    for metric in METRICS:
+        found = {row.spec.name: percents(row.measured, f"test_{metric}") for row in rows}
+        cells = {row.spec.name: _mean(found[row.spec.name], len(row.confirming), error) for row in rows}
+        values = {row.spec.name: found[row.spec.name] for row in members}
+        differences = _differences(values, control.spec.name if control else "")
+        ties = dict(zip(values, tied_with_best(list(values.values())), strict=True)) if len(values) > 1 else {}
+        best_first = sorted({float(sample.mean()) for sample in values.values()}, reverse=True)
+        for name, sample in values.items():
+            place = best_first.index(float(sample.mean())) + 1
+            rank = place if place < 3 and len(values) > 1 else None
+            cells[name] = replace(cells[name], rank=rank, tied=ties.get(name), difference=differences.get(name))
+        made[metric] = cells
+    return made
+
+
+def comparable(rows: Sequence[Evidence], control: Evidence | None) -> list[Evidence]:
+    """The rows that are ranked and tested: finished ones on the control's data.
+
+    Without a control all must be on the same data, else none is compared.
+    """
+    finished = [row for row in rows if not row.status and row.row is not None]
+    data = {str(row.row["fingerprint"]) for row in finished if row.row is not None}
+    if control is not None and control.row is not None:
+        data = {str(control.row["fingerprint"])}
+    if len(data) != 1:
+        return []
+    return [row for row in finished if row.row is not None and str(row.row["fingerprint"]) in data]
+
+
+def _differences(values: Mapping[str, Floats], control: str) -> dict[str, Difference]:
+    """Each row's difference to the control, with Holm's correction over these rows."""
+    if control not in values:
+        return {}
+    found = {name: welch(sample, values[control]) for name, sample in values.items() if name != control}
+    corrected = holm([float(test.p) for test in found.values()])
+    return {
+        name: Difference(float(test.difference), _known(test.low), _known(test.high), _known(test.p), _known(p))
+        for (name, test), p in zip(found.items(), corrected, strict=True)
+    }
+
+
+def _known(value: Floats | float) -> float | None:
+    return None if np.isnan(value) else float(value)

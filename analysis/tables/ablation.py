@@ -1,0 +1,231 @@
+"""A study's ablation table: its teachers, then its rows in the study's order, with what must be said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import pandas as pd
+
+from analysis.loading.records import read_study
+from analysis.loading.runs import Runs, predictions
+from analysis.loading.study_rows import FINISHED, Evidence, collect, scored
+from analysis.stats.scores import METRICS, mean_cell, score_rows
+from analysis.stats.uncertainty import Error
+from analysis.tables.checks import guard
+from analysis.tables.model import Cell, Column, Section, Table, TableRow
+from analysis.tables.notes import legend, notes
+from analysis.tables.provenance import provenance
+from analysis.tables.rounding import with_text
+from analysis.tables.training_cost import Clock, choose_clock, spent
+from mmkd.errors import choose
+
+COLUMNS = (
+    Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
+    Column("weighted_f1", "weighted F1\N{NO-BREAK SPACE}%", "spread", "higher"),
+    Column("macro_f1", "macro F1\N{NO-BREAK SPACE}%", "spread", "higher"),
+    Column("seeds", "n", "ratio"),
+    Column(
+        "difference", "Δ\N{NO-BREAK SPACE}accuracy [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]", "difference", "higher"
+    ),
+    Column("p", "p (Holm)", "p"),
+    Column("gap", "gap\N{NO-BREAK SPACE}%", "count", "higher"),
+    Column("majority_share", "maj. %", "mean"),
+    Column("parameters", "params", "count"),
+    Column("compression", "compr.", "times"),
+    Column("trials", "trials", "ratio"),
+    Column("cost", "", "cost"),
+    Column("paper_accuracy", "paper's acc. %", "mean"),
+    Column("paper_f1", "paper's F1 %", "mean"),
+)
+PAPER_DATA = "CMU-MOSEI"
+"""The paper's own figures are shown where the data are these."""
+DASH = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What all rows of a table share."""
+
+    rows: Sequence[Evidence]
+    control: Evidence | None
+    scores: Mapping[str, Mapping[str, Cell]]
+    clock: Clock
+    error: Error
+    footnotes: list[str]
+
+
+def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str] | None = None) -> Table:
+    """The table of the study called `study` under the root of `runs`.
+
+    Args:
+        runs: what `analysis.load` gave.
+        study: its name.
+        error: what stands behind ±: the seeds' standard deviation, the standard error, or half the 95 % interval.
+        columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
+
+    Raises:
+        UserError: there is no such study or column, or the study's file is broken.
+    """
+    spec = read_study(runs.root, study)
+    rows = collect(runs, spec)
+    control = next((row for row in rows if row.spec.name == spec.control), None)
+    basis = Basis(rows, control, score_rows(rows, control, error), choose_clock(rows), error, [])
+    sections = [
+        Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
+        for title, group in groupby(rows, key=lambda row: row.spec.group)
+        for members in [list(group)]
+    ]
+    samples = count_test_samples(runs, rows)
+    shown = _columns(basis, columns)
+    return Table(
+        spec.name,
+        spec.title,
+        shown,
+        tuple(with_text(sections, COLUMNS, samples)),
+        tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
+        tuple(finding.text for finding in guard(runs, rows)),
+        legend(rows, control),
+        tuple(notes(rows, control, samples, error, basis.clock.unit)),
+        provenance(runs, spec, rows),
+    )
+
+
+def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
+    """The columns to show, the cost's called by its unit."""
+    known = {column.key: replace(column, label=column.label or basis.clock.unit) for column in COLUMNS}
+    if wanted is not None:
+        return tuple(known[choose("column", key, known)] for key in wanted)
+    left_out = set() if _on_the_papers_data(basis.rows) else {"paper_accuracy", "paper_f1"}
+    if basis.control is None:
+        left_out |= {"difference", "p"}
+    return tuple(column for key, column in known.items() if key not in left_out)
+
+
+def count_test_samples(runs: Runs, rows: Sequence[Evidence]) -> int:
+    """Samples of the test split (of the smallest, should the rows' data differ); 0 while no run has been measured."""
+    measured = [pd.concat([row.measured["directory"], row.measured_teachers["directory"]]) for row in rows]
+    first = dict.fromkeys(directories.iloc[0] for directories in measured if len(directories))
+    return min((len(predictions(runs.root / directory)["test"].labels) for directory in first), default=0)
+
+
+def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRow]:
+    """The teachers of a section's rows, each once, averaged over seeds."""
+    teachers = pd.concat([row.teachers for row in members])
+    teachers = teachers[~teachers.index.duplicated()]
+    families = [family for _, family in teachers.groupby("teacher_family", sort=False)]
+    labels = [_teacher_label(family) for family in families]
+    for family, label in zip(families, labels, strict=True):
+        digest = str(family["teacher_family"].iloc[0])
+        name = label if labels.count(label) == 1 else f"{label} {digest[:6]}"
+        status = "" if len(scored(family)) else "no score yet"
+        cells = {metric: mean_cell(family, f"test_{metric}", basis.error) for metric in METRICS}
+        cells |= _measured(family, basis.error) | {"cost": _cost(basis, family)}
+        paper = next((row.spec.paper for row in members if row.spec.paper and digest in _families(row)), None)
+        if paper:
+            cells |= _paper_cells(paper.teacher_accuracy, paper.teacher_f1)
+        yield TableRow(digest, name, "teacher", status, _filled(cells))
+
+
+def _student_row(basis: Basis, row: Evidence) -> TableRow:
+    cells = {metric: basis.scores[metric][row.spec.name] for metric in METRICS}
+    cells |= _measured(row.confirming, basis.error) | {
+        "gap": _gap(basis, row),
+        "compression": _compression(row),
+        "trials": _trials(row),
+        "cost": _cost(basis, pd.concat([row.tuning, row.confirming])),
+    }
+    difference = cells["accuracy"].difference
+    if difference is not None:
+        cells["difference"] = Cell(difference.value, difference=difference)
+        cells["p"] = Cell(difference.corrected)
+    if row.spec.paper:
+        cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
+    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
+
+
+def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
+    return {column.key: cells.get(column.key, Cell()) for column in COLUMNS}
+
+
+def _on_the_papers_data(rows: Sequence[Evidence]) -> bool:
+    sources = [str(row.row["source"]) for row in rows if row.row is not None]
+    return any(row.spec.paper for row in rows) and any(PAPER_DATA in source for source in sources)
+
+
+def _families(row: Evidence) -> set[str]:
+    return {str(family) for family in row.teachers["teacher_family"]}
+
+
+def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
+    return {"paper_accuracy": Cell(accuracy), "paper_f1": Cell(f1)}
+
+
+def _teacher_label(family: pd.DataFrame) -> str:
+    branch = family["branch"].iloc[0]
+    return "Teacher" if pd.isna(branch) else f"Teacher, {branch} branch"
+
+
+def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
+    """How many runs have a score, how often they predict the commonest class, and their size."""
+    if wanted.empty:
+        return {}
+    done = scored(wanted)
+    cells = {"seeds": Cell(float(len(done)), n=len(done), wanted=len(wanted))}
+    if len(done):
+        cells["majority_share"] = mean_cell(wanted, "test_majority_share", error)
+        cells["parameters"] = Cell(float(done["parameters"].mean()))
+    return cells
+
+
+def _compression(row: Evidence) -> Cell:
+    """The teacher's parameters over the student's; empty where there is no teacher."""
+    teacher, student = (runs["parameters"].mean() for runs in (row.measured_teachers, row.measured))
+    return Cell() if pd.isna(teacher) or pd.isna(student) else Cell(float(teacher / student))
+
+
+def _trials(row: Evidence) -> Cell:
+    """Trials that were asked, and how many of them ended with a result."""
+    finished = int(row.tuning["status"].isin(FINISHED).sum())  # more than asked while another study extends the row
+    return Cell(float(row.asked), n=min(finished, row.asked), wanted=row.asked)
+
+
+def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
+    seconds = spent(runs, basis.clock.column)
+    return Cell() if seconds is None else Cell(seconds / basis.clock.seconds)
+
+
+def _gap(basis: Basis, row: Evidence) -> Cell:
+    """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
+    control = basis.control
+    student = row.measured["test_accuracy"].mean()
+    if row is control or pd.isna(student):
+        return Cell()
+    teacher = row.measured_teachers["test_accuracy"].mean()
+    baseline = control.measured["test_accuracy"].mean() if control else float("nan")
+    reason = _why_no_gap(row, control, teacher, baseline)
+    if not reason:
+        return Cell(100 * float((student - baseline) / (teacher - baseline)))
+    if reason not in basis.footnotes:
+        basis.footnotes.append(reason)
+    return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
+
+
+def _why_no_gap(row: Evidence, control: Evidence | None, teacher: float, baseline: float) -> str:
+    if control is None:
+        return "no gap: the study names no control"
+    if row.teachers.empty:
+        return "no gap: this row has no teacher"
+    if pd.isna(baseline):
+        return "no gap: the control has no score yet"
+    if pd.isna(teacher):
+        return "no gap: the teacher has no score yet"
+    if row.row is not None and control.row is not None and row.row["fingerprint"] != control.row["fingerprint"]:
+        return "no gap: the control was measured on other data"
+    majority = row.measured["test_majority_accuracy"].mean()
+    if min(teacher, baseline) <= majority:
+        return "no gap: the teacher or the control does no better than always predicting the commonest class"
+    if teacher <= baseline:
+        return "no gap: the teacher is not better than the control"
+    return ""

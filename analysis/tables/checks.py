@@ -1,0 +1,189 @@
+"""What makes the rows of a table unlike each other, incomplete, or chosen on test: said loudly, never repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import FINISHED, Evidence, failures
+from mmkd.result_file import Status
+
+LOWER_IS_BETTER = {"loss"}
+SHOWN = 4
+"""So many values, files or runs are named in one warning, the others counted."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a study; `kind` groups it."""
+
+    kind: str
+    text: str
+
+
+def guard(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
+    """All that is wrong with a study's rows."""
+    started = [row for row in rows if row.row is not None]
+    yield from _unequal("budgets", "tuning budgets (trials)", rows, [str(row.asked) for row in rows])
+    yield from _unequal("seeds", "seeds", rows, [", ".join(map(str, dict.fromkeys(r.spec.seeds))) for r in rows])
+    yield from _unequal("data", "data sets", started, [fact(row, "fingerprint")[:12] for row in started])
+    for column in ("selection", "sampler", "pruner"):
+        yield from _unequal("configurations", f"{column}s", started, [fact(row, column) for row in started])
+    for column in runs.rows.columns:
+        if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
+            yield from _unequal("configurations", column, started, [fact(row, column) for row in started])
+    yield from _repeated_seeds(started)
+    yield from _foreign_data(started)
+    yield from _commits(started)
+    for row in started:
+        yield from _chosen_on_test(row)
+    yield from _incomplete(rows)
+    yield from _rejected(runs, rows)
+
+
+def fact(row: Evidence, column: str) -> str:
+    """A column of the row's line in `Runs.rows`, as text; empty where it is not known."""
+    value = None if row.row is None else row.row.get(column)
+    return "" if value is None or pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _unequal(kind: str, what: str, rows: Sequence[Evidence], values: Sequence[str]) -> Iterator[Finding]:
+    """One finding where the rows' values (empty: not known) differ."""
+    found: dict[str, list[str]] = {}
+    for row, value in zip(rows, values, strict=True):
+        found.setdefault(value, []).append(row.title)
+    found.pop("", None)
+    if len(found) > 1:
+        yield Finding(kind, f"{what} are unequal: " + "; ".join(f"{key}: {first_few(found[key])}" for key in found))
+
+
+def first_few(words: Iterable[str]) -> str:
+    """The first few words, and how many more there are."""
+    listed = list(words)
+    more = len(listed) - SHOWN
+    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _repeated_seeds(rows: Sequence[Evidence]) -> Iterator[Finding]:
+    """Two runs that count as two seeds and are one: the spread is then too small, and n too large."""
+    for row in rows:
+        for column, what in (("seed", "have seed"), ("weights", "ended with the same weights")):
+            for value, same in row.confirming.dropna(subset=[column]).groupby(column):
+                if len(same) > 1:
+                    names = first_few(same["directory"].str.rpartition("/")[2])
+                    which = f" {value}" if column == "seed" else ""
+                    yield Finding("seeds", f"{row.title}: duplicate seeds: the runs {names} all {what}{which}")
+        twice = sorted({seed for seed in row.spec.seeds if row.spec.seeds.count(seed) > 1})
+        if twice:
+            yield Finding("seeds", f"{row.title}: duplicate seeds: the study lists {first_few(map(str, twice))} twice")
+
+
+def _foreign_data(rows: Sequence[Evidence]) -> Iterator[Finding]:
+    """Runs and teachers that were trained on other data than their row's."""
+    for row in rows:
+        ours = pd.concat([row.tuning, row.confirming, row.teachers])
+        foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != fact(row, "fingerprint"))]
+        if len(foreign):
+            yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
+
+
+def _commits(rows: Sequence[Evidence]) -> Iterator[Finding]:
+    """Runs that different versions of the code made."""
+    parts = [part[["directory", "commit"]] for row in rows for part in (row.tuning, row.confirming, row.teachers)]
+    known = pd.concat(parts).dropna().drop_duplicates("directory") if parts else pd.DataFrame({"commit": []})
+    counts = known["commit"].value_counts(sort=False)
+    if len(counts) > 1:
+        listed = first_few(f"{commit} ({count} of {len(known)} runs)" for commit, count in counts.items())
+        yield Finding("code", f"code commits are unequal (+ marks uncommitted changes): {listed}")
+    elif any("+" in str(commit) for commit in counts.index):
+        yield Finding("code", f"the code had uncommitted changes: {counts.index[0]}")
+
+
+def _chosen_on_test(row: Evidence) -> Iterator[Finding]:
+    """Ways in which test may have had a say in what is shown."""
+    selection = fact(row, "selection")
+    if selection.startswith("test"):
+        yield Finding("selection", f"{row.title}: selection on test: its selection metric is {selection!r}")
+    measured = row.tuning[row.tuning["test_accuracy"].notna()]
+    if len(measured):
+        yield Finding(
+            "selection",
+            f"{row.title}: selection on test is possible: {len(measured)} tuning trials were measured on test "
+            f"({first_few(measured['directory'].str.rpartition('/')[2])})",
+        )
+    yield from _other_winner(row, selection)
+    former = int(row.superseded["test_accuracy"].notna().sum())
+    if former and row.row is not None and not pd.isna(row.row["winner_trial"]):
+        yield Finding(
+            "selection",
+            f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
+            f"({former} {'run' if former == 1 else 'runs'}, not shown)",
+        )
+
+
+def _other_winner(row: Evidence, selection: str) -> Iterator[Finding]:
+    """The winner is the best by validation among the trials that were asked when it was chosen, the earliest of equals;
+    and what is confirmed has its hyper-parameters."""
+    assert row.row is not None
+    column = f"valid_{selection}"
+    if pd.isna(row.row["winner_trial"]) or column not in row.tuning:
+        return
+    took_part = row.tuning["number"] < row.row["numbers"]
+    candidates = row.tuning[(row.tuning["status"] == Status.COMPLETE) & took_part]
+    values = candidates.set_index("number").sort_index()[column].dropna()
+    winner = int(row.row["winner_trial"])
+    if len(values):
+        best = int(str(values.idxmin() if selection in LOWER_IS_BETTER else values.idxmax()))
+        if best != winner:
+            yield Finding(
+                "selection",
+                f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
+            )
+    chosen = row.tuning[row.tuning["number"] == winner]
+    tuned = ["learning_rate", "alpha", "beta", "temperature"]
+    confirmed = row.confirming[tuned].dropna(how="all").drop_duplicates()
+    if len(chosen) and len(confirmed) and not (confirmed == chosen.iloc[0][tuned]).all(axis=None):
+        yield Finding("selection", f"{row.title}: confirming runs have other hyper-parameters than trial {winner}")
+
+
+def _incomplete(rows: Sequence[Evidence]) -> Iterator[Finding]:
+    """Rows that are not finished, and seeds and teachers without a score in those that are."""
+    unfinished = [f"{row.title} ({row.status})" for row in rows if row.status]
+    if unfinished:
+        yield Finding(
+            "unfinished", f"{len(unfinished)} of {len(rows)} rows have no final score: {first_few(unfinished)}"
+        )
+    said = set()
+    for row in rows:
+        for name, done, wanted in (
+            ("seeds", row.measured, row.confirming),
+            ("teachers", row.measured_teachers, row.teachers),
+        ):
+            if row.status or len(done) == len(wanted):
+                continue
+            lacking = f"{len(done)}/{len(wanted)} {name} ({failures(wanted)})"
+            if name == "seeds" or lacking not in said:
+                said.add(lacking)
+                yield Finding("seeds", f"{row.title}: {lacking}")
+        if row.status or row.row is None:
+            continue
+        took_part = row.tuning["number"] < row.row["numbers"]
+        lost = row.asked - int((row.tuning["status"].isin(FINISHED) & took_part).sum())
+        if lost > 0:
+            yield Finding(
+                "trials",
+                f"{row.title}: {lost} of {row.asked} tuning trials have no result; the same launch runs again what "
+                "is damaged or gone, --retry failed what failed",
+            )
+
+
+def _rejected(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
+    """What could not be read of the study's rows and their teachers."""
+    mine = {f"rows/{row.spec.directory}" for row in rows}
+    mine |= {str(directory) for row in rows for directory in row.teachers.index}
+    for path, reason in runs.rejected.itertuples(index=False):
+        if path in mine or "/".join(path.split("/")[:2]) in mine:
+            yield Finding("rejected", f"not readable: {path}: {reason.removeprefix(f'{path}: ')}")

@@ -1,0 +1,65 @@
+"""A table as data: CSV with one row a method and metric, JSON with provenance; values at full precision."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from io import StringIO
+from typing import Any
+
+from analysis.stats.uncertainty import half_width
+from analysis.tables.model import Cell, Column, Table
+
+FIELDS = (
+    "study", "group", "row", "label", "kind", "status", "metric", "unit", "value", "sd", "sem", "ci95", "n", "wanted",
+    "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
+)  # fmt: skip
+UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count"}
+DERIVED = ("difference", "p")
+"""Columns that repeat what the row of `accuracy` says."""
+
+
+def to_csv(table: Table) -> str:
+    """One line a row of the table and metric; an empty field is not known or does not apply."""
+    text = StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_lines(table))
+    return text.getvalue()
+
+
+def _lines(table: Table) -> Iterator[dict[str, Any]]:
+    for section in table.sections:
+        for row in section.rows:
+            known = {"study": table.name, "group": section.title, "row": row.name, "label": row.label}
+            for column in table.columns:
+                if column.key not in DERIVED:
+                    cell = row.cells[column.key]
+                    facts = {"kind": row.kind, "status": row.status, "metric": column.key, "unit": _unit(column)}
+                    yield known | facts | _numbers(cell)
+
+
+def _unit(column: Column) -> str:
+    return {"gap": "percent", "parameters": "count", "cost": column.label}.get(column.key) or UNITS[column.style]
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    known: dict[str, Any] = {"value": cell.value, "n": cell.n, "wanted": cell.wanted, "rank": cell.rank}
+    if cell.spread is not None and cell.n is not None:
+        known["sd"] = cell.spread
+        known |= {"sem": float(half_width(cell.spread, cell.n, "sem"))}
+        known |= {"ci95": float(half_width(cell.spread, cell.n, "ci"))}
+    if cell.tied is not None:
+        known["tied_with_best"] = int(cell.tied)
+    if cell.difference is not None:
+        found = cell.difference
+        known |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
+        known |= {"p": found.p, "p_holm": found.corrected}
+    return known
+
+
+def to_json(table: Table) -> str:
+    """Everything that the table knows, and where it comes from."""
+    return json.dumps(asdict(table), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,111 @@
+"""What has to be said with a table: where its numbers come from, how they were tested, what they can show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from analysis.loading.study_rows import Evidence
+from analysis.stats.scores import comparable, percents
+from analysis.stats.uncertainty import ERRORS, Error, smallest_difference
+from analysis.tables.checks import fact
+
+
+def legend(rows: Sequence[Evidence], control: Evidence | None) -> str:
+    """What is marked as best; {best}, {second} and {tied} stand for a format's marks. Empty where nothing is."""
+    members = comparable(rows, control)
+    if len(members) < 2:
+        return ""
+    left_out = len(rows) - len(members)
+    scope = f"the {len(members)} students" + (f" ({left_out} of {len(rows)} rows not compared)" if left_out else "")
+    return (
+        f"{{best}} is the best and {{second}} the second of {scope}, teachers apart; {{tied}}: not told apart from the "
+        "best (Games-Howell over all pairs, 5 %)"
+    )
+
+
+def notes(rows: Sequence[Evidence], control: Evidence | None, samples: int, error: Error, cost: str) -> Iterator[str]:
+    """How to read the table."""
+    yield from _data(rows, samples)
+    yield _scores(rows, error)
+    yield from _differences(rows, control)
+    yield _power(rows)
+    yield _tuning(rows)
+    lower = [row.title for row in rows if row.row is not None and str(row.row.get("training.precision")) == "bf16"]
+    if lower:
+        yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
+    yield from _majority(rows)
+    if control is not None:
+        yield f"gap: (row - control) / (teacher - control) on mean accuracy; the control is “{control.title}”"
+    yield (
+        "params: trained parameters; compr.: the teacher's parameters over the student's; trials: asked, failed ones "
+        f"too (n/N: n of them ended with a result); {cost}: tuning and confirming, for teachers their training"
+    )
+
+
+def _data(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
+    started = [row for row in rows if row.row is not None]
+    for source, fingerprint in dict.fromkeys((fact(row, "source"), fact(row, "fingerprint")) for row in started):
+        warning = ": SYNTHETIC data, made up, no evidence about real ones" if source.startswith("synthetic") else ""
+        yield f"data: {source}, fingerprint {fingerprint[:12]}{warning}"
+    students: dict[str, dict[str, None]] = {}
+    for row in started:
+        students.setdefault(fact(row, "primary"), {})[fact(row, "pairing")] = None
+    if students:
+        listed = "; ".join(f"{primary} (pairing {', '.join(pairings)})" for primary, pairings in students.items())
+        yield f"primary modality {listed}"
+    if samples:
+        yield f"test split: {samples} samples; one is 100/{samples} points; no score is shown finer"
+
+
+def _scores(rows: Sequence[Evidence], error: Error) -> str:
+    seeds = [", ".join(map(str, seeds)) for seeds in dict.fromkeys(row.spec.seeds for row in rows)]
+    return (
+        f"scores: test split, mean ± {ERRORS[error]} over n confirming seeds ({' or '.join(seeds)}), at the epoch of "
+        "lowest validation loss; n/N: n of N seeds have a score; ± says nothing about other test samples"
+    )
+
+
+def _differences(rows: Sequence[Evidence], control: Evidence | None) -> Iterator[str]:
+    if control is None:
+        return
+    compared = [row for row in comparable(rows, control) if row is not control]
+    if compared:
+        yield (
+            f"Δ: mean accuracy less that of the control “{control.title}”, in points, with Welch's 95 % interval of "
+            f"this comparison alone; p: Welch's t test, two-sided, corrected by Holm for {len(compared)} comparison"
+            + ("s" if len(compared) > 1 else "")
+        )
+
+
+def _tuning(rows: Sequence[Evidence]) -> str:
+    selections = dict.fromkeys(fact(row, "selection") for row in rows if row.row is not None)
+    budgets = dict.fromkeys(f"{row.asked}" for row in rows)
+    trials = f"{' or '.join(budgets)} trial{'' if list(budgets) == ['1'] else 's'}"
+    return (
+        f"tuning: winner by validation {' or '.join(selections) or 'metric'}, on the validation split only, "
+        f"{trials} a row; the winner is retrained on the confirming seeds"
+    )
+
+
+def _majority(rows: Sequence[Evidence]) -> Iterator[str]:
+    """The accuracy of always predicting the commonest class of train: a property of the data, equal in all runs."""
+    known = pd.concat([row.measured["test_majority_accuracy"] for row in rows])
+    shares = dict.fromkeys(f"{100 * value:.1f}" for value in known.dropna())
+    if shares:
+        yield (
+            f"maj.: how often a row predicts the commonest class of train; predicting nothing else has accuracy "
+            f"{' or '.join(shares)} %"
+        )
+
+
+def _power(rows: Sequence[Evidence]) -> str:
+    scores = [percents(row.measured, "test_accuracy") for row in rows if not row.status]
+    smallest = smallest_difference([(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1])
+    if smallest is None:
+        return "no finished row has two seeds: no spread is known, and no difference can be told from chance"
+    return (
+        f"smallest difference that {smallest.n} seeds a row could show: {smallest.difference:.2g} points of accuracy "
+        f"(Welch's t, two-sided 5 %, power .8, pooled SD {smallest.pooled:.2g}, no correction for several comparisons)"
+    )

@@ -1,0 +1,65 @@
+"""Cells as they are shown: rounded, one precision a column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from analysis.stats.uncertainty import column_decimals
+from analysis.tables.model import Cell, Column, Section, TableRow
+
+MINUS, TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+
+
+def with_text(sections: Sequence[Section], columns: Sequence[Column], samples: int) -> Iterator[Section]:
+    """The sections with the text of every cell; `samples` of test decide how fine a score may be shown."""
+    rows = [row for section in sections for row in section.rows]
+    decimals = {column.key: _decimals(column, rows, samples) for column in columns}
+    # A difference is as fine as what it is a difference of.
+    decimals["difference"] = decimals["accuracy"]
+    for section in sections:
+        yield Section(section.title, tuple(_row_with_text(row, columns, decimals) for row in section.rows))
+
+
+def _decimals(column: Column, rows: Sequence[TableRow], samples: int) -> int:
+    cells = [row.cells[column.key] for row in rows]
+    if column.style == "cost":
+        largest = max((cell.value or 0.0 for cell in cells), default=0.0)
+        return 0 if largest >= 100 else 1 if largest >= 1 else 2
+    return column_decimals([cell.error or cell.spread or 0.0 for cell in cells], samples)
+
+
+def _row_with_text(row: TableRow, columns: Sequence[Column], decimals: Mapping[str, int]) -> TableRow:
+    cells = {
+        column.key: replace(cell, text=cell_text(column, cell, decimals[column.key]))
+        for column in columns
+        for cell in [row.cells[column.key]]
+    }
+    return replace(row, cells=cells)
+
+
+def cell_text(column: Column, cell: Cell, decimals: int) -> str:
+    """A cell as it is shown."""
+    if cell.value is None:
+        return cell.text
+    match column.style:
+        case "ratio":
+            return f"{cell.n}" if cell.n == cell.wanted else f"{cell.n}/{cell.wanted}"
+        case "count":
+            return f"{cell.value:z,.0f}".replace("-", MINUS)
+        case "times":
+            return f"{cell.value:.{2 if cell.value < 10 else 1}f}{TIMES}"
+        case "p":
+            return "<0.001" if cell.value < 0.001 else f"{cell.value:.3f}"
+        case "difference":
+            return _difference(cell, decimals)
+    mean = f"{cell.value:.{decimals}f}"
+    shows_error = column.style == "spread" and cell.error is not None
+    return f"{mean} ± {cell.error:.{decimals}f}" if shows_error else mean
+
+
+def _difference(cell: Cell, decimals: int) -> str:
+    assert cell.difference is not None
+    ends = [cell.difference.value, cell.difference.low, cell.difference.high]
+    value, low, high = ("" if end is None else f"{end:+z.{decimals}f}".replace("-", MINUS) for end in ends)
+    return f"{value} [{low}, {high}]" if low else value

@@ -1,0 +1,39 @@
+"""What a row has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.loading.study_rows import Evidence
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How costs are counted in one table: which column of the trials, and how many of its seconds make one `unit`."""
+
+    column: str
+    seconds: float
+    unit: str
+
+
+def choose_clock(rows: Sequence[Evidence]) -> Clock:
+    """GPU-time where a cluster has counted it for every trial, else the trials' own time; in hours from one hour on."""
+    parts = [part for row in rows for part in (row.tuning, row.confirming, row.teachers)]
+    ran = pd.concat(parts)[["seconds", "gpu_seconds"]] if parts else pd.DataFrame(columns=["seconds", "gpu_seconds"])
+    ran = ran[ran.notna().any(axis=1)]
+    on_gpus = len(ran) > 0 and bool(ran["gpu_seconds"].notna().all()) and ran["gpu_seconds"].sum() > 0
+    column, prefix = ("gpu_seconds", "GPU-") if on_gpus else ("seconds", "")
+    largest = max((spent(part, column) or 0.0 for part in _totals(rows)), default=0.0)
+    return Clock(column, 3600, f"{prefix}hours") if largest >= 3600 else Clock(column, 60, f"{prefix}minutes")
+
+
+def _totals(rows: Sequence[Evidence]) -> list[pd.DataFrame]:
+    return [part for row in rows for part in (pd.concat([row.tuning, row.confirming]), row.teachers)]
+
+
+def spent(runs: pd.DataFrame, column: str) -> float | None:
+    """Seconds that these runs have cost, failed ones too; None where none of them says."""
+    return float(runs[column].sum()) if runs[column].notna().any() else None

@@ -1,0 +1,66 @@
+"""Read and write the records of a trial's attempts: the controller's and the job's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmkd.files import read_json, write_json
+from mmkd.rundir import TrialDir
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt's story, the controller's record and the job's put together (absent keys: not known)."""
+
+    number: int
+    submitted: Mapping[str, Any]
+    ran: Mapping[str, Any]
+
+    @property
+    def end(self) -> str | None:
+        """`complete`, a failure's class, or None while nobody has said how it ended.
+
+        The controller's word counts more: it knows what the scheduler said.
+        """
+        end = self.submitted.get("end") or self.ran.get("end")
+        return str(end) if end else None
+
+    @property
+    def message(self) -> str:
+        """Why it failed, in one line; empty if it did not."""
+        return str(self.submitted.get("message") or self.ran.get("message") or "")
+
+
+def read_attempts(directory: TrialDir) -> list[Attempt]:
+    """All attempts of a trial, in order."""
+    names = {p.name.split(".")[0] for p in directory.attempts.glob("[0-9]*.json")}
+    return [
+        Attempt(k, read_json(directory.submitted(k)) or {}, read_json(directory.ran(k)) or {})
+        for k in sorted(int(name) for name in names if name.isdecimal())
+    ]
+
+
+def current_attempt(directory: TrialDir) -> int:
+    """The attempt that may write; 0 before the first submission."""
+    try:
+        return int(directory.attempt.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def record_submission(directory: TrialDir, number: int, **facts: Any) -> None:
+    """Add facts to the controller's record of an attempt."""
+    _merge(directory.submitted(number), facts)
+
+
+def record_run(directory: TrialDir, number: int, **facts: Any) -> None:
+    """Add facts to the job's record of an attempt."""
+    _merge(directory.ran(number), facts)
+
+
+def _merge(path: Path, facts: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**(read_json(path) or {}), **facts})

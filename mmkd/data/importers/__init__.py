@@ -1,0 +1,1 @@
+"""Importers of foreign data sets, one file per source."""

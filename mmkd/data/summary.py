@@ -1,0 +1,147 @@
+"""A readable account of a data file, and what is odd about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from mmkd.data.dataset import SPLITS, Array, Split, chunks, is_padding
+from mmkd.data.hdf5_format import DatasetInfo
+
+EXTREME = 30.0  # standard deviations from the mean
+HEAVY_PADDING = 0.5  # share of padded steps in train
+IMBALANCE = 10  # times as many samples of the commonest class as of the rarest
+
+
+def find_oddities(info: DatasetInfo, splits: Mapping[str, Split]) -> list[str]:
+    """One sentence for each thing that a careful person would want to know before training; reads all arrays once."""
+    return [
+        *_class_oddities(info),
+        *(line for modality in info.modalities for line in _feature_oddities(modality, splits["train"])),
+        *_duplicates(splits),
+    ]
+
+
+def _class_oddities(info: DatasetInfo) -> Iterator[str]:
+    for split, counts in info.class_counts.items():
+        absent = [name for name, count in zip(info.classes, counts, strict=True) if count == 0]
+        if absent:
+            yield f"{split} has no sample of {', '.join(absent)}"
+    counts = info.class_counts["train"]
+    common, rare = int(np.argmax(counts)), int(np.argmin(counts))
+    if counts[rare] and counts[common] >= IMBALANCE * counts[rare]:
+        yield (
+            f"classes are imbalanced: train has {counts[common]} samples of {info.classes[common]}, "
+            f"{counts[rare]} of {info.classes[rare]}"
+        )
+
+
+def _feature_oddities(modality: str, train: Split) -> Iterator[str]:
+    array, lengths = train.arrays[modality], train.lengths[modality]
+    mean, std = array.attrs["mean"], array.attrs["std"]  # type: ignore[attr-defined]  # an h5py.Dataset
+    low, high = np.full(len(mean), np.inf), np.full(len(mean), -np.inf)
+    for rows in chunks(array):
+        real = array[rows][~is_padding(lengths[rows], array.shape[1])]
+        low, high = np.minimum(low, real.min(axis=0)), np.maximum(high, real.max(axis=0))
+    if (low == high).any():
+        yield f"{modality} has {int((low == high).sum())} of {len(mean)} features constant over train"
+    distance = np.maximum(mean - low, high - mean) / std
+    if distance.max() > EXTREME:
+        features = int((distance > EXTREME).sum())
+        yield (
+            f"{modality} has extreme values: {features} of its features go beyond {EXTREME:.0f} standard deviations, "
+            f"feature {distance.argmax()} to {distance.max():.0f}"
+        )
+    padded = 1 - lengths.mean() / array.shape[1]
+    if padded > HEAVY_PADDING:
+        yield f"{modality} is padding for {padded:.0%} of its steps in train"
+
+
+def _duplicates(splits: Mapping[str, Split]) -> Iterator[str]:
+    marks = {name: _marks(split) for name, split in splits.items()}
+    for position, first in enumerate(SPLITS):
+        for second in SPLITS[position + 1 :]:
+            shared = marks[first].keys() & marks[second].keys()
+            if shared:
+                one = min(shared, key=marks[first].__getitem__)
+                yield (
+                    f"{first} and {second} share {len(shared)} identical samples, "
+                    f"{marks[first][one]} and {marks[second][one]} for one"
+                )
+
+
+def _marks(split: Split) -> dict[bytes, str]:
+    """Hash of all modalities of a sample -> its id."""
+    digests = [hashlib.sha256() for _ in split.ids]
+    for modality in sorted(split.arrays):
+        array = split.arrays[modality]
+        for rows in chunks(array):
+            for digest, sample in zip(digests[rows], array[rows], strict=True):
+                digest.update(sample.data)
+    return {digest.digest(): sample for digest, sample in zip(digests, split.ids, strict=True)}
+
+
+def render(info: DatasetInfo, splits: Mapping[str, Split], oddities: list[str]) -> RenderableType:
+    """The account for a terminal: facts, modalities, classes, oddities."""
+    return Group(_facts(info), "", _modalities(info, splits), "", _classes(info), "", *_odd_lines(oddities))
+
+
+def _facts(info: DatasetInfo) -> Table:
+    table = Table.grid(padding=(0, 2))
+    labels = f"{len(info.classes)} classes"
+    if info.score_range is not None:
+        labels += " of a score from {:g} to {:g}".format(*info.score_range)
+    sizes = ", ".join(f"{name} {size}" for name, size in info.sizes.items())
+    facts = {
+        "file": str(info.path),
+        "source": info.source,
+        "license": info.license,
+        "notes": info.notes,
+        "samples": sizes,
+        "labels": labels,
+        "layout": f"version {info.layout_version}",
+        "fingerprint": f"{info.fingerprint} (matches the content)",
+    }
+    for name, value in facts.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _modalities(info: DatasetInfo, splits: Mapping[str, Split]) -> Table:
+    table = _table("modality", "steps", "features", "dtype", "real steps: min", "median", "max", "vectors of")
+    for modality in info.modalities:
+        lengths: Array = np.concatenate([split.lengths[modality] for split in splits.values()])
+        table.add_row(
+            modality,
+            str(info.steps[modality]),
+            str(info.features[modality]),
+            str(splits["train"].arrays[modality].dtype),
+            *(f"{summary:g}" for summary in (lengths.min(), np.median(lengths), lengths.max())),
+            str(info.vectors.get(modality, "-")),
+        )
+    return table
+
+
+def _classes(info: DatasetInfo) -> Table:
+    table = _table("class", *info.class_counts)
+    for index, name in enumerate(info.classes):
+        table.add_row(escape(name), *(str(counts[index]) for counts in info.class_counts.values()))
+    shares = (max(counts) / sum(counts) for counts in info.class_counts.values())
+    table.add_row("majority share", *(f"{share:.3f}" for share in shares), style="bold")
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _odd_lines(oddities: list[str]) -> list[str]:
+    return ["[bold]odd[/bold]", *(f"  {escape(line)}" for line in oddities)] if oddities else ["nothing odd"]

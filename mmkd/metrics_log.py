@@ -1,0 +1,66 @@
+"""Read and write a trial's metrics file: one JSON line per epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmkd.files import write_atomically
+from mmkd.rundir import TrialDir
+
+
+def append_metrics(directory: TrialDir, line: Mapping[str, Any]) -> None:
+    """Append one epoch's line to the metrics file."""
+    with directory.metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a checkpoint that is written next counts on the line
+
+
+def read_metrics(directory: TrialDir) -> list[dict[str, Any]]:
+    """The epochs' lines; a line that a kill cut short ends the list."""
+    lines: list[dict[str, Any]] = []
+    try:
+        with directory.metrics.open(encoding="utf-8", errors="replace") as file:
+            for raw in file:
+                value = json.loads(raw)
+                if not isinstance(value, dict):
+                    break
+                lines.append(value)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return lines
+    return lines
+
+
+def last_metrics(directory: TrialDir) -> dict[str, Any]:
+    """The last whole line of the metrics file, however long that is; empty where there is none."""
+    try:
+        with directory.metrics.open("rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - LAST_BYTES, 0))
+            text = file.read()
+    except FileNotFoundError:
+        return {}
+    for raw in reversed(text.split(b"\n")):
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+LAST_BYTES = 16384
+"""More than any line of a metrics file has."""
+
+
+def cut_metrics(directory: TrialDir, history: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the metrics file's lines of the epochs in `history`: what the checkpoint that is resumed from knows.
+
+    Lines that the file has lost since, to a disk that fails, are those of `history`.
+    """
+    lines = read_metrics(directory)[: len(history)]
+    text = "".join(json.dumps(line) + "\n" for line in (*lines, *history[len(lines) :]))
+    write_atomically(directory.metrics, lambda path: path.write_text(text, encoding="utf-8"))

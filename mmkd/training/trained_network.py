@@ -1,0 +1,181 @@
+"""Load a trained network: the only loader, for teachers in training, prediction, export and analysis."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmkd.config import StudentConfig, TeacherConfig, from_json, identity
+from mmkd.data import DatasetInfo
+from mmkd.distillation.frozen_teacher import FrozenTeacher
+from mmkd.distillation.teacher_cache import OutputStore
+from mmkd.errors import UserError
+from mmkd.models.network import Network, build_teacher
+from mmkd.models.pairings import Pairing
+from mmkd.result_file import Result, ResultError, Status, read_result
+from mmkd.rundir import Root, TrialDir
+from mmkd.training.building import new_student, open_data
+
+CPU = torch.device("cpu")
+
+
+def read_finished(place: TrialDir) -> Result:
+    """The result of a trial that completed.
+
+    Raises:
+        UserError: there is none, or it diverged or was pruned.
+    """
+    try:
+        result = read_result(place.result, predictions=False)
+    except (FileNotFoundError, ResultError) as error:
+        raise UserError(f"{place.path}: no finished trial here ({error})") from None
+    if result.status is not Status.COMPLETE:
+        raise UserError(f"{place.path}: this trial is {result.status} ({result.reason})")
+    return result
+
+
+def load_weights(network: Network, place: TrialDir, result: Result) -> None:
+    """Put the trial's weights into `network`.
+
+    Raises:
+        UserError: they are missing, not those that `result` names, or do not fit.
+    """
+    try:
+        content = place.weights.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{place.weights}: missing, although {place.result.name} is there; remove the folder, and launch again"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != result.weights_sha256:
+        raise UserError(
+            f"{place.weights}: not the weights that {place.result.name} names; remove the folder, and launch again"
+        )
+    try:
+        network.load_state_dict(torch.load(place.weights, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{place.weights}: does not fit its configuration ({str(error).splitlines()[0]})") from None
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network in evaluation mode, without gradients, with its configuration, result and data set.
+
+    `inputs` are the modalities it takes; `pairing` is a student's, None for a teacher.
+    """
+
+    network: Network
+    config: TeacherConfig | StudentConfig
+    result: Result
+    info: DatasetInfo
+    inputs: tuple[str, ...]
+    pairing: Pairing | None
+
+
+def load_network(directory: Path, device: torch.device = CPU) -> TrainedNetwork:
+    """Load the network of a finished trial: a teacher, or a student of one or several modalities.
+
+    Raises:
+        UserError: the trial is not finished, or its weights or its data are missing or have changed.
+    """
+    trial = TrialDir(directory)
+    result = read_finished(trial)
+    config = from_json(dict(result.config), trial.result)
+    return _load(trial, result, config, open_data(config), device)
+
+
+def load_teacher(root: Root, config: TeacherConfig, info: DatasetInfo, device: torch.device) -> FrozenTeacher:
+    """Load the trained teacher that `config` describes, for distillation on the data set `info`.
+
+    Raises:
+        UserError: it is not trained, it diverged, or its weights are not the ones its result names.
+    """
+    trial = root.teacher(identity(config))
+    try:
+        result = read_finished(trial)
+    except UserError as error:
+        raise UserError(
+            f"no teacher: {error}; train it with 'python -m mmkd.trial {trial.path}' or sweeps/launch.py"
+        ) from None
+    network = _load(trial, result, config, info, device).network
+    return FrozenTeacher(network, OutputStore(trial.path, result.weights_sha256, info.fingerprint))
+
+
+def _load(
+    trial: TrialDir,
+    result: Result,
+    config: TeacherConfig | StudentConfig,
+    info: DatasetInfo,
+    device: torch.device | str,
+) -> TrainedNetwork:
+    pairing: Pairing | None = None
+    if isinstance(config, TeacherConfig):
+        network = build_teacher(info, config.network, config.branch)
+    else:
+        network, pairing = new_student(config, info)
+    load_weights(network, trial, result)
+    inputs = info.modalities if pairing is None else pairing.inputs
+    return TrainedNetwork(network.to(device).eval().requires_grad_(False), config, result, info, inputs, pairing)
+
+
+def use_device() -> torch.device:
+    """A GPU if there is one, otherwise the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class RawStudent(nn.Module):
+    """A trained student with its standardisation inside: raw features (B, T, F) of its modality to logits (B, C).
+
+    Steps that are all zero are padding and stay zero, as in training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, modality: str, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.network, self.modality = network, modality
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("std", std.float())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        real = (features != 0).any(-1, keepdim=True)
+        standardised = (features - self.mean) / self.std * real
+        logits: Tensor = self.network({self.modality: standardised}).logits
+        return logits
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """The model in evaluation mode, what it was trained as, its result, and the shape (T, F) and classes it knows."""
+
+    model: RawStudent
+    config: StudentConfig
+    result: Result
+    steps: int
+    features: int
+    classes: tuple[str, ...]
+
+
+def load_student(directory: Path) -> TrainedStudent:
+    """The trained student of a finished trial.
+
+    Raises:
+        UserError: the trial is not finished, not a student's, or its weights are not those that its result names.
+    """
+    trained = load_network(directory)
+    config, result, info = trained.config, trained.result, trained.info
+    if not isinstance(config, StudentConfig):
+        raise UserError(f"{directory}: a teacher's; name a student's trial, of rows/*/trials or rows/*/confirm")
+    if len(trained.inputs) > 1:
+        raise UserError(f"{directory}: a multimodal student; prediction and export are for students of one modality")
+    mean, std = result.standardisation[config.primary]
+    model = RawStudent(trained.network, config.primary, torch.from_numpy(mean), torch.from_numpy(std)).eval()
+    return TrainedStudent(
+        model, config, result, info.steps[config.primary], info.features[config.primary], info.classes
+    )

@@ -1,0 +1,1 @@
+"""Launch options other than running a study, one file per option."""

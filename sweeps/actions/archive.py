@@ -1,0 +1,156 @@
+"""A study in one file: its rows, teachers and record, checked by reading it back. Nothing is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from mmkd.errors import UserError
+from mmkd.files import read_json, write_atomically
+from mmkd.formatting import count, size
+from mmkd.rundir import TrialDir
+from sweeps.actions.clean import files_under
+from sweeps.controller.row_locks import RowLocks, take_rows
+from sweeps.records import RecordedStudy
+
+SUFFIXES = (".tar.gz", ".tgz")
+RENEW_SECONDS = 30.0
+
+
+class ArchiveDamaged(OSError):
+    """What was read back is not what was written."""
+
+
+def archive(study: RecordedStudy, target: Path) -> int:
+    """Write the study to `target`, by rename once it is verified; the exit code.
+
+    Raises:
+        UserError: a controller is at work on it, or the file is there already or cannot be one.
+        ArchiveDamaged: what was read back differs.
+    """
+    if not target.name.endswith(SUFFIXES):
+        raise UserError(f"--archive {target}: give a file that ends in {' or '.join(SUFFIXES)}")
+    if target.exists() or not target.absolute().parent.is_dir():
+        why = "is there already" if target.exists() else "no such folder"
+        raise UserError(f"--archive {target}: {why}; choose another name")
+    with take_rows(study.places()) as locks:
+        for holder in locks.refused.values():
+            raise UserError(f"--archive: a controller is at work: {holder}; wait for it, or --cancel it")
+        written: dict[str, str] = {}
+
+        def write(path: Path) -> None:
+            written.update(_write(study, path, locks))
+            _verify(path, written)
+
+        write_atomically(target, write)
+    print(f"{target}: {count(len(written), 'file')}, {size(target.stat().st_size)}, read back and found right")
+    print(readme(study))
+    return 0
+
+
+def readme(study: RecordedStudy) -> str:
+    """What to do with the archive."""
+    return (
+        f"{study.name}: {study.title}\n"
+        f"An archive of an mmkd study: its rows, its teachers and what its table is made from; not the data.\n\n"
+        f"tar xf FILE.tar.gz && python -m analysis table --root {study.name} --study {study.name}\n"
+        f"python -m mmkd.predict --trial {study.name}/rows/ROW/confirm/SEED --data new.npy --out predictions.csv\n"
+        f"python sweeps/launch.py --root {study.name}, with the study, data and options of its launches, goes on\n"
+    )
+
+
+def members(study: RecordedStudy) -> Iterator[Path]:
+    """The files that belong to the study: no locks, no leftovers, no checkpoints of finished runs."""
+    root = study.root
+    yield root.study(study.name)
+    yield from (p for p in [root.controller_log(study.name)] if p.exists())
+    for folder in [*(row.path for row in study.places()), *(teacher.path for teacher in study.teachers())]:
+        for path, _ in files_under(folder):
+            finished = path.name == "checkpoint.pt" and TrialDir(path.parent).result.exists()
+            if not (finished or path.suffix == ".lock" or path.name.startswith(".tmp-")):
+                yield path
+    yield from _code(study)
+
+
+def _code(study: RecordedStudy) -> Iterator[Path]:
+    """Patches and snapshots of the code that the rows' trials ran."""
+    entries = [entry for row in study.places() for entry in read_json(row.code) or []]
+    patches = {f"{entry.get('commit', '')[:12]}-{entry.get('diff', '')}.patch" for entry in entries}
+    codes = {entry["code"] for entry in entries}
+    for place in sorted(study.root.code.glob("*")):
+        snapshot = read_json(place / "snapshot.json") if place.is_dir() else None
+        if snapshot is not None and snapshot["code"] in codes:
+            yield from (path for path, _ in files_under(place) if "__pycache__" not in path.parts)
+        elif place.name in patches:
+            yield place
+
+
+def _write(study: RecordedStudy, path: Path, locks: RowLocks) -> dict[str, str]:
+    """Write the archive; each file's name in it and SHA-256."""
+    digests: dict[str, str] = {}
+    renewed = time.monotonic()
+    with tarfile.open(path, "w:gz", compresslevel=6) as tar:
+        text = readme(study).encode()
+        _add(tar, f"{study.name}/README.txt", io.BytesIO(text), len(text), time.time(), digests)
+        for source in members(study):
+            name = f"{study.name}/{source.relative_to(study.root.path).as_posix()}"
+            try:
+                # Opened first: what is replaced or removed meanwhile stays readable, and what grows is cut.
+                with source.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                    _add(tar, name, file, status.st_size, status.st_mtime, digests)
+            except FileNotFoundError:
+                continue
+            if time.monotonic() - renewed > RENEW_SECONDS:
+                locks.renew()
+                renewed = time.monotonic()
+    return digests
+
+
+class _Hashing:
+    """A file that remembers what was read of it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.hashed = file, hashlib.sha256()
+
+    def read(self, number: int) -> bytes:
+        content = self.file.read(number)
+        self.hashed.update(content)
+        return content
+
+
+def _add(
+    tar: tarfile.TarFile, name: str, file: IO[bytes], length: int, changed: float, digests: dict[str, str]
+) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime, entry.mode = length, int(changed), 0o644
+    reader = _Hashing(file)
+    tar.addfile(entry, reader)  # type: ignore[arg-type]  # it only reads
+    digests[name] = reader.hashed.hexdigest()
+
+
+def _verify(path: Path, digests: dict[str, str]) -> None:
+    """Read the archive back.
+
+    Raises:
+        ArchiveDamaged: a file in it is missing or another one.
+    """
+    found: dict[str, str] = {}
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for entry in tar:
+                file = tar.extractfile(entry)
+                if file is not None:
+                    found[entry.name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except (tarfile.TarError, zlib.error, EOFError) as error:
+        raise ArchiveDamaged(f"{path}: cannot be read back: {error}") from None
+    wrong = sorted(name for name in digests.keys() | found.keys() if digests.get(name) != found.get(name))
+    if wrong:
+        raise ArchiveDamaged(f"{path}: read back wrong: {count(len(wrong), 'file')}, the first {wrong[0]}")

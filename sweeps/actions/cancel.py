@@ -1,0 +1,159 @@
+"""End all jobs of a study so that they can go on later: through its controller, or in the place of one that is gone."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from mmkd.attempts import current_attempt
+from mmkd.config import from_json
+from mmkd.errors import UserError
+from mmkd.files import read_json, write_text
+from mmkd.formatting import count
+from mmkd.lock import FileLock, LockHeld
+from mmkd.rundir import TrialDir
+from slurm.accounting import NoAnswer, scancel
+from slurm.local_backend import host_of
+from sweeps.actions.detach import controller_jobs
+from sweeps.controller.jobs import Jobs
+from sweeps.controller.row import Task
+from sweeps.controller.row_locks import RowLocks, take_rows
+from sweeps.records import RecordedStudy, without_end
+from sweeps.resolve import past_backend, refuse_without_slurm
+from sweeps.site_file import Site
+
+PATIENCE = 120.0
+"""Seconds that controllers and jobs are given to end: a checkpoint, and Slurm's KillWait where one does not listen."""
+POLL = 5.0
+"""Seconds between questions to Slurm while we wait: less than usual, for it is for two minutes at most."""
+
+
+def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> int:
+    """End the study's jobs and its controller; the exit code: 1 where something would not end in time.
+
+    Raises:
+        UserError: another study's controller has all its rows; or this machine has no Slurm.
+        ConnectionError: Slurm does not answer.
+    """
+    try:
+        with _without_controller(study, patience) as locks:
+            waiting = controller_jobs(study.root, study.name)
+            scancel([job.id for job in waiting])
+            if waiting:
+                print(f"its detached controller's job {', '.join(job.id for job in waiting)} is cancelled")
+            left = _end_jobs(study, site, locks, patience)
+    except NoAnswer as error:
+        refuse_without_slurm("--cancel", error)
+    if left:
+        return 1
+    print("nothing of it runs any more; the launch command goes on where it was")
+    return 0
+
+
+@contextmanager
+def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLocks]:
+    """The locks of the study's rows, once its controller has ended; a study's controller holds all rows or none."""
+    stop = study.root.stop(study.name)
+    deadline = time.monotonic() + patience
+    asked = False
+    while True:
+        with take_rows(study.places()) as locks:
+            if locks.held or not locks.refused:
+                stop.unlink(missing_ok=True)
+                for row, holder in locks.refused.items():
+                    print(f"row {row.path.name} is left alone: {holder}, for another study")
+                yield locks
+                return
+            holder = next(iter(locks.refused.values()))
+        if not asked:
+            print(f"its controller is asked to end with its jobs, and waited for: {holder}", flush=True)
+            asked = True
+        if time.monotonic() > deadline:
+            stop.unlink(missing_ok=True)
+            raise UserError(
+                f"{holder}, and did not end in {patience:.0f} s: it may be another study's that has the same rows "
+                f"(cancel that one), or busy (try again)"
+            )
+        if not stop.exists():
+            write_text(stop, f"launch.py --cancel on {socket.gethostname()}\n")
+        time.sleep(min(1.0, patience / 10))
+
+
+def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float) -> int:
+    """End what no controller watches; how many attempts are still there."""
+    with ExitStack() as claims:
+        runs = [run for row in study.rows if row.directory in locks.held for run in row.runs()]
+        teachers = [teacher for teacher in study.teachers() if _claim(teacher, claims)]
+        reachable, left = [], 0
+        for directory in without_end([*runs, *teachers]):
+            backend, _, identifier = _recorded(directory)
+            host = host_of(identifier)
+            if backend == "debug":
+                continue  # it ran in its controller's process, and is gone with it
+            if backend == "local" and host not in ("", socket.gethostname()):
+                print(f"{_label(study, directory)} runs on {host}, out of this machine's reach: --cancel it there")
+                left += 1
+            else:
+                reachable.append(directory)
+        groups = _by_backend(study, site, reachable)
+        return left + _wait(groups, locks.renew, patience)
+
+
+def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
+    """Whether no other controller has this teacher trained; if so, none will until `claims` are given back."""
+    if not teacher.path.is_dir():
+        return False
+    try:
+        claims.enter_context(FileLock(teacher.claim))
+    except LockHeld as held:
+        print(f"teacher {teacher.path.name} is left alone: {held}, for another study")
+        return False
+    return True
+
+
+def _recorded(directory: TrialDir) -> tuple[str, int, str]:
+    """The backend, GPUs and id of the current attempt's job."""
+    facts = read_json(directory.submitted(current_attempt(directory))) or {}
+    return str(facts.get("backend", "")), int(facts.get("gpus", 0)), str(facts.get("job", ""))
+
+
+def _label(study: RecordedStudy, directory: TrialDir) -> str:
+    return str(directory.path.relative_to(study.root.path))
+
+
+def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -> list[Jobs]:
+    """The jobs of these trials, watched through the backends that they were submitted to."""
+    found: dict[tuple[str, int], Jobs] = {}
+    for directory in directories:
+        name, gpus, _ = _recorded(directory)
+        if (name, gpus) not in found:
+            found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
+        config = from_json(read_json(directory.config), directory.config)
+        label = _label(study, directory)
+        found[name, gpus].attach(Task(label, label, "", directory, config), None)
+    return list(found.values())
+
+
+def _wait(groups: list[Jobs], renew: Callable[[], None], patience: float) -> int:
+    """Ask the jobs to end, write down how each did, and tell how many did not in time."""
+    running = sum(len(jobs.running) for jobs in groups)
+    if running:
+        print(f"{count(running, 'job')} without a controller: asked to write checkpoints and end", flush=True)
+    for jobs in groups:
+        jobs.cancel()
+    deadline, renewed = time.monotonic() + patience, time.monotonic()
+    while any(jobs.running for jobs in groups) and time.monotonic() < deadline:
+        for ended in (ended for jobs in groups for ended in jobs.collect(ending=True)):
+            print(f"{ended.running.task.label}: {ended.end}", flush=True)
+        if time.monotonic() - renewed > 30:
+            renew()
+            renewed = time.monotonic()
+        time.sleep(0.2)
+    left = [running.task.label for jobs in groups for running in jobs.running.values()]
+    for label in left:
+        print(f"{label}: has not ended after {patience:.0f} s; --cancel again looks again")
+    for jobs in groups:
+        jobs.close_accounts()
+    return len(left)

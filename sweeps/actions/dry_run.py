@@ -1,0 +1,142 @@
+"""What a study will do, shown before it does it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+
+from mmkd.formatting import count
+from mmkd.result_file import ResultError, read_summary
+from mmkd.rundir import Root, RowDir, TrialDir
+from slurm.backend import Backend
+from slurm.slurm_backend import SlurmBackend
+from sweeps.actions.detach import controller_script
+from sweeps.actions.estimate import estimates_of, left_of, show_estimate
+from sweeps.actions.probe import probe
+from sweeps.controller.jobs import make_job, submitted_job
+from sweeps.controller.retries import job_tag
+from sweeps.controller.row import Task
+from sweeps.records import without_end
+from sweeps.resolve import Launch
+from sweeps.rows import TUNING_SEED, Row, nearest_neighbour, teacher_directories
+from sweeps.study_file import Range, StudyFile
+
+
+def dry_run(made: Launch, options: argparse.Namespace) -> int:
+    """What is left, what it will take, and on Slurm the scripts of jobs; nothing of the study runs."""
+
+    left = [left_of(row, made.root, retry_failed=options.retry == "failed") for row in made.rows]
+    runs, teachers = estimates_of(left, made.root, made.backend.name, prompt=made.backend.prompt)
+    if options.probe:
+        runs, teachers = probe(left, runs, teachers, made.environment)
+    show_estimate(left, runs, teachers, made.parallel, made.backend.gpus)
+    show_script(made.rows[0], made.root, made.backend, made.environment)
+    if options.detach:
+        print(f"script    of the controller\n\n{controller_script(made, options)}")
+    return 0
+
+
+def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, backend: str, parallel: int) -> None:
+    """Print the study, each row with its search space and what is done of it, and where everything lies."""
+    info, machine = rows[0].info, rows[0].machine
+    print(f"{study.title}")
+    sizes = ", ".join(f"{n} {split}" for split, n in info.sizes.items())
+    print(f"data      {info.source}: {sizes}; student of {study.primary}")
+    print(f"networks  profile {profile}; {count(rows[0].training.epochs, 'epoch')}")
+    print(f"runs on   {backend}, {parallel} at a time, {count(machine.threads, 'thread')} each")
+    print(f"results   {root.path}")
+    for row in rows:
+        done, seconds = finished(row.directory)
+        print(f"row       {row.name}: {row.label}")
+        print(f"          {describe_method(row)}")
+        print(f"          {describe_space(row)}")
+        print(
+            f"          {count(row.trials, 'trial')} ({row.sampler} sampler), the best by valid {row.selection} again "
+            f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
+        )
+        if not row.directory.row.exists():
+            say_neighbour(row, root)
+    teachers = {directory for row in rows for directory in teacher_directories(row, root)}
+    trained = sum(directory.result.exists() for directory in teachers)
+    if teachers:
+        print(f"teachers  {len(teachers)} (one for tuning and one for each seed), of which {trained} are trained")
+    if backend != "slurm":
+        runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.confirms()))
+        warn_of_slurm_jobs([*teachers, *runs])
+
+
+def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
+    """Say of a launch on this machine what an earlier one has sent to Slurm without having seen its end."""
+    sent = sum(submitted_job(directory)[2] == "slurm" for directory in without_end(directories))
+    if sent:
+        print(
+            f"warning   {count(sent, 'job')} of an earlier launch on Slurm may wait or run still; from here only their "
+            "files can be seen: --cluster slurm asks Slurm"
+        )
+
+
+def describe_method(row: Row) -> str:
+    """Method, level, pairing and settings in one line."""
+    distillation = row.distillation
+    level = f" at {distillation.level}" if distillation.level else ""
+    settings = ", ".join(f"{name} = {value}" for name, value in distillation.settings.items())
+    return f"{distillation.method}{level}, pairing {row.pairing}" + (f"; {settings}" if settings else "")
+
+
+def describe_space(row: Row) -> str:
+    """The row's search space in one line."""
+    tuned = [f"{name} {_describe(r)}" for name, r in row.ranges.items()]
+    fixed = [f"{name} = {value:g}" for name, value in row.fixed.items()]
+    return "; ".join(f"{what} {', '.join(values)}" for what, values in (("tunes", tuned), ("fixed:", fixed)) if values)
+
+
+def _describe(r: Range) -> str:
+    return f"{r.low:g} to {r.high:g}{' (log)' if r.log else ''}"
+
+
+def finished(row: RowDir) -> tuple[int, float]:
+    """Finished runs of a row and the seconds that they took."""
+    results = [_seconds(directory) for directory in [*row.trials(), *row.confirms()]]
+    spent = [seconds for seconds in results if seconds is not None]
+    return len(spent), sum(spent)
+
+
+def _seconds(directory: TrialDir) -> float | None:
+    try:
+        return read_summary(directory.result).seconds
+    except (FileNotFoundError, ResultError):
+        return None
+
+
+def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str, str]) -> None:
+    """Where jobs are scripts, print one as an example: the very script of the row's first trial."""
+    if not isinstance(backend, SlurmBackend):
+        return
+    config = row.config(row.default(), TUNING_SEED)
+    name = f"{row.directory.path.name}.t0"
+    task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
+    print(
+        f"script    for example of {task.label}, whether that is left to run or not; others differ in name and folder, "
+        "and after failures in options\n"
+    )
+    print(backend.script(make_job(task, 1, job_tag(root), environment)))
+
+
+def say_neighbour(row: Row, root: Root) -> None:
+    """Where an existing row is like this new one but for a few values, say which."""
+    found = nearest_neighbour(row, root)
+    if found is None:
+        return
+    other, lines = found
+    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+    print(f"          new; differs from {other.path.name} in {shown}")
+
+
+def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> None:
+    """Where the results are, and after a success on synthetic data how to do the real thing."""
+    print(f"\nEverything lies in {root.path} (rows, teachers, studies/{name}.json).")
+    if succeeded and study.data.startswith("synthetic:"):
+        print(
+            "This was synthetic data. The real thing: python -m mmkd.data import --help, then\n"
+            f"python sweeps/launch.py --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
+        )

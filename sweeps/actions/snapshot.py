@@ -1,0 +1,141 @@
+"""Which code a row's trials run: recorded, kept as a copy on demand, and a change of it noticed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmkd.errors import UserError
+from mmkd.files import read_json, write_json, write_text
+from mmkd.provenance import SNAPSHOT, SOURCE, git_commit, patch_digest, source_digest, working_tree
+from mmkd.rundir import Root
+from sweeps.actions.estimate import left_of
+from sweeps.controller.row import RowWork
+from sweeps.snapshot_path import code_digest, code_files, snapshot_place
+
+
+def take_snapshot(root: Root) -> Path:
+    """Copy the packages that this process runs to `snapshot_place`, whole or not at all; the folder.
+
+    A process that runs from a snapshot finds its own.
+
+    Raises:
+        UserError: the copy is there, but was changed.
+    """
+    place = snapshot_place(root)
+    if not place.exists():
+        keep_patch(root)
+        temporary = root.code / f".tmp-{secrets.token_hex(6)}-{place.name}"
+        for path in code_files(SOURCE.parent):
+            copy = temporary / path.relative_to(SOURCE.parent)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        write_json(temporary / SNAPSHOT, {"git": git_commit(), "code": source_digest(), "taken": time.time()})
+        try:
+            os.rename(temporary, place)
+        except OSError:
+            shutil.rmtree(temporary)
+            if not place.exists():
+                raise
+    if code_digest(place) != place.name:
+        raise UserError(f"{place}: this snapshot was changed; remove the folder, and it is taken again")
+    return place
+
+
+def keep_patch(root: Root) -> Path | None:
+    """Where the working tree differs from its commit, write the difference under the root; the file."""
+    tree = working_tree()
+    if tree is None or not tree[1]:
+        return None
+    path = root.code / f"{tree[0][:12]}-{patch_digest(tree[1])}.patch"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, tree[1])
+    return path
+
+
+class CodeWatch:
+    """Writes down which code the rows' trials run, and says when that changes. The rows' locks are held.
+
+    A row's code.json lists one entry a version: digest of mmkd's source, commit, hash of the patch, and since when.
+
+    Args:
+        rows: at work.
+        root: where patches and snapshots lie.
+        source: the package that jobs import as mmkd.
+    """
+
+    def __init__(self, rows: Sequence[RowWork], root: Root, source: Path = SOURCE) -> None:
+        self.rows, self.root, self.source = list(rows), root, source
+        self._now = source_digest(source)
+
+    def begin(self) -> str:
+        """Note the code for each row with work left; what to say where a row's runs were of other code, else ""."""
+        self.rows = [work for work in self.rows if _has_work(work, self.root)]
+        if self.rows:
+            keep_patch(self.root)
+        changed = []
+        for work in self.rows:
+            last = self._note(work)
+            if last is not None and any((work.directory.trials(), work.directory.confirms())):
+                changed.append((work.row.name, last))
+        if not changed:
+            return ""
+        names, (_, then) = ", ".join(name for name, _ in changed), changed[0]
+        return (
+            f"mmkd's code has changed since runs of {names} (was {then['code']}, is {self._now}). If that changes "
+            f"numbers, start new rows: another --root, or a raised ALGORITHM_VERSION in mmkd/config.py. To go on with "
+            f"the code of then: {self._way_back(then)}. --snapshot keeps a study from such changes"
+        )
+
+    def __call__(self) -> str:
+        """What to say if the code has changed since this was last asked."""
+        before, self._now = self._now, source_digest(self.source)
+        if self._now == before:
+            return ""
+        keep_patch(self.root)
+        then = [entry for entry in map(self._note, self.rows) if entry is not None]
+        back = self._way_back(then[0] if then else {"code": before})
+        return (
+            f"mmkd's code has changed under the running study (was {before}, is {self._now}): jobs that start from now "
+            f"on run the new code. If that changes numbers, stop, put the code back ({back}), and launch with "
+            f"--snapshot, which runs a copy that edits do not touch; or start new rows (another --root)"
+        )
+
+    def _note(self, work: RowWork) -> dict[str, Any] | None:
+        """Add the code to the row's list where it is new; the entry before, if there was one of other code."""
+        known = list(read_json(work.directory.code) or [])
+        if known and known[-1]["code"] == self._now:
+            return None
+        work.lock.check()
+        entry = {"code": self._now, **_origin(self.source), "since": time.time()}
+        write_json(work.directory.code, [*known, entry])
+        return known[-1] if known else None
+
+    def _way_back(self, entry: dict[str, Any]) -> str:
+        """How to run the code of an entry, as far as it was kept."""
+        for place in sorted(self.root.code.glob("*/")):
+            if (read_json(place / SNAPSHOT) or {}).get("code") == entry["code"]:
+                return f"PYTHONPATH={place} PYTHONSAFEPATH=1 python {place}/sweeps/launch.py with the same options"
+        commit, diff = entry.get("commit", ""), entry.get("diff", "")
+        if not commit:
+            return "undo the change"
+        patch = f" && git apply {self.root.code / f'{commit[:12]}-{diff}.patch'}" if diff else ""
+        return f"git checkout {commit[:12]}{patch}"
+
+
+def _has_work(work: RowWork, root: Root) -> bool:
+    left = left_of(work.row, root)
+    return bool(left.tuning or left.confirming)
+
+
+def _origin(source: Path) -> dict[str, str]:
+    """Commit and hash of the patch of a package: our own's, or those that a snapshot remembers."""
+    if source == SOURCE:
+        return git_commit()
+    return dict((read_json(source.parent / SNAPSHOT) or {}).get("git", {}))

@@ -1,0 +1,1 @@
+"""The controller: sample, submit, watch and report the trials of a study."""

@@ -1,0 +1,305 @@
+"""The controller's jobs: submitted, watched, and every attempt's story written down."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmkd.attempts import Attempt, current_attempt, read_attempts, record_submission
+from mmkd.errors import UserError
+from mmkd.files import read_json, write_text
+from mmkd.lock import is_held
+from mmkd.metrics_log import read_metrics
+from mmkd.rundir import Root, TrialDir
+from mmkd.trial_state import Failure
+from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
+from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from sweeps.controller.retries import job_tag
+from sweeps.controller.row import RowWork, Task, write_config
+
+SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0
+"""Seconds until a delayed submission is tried again, doubled each time."""
+VISIBLE_SECONDS = 60.0
+"""How long a network file system may take to show what a job on another node wrote last."""
+CLOSING_TRIES, CLOSING_SECONDS = 3, 2.0
+"""A controller that ends asks accounting so often for its last jobs."""
+ACCOUNTS_SECONDS = 600.0
+"""How long the scheduler's accounting of an ended job is waited for."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that is, or may be, alive; `owner` is None for a teacher."""
+
+    task: Task
+    owner: RowWork | None
+    attempt: int
+    handle: Handle
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An attempt that is over: `end` is complete or a failure's class."""
+
+    running: Running
+    end: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Unaccounted:
+    """An ended attempt whose cost, in GPU-seconds, we reckoned ourselves at the time `since` (monotonic)."""
+
+    directory: TrialDir
+    attempt: int
+    reckoned: float
+    since: float
+
+
+class Jobs:
+    """What runs for a controller, by trial directory.
+
+    Args:
+        root: where everything lies; part of the jobs' names.
+        backend: where jobs run.
+        environment: variables for each job.
+        spent: GPU-seconds of earlier attempts.
+    """
+
+    def __init__(self, root: Root, backend: Backend, environment: Mapping[str, str], spent: float = 0.0) -> None:
+        self.backend, self.environment, self.tag = backend, environment, job_tag(root)
+        self.running: dict[TrialDir, Running] = {}
+        self.delayed = ""
+        """Why nothing can be submitted just now, in the scheduler's words; "" where it can."""
+        self._wait, self._again = SHORTEST_WAIT, 0.0
+        self._spent = spent
+        self._told: dict[TrialDir, tuple[int, Mapping[str, Any]]] = {}
+        self._late: dict[TrialDir, float] = {}
+        self._unaccounted: dict[Handle, Unaccounted] = {}
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a submission that was delayed is still waited for."""
+        return time.monotonic() < self._again
+
+    def submit(self, task: Task, owner: RowWork | None) -> bool:
+        """Announce a new attempt, submit it, and note its id; False if it has to wait.
+
+        Whatever is cut off in between: the job's name tells which attempt it is, the next attempt has another number,
+        and a job that finds that in the directory ends without a write.
+
+        Raises:
+            UserError: the scheduler will not take such a job.
+        """
+        write_config(task)
+        directory = task.directory
+        number = current_attempt(directory) + 1
+        job = make_job(task, number, self.tag, self.environment)
+        facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "gpus": self.backend.gpus}
+        record_submission(directory, number, **facts, submitted=time.time())
+        write_text(directory.attempt, f"{number}\n")
+        identifier = ""
+        try:
+            identifier = self.backend.submit(job)
+        except SubmissionDelayed as delay:
+            self.delayed = str(delay)
+            self._again = time.monotonic() + self._wait
+            self._wait = min(2 * self._wait, LONGEST_WAIT)
+            if delay.certain:
+                _take_back(directory, number)
+                return False
+        except SubmissionRefused as refusal:
+            _take_back(directory, number)
+            raise UserError(f"{task.label}: {refusal}") from None
+        else:
+            record_submission(directory, number, job=identifier)
+            self.delayed, self._wait = "", SHORTEST_WAIT
+        self.running[directory] = Running(task, owner, number, Handle(job.name, identifier))
+        return True
+
+    def attach(self, task: Task, owner: RowWork | None) -> None:
+        """Watch a job that an earlier controller submitted, or was about to submit.
+
+        Another backend's job cannot be asked about: its files and its lock tell.
+        """
+        number, handle, backend = submitted_job(task.directory)
+        if backend != self.backend.name:
+            handle = replace(handle, id="")
+        self.running[task.directory] = Running(task, owner, number, handle)
+
+    def collect(self, *, ending: bool = False) -> Iterator[Ended]:
+        """The attempts that have ended, each written down; `ending`: we asked them to."""
+        reports = self._reports()
+        for directory, running in list(self.running.items()):
+            report = reports[directory]
+            if report.alive:
+                self._note_id(running, report)
+            elif not self._is_late(running, report):
+                del self.running[directory]
+                yield self._note_end(running, report, ending)
+        self._note_usage()
+
+    def cancel(self) -> None:
+        """Ask all jobs to end."""
+        self.backend.cancel([running.handle for running in self.running.values()])
+
+    def gpu_seconds(self) -> float:
+        """GPU-seconds spent so far, by ended attempts and by those that run."""
+        started = (float(told.get("started", 0.0)) for _, told in self._told.values())
+        return self._spent + self.backend.gpus * sum(time.time() - begin for begin in started if begin)
+
+    def close_accounts(self) -> None:
+        """Ask the scheduler's accounting a last time, at once; it hears of an end a little later than we do."""
+        for _ in range(CLOSING_TRIES):
+            self._note_usage(at_once=True)
+            if not self._unaccounted:
+                return
+            time.sleep(CLOSING_SECONDS)
+
+    def _reports(self) -> dict[TrialDir, Report]:
+        said = {d: Report(False) for d, r in self.running.items() if not self.backend.prompt and self._has_ended(r)}
+        asked = {d: r.handle for d, r in self.running.items() if d not in said}
+        answers = self.backend.poll(asked.values())
+        # Where the backend cannot tell, the job's own lock does; it may also have died before it began.
+        told = {d: answers.get(h) or Report(is_held(d.lock), Failure.NODE_FAIL) for d, h in asked.items()}
+        return said | told
+
+    def _has_ended(self, running: Running) -> bool:
+        """Whether the job itself has said that it ended; its record is read when it has changed."""
+        path = running.task.directory.ran(running.attempt)
+        try:
+            stamp = path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        known = self._told.get(running.task.directory)
+        if known is None or known[0] != stamp:
+            known = (stamp, read_json(path) or {})
+            self._told[running.task.directory] = known
+        return "end" in known[1]
+
+    def _is_late(self, running: Running, report: Report) -> bool:
+        """Whether a job's last words may be on their way: its result, or why it ended."""
+        directory = running.task.directory
+        ran = read_json(directory.ran(running.attempt)) or {}
+        unsaid = "end" not in ran and (report.failure == "" or (report.failure == Failure.ERROR and "started" in ran))
+        if self.backend.prompt or directory.result.exists() or not (unsaid or ran.get("end") == "complete"):
+            return False
+        return time.monotonic() - self._late.setdefault(directory, time.monotonic()) < VISIBLE_SECONDS
+
+    def _note_id(self, running: Running, report: Report) -> None:
+        if report.id and not running.handle.id:
+            directory = running.task.directory
+            record_submission(directory, running.attempt, job=report.id)
+            self.running[directory] = replace(running, handle=replace(running.handle, id=report.id))
+
+    def _note_end(self, running: Running, report: Report, ending: bool) -> Ended:
+        directory = running.task.directory
+        ran = read_json(directory.ran(running.attempt)) or {}
+        if directory.result.exists():
+            end, message = "complete", ""
+        else:
+            reported = Failure.PREEMPTED if ending else report.failure
+            if reported == Failure.ERROR and "started" in ran and "end" not in ran:
+                reported = Failure.NODE_FAIL  # our own errors are told: it was killed, or had no room for a word
+            end = why_ended(directory, running.attempt, ran.get("end"), reported)
+            message = str(ran.get("message") or "") or f"{report.message}; {last_line(directory, running.attempt)}"
+        handle = replace(running.handle, id=running.handle.id or report.id)
+        seconds = float(ran.get("ended", time.time())) - float(ran["started"]) if "started" in ran else 0.0
+        cost = round(self.backend.gpus * seconds, 3)
+        facts = {"end": end, "message": message, "epochs": len(read_metrics(directory)), "ended": time.time()}
+        facts |= {"job": handle.id, "gpus": self.backend.gpus, "gpu_seconds": cost}
+        facts |= {"node": report.node} if report.node else {}
+        record_submission(directory, running.attempt, **facts)
+        self._told.pop(directory, None)
+        self._late.pop(directory, None)
+        self._again = 0.0  # where the site's limit was full, there is room now
+        self._spent += cost
+        if not self.backend.prompt and handle.id:
+            self._unaccounted[handle] = Unaccounted(directory, running.attempt, cost, time.monotonic())
+        return Ended(running, end, message)
+
+    def _note_usage(self, *, at_once: bool = False) -> None:
+        """Put what the scheduler's accounting says in the place of our own reckoning."""
+        if not self._unaccounted:
+            return
+        for handle, facts in self.backend.usage(self._unaccounted, at_once=at_once).items():
+            ended = self._unaccounted.pop(handle)
+            end = (read_json(ended.directory.submitted(ended.attempt)) or {}).get("end")
+            cause = FAILURES.get(str(facts.get("state")), Failure.ERROR)
+            if end == Failure.PREEMPTED and cause != Failure.ERROR:
+                facts = {**facts, "end": cause}  # a job that gets SIGTERM cannot tell why
+            record_submission(ended.directory, ended.attempt, **facts)
+            self._spent += float(facts.get("gpu_seconds", ended.reckoned)) - ended.reckoned
+        oldest = time.monotonic() - ACCOUNTS_SECONDS
+        self._unaccounted = {handle: ended for handle, ended in self._unaccounted.items() if ended.since > oldest}
+
+
+def submitted_job(directory: TrialDir) -> tuple[int, Handle, str]:
+    """The number of a trial's current attempt, the handle of its job, and the backend that has it."""
+    number = current_attempt(directory)
+    submitted = read_json(directory.submitted(number)) or {}
+    name, identifier, backend = (str(submitted.get(key, "")) for key in ("name", "job", "backend"))
+    return number, Handle(name, identifier), backend
+
+
+def why_ended(directory: TrialDir, attempt: int, told: str | None, reported: str) -> str:
+    """A failed attempt's class: what the job told, but that a kill for lack of memory may begin with a SIGTERM.
+
+    Args:
+        directory: the trial's.
+        attempt: the attempt's number.
+        told: the job's own word, None where it left none.
+        reported: the scheduler's, "" where it knows of no failure.
+    """
+    if told in (None, Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_lines(directory.log(attempt), 20)):
+        return Failure.OUT_OF_MEMORY
+    return str(told) if told in set(Failure) else reported or Failure.ERROR
+
+
+def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> Job:
+    """The job of a task's attempt: the same command everywhere, with what earlier failures ask for."""
+    threads = str(task.config.threads)
+    environment = {**shared, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if task.config.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    directory = str(task.directory.path.absolute())
+    command = (sys.executable, "-m", "mmkd.trial", directory, "--attempt", str(attempt))
+    past = read_attempts(task.directory)
+    starved = sum(a.end == Failure.OUT_OF_MEMORY for a in past)
+    name, log = f"{tag}.{task.name}.a{attempt}", task.directory.log(attempt)
+    return Job(name, command, log, environment, memory=2.0 ** min(starved, 6), avoid=_failed_nodes(past))
+
+
+def _failed_nodes(past: Collection[Attempt]) -> tuple[str, ...]:
+    """The last two nodes that failed under a trial."""
+    failed = [a.submitted.get("node") or a.ran.get("node") for a in past if a.end == Failure.NODE_FAIL]
+    return tuple(dict.fromkeys(str(node) for node in reversed(failed) if node))[:2]
+
+
+def _take_back(directory: TrialDir, number: int) -> None:
+    """An announced attempt of which no job was made: the number is free again."""
+    write_text(directory.attempt, f"{number - 1}\n")
+    directory.submitted(number).unlink()
+
+
+def last_line(directory: TrialDir, attempt: int) -> str:
+    """The last line that an attempt printed, before what srun says of every job that fails."""
+    said = last_lines(directory.log(attempt), 4).split("\n")
+    return next((line for line in reversed(said) if not SRUN_ECHO.match(line)), said[-1])
+
+
+def last_lines(path: Path, count: int) -> str:
+    """The last lines of a log that are not empty."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - 4096 * count))
+            lines = log.read().decode("utf-8", "replace").split("\n")
+    except FileNotFoundError:
+        return "it left no log"
+    said = [line.strip()[:300] for line in lines if line.strip()]
+    return "\n".join(said[-count:]) if said else "its log is empty"

@@ -1,0 +1,291 @@
+"""Ask, submit, watch, tell: keeps the slots busy until every row is done.
+
+The directories are the truth. What the controller holds in memory can be built from them at any time, which is what a
+relaunch does; the only other thing that it writes is each row's Optuna journal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+
+from mmkd.formatting import count
+from mmkd.rundir import Root
+from slurm.accounting import NoAnswer, squeue
+from slurm.backend import Backend
+from sweeps.controller.jobs import Ended, Jobs
+from sweeps.controller.progress import Reporter
+from sweeps.controller.retries import Verdict, decide, gpu_seconds_of
+from sweeps.controller.row import RowWork, Task
+from sweeps.controller.teachers import Teachers
+from sweeps.rows import TUNING_SEED
+
+HEARTBEAT_SECONDS = 30.0
+ENDING_SECONDS = 60.0
+"""How long jobs are given to write a checkpoint when the user stops the controller."""
+FILLING_SECONDS = 5.0
+"""Filling many slots is interrupted after so long: jobs end meanwhile, and users and locks want to be heard."""
+LOOKS_A_SECOND = 2000.0
+"""A round looks at a file of each running job, on a file system that others use too: rounds of many jobs are rarer."""
+PRUNING_SECONDS = 5.0
+"""Progress of running trials is looked at this often where a row has a pruner."""
+
+
+class Stop(Enum):
+    """What is asked of a controller that shall end: to end its jobs too, or to leave them to its successor."""
+
+    WITH_JOBS = "with jobs"
+    WITHOUT_JOBS = "without jobs"
+
+
+class Interrupted(Exception):
+    """The user asked the controller to stop; everything is on disk."""
+
+
+class Controller:
+    """Runs the rows' trials on a backend, at most `parallel` at a time.
+
+    Args:
+        rows: the rows, locked and opened.
+        root: where everything lies.
+        backend: where jobs run.
+        parallel: slots.
+        reporter: is told what happens.
+        stop_asked: asked in every round; an answer ends with `Interrupted`.
+        environment: variables for each job.
+        max_gpu_hours: no new attempt is submitted once so much is spent.
+        news: asked at each heartbeat; what it says is reported.
+        interval: seconds between rounds.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[RowWork],
+        root: Root,
+        backend: Backend,
+        parallel: int,
+        reporter: Reporter,
+        stop_asked: Callable[[], Stop | None] = lambda: None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        max_gpu_hours: float | None = None,
+        news: Callable[[], str] = lambda: "",
+        interval: float = 0.2,
+    ) -> None:
+        self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
+        self.stop_asked, self.news, self.interval = stop_asked, news, interval
+        self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
+        self.teachers = Teachers(root)
+        self.launched = self.teachers.launched
+        spent = gpu_seconds_of([d for work in rows for d in work.directories()]) if max_gpu_hours else 0.0
+        self.jobs = Jobs(root, backend, environment or {}, spent)
+        self.budget_spent = False
+        """Whether something was not submitted because the budget is spent."""
+        self._renewed = self._looked = time.monotonic()
+
+    def run(self) -> None:
+        """Work until every row is done, or nothing more may be submitted.
+
+        Raises:
+            Interrupted: `stop_asked`; everything is on disk, and the same command goes on.
+            LockLost: another controller has taken over a row.
+            UserError: the backend will not take such jobs.
+        """
+        try:
+            self._attach_living()
+            while True:
+                for ended in self.jobs.collect():
+                    self._follow_up(ended)
+                self._renew()  # Slurm may have taken its time to answer, and may again
+                busy = self._fill()
+                self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
+                if not self.jobs.running and (not busy or self.budget_spent):
+                    return
+                if stop := self.stop_asked():
+                    self._stop(stop)
+                    raise Interrupted
+                self._renew()
+                self._prune()
+                time.sleep(max(self.interval, len(self.jobs.running) / LOOKS_A_SECOND))
+        finally:
+            self.jobs.close_accounts()
+            self.teachers.release()
+
+    def _remaining(self) -> int:
+        teachers = {
+            self.teachers.task(work.row, seed).directory
+            for work in self.rows
+            for seed in work.teacher_seeds()
+            if not self.teachers.ready(work.row, seed)
+        }
+        return len(teachers) + sum(work.remaining for work in self.rows)
+
+    def _follow_up(self, ended: Ended) -> None:
+        """Say how an attempt ended, and take over what a finished trial gave."""
+        task, owner = ended.running.task, ended.running.owner
+        if decide(task.directory, self.launched).verdict is Verdict.SUBMIT:
+            number = ended.running.attempt
+            self.reporter.event(f"{task.label}: attempt {number} ended ({ended.end}: {ended.message}); it goes on")
+        elif owner is None:
+            how = "trained" if ended.end == "complete" else f"failed: {ended.message}"
+            self.reporter.event(f"{task.label}: {how}")
+        else:
+            self._settle(task, owner, news=True)
+
+    def _attach_living(self) -> None:
+        """Watch all jobs that an earlier controller left, also where they are more than the slots."""
+        for task, owner in self._due(ask=False):
+            mine = owner is not None or self.teachers.claim(task.directory)
+            if mine and decide(task.directory, self.launched).verdict is Verdict.WATCH:
+                self.jobs.attach(task, owner)
+
+    def _fill(self) -> bool:
+        """Give free slots work; whether any work is left that is not running."""
+        running, waiting, began = self.jobs.running, False, time.monotonic()
+        may_submit = not self._budget_is_spent() and not self.jobs.blocked
+        if len(running) >= self.parallel:
+            return True
+        for task, owner in self._due(ask=may_submit):
+            if task.directory in running:
+                continue
+            waiting = True
+            if owner is None and not self.teachers.claim(task.directory):
+                continue  # another controller trains this teacher
+            verdict = decide(task.directory, self.launched).verdict
+            if verdict is Verdict.WATCH:
+                self.jobs.attach(task, owner)
+            elif verdict is not Verdict.SUBMIT:
+                self._settle(task, owner, news=task.kind == "tuning")
+            elif not may_submit or not self._submit(task, owner):
+                return True
+            if len(running) >= self.parallel or time.monotonic() - began > FILLING_SECONDS:
+                return True
+        return waiting or not may_submit
+
+    def _submit(self, task: Task, owner: RowWork | None) -> bool:
+        """Submit an attempt; False where the scheduler lets us wait, which is said once."""
+        before = self.jobs.delayed
+        submitted = self.jobs.submit(task, owner)
+        if self.jobs.delayed and self.jobs.delayed != before:
+            self.reporter.event(f"{task.label}: has to wait, for the scheduler says: {self.jobs.delayed}")
+        return submitted
+
+    def _budget_is_spent(self) -> bool:
+        if self.max_gpu_seconds is None or self.jobs.gpu_seconds() < self.max_gpu_seconds or not self._remaining():
+            return False
+        if not self.budget_spent:
+            self.reporter.event(f"{self.jobs.gpu_seconds() / 3600:.2f} GPU-hours are spent: nothing new is submitted")
+        self.budget_spent = True
+        return True
+
+    def _settle(self, task: Task, owner: RowWork | None, *, news: bool) -> None:
+        line = owner.settle(task) if owner else ""
+        if line and news:
+            self.reporter.event(f"{task.label}: {line}")
+
+    def _due(self, *, ask: bool) -> Iterator[tuple[Task, RowWork | None]]:
+        """All that could run now, most urgent first: teachers that tuning waits for, trials, the other teachers.
+
+        `ask`: new trials too.
+        """
+        yield from self._teachers_due(urgent=True)
+        for work in self.rows:
+            for task in work.tasks(self.teachers.ready, ask=ask):
+                yield task, work
+        yield from self._teachers_due(urgent=False)
+
+    def _teachers_due(self, *, urgent: bool) -> Iterator[tuple[Task, None]]:
+        seen = set()
+        for work in self.rows:
+            for seed in work.teacher_seeds():
+                if (seed == TUNING_SEED) is not urgent or self.teachers.ready(work.row, seed):
+                    continue
+                task = self.teachers.task(work.row, seed)
+                if task.directory in self.teachers.failed:
+                    work.miss_teacher(seed, self.teachers.failed[task.directory])
+                elif task.directory not in seen:
+                    seen.add(task.directory)
+                    yield task, None
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed > HEARTBEAT_SECONDS:
+            for work in self.rows:
+                work.lock.renew()
+            self.teachers.renew()
+            self._renewed = time.monotonic()
+            if said := self.news():
+                self.reporter.event(said)
+
+    def _prune(self) -> None:
+        """Let rows that have a pruner look at their running trials."""
+        if time.monotonic() - self._looked < PRUNING_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for running in self.jobs.running.values():
+            if running.owner is not None and running.owner.wants_pruned(running.task):
+                self.reporter.event(f"{running.task.label}: asked to stop by the pruner")
+
+    def _stop(self, stop: Stop) -> None:
+        """End the jobs and wait until they have written their checkpoints, or leave them alone."""
+        if stop is Stop.WITHOUT_JOBS:
+            left = len(self.jobs.running)
+            goes, it = ("goes", "it") if left == 1 else ("go", "them")
+            self.reporter.event(f"stopping; {count(left, 'job')} {goes} on, and whoever relaunches finds {it}")
+            return
+        self.reporter.event(f"stopping: checkpoints of {count(len(self.jobs.running), 'job')} are written")
+        self.jobs.cancel()
+        deadline = time.monotonic() + ENDING_SECONDS
+        while self.jobs.running and time.monotonic() < deadline:
+            for ended in self.jobs.collect(ending=True):
+                if ended.end == "complete":
+                    self._follow_up(ended)
+            time.sleep(self.interval)
+
+
+class StopRequests:
+    """Asked in every round of a controller. Signal handlers set a flag, nothing else.
+
+    SIGINT and SIGTERM end its jobs too, SIGUSR1 leaves them to whoever launches next, and the stop file ends them. In
+    a job of its own (`detached`) SIGTERM, by which Slurm preempts, and SIGUSR2, which comes some time before the time
+    limit, leave them too: a successor goes on.
+
+    Args:
+        file: what --cancel writes.
+        detached: the controller runs in a job of its own.
+    """
+
+    def __init__(self, file: Path, *, detached: bool) -> None:
+        self.file, self.detached = file, detached
+        self.received: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, *([signal.SIGUSR2] if detached else [])):
+            signal.signal(number, lambda got, frame: self.received.append(got))
+
+    def __call__(self) -> Stop | None:
+        """What is asked, if anything."""
+        if self.received:
+            with_jobs = (signal.SIGINT,) if self.detached else (signal.SIGINT, signal.SIGTERM)
+            return Stop.WITH_JOBS if self.received[0] in with_jobs else Stop.WITHOUT_JOBS
+        return Stop.WITH_JOBS if self.file.exists() else None
+
+    @property
+    def exit_code(self) -> int:
+        """As shells have it; the stop file counts as SIGTERM."""
+        return 128 + (self.received[0] if self.received else signal.SIGTERM)
+
+    def wants_successor(self) -> bool:
+        """Whether a detached controller was stopped by Slurm, which will not run it again: not by its user."""
+        if not self.detached or not self.received:
+            return False
+        return self.received[0] == signal.SIGUSR2 or (self.received[0] == signal.SIGTERM and _is_running())
+
+
+def _is_running() -> bool:
+    """Whether Slurm counts our job as running still: it is preempted then; else cancelled, or requeued already."""
+    try:
+        return any(job.id == os.environ.get("SLURM_JOB_ID") and job.state == "RUNNING" for job in squeue())
+    except NoAnswer:
+        return False

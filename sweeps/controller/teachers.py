@@ -1,0 +1,88 @@
+"""The teachers that the rows of a study need: each trained once, by whichever controller claims it."""
+
+from __future__ import annotations
+
+import time
+
+from mmkd.files import remove_leftovers
+from mmkd.lock import FileLock, LockHeld
+from mmkd.result_checks import clean_up, has_its_weights, set_aside, usable_result
+from mmkd.result_file import Status
+from mmkd.rundir import Root, TrialDir
+from sweeps.controller.retries import Verdict, decide
+from sweeps.controller.row import Task, teacher_task
+from sweeps.rows import Row
+
+
+class Teachers:
+    """Which teachers are trained, which failed, and which this controller may train."""
+
+    def __init__(self, root: Root) -> None:
+        self.root, self.launched = root, time.time()
+        self._tasks: dict[tuple[str, int], Task] = {}
+        self._claims: dict[TrialDir, FileLock] = {}
+        self._ready: set[TrialDir] = set()
+        self.failed: dict[TrialDir, str] = {}
+
+    def task(self, row: Row, seed: int) -> Task:
+        """The teacher of a row and seed; made once, for every round asks."""
+        key = (row.digest, seed)
+        if key not in self._tasks:
+            self._tasks[key] = teacher_task(self.root, row, seed)
+        return self._tasks[key]
+
+    def ready(self, row: Row, seed: int) -> bool:
+        """Whether the teacher of a row and seed is trained (or none is needed)."""
+        if row.teacher is None:
+            return True
+        directory = self.task(row, seed).directory
+        if directory not in self._ready and directory not in self.failed:
+            self._look(directory)
+        return directory in self._ready
+
+    def claim(self, directory: TrialDir) -> bool:
+        """Whether we may train this teacher: nobody else does."""
+        if directory in self._claims:
+            return True
+        directory.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory.claim)
+        try:
+            lock.acquire()
+        except LockHeld:
+            return False
+        self._claims[directory] = lock
+        return True
+
+    def renew(self) -> None:
+        """Fresh heartbeats of all claims."""
+        for lock in self._claims.values():
+            lock.renew()
+
+    def release(self) -> None:
+        """Give all claims back, and remove what trials left that were killed while they kept a teacher's outputs."""
+        for lock in self._claims.values():
+            lock.release()
+        self._claims.clear()
+        for directory in self._ready:
+            remove_leftovers(directory.path)
+
+    def _look(self, directory: TrialDir) -> None:
+        decision = decide(directory, self.launched)
+        if decision.verdict is Verdict.WATCH:
+            return  # somebody has its end still to note
+        result = usable_result(directory)
+        if result is not None and not has_its_weights(directory, result):
+            set_aside(directory, f"{directory.weights}: not the weights that {directory.result.name} names")
+            return
+        if result is not None and result.status is Status.COMPLETE:
+            self._ready.add(directory)
+        elif result is not None:
+            self.failed[directory] = f"is {result.status}: {result.reason}"
+        elif decision.verdict is Verdict.GIVE_UP:
+            self.failed[directory] = f"failed for good: {decision.reason}"
+        else:
+            return
+        # A controller that was killed may have left its claim.
+        if directory.claim.exists() and self.claim(directory):
+            clean_up(directory)
+            self._claims.pop(directory).release()

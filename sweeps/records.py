@@ -1,0 +1,170 @@
+"""A study as its launches recorded it: what everything that looks after a study begins with. No data, no torch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, Field, ValidationError
+
+from mmkd.config import explain
+from mmkd.errors import UserError
+from mmkd.files import write_json
+from mmkd.rundir import Root, RowDir, TrialDir, check_name
+from mmkd.trial_state import State, trial_state
+from sweeps.study_file import Line, find_study
+
+if TYPE_CHECKING:
+    from sweeps.rows import Row
+    from sweeps.study_file import StudyFile
+
+
+@dataclass(frozen=True)
+class RecordedRow:
+    """A row of a study, and how much of it the last launch asked for."""
+
+    name: str
+    directory: RowDir
+    trials: int
+    seeds: tuple[int, ...]
+    teachers: tuple[TrialDir, ...]
+
+    def runs(self) -> list[TrialDir]:
+        """Tuning trials and confirming runs, superseded ones included."""
+        return [*self.directory.trials(), *self.directory.confirms()]
+
+
+@dataclass(frozen=True)
+class RecordedStudy:
+    """A study under a root; `name` is what its table is kept as."""
+
+    name: str
+    title: str
+    root: Root
+    rows: tuple[RecordedRow, ...]
+
+    def teachers(self) -> list[TrialDir]:
+        """The teachers of all rows, each once, trained or not."""
+        return list(dict.fromkeys(teacher for row in self.rows for teacher in row.teachers))
+
+    def directories(self) -> list[TrialDir]:
+        """All trial directories: of the rows, and of the teachers."""
+        return [*(run for row in self.rows for run in row.runs()), *self.teachers()]
+
+    def places(self) -> list[RowDir]:
+        """The rows' directories, as far as they are there."""
+        return [row.directory for row in self.rows if row.directory.path.is_dir()]
+
+
+Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A folder's name that leads nowhere else: `--clean` removes files there."""
+
+
+class _Row(BaseModel):
+    name: Line
+    directory: Folder
+    trials: int
+    seeds: tuple[int, ...]
+    teachers: tuple[Folder, ...]
+
+
+class _Study(BaseModel):
+    """What `record_study` writes and this module reads; tables read more of it, see `analysis.loading.records`."""
+
+    title: Line
+    rows: tuple[_Row, ...]
+
+
+def record_study(
+    root: Root, name: str, study: StudyFile, rows: Sequence[Row], max_gpu_hours: float | None = None
+) -> None:
+    """Write which rows the study has, what its table is made from, and the budget that the monitor shows."""
+    from sweeps.rows import teacher_directories
+
+    facts = {
+        "name": name,
+        "title": study.title,
+        "control": study.control,
+        "max_gpu_hours": max_gpu_hours,
+        "rows": [
+            {
+                "name": row.name,
+                "label": row.label,
+                "group": row.group,
+                "paper": row.paper and row.paper.model_dump(),
+                "directory": row.directory.path.name,
+                "trials": row.trials,
+                "seeds": list(range(1, row.seeds + 1)),
+                "teachers": [directory.path.name for directory in teacher_directories(row, root)],
+            }
+            for row in rows
+        ],
+    }
+    path = root.study(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, facts)
+
+
+def table_name(options: argparse.Namespace, origin: Path) -> str:
+    """What the table is kept as: --as, else the study's name with the data, primary and pairing that were asked for.
+
+    Raises:
+        UserError: a name that cannot be a file's.
+    """
+    if options.name:
+        return check_name("study", options.name)
+    data = Path(options.data).stem if options.data else None
+    parts = [origin.stem, *(part for part in (data, options.primary, options.pairing) if part)]
+    return check_name("study", re.sub(r"[^A-Za-z0-9_.-]", "_", "-".join(parts)))
+
+
+def find_recorded(options: argparse.Namespace) -> RecordedStudy:
+    """The study that a launch with these options recorded; --study may also name it as studies/*.json does.
+
+    Raises:
+        UserError: there is none, with those that there are; or its record is damaged.
+    """
+    root = Root.at(options.root)
+    known = sorted(path.stem for path in root.path.glob("studies/*.json"))
+    name = options.study if options.study in known and options.name is None else ""
+    if not name or any((options.data, options.primary, options.pairing)):
+        name = table_name(options, find_study(options.study))
+    if name not in known:
+        raise UserError(
+            f"{root.path}: no study {name!r} was launched there (there are: {', '.join(known) or 'none'}); give --root "
+            f"and --study, --data, --primary, --pairing, --as as at its launch, or one of these names as --study"
+        )
+    return read_recorded(root, name)
+
+
+def read_recorded(root: Root, name: str) -> RecordedStudy:
+    """The study called `name` under a root.
+
+    Raises:
+        UserError: its record is damaged.
+    """
+    path = root.study(name)
+    try:
+        study = _Study.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{explain(error, path)}; launching the study again writes it anew") from None
+    rows = tuple(
+        RecordedRow(
+            row.name,
+            RowDir(root.path / "rows" / row.directory),
+            row.trials,
+            row.seeds,
+            tuple(TrialDir(root.path / "teachers" / teacher) for teacher in row.teachers),
+        )
+        for row in study.rows
+    )
+    return RecordedStudy(name, study.title, root, rows)
+
+
+def without_end(directories: Iterable[TrialDir]) -> list[TrialDir]:
+    """Those whose last attempt has been announced and has not ended, as far as anybody has written down."""
+    return [d for d in directories if trial_state(d) in (State.SUBMITTED, State.RUNNING)]

@@ -1,0 +1,236 @@
+"""Resolve the command line, the study file, the data and the site file into a `Launch`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from mmkd.data import DatasetInfo, check_dataset, make_synthetic, read_info
+from mmkd.errors import UserError
+from mmkd.files import remove_leftovers
+from mmkd.rundir import Root
+from mmkd.terminal import is_plain, one_line
+from slurm.accounting import NoAnswer, ask
+from slurm.backend import Backend, SubmissionRefused
+from slurm.local_backend import DebugBackend, LocalBackend, usable_cores, visible_gpus
+from slurm.settings import SlurmSettings
+from slurm.slurm_backend import SlurmBackend
+from sweeps.options import overrides_of, site_changes
+from sweeps.records import table_name
+from sweeps.rows import Machine, Row, plan
+from sweeps.site_file import Site, load_site
+from sweeps.snapshot_path import run_from, snapshot_place
+from sweeps.study_file import StudyFile, find_study, load_profile, load_study
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A launch, resolved: what runs where.
+
+    `name` is what the study's table is kept as; `code` is the snapshot that jobs run, None for the code as it lies.
+    """
+
+    study: StudyFile
+    origin: Path
+    name: str
+    rows: Sequence[Row]
+    profile: str
+    root: Root
+    site: Site
+    backend: Backend
+    parallel: int
+    code: Path | None
+    environment: Mapping[str, str]
+
+
+def prepare(options: argparse.Namespace) -> Launch:
+    """Resolve the command line, the study, the data and the site.
+
+    Raises:
+        UserError: something is missing or not valid.
+    """
+    origin = find_study(options.study)
+    study = load_study(origin, overrides_of(options))
+    name = table_name(options, origin)
+    site = load_site(options.site, site_changes(options))
+    root = Root.at(options.root)
+    backend, parallel = choose_backend(options, site)
+    refuse_contradictions(options, backend)
+    info = open_data(study, root)
+    if study.primary not in info.modalities:
+        raise UserError(f"the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}")
+    profile_name, profile = load_profile(study.profile, info.source)
+    threads = site.slurm.cpus if backend.name == "slurm" else max(1, usable_cores() // parallel)
+    machine = Machine(info.path.absolute(), threads, options.device)
+    rows = plan(study, origin, profile, info, root, machine)
+    make_root(root)
+    code = snapshot_place(root) if options.snapshot else None
+    environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
+    return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, code, environment)
+
+
+def refuse_contradictions(options: argparse.Namespace, backend: Backend) -> None:
+    """Options that do not go together.
+
+    Raises:
+        UserError: naming them.
+    """
+    if options.detach and backend.name != "slurm":
+        raise UserError(
+            f"--detach: needs Slurm, and this would run on {backend.name}: nohup or tmux keep it alive here"
+        )
+    if options.snapshot and backend.name == "debug":
+        raise UserError("--snapshot: --cluster debug runs trials in this process; use --cluster local or slurm")
+    if options.probe and not options.dry_run:
+        raise UserError("--probe: goes with --dry-run")
+
+
+def open_data(study: StudyFile, root: Root) -> DatasetInfo:
+    """The study's data set; synthetic data are made on first use.
+
+    Raises:
+        UserError: the file is missing, foreign or damaged.
+    """
+    if not study.data.startswith("synthetic:"):
+        return read_info(Path(study.data))
+    size = study.data.removeprefix("synthetic:")
+    path = root.data(f"synthetic-{size}.h5")
+    if not path.exists():
+        make_root(root)
+        path.parent.mkdir(exist_ok=True)
+        remove_leftovers(path.parent, path.name)
+        make_synthetic(path, size)  # type: ignore[arg-type]  # checked there
+    return read_info(path)
+
+
+def check_data(rows: Sequence[Row]) -> None:
+    """Read the whole data set once before anything runs on it.
+
+    Raises:
+        UserError: it has changed, or holds NaN; naming split, modality and sample.
+    """
+    check_dataset(rows[0].machine.data_path)
+
+
+def make_root(root: Root) -> None:
+    """Make the root folder.
+
+    Raises:
+        UserError: it cannot be made or written, or its name has what sbatch would read as something else.
+    """
+    if "\\" in str(root.path) or not is_plain(str(root.path)):
+        raise UserError(f"--root {str(root.path)!r}: choose a path without line breaks, control characters and '\\'")
+    try:
+        root.path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root.path) as probe:
+            probe.write(b"x")  # which a full disk refuses, while it may still make a file
+    except OSError as error:
+        raise UserError(f"--root {root.path}: cannot be written ({error.strerror})") from None
+
+
+def choose_cluster(options: argparse.Namespace) -> str:
+    """slurm, local or debug; `auto` is Slurm where an option asks for it, and on a machine of a cluster.
+
+    Raises:
+        UserError, ConnectionError: Slurm is asked for, or this is a machine of a cluster, and it does not answer.
+    """
+    if options.cluster in ("local", "debug"):
+        return str(options.cluster)
+    asking = option_for_slurm(options)
+    if not asking and shutil.which("sbatch") is None:
+        return "local"
+    try:
+        ask("sinfo", "-h", "-o", "%P")
+    except NoAnswer as error:
+        if not asking and error.of_no_cluster:
+            return "local"  # installed, but this machine is of no cluster
+        refuse_without_slurm(asking, error, "; --cluster local runs here")
+    return "slurm"
+
+
+def option_for_slurm(options: argparse.Namespace) -> str:
+    """The option of the command line that asks for Slurm, "" where none does.
+
+    `[slurm]` in a site file does not: it may be the user's own file, read on every machine.
+    """
+    if options.cluster == "slurm":
+        return "--cluster slurm"
+    given = (f"--slurm.{name}" for name in SlurmSettings.model_fields if getattr(options, f"slurm_{name}") is not None)
+    return "--detach" if options.detach else next(given, "")
+
+
+def refuse_without_slurm(asking: str, error: NoAnswer, instead: str = "") -> NoReturn:
+    """End a command that needs Slurm, with Slurm's words.
+
+    Args:
+        asking: the option that needs it, "" where none does.
+        error: what Slurm's command said.
+        instead: how to do without.
+
+    Raises:
+        UserError: this machine is of no cluster.
+        ConnectionError: the scheduler is down.
+    """
+    kind = UserError if error.of_no_cluster else ConnectionError
+    raise kind(f"{asking}{': ' if asking else ''}Slurm does not answer ({one_line(error)}){instead}") from None
+
+
+def slurm_backend(settings: SlurmSettings) -> SlurmBackend:
+    """The Slurm backend.
+
+    Raises:
+        UserError: this machine has no Slurm.
+    """
+    try:
+        return SlurmBackend(settings)
+    except SubmissionRefused as refusal:
+        raise UserError(f"--cluster slurm: {refusal}") from None
+
+
+def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, int]:
+    """The backend and its number of slots.
+
+    Raises:
+        UserError, ConnectionError: it is not to be had.
+    """
+    from mmkd import trial  # torch: not before it is needed
+
+    cluster = choose_cluster(options)
+    if cluster == "slurm":
+        return slurm_backend(site.slurm), site.parallel
+    gpus = [] if options.device == "cpu" else visible_gpus()
+    if options.device == "cuda" and not gpus:
+        raise UserError("--device cuda: nvidia-smi shows no GPU on this machine; use --device auto or cpu")
+    if cluster == "debug":
+        return DebugBackend(trial.main), 1
+    return LocalBackend(gpus), options.parallel or len(gpus) or min(usable_cores(), 4)
+
+
+def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:
+    """The backend that an earlier launch submitted jobs to, to watch and end them: each had `gpus` GPUs.
+
+    Args:
+        name: as the attempts' records have it.
+        gpus: what their GPU-seconds are reckoned by.
+        site: the site as it is now.
+        poll: seconds between questions to Slurm.
+
+    Raises:
+        UserError, ConnectionError: this machine cannot reach it.
+    """
+    if name == "local":
+        return LocalBackend(["0"] * gpus)
+    if name != "slurm":
+        raise UserError(f"an attempt was recorded on backend {name!r}, which this mmkd does not know")
+    try:
+        ask("sinfo", "-h", "-o", "%P")
+    except NoAnswer as error:
+        refuse_without_slurm("jobs of Slurm", error)
+    backend = slurm_backend(site.slurm.model_copy(update={"poll": poll}))
+    backend.gpus = gpus
+    return backend

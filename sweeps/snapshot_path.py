@@ -1,0 +1,39 @@
+"""The directory of a copy of the code, and the environment that runs a job from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from mmkd.provenance import SOURCE
+from mmkd.rundir import Root
+
+PACKAGES = ("mmkd", "sweeps", "slurm", "analysis")
+"""What a controller imports; trials need the first alone."""
+
+
+def code_files(base: Path) -> list[Path]:
+    """Modules and tables of the packages under `base`."""
+    found = (path for package in PACKAGES for path in (base / package).rglob("*"))
+    return sorted(path for path in found if path.suffix in (".py", ".toml"))
+
+
+def code_digest(base: Path) -> str:
+    """Hash the packages under `base`."""
+    hashed = hashlib.sha256()
+    for path in code_files(base):
+        content = path.read_bytes()
+        hashed.update(f"{path.relative_to(base).as_posix()}\0{len(content)}\0".encode() + content)
+    return hashed.hexdigest()[:12]
+
+
+def snapshot_place(root: Root) -> Path:
+    """Where a snapshot of the code as it is now lies, or would."""
+    return root.code / code_digest(SOURCE.parent)
+
+
+def run_from(folder: Path) -> dict[str, str]:
+    """Variables with which Python imports the packages in `folder`, whatever the working directory holds."""
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
+    return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

@@ -1,0 +1,185 @@
+"""Each defect that is planted in a study is flagged, and a sound study is not."""
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+from roots import Lab, fail, finish, student_config, teacher_config
+
+from analysis import load, table
+from mmkd.config import identity
+from mmkd.files import read_json, write_json
+from mmkd.result_file import read_result, write_result
+from mmkd.rundir import RowDir
+
+
+def warnings(lab: Lab) -> str:
+    return "\n".join(table(load(lab.path, cache=False), "demo").warnings)
+
+
+def change(row: RowDir, **identity: object) -> None:
+    """Give a row's identity other values."""
+    facts = read_json(row.row)
+    assert facts is not None
+    write_json(row.row, {**facts, "identity": {**facts["identity"], **identity}})
+
+
+def test_a_sound_study_is_not_flagged(ablation: Lab) -> None:
+    assert warnings(ablation) == ""
+
+
+def test_a_winner_that_cannot_be_read_is_no_row_that_was_extended(ablation: Lab) -> None:
+    ablation.row_of("crd").winner.write_text("garbage")
+    said = warnings(ablation)
+    assert "winner.json" in said
+    assert "extended" not in said
+
+
+def test_the_table_names_the_rows_that_were_trained_in_bfloat16(ablation: Lab) -> None:
+    change(ablation.row_of("crd"), training={"epochs": 3, "precision": "bf16"})
+    notes = "\n".join(table(load(ablation.path, cache=False), "demo").notes)
+    assert "trained with networks in bfloat16, evaluated in float32: CRD on attention maps" in notes
+
+
+def test_a_trial_that_was_tried_again_under_a_new_number_takes_its_place(lab: Lab) -> None:
+    row = lab.row("crd", [0.6, 0.7], trials=3)
+    shutil.rmtree(row.trial(1).path)
+    fail(row.trial(1), student_config(0, None), "error")
+    lab.study()
+    assert "1 of 3 tuning trials have no result; the same launch" in warnings(lab)
+    again = student_config(0, None, learning_rate=1e-2)
+    finish(row.trial(3), again, 0.9)
+    winner = read_json(row.winner)
+    assert winner is not None
+    write_json(row.winner, {**winner, "trial": 3, "trials": 3, "numbers": 4})
+    assert warnings(lab) == ""
+
+
+def unlike_budgets(lab: Lab) -> None:
+    lab.choose(lab.row_of("crd"), {s: lab.row_of("crd").confirm(s, "abcdef01") for s in (1, 2, 3)}, trials=16)
+
+
+def other_data_in_a_row(lab: Lab) -> None:
+    finish(lab.row_of("crd").confirm(2, "abcdef01"), student_config(2, teacher_config(2), "e" * 64), 0.75)
+
+
+def a_teacher_of_other_data(lab: Lab) -> None:
+    teacher = teacher_config(2)
+    finish(lab.root.teacher(identity(teacher)), teacher_config(2, fingerprint="e" * 64), 0.8)
+
+
+def another_commit(lab: Lab) -> None:
+    finish(
+        lab.row_of("none").confirm(2, "abcdef01"), student_config(2, None, learning_rate=1e-2), 0.71, commit="b" * 40
+    )
+
+
+def a_seed_under_two_names(lab: Lab) -> None:
+    row = lab.row_of("crd")
+    shutil.rmtree(row.confirm(3, "abcdef01").path)
+    shutil.copytree(row.confirm(2, "abcdef01").path, row.confirm(3, "abcdef01").path)
+
+
+def seeds_that_changed_nothing(lab: Lab) -> None:
+    first, second = (lab.row_of("crd").confirm(seed, "abcdef01") for seed in (1, 2))
+    result = read_result(second.result)
+    same = read_result(first.result).weights_sha256
+    write_result(second, type(result)(**{**vars(result), "weights_sha256": same}))
+
+
+def tuning_measured_on_test(lab: Lab) -> None:
+    config = student_config(0, None, learning_rate=1e-2).model_copy(update={"evaluate_test": True})
+    finish(lab.row_of("crd").trial(0), config, 0.5)
+
+
+def selection_by_a_test_metric(lab: Lab) -> None:
+    for row in lab.root.rows():
+        change(row, selection="test_accuracy")
+
+
+def a_winner_that_validation_did_not_choose(lab: Lab) -> None:
+    finish(lab.row_of("crd").trial(1), student_config(0, None, learning_rate=1e-3), 0.9)
+
+
+def confirming_runs_of_other_hyperparameters(lab: Lab) -> None:
+    finish(lab.row_of("crd").confirm(2, "abcdef01"), student_config(2, teacher_config(2), learning_rate=0.5), 0.75)
+
+
+def pruning_in_one_row(lab: Lab) -> None:
+    change(lab.row_of("crd"), pruner="median")
+
+
+def another_sampler(lab: Lab) -> None:
+    for name, sampler in (("crd", "tpe"), ("none", "random")):
+        change(lab.row_of(name), sampler=sampler)
+
+
+def another_recipe(lab: Lab) -> None:
+    for name, epochs in (("crd", 60), ("none", 40)):
+        change(lab.row_of(name), training={"epochs": epochs, "batch_size": 16})
+
+
+def another_range_of_the_learning_rate(lab: Lab) -> None:
+    for name, high in (("crd", 0.1), ("none", 0.01)):
+        change(lab.row_of(name), space={"learning_rate": {"low": 1e-4, "high": high}})
+
+
+def a_lost_tuning_trial(lab: Lab) -> None:
+    shutil.rmtree(lab.row_of("crd").trial(1).path)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (unlike_budgets, "tuning budgets (trials) are unequal: 2: Student without KD; 16: CRD on attention maps"),
+        (other_data_in_a_row, "of other data than the row's: rows/crd-01234567/confirm/2-abcdef01"),
+        (a_teacher_of_other_data, "CRD on attention maps: of other data than the row's: teachers/"),
+        (another_commit, "aaaaaaaaaaaa (12 of 13 runs), bbbbbbbbbbbb (1 of 13 runs)"),
+        (a_seed_under_two_names, "duplicate seeds: the runs 2-abcdef01, 3-abcdef01 all have seed 2"),
+        (seeds_that_changed_nothing, "the runs 1-abcdef01, 2-abcdef01 all ended with the same weights"),
+        (tuning_measured_on_test, "selection on test is possible: 1 tuning trials were measured on test (0)"),
+        (selection_by_a_test_metric, "selection on test: its selection metric is 'test_accuracy'"),
+        (a_winner_that_validation_did_not_choose, "the winner is trial 0, but trial 1 is the best by validation loss"),
+        (confirming_runs_of_other_hyperparameters, "confirming runs have other hyper-parameters than trial 0"),
+        (pruning_in_one_row, "pruners are unequal: none: Student without KD; median: CRD on attention maps"),
+        (another_sampler, "samplers are unequal: random: Student without KD; tpe: CRD on attention maps"),
+        (another_recipe, "training.epochs are unequal: 40: Student without KD; 60: CRD on attention maps"),
+        (another_range_of_the_learning_rate, "space.learning_rate.high are unequal: 0.01: Student without KD"),
+        (a_lost_tuning_trial, "CRD on attention maps: 1 of 2 tuning trials have no result"),
+    ],
+)  # fmt: skip
+def test_a_planted_defect_is_flagged(ablation: Lab, plant: Callable[[Lab], None], words: str) -> None:
+    plant(ablation)
+    assert words in warnings(ablation)
+
+
+def test_uncommitted_changes_are_flagged_also_where_all_runs_have_them(lab: Lab) -> None:
+    lab.row("none", [0.7, 0.71])
+    for place in lab.path.glob("rows/*/*/*/attempts/1.job.json"):
+        write_json(place, {**(read_json(place) or {}), "git": {"commit": "c" * 40, "diff": "0123"}})
+    lab.study("demo")
+    assert warnings(lab) == "the code had uncommitted changes: cccccccccccc+0123"
+
+
+def test_a_seed_that_the_study_lists_twice_counts_once(ablation: Lab) -> None:
+    path = ablation.root.study("demo")
+    study = read_json(path)
+    assert study is not None
+    study["rows"][1]["seeds"] = [1, 2, 3, 3]
+    write_json(path, study)
+    assert "CRD on attention maps: duplicate seeds: the study lists 3 twice" in warnings(ablation)
+    assert table(load(ablation.path, cache=False), "demo").rows[-1].cells["seeds"].text == "3"
+
+
+def test_many_rows_are_not_all_listed(lab: Lab) -> None:
+    for number in range(7):
+        lab.row(f"row{number}", [0.7], trials=1 if number else 2)
+    lab.study("demo")
+    assert "1: row1, row2, row3, row4 and 2 more" in warnings(lab)
+
+
+def test_rows_of_one_label_are_told_apart_by_their_groups(lab: Lab) -> None:
+    lab.row("a", [0.7], label="CRD", group="first", trials=1)
+    lab.row("b", [0.7], label="CRD", group="second", trials=2)
+    lab.study("demo")
+    assert "1: CRD [first]; 2: CRD [second]" in warnings(lab)

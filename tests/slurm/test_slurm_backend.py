@@ -1,0 +1,388 @@
+"""The Slurm backend against commands that say what Slurm was seen to say. The real one: test_slurm_survival.py."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stub_slurm import StubSlurm, install, queued
+
+from slurm.accounting import KILLED_FOR_MEMORY, sacct, squeue
+from slurm.backend import Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from slurm.settings import SlurmSettings
+from slurm.slurm_backend import ABSENT_SECONDS, SlurmBackend
+
+HOSTILE = "a b'c\"d$HOME`id`;|&>*\\ é\tf"
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
+    return install(tmp_path / "stubs", monkeypatch)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time stands still; a test moves it."""
+    now = [1000.0]
+    monkeypatch.setattr("slurm.slurm_backend.time.monotonic", lambda: now[0])
+    return now
+
+
+def backend(**settings: object) -> SlurmBackend:
+    return SlurmBackend(SlurmSettings.model_validate({"poll": 30, **settings}))
+
+
+def job(tmp_path: Path, **changes: object) -> Job:
+    command = ("python", "-m", "mmkd.trial", str(tmp_path / "trial"), "--attempt", "1")
+    return Job("mmkd-1.row.t0.a1", command, tmp_path / "log" / "1.txt", **changes)  # type: ignore[arg-type]
+
+
+def ask(cluster: SlurmBackend, handle: Handle, clock: list[float], after: float = 31) -> Report:
+    """What the backend knows of a job, some seconds after it first saw it."""
+    cluster.poll([handle])
+    clock[0] += after
+    return cluster.poll([handle])[handle]
+
+
+# --- what Slurm prints
+
+
+def test_the_queue_is_read_whatever_stands_in_names(stub: StubSlurm) -> None:
+    other = "others' job\n7|with|bars|and a line's end"
+    stub.answers("squeue", queued("1", "a|b c", "RUNNING"), queued("2", other, "PENDING"), queued("3", "c", "TIMEOUT"))
+    found = {job.id: job for job in squeue()}
+    assert set(found) == {"1", "2", "3"}
+    assert (found["1"].name, found["1"].state, found["1"].node, found["1"].used) == ("a|b c", "RUNNING", "n1", "0:10")
+    assert [found[number].ended for number in ("1", "2", "3")] == [False, False, True]
+
+
+def test_the_queue_is_asked_by_the_users_number_in_all_partitions_whatever_he_has_set(
+    stub: StubSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER"):
+        monkeypatch.setenv(name, "somebody-else")
+    monkeypatch.setenv("SQUEUE_PARTITION", "cpu")
+    squeue()
+    words = stub.words("squeue")
+    assert words[words.index("-u") + 1] == str(os.getuid())
+    assert "-a" in words
+    assert "SQUEUE_PARTITION" not in stub.environment("squeue")
+
+
+def test_accounts_are_read_with_their_steps(stub: StubSlurm) -> None:
+    stub.answers(
+        "sacct",
+        "1|CANCELLED by 0|0:0|65|billing=1,cpu=1,gres/gpu=2,mem=1G,node=1|n1||mine.t1",
+        "1.batch|CANCELLED|0:15|65|cpu=1|n1|12508K|batch",
+        "1.0|FAILED|75:0|64|cpu=1,gres/gpu=2|n1|301640K|python",
+        "2|FAILED|1:0|9|cpu=1,gres/gpu=1|n2||mine|t2",
+        "2.batch|FAILED|1:0|9|cpu=1|n2|12552K|batch",
+        "2.0|OUT_OF_MEMORY|0:125|9|cpu=1|n2|125720K|python",
+        "3|CANCELLED|0:0|||None assigned||mine.t3",
+    )
+    found = sacct(["1", "2", "3", "4"])
+    assert set(found) == {"1", "2", "3"}
+    expected = {"elapsed": 65, "gpu_seconds": 130, "max_rss_mb": 294.6, "node": "n1", "state": "CANCELLED"}
+    assert (found["1"].state, found["1"].name, dict(found["1"].facts)) == ("CANCELLED", "mine.t1", expected)
+    assert (found["2"].state, found["2"].name) == ("OUT_OF_MEMORY", "mine|t2"), "a step was killed, the shell failed"
+    assert dict(found["3"].facts) == {"elapsed": 0, "gpu_seconds": 0, "state": "CANCELLED"}
+
+
+def test_accounting_is_not_asked_for_what_is_no_job_id(stub: StubSlurm) -> None:
+    sacct(["12", "host:812:1718.22:0", ""])
+    words = stub.words("sacct")
+    assert words[words.index("-j") + 1] == "12"
+    assert sacct(["host:812:1718.22:0"]) == {}
+    assert stub.calls("sacct") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "slurmstepd-n1: error: StepId=12.0 exceeded memory limit (308879360 > 209715200), being killed",
+        "slurmstepd: error: Exceeded job memory limit",
+        "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=1.0. Some of your processes may have been killed",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=1.0. Some of the step tasks have been OOM Killed.",
+        "srun: error: n1: task 0: Out Of Memory",
+    ],
+)
+def test_a_kill_for_lack_of_memory_is_known_by_slurms_words(line: str) -> None:
+    assert KILLED_FOR_MEMORY.search(f"epoch 3\n{line}\nsrun: error: n1: task 0: Killed\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["RuntimeError: Out Of Memory", "srun: error: n1: task 0: Killed", "slurmstepd: error: *** JOB 6 CANCELLED ***"],
+)
+def test_other_words_are_no_kill_for_lack_of_memory(line: str) -> None:
+    assert not KILLED_FOR_MEMORY.search(f"epoch 3\n{line}\n")
+
+
+# --- what became of a job
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("PENDING", (True, "")),
+        ("RUNNING", (True, "")),
+        ("COMPLETING", (True, "")),
+        ("SUSPENDED", (True, "")),
+        ("REQUEUE_HOLD", (True, "")),
+        ("COMPLETED", (False, "")),
+        ("FAILED", (False, "error")),
+        ("TIMEOUT", (False, "timeout")),
+        ("DEADLINE", (False, "timeout")),
+        ("PREEMPTED", (False, "preempted")),
+        ("CANCELLED", (False, "cancelled")),
+        ("NODE_FAIL", (False, "node_fail")),
+        ("BOOT_FAIL", (False, "node_fail")),
+        ("OUT_OF_MEMORY", (False, "out_of_memory")),
+    ],
+)
+def test_a_state_is_alive_or_a_class(
+    state: str, expected: tuple[bool, str], stub: StubSlurm, clock: list[float]
+) -> None:
+    stub.answers("squeue", queued("7", "mine", state, node="n3"))
+    report = ask(backend(), Handle("mine", "7"), clock)
+    assert (report.alive, report.failure, report.id, report.node) == (*expected, "7", "n3")
+
+
+def test_slurm_is_asked_once_a_while_for_all_jobs(stub: StubSlurm, clock: list[float]) -> None:
+    handles = [Handle(f"job {number}", str(number)) for number in range(200)]
+    stub.answers("squeue", *(queued(handle.id, handle.name, "RUNNING") for handle in handles))
+    cluster = backend(poll=30)
+    for _ in range(100):
+        clock[0] += 1
+        assert all(report.alive for report in cluster.poll(handles).values())
+    assert stub.calls("squeue") == 4
+    assert stub.calls("sacct") == 0
+
+
+def test_a_job_is_alive_until_an_answer_younger_than_itself_lacks_it(stub: StubSlurm, clock: list[float]) -> None:
+    cluster, old, new = backend(), Handle("old", "1"), Handle("new", "2")
+    stub.answers("squeue", queued("1", "old", "RUNNING"))
+    cluster.poll([old])
+    clock[0] += 1
+    assert cluster.poll([old, new])[new].alive, "the last answer is older"
+
+
+def test_where_squeue_does_not_answer_all_jobs_are_alive(stub: StubSlurm, clock: list[float]) -> None:
+    stub.complains("squeue", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    assert ask(backend(), Handle("mine", "7"), clock, after=10_000).alive
+    assert stub.calls("sacct") == 0
+
+
+def test_what_the_queue_has_forgotten_accounting_tells(stub: StubSlurm, clock: list[float]) -> None:
+    stub.answers("sacct", "7|TIMEOUT|0:0|3600|gres/gpu=1|n2||mine")
+    report = ask(backend(), Handle("mine", "7"), clock)
+    assert (report.alive, report.failure, report.node) == (False, "timeout", "n2")
+
+
+def test_without_accounting_a_forgotten_job_is_gone(stub: StubSlurm, clock: list[float]) -> None:
+    stub.complains("sacct", "Slurm accounting storage is disabled")
+    report = ask(backend(), Handle("mine", "7"), clock)
+    assert (report.alive, report.failure) == (False, "node_fail")
+
+
+def test_an_id_that_another_job_bears_by_now_is_not_ours(stub: StubSlurm, clock: list[float]) -> None:
+    stub.answers("squeue", queued("7", "somebody's", "RUNNING"))
+    stub.answers("sacct", "7|RUNNING|0:0|3600|gres/gpu=1|n2||somebody's")
+    cluster, mine = backend(), Handle("mine", "7")
+    report = ask(cluster, mine, clock)
+    assert (report.alive, report.failure) == (False, "node_fail")
+    assert cluster.usage([mine], at_once=True) == {}
+    cluster.cancel([mine])
+    assert stub.calls("scancel") == 0
+
+
+def test_a_job_whose_id_nobody_noted_is_found_by_its_name(stub: StubSlurm, clock: list[float]) -> None:
+    stub.answers("squeue", queued("6", "mine.a1", "RUNNING"), queued("7", "mine.a2", "PENDING"))
+    report = ask(backend(), Handle("mine.a2"), clock)
+    assert (report.alive, report.id) == (True, "7")
+
+
+def test_a_job_that_was_only_announced_is_given_time_to_appear(stub: StubSlurm, clock: list[float]) -> None:
+    cluster, announced = backend(poll=5), Handle("mine.a1")
+    assert ask(cluster, announced, clock, after=ABSENT_SECONDS - 6).alive, "its sbatch may still be at work"
+    clock[0] += 12
+    report = cluster.poll([announced])[announced]
+    assert (report.alive, report.failure, report.message) == (False, "cancelled", "Slurm has no job of that name")
+
+
+def test_usage_tells_of_jobs_that_ended_and_asks_at_a_polite_rate(stub: StubSlurm, clock: list[float]) -> None:
+    stub.answers("sacct", "7|COMPLETED|0:0|10|gres/gpu=2|n2||a", "8|RUNNING|0:0|10|gres/gpu=2|n2||b")
+    cluster, handles = backend(poll=30), [Handle("a", "7"), Handle("b", "8"), Handle("c")]
+    assert {h.name: facts["gpu_seconds"] for h, facts in cluster.usage(handles).items()} == {"a": 20}
+    assert cluster.usage(handles) == {}
+    assert len(cluster.usage(handles, at_once=True)) == 1
+    assert stub.calls("sacct") == 2
+
+
+def test_cancelling_passes_over_what_has_ended(stub: StubSlurm) -> None:
+    stub.answers("squeue", queued("1", "a", "RUNNING"), queued("2", "b", "COMPLETED"), queued("3", "c", "PENDING"))
+    backend().cancel([Handle("a", "1"), Handle("b", "2"), Handle("c"), Handle("d", "4")])
+    assert [word for word in stub.words("scancel") if word.isdecimal()] == ["1", "3"]
+
+
+def test_a_cancellation_that_slurm_does_not_hear_is_said(stub: StubSlurm) -> None:
+    stub.answers("squeue", queued("1", "a", "RUNNING"))
+    stub.complains("scancel", "scancel: error: Unable to contact slurm controller")
+    with pytest.raises(ConnectionError, match="go on: scancel: error: Unable to contact slurm controller"):
+        backend().cancel([Handle("a", "1")])
+
+
+# --- submission
+
+
+def test_a_submission_gives_the_jobs_id(stub: StubSlurm, tmp_path: Path) -> None:
+    stub.answers("sbatch", "4711;cluster")
+    assert backend().submit(job(tmp_path)) == "4711"
+    assert (tmp_path / "log" / "1.sbatch").read_text() == backend().script(job(tmp_path))
+
+
+FULL = "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
+FULL += "accounting/QOS policy (job submit limit, user's size and/or time limits)"
+
+
+@pytest.mark.parametrize(
+    ("said", "certain"),
+    [
+        (FULL, True),
+        ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: …", True),
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", True),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", True),
+        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", False),
+        ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", False),
+        ("sbatch: error: Slurm temporarily unable to accept job\nsbatch: error: Socket timed out on send/recv", False),
+    ],
+)
+def test_what_may_go_better_later_is_delayed(said: str, certain: bool, stub: StubSlurm, tmp_path: Path) -> None:
+    stub.complains("sbatch", said)
+    with pytest.raises(SubmissionDelayed) as delay:
+        backend().submit(job(tmp_path))
+    assert delay.value.certain is certain
+    assert "sbatch: error" not in str(delay.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("invalid partition specified: gpux", "--slurm.partition"),
+        ("Batch job submission failed: Invalid account or account/partition combination specified", "--slurm.account"),
+        ("Batch job submission failed: Invalid qos specification", "--slurm.qos"),
+        (f"QOSMaxWallDurationPerJobLimit\n{FULL.splitlines()[1]}", "ask for less"),
+        (
+            "Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+            "--slurm.time",
+        ),
+        ("Memory specification can not be satisfied", "--slurm.mem"),
+        ("Batch job submission failed: Requested node configuration is not available", "--slurm.gpus"),
+        ("Invalid generic resource (gres) specification", "--slurm.gpus"),
+        ("Batch job submission failed: Invalid feature specification", "--slurm.constraint"),
+        ("Batch job submission failed: Invalid node name specified", "--slurm.nodelist"),
+        ("unrecognized option '--foo'", "--slurm.extra"),
+    ],
+)
+def test_what_slurm_will_never_take_is_refused_in_its_words_with_what_to_change(
+    said: str, hint: str, stub: StubSlurm, tmp_path: Path
+) -> None:
+    stub.complains("sbatch", f"sbatch: error: {said}")
+    with pytest.raises(SubmissionRefused) as refusal:
+        backend().submit(job(tmp_path))
+    words, _, advice = str(refusal.value).rpartition("; ")
+    assert said.splitlines()[0].removeprefix("sbatch: error: ") in words
+    assert hint in advice
+    assert "\n" not in str(refusal.value)
+
+
+def test_where_no_other_node_would_do_the_failed_one_is_taken(stub: StubSlurm, tmp_path: Path) -> None:
+    stub.complains("sbatch", "sbatch: error: Requested node configuration is not available")
+    with pytest.raises(SubmissionRefused):
+        backend().submit(job(tmp_path, avoid=("n1",), memory=2.0))
+    assert stub.calls("sbatch") == 2
+    script = (tmp_path / "log" / "1.sbatch").read_text()
+    assert "--exclude" not in script
+    assert "--mem=32768M" in script
+
+
+def test_sbatch_gets_neither_a_surrounding_jobs_variables_nor_defaults_that_would_win_over_the_script(
+    stub: StubSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"SLURM_JOB_ID": "1", "SLURM_MEM_PER_CPU": "9", "SLURM_CONF": "/c", "SBATCH_TIMELIMIT": "1"}
+    for name, value in {**variables, "SBATCH_ACCOUNT": "lab", "SBATCH_PARTITION": "cpu", "EDITOR": "ed"}.items():
+        monkeypatch.setenv(name, value)
+    backend(partition="gpu").submit(job(tmp_path))
+    seen = {name for name in stub.environment("sbatch") if name.startswith(("SLURM_", "SBATCH_", "EDITOR"))}
+    assert seen == {"SLURM_CONF", "SBATCH_ACCOUNT", "EDITOR"}
+
+
+def test_a_machine_without_slurm_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SubmissionRefused, match="--cluster local"):
+        backend()
+
+
+# --- the script
+
+
+def options(script: str) -> dict[str, str]:
+    """What a script asks of sbatch, by the long option's name."""
+    lines = [line.removeprefix("#SBATCH --") for line in script.splitlines() if line.startswith("#SBATCH --")]
+    return {name: "".join(shlex.split(value)) for name, _, value in (line.partition("=") for line in lines)}
+
+
+def test_a_script_asks_for_what_the_site_says_and_never_requeues(stub: StubSlurm, tmp_path: Path) -> None:
+    settings = {"partition": "gpu", "account": "lab", "qos": "long", "gpus": "gpu:volta:1", "cpus": 6, "mem": "24G"}
+    more = {
+        "time": "8:00:00",
+        "grace": 120,
+        "constraint": "a100|h100",
+        "exclude": "n9",
+        "extra": {"reservation": "x y"},
+    }
+    asked = options(backend(**settings, **more).script(job(tmp_path, avoid=("n1", "n2"), memory=2.0)))
+    expected = {
+        "partition": "gpu", "account": "lab", "qos": "long", "gres": "gpu:volta:1", "cpus-per-task": "6",
+        "mem": "49152M", "time": "8:00:00", "signal": "USR2@120", "constraint": "a100|h100", "exclude": "n9,n1,n2",
+        "reservation": "x y", "no-requeue": "", "job-name": "mmkd-1.row.t0.a1",
+    }  # fmt: skip
+    assert {name: asked.get(name) for name in expected} == expected
+    assert "wckey" not in asked
+    assert "requeue" not in asked
+
+
+def test_an_option_of_sbatch_without_a_value_is_written_with_nothing_after_the_equals_sign(
+    stub: StubSlurm, tmp_path: Path
+) -> None:
+    script = backend(extra={"exclusive": "", "contiguous": "", "switches": "1"}).script(job(tmp_path))
+    lines = [
+        line for line in script.splitlines() if line.startswith(("#SBATCH --exc", "#SBATCH --con", "#SBATCH --sw"))
+    ]
+    assert lines == ["#SBATCH --contiguous", "#SBATCH --exclusive", "#SBATCH --switches=1"]
+
+
+def test_a_controllers_job_may_be_requeued_and_waits_for_its_predecessor(stub: StubSlurm, tmp_path: Path) -> None:
+    asked = options(backend().script(job(tmp_path, after="12", requeue=True)))
+    assert (asked["dependency"], asked["requeue"], asked.get("no-requeue")) == ("afterany:12", "", None)
+
+
+def test_the_trial_gets_its_words_and_variables_whatever_stands_in_them(stub: StubSlurm, tmp_path: Path) -> None:
+    place = tmp_path / HOSTILE.replace("\t", "").replace("\\", "")  # neither is taken in a path
+    variables = {"MINE": HOSTILE, "LINES": "one\ntwo"}
+    cluster = backend(setup=["export FROM_SETUP='a b'"], prefix=f"env VIA={shlex.quote('a b')}", python=sys.executable)
+    script = cluster.script(job(place, environment=variables))
+    path = tmp_path / "job.sh"
+    path.write_text(script)
+    subprocess.run(["bash", str(path)], check=True)
+    trial = [sys.executable, "-m", "mmkd.trial", str(place / "trial"), "--attempt", "1"]
+    assert stub.words("srun") == ["--unbuffered", "--cpus-per-task=4", "env", "VIA=a b", *trial]
+    seen = stub.environment("srun")
+    assert {name: seen[name] for name in ("MINE", "LINES", "FROM_SETUP")} == {**variables, "FROM_SETUP": "a b"}
+
+
+def test_slurm_does_not_take_a_percent_sign_of_the_logs_path_for_its_own(stub: StubSlurm, tmp_path: Path) -> None:
+    asked = options(backend().script(job(tmp_path / "100%j it's")))
+    assert asked["output"] == asked["error"] == str(tmp_path / "100%%j it's" / "log" / "1.txt")
