@@ -167,11 +167,11 @@ class Controller:
         return waiting or not may_submit
 
     def _submit(self, task: Task, owner: RowWork | None) -> bool:
-        """Submit an attempt; False where the scheduler lets us wait, which is said once."""
+        """Submit an attempt; False if the scheduler delays it, which is reported once."""
         before = self.jobs.delayed
         submitted = self.jobs.submit(task, owner)
         if self.jobs.delayed and self.jobs.delayed != before:
-            self.reporter.event(f"{task.label}: has to wait, for the scheduler says: {self.jobs.delayed}")
+            self.reporter.event(f"{task.label}: waiting: Slurm says {self.jobs.delayed}")
         return submitted
 
     def _budget_is_spent(self) -> bool:
