@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from slurm.accounting import FAILURES, EndedJob, NoAnswer, QueuedJob, sacct, scancel, squeue
-from slurm.backend import Handle, Job, Report, SubmissionRefused
+from slurm.backend import Backend, Handle, Job, Report, SubmissionRefused
 from slurm.settings import SlurmSettings
 from slurm.submission import CommandExecutor
 
@@ -16,7 +16,7 @@ ABSENT_SECONDS = 60.0
 """A job that the queue has not shown by name for so long was never created: an sbatch may outlive its controller."""
 
 
-class SlurmBackend:
+class SlurmBackend(Backend):
     """Jobs of a Slurm cluster.
 
     A handle refers to the job with its id and its name, or without an id to the latest job of that name.

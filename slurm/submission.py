@@ -19,7 +19,7 @@ from submitit import SlurmExecutor, SlurmJob
 from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
-from slurm.settings import SlurmSettings
+from slurm.settings import UNCHANGED, SlurmSettings
 
 SBATCH_SECONDS = 120.0
 """Time limit of one sbatch; it retries by itself while the scheduler is busy."""
@@ -112,7 +112,7 @@ class CommandExecutor(SlurmExecutor):
         except FailedSubmissionError as error:
             raise SubmissionDelayed(f"nothing: {error}", certain=False) from None
         except FailedJobError as error:
-            raise _meaning(error) from None
+            raise _submission_error(error) from None
         finally:
             watchdog.cancel()
 
@@ -147,7 +147,7 @@ class CommandExecutor(SlurmExecutor):
         Inside a job (the detached controller's) srun would take that job's variables for its own. A user's defaults for
         sbatch override a script, so only those are kept for which the script has no value.
         """
-        unset = [name for name in ("account", "partition", "qos", "constraint") if not getattr(self.settings, name)]
+        unset = [name for name in UNCHANGED if not getattr(self.settings, name)]
         kept = {"SLURM_CONF", *(f"SBATCH_{name.upper()}" for name in unset)}
         return [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_")) and name not in kept]
 
@@ -174,7 +174,7 @@ def _parameters(job: Job, settings: SlurmSettings) -> dict[str, Any]:
     variables = (f"export {name}={shlex.quote(value)}" for name, value in job.environment.items())
     return {
         "job_name": job.name,
-        **{name: getattr(settings, name) for name in ("partition", "account", "qos", "constraint", "nodelist")},
+        **{name: getattr(settings, name) for name in UNCHANGED},
         "exclude": ",".join(filter(None, (settings.exclude, *job.avoid))) or None,
         "dependency": f"afterany:{job.after}" if job.after else None,
         "wckey": None,
@@ -195,7 +195,7 @@ def _checked(setup: str) -> str:
     return f"eval {shlex.quote(setup)} || {{ {complaint}; exit 1; }}"
 
 
-def _meaning(error: FailedJobError) -> SubmissionDelayed | SubmissionRefused:
+def _submission_error(error: FailedJobError) -> SubmissionDelayed | SubmissionRefused:
     """Classify a failed sbatch: try again later, or never."""
     failed = error.__cause__
     if not isinstance(failed, CalledProcessError):  # its output could not be read
