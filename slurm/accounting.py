@@ -105,8 +105,8 @@ def ask(*command: str) -> str:
             command, capture_output=True, text=True, timeout=PATIENCE, env=plain, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
-        said = f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?"
-        raise NoAnswer(said, of_no_cluster=True) from None
+        missing = f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?"
+        raise NoAnswer(missing, of_no_cluster=True) from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoAnswer(f"{command[0]}: {error}") from None
     if done.returncode:

@@ -51,7 +51,7 @@ HINTS = {
 class _ScriptPaths(JobPaths):
     @property
     def folder(self) -> Path:
-        """The folder as it is called: submitit would put the job's id in the place of a %j or %a in its path."""
+        """The folder under its literal name: submitit would replace a %j or %a in its path by the job's id."""
         return Path(self._folder)
 
     def move_temporary_file(self, tmp_path: Path | str, name: str, keep_as_symlink: bool = False) -> None:
@@ -107,7 +107,9 @@ class CommandExecutor(SlurmExecutor):
             # submitit prints sbatch's errors, which its exception also holds.
             with _without(self._inherited()), redirect_stderr(io.StringIO()):
                 return self._submit_command(self._submitit_command_str)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if error.filename != "sbatch":
+                raise
             raise SubmissionRefused("sbatch: no such command; run on a login node, or with --cluster local") from None
         except FailedSubmissionError as error:
             raise SubmissionDelayed(f"nothing: {error}", certain=False) from None
@@ -202,11 +204,12 @@ def _submission_error(error: FailedJobError) -> SubmissionDelayed | SubmissionRe
         return SubmissionDelayed(f"nothing legible: {failed}", certain=False)
     if failed.returncode < 0:  # by the watchdog, or by Ctrl-C, which reaches it too
         return SubmissionDelayed("nothing: sbatch was killed", certain=False)
-    said = str(failed.stderr)
-    line = "; ".join(part.removeprefix("sbatch: error: ") for part in said.splitlines() if part.strip())
+    text = str(failed.stderr)
+    parts = [part.removeprefix("sbatch: error: ") for part in text.splitlines() if part.strip()]
+    line = "; ".join(parts) or f"exit code {failed.returncode}"
     # sbatch retries by itself and may have printed several messages: one that leaves a doubt decides.
     for pattern, certain in ((FULL, True), (UNSURE, False), (UNREACHED, True)):
-        if pattern.search(said):
+        if pattern.search(text):
             return SubmissionDelayed(line, certain=certain)
-    hints = [hint for word, hint in HINTS.items() if word in said.lower()]
+    hints = [hint for word, hint in HINTS.items() if word in text.lower()]
     return SubmissionRefused(f"sbatch refused: {line}" + (f"; {hints[0]}" if hints else ""))
