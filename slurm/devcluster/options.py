@@ -36,17 +36,10 @@ class Options:
     cgroup: bool = False
 
     def __post_init__(self) -> None:
-        least = {
-            "nodes": 1,
-            "gpus_per_node": 0,
-            "cpus_per_node": 1,
-            "memory_per_node": 100,
-            "grace": 0,
-            "max_submit": 1,
-        }
+        least = {"nodes": 1, "cpus_per_node": 1, "memory_per_node": 100, "max_submit": 1}
         for name, value in asdict(self).items():
-            if name in least and value is not None and value < least[name]:
-                raise Refused(f"--{name.replace('_', '-')} {value}: must be {least[name]} or more")
+            if value is not None and value < least.get(name, 0):
+                raise Refused(f"--{name.replace('_', '-')} {value}: must be {least.get(name, 0)} or more")
         if self.max_submit is not None and not self.accounting:
             raise Refused("--max-submit needs accounting: omit --no-accounting")
 
