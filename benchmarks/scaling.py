@@ -106,8 +106,8 @@ def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
     meter = Meter(slurm, work, options.trials)
     with (
         patch("slurm.accounting.ask", slurm.ask),
-        patch("slurm.slurm_backend.SlurmBackend._sbatch", staticmethod(slurm.sbatch)),
-        patch("slurm.slurm_backend.SlurmExecutor.affinity", classmethod(lambda cls: 2)),
+        patch("submitit.core.utils.CommandFunction.__call__", lambda sbatch: slurm.sbatch(Path(sbatch.command[-1]))),
+        patch("submitit.SlurmExecutor.affinity", classmethod(lambda cls: 2)),
         patch("os.fsync", meter.fsync),
         (folder / "log.txt").open("w") as log,
         Reporter(Console(file=log)) as reporter,

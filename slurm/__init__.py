@@ -1,1 +1,1 @@
-"""Where jobs run: this machine, and Slurm. Nothing else knows of either."""
+"""Backends for jobs: processes of this machine, and Slurm. No other package knows of either."""

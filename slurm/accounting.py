@@ -1,4 +1,4 @@
-"""squeue and sacct: one batched question each, parsed in the forms that every version of Slurm has."""
+"""Batched calls of squeue, sacct and scancel, in output formats that all versions of Slurm share."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ FAILURES = {
     "REVOKED": "cancelled",
     "TIMEOUT": "timeout",
 }
-"""The failure class of a terminal state; COMPLETED has none. Jobs sent with --no-requeue do not leave PREEMPTED."""
+"""Failure classes of terminal states; COMPLETED has none. With --no-requeue, PREEMPTED is terminal."""
 
 TERMINAL = frozenset(FAILURES) | {"COMPLETED"}
-"""States that our jobs never leave."""
+"""Terminal states of our jobs."""
 
 PATIENCE = 60.0
-"""Seconds that a question may take before Slurm counts as not answering."""
+"""Time limit of a command of Slurm in seconds."""
 
 KILLED_FOR_MEMORY = re.compile(
     r"^(slurmstepd|srun)\S* error: .*(oom.kill event|exceeded .*memory limit|Out Of Memory)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Slurm's words in a job's output. Its state may only be FAILED: a step was killed, and the shell around it failed."""
+"""Slurm's messages in a job's output. The job's state may be FAILED, as only its step was killed."""
 
 SRUN_ECHO = re.compile(r"srun: (error: \S+: tasks? .*: (Exited with exit code|Killed|Terminated)|Terminating )")
-"""What srun says of a task that failed, of whatever: the reason stands in another line."""
+"""srun's message after any failed task; the reason is in another line."""
 
 IDS_A_CALL = 500
-"""Ids in one call of sacct or scancel: a command line has an end."""
+"""Ids per call of sacct or scancel, as the length of a command line is limited."""
 
 
 class NoAnswer(Exception):
-    """Slurm's command is missing, failed or did not answer; the message holds its words.
+    """A command of Slurm is missing, failed or did not answer; the message holds its words.
 
-    `of_no_cluster`: this machine has no Slurm, or no configuration of it, so that it is no use to wait.
+    `of_no_cluster` is True if this machine has no Slurm, or no configuration of it, so that waiting is useless.
     """
 
     def __init__(self, message: str, *, of_no_cluster: bool = False) -> None:
@@ -56,7 +56,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A line of squeue; times are in the words of Slurm (1-02:03:04), `start` is expected where the job waits."""
+    """A line of squeue. Times have Slurm's format (1-02:03:04); `start` is an estimate for a pending job."""
 
     id: str
     name: str
@@ -70,13 +70,13 @@ class QueuedJob:
 
     @property
     def ended(self) -> bool:
-        """Whether the job has ended for good."""
+        """True if the state is terminal."""
         return self.state in TERMINAL
 
 
 @dataclass(frozen=True)
 class EndedJob:
-    """What accounting knows of a job."""
+    """A job's accounting record."""
 
     id: str
     name: str
@@ -93,20 +93,20 @@ _ACCOUNT_FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "AllocTRES", "Nod
 
 
 def ask(*command: str) -> str:
-    """What a command of Slurm prints.
+    """The output of a command of Slurm.
 
     Raises:
         NoAnswer: see there.
     """
-    # What a user has set for his own eyes (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) would hide jobs from us, or ask.
+    # A user's settings for interactive use (SQUEUE_PARTITION, SCANCEL_INTERACTIVE) would hide jobs or prompt.
     plain = {name: v for name, v in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))}
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=PATIENCE, env=plain, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
-        said = f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?"
-        raise NoAnswer(said, of_no_cluster=True) from None
+        missing = f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?"
+        raise NoAnswer(missing, of_no_cluster=True) from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoAnswer(f"{command[0]}: {error}") from None
     if done.returncode:
@@ -115,28 +115,28 @@ def ask(*command: str) -> str:
 
 
 def squeue(user: str | None = None) -> list[QueuedJob]:
-    """All jobs of a user (default: ours), in hidden partitions and those that ended a short while ago too.
+    """All jobs of a user (default: ours), including hidden partitions and recently ended jobs.
 
     Raises:
         NoAnswer: see there.
     """
     columns = "|".join(_QUEUE_FIELDS.values())
-    # By number: the name in the environment may be another's (su, containers), whose jobs would be shown.
+    # By number, as the name in the environment may be another user's (su, containers).
     text = ask("squeue", "-h", "-r", "-a", "-t", "all", "-u", user or str(os.getuid()), "-o", columns)
     fields = (line.split("|", len(_QUEUE_FIELDS) - 1) for line in text.splitlines())
-    # The name of another job of the user may hold a line's end; what follows it is no job.
+    # The name of a user's other job may contain a line break; what follows it is no job.
     whole = (values for values in fields if len(values) == len(_QUEUE_FIELDS))
     return [QueuedJob(**dict(zip(_QUEUE_FIELDS, values, strict=True))) for values in whole]
 
 
 def sacct(ids: Collection[str]) -> dict[str, EndedJob]:
-    """What accounting knows of jobs, by id; those that it does not know are left out.
+    """Accounting records by job id; unknown jobs are left out.
 
     Raises:
         NoAnswer: accounting is off, or does not answer.
     """
     found: dict[str, EndedJob] = {}
-    # One word that is no id (of a local process, of an earlier launch) would spoil the whole answer.
+    # One word that is no id (of an earlier launch's local process) would make the whole call fail.
     for some in _in_parts(sorted(filter(str.isdecimal, ids))):
         text = ask("sacct", "-P", "-n", "-j", ",".join(some), "-o", ",".join(_ACCOUNT_FIELDS))
         for job in _read_accounts(text):
@@ -145,7 +145,7 @@ def sacct(ids: Collection[str]) -> dict[str, EndedJob]:
 
 
 def scancel(ids: Collection[str]) -> None:
-    """Ask jobs to end; Slurm sends SIGTERM, and SIGKILL some time later. Jobs that are gone are passed over.
+    """Cancel jobs: Slurm sends SIGTERM, and SIGKILL some time later. Ended jobs are skipped.
 
     Raises:
         NoAnswer: see there.
@@ -159,7 +159,7 @@ def _in_parts(ids: list[str]) -> Iterator[list[str]]:
 
 
 def _read_accounts(text: str) -> Iterator[EndedJob]:
-    """Jobs from sacct's lines: the job's own, with what its steps (JobID.batch, JobID.0) say of memory."""
+    """Parse sacct's lines: each job's own, with the memory of its steps (JobID.batch, JobID.0)."""
     memory: dict[str, float] = {}
     starved = set()
     jobs = []

@@ -1,4 +1,4 @@
-"""Where jobs run: one interface, the same for a laptop and a cluster."""
+"""The interface to where jobs run, the same for a laptop and a cluster."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Job:
-    """A command to run: `name` is shown in queues, `log` receives its output, `environment` is added to ours.
+    """A command to run. Its output goes to `log`; `environment` is added to the launch's own.
 
-    `name` is unique among all jobs of a user, at all times. `memory` multiplies the memory that jobs usually get (after
-    one ran out of it); `avoid` names nodes that failed; `after` is the id of a job that must have ended, in whatever
-    way, before this one starts; `requeue`: the scheduler may run it again by itself.
+    Args:
+        name: shown in queues; unique among all jobs of a user, past ones included.
+        command: the program and its arguments.
+        log: file for standard output and error.
+        environment: variables to set.
+        memory: factor on the usual memory of a job (above 1 after one ran out of it).
+        avoid: nodes that failed.
+        after: id of a job that must have ended, successfully or not, before this one starts.
+        requeue: True if the scheduler may run the job again by itself.
     """
 
     name: str
@@ -29,9 +35,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Handle:
-    """A submitted job: its name, and the id that the backend gave it ("" where whoever submitted died too early).
+    """A submitted job: its name, and the backend's id ("" if the submitter died before it recorded the id).
 
-    Ids repeat on a cluster that was rebuilt, so the name counts too.
+    Ids repeat on a cluster that was rebuilt, so both must match.
     """
 
     name: str
@@ -40,11 +46,14 @@ class Handle:
 
 @dataclass(frozen=True)
 class Report:
-    """What a backend knows of a job.
+    """The state of a job as its backend knows it.
 
-    `failure` is a class of design's list ("" where it does not know, or the job may have succeeded: the job's own
-    files say more); `message` is the scheduler's word; `id` is the job's, also where the handle has none; `node` is
-    where it ran, where that is known.
+    Args:
+        alive: True if the job waits or runs.
+        failure: a failure class of the design; "" if unknown, or if the job may have succeeded (its files tell).
+        message: the scheduler's words.
+        id: the job's id, also if the handle has none.
+        node: the node it ran on, if known.
     """
 
     alive: bool
@@ -55,9 +64,9 @@ class Report:
 
 
 class SubmissionDelayed(Exception):
-    """The job cannot be submitted now, but later: a full queue, a scheduler that does not answer.
+    """The job cannot be submitted now: the queue is full, or the scheduler does not answer. Try again later.
 
-    `certain`: no job was made; else there may be one, which a poll by name will show.
+    `certain` is True if no job was created; otherwise one may exist, and a poll by name will show it.
     """
 
     def __init__(self, message: str, *, certain: bool) -> None:
@@ -66,20 +75,20 @@ class SubmissionDelayed(Exception):
 
 
 class SubmissionRefused(Exception):
-    """The scheduler will not take this job, now or later; the message holds its words and what to change."""
+    """The scheduler will never accept this job. The message holds its words and the option to change."""
 
 
 class Backend(Protocol):
-    """Submit, poll, cancel. Nothing of it survives the controller but the handles, which a later one may poll."""
+    """Submit, poll and cancel jobs. Only the handles outlive the controller; a later one polls by them."""
 
     name: str
     prompt: bool
-    """Whether a poll costs nothing and knows of an end at once; else the job's own files are looked at first."""
+    """True if polling is cheap and sees exits immediately; otherwise the job's own files are read first."""
     gpus: int
-    """GPUs of each job."""
+    """GPUs per job."""
 
     def submit(self, job: Job) -> str:
-        """Start or queue `job`; its id.
+        """Start or queue `job` and return its id.
 
         Raises:
             SubmissionDelayed, SubmissionRefused: see these.
@@ -88,20 +97,20 @@ class Backend(Protocol):
         ...
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
-        """The state of each job, of this controller or an earlier one; those it cannot tell of are left out."""
+        """The state of each job, submitted by this controller or an earlier one; unknown jobs are left out."""
         ...
 
     def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
-        """What the scheduler's accounting says of ended jobs (elapsed, gpu_seconds, node, ...), as far as it knows.
+        """Accounting records of ended jobs (elapsed, gpu_seconds, node, ...), if the backend keeps any.
 
-        It is asked at a polite rate, or `at_once`.
+        The scheduler is asked at a polite rate, or immediately with `at_once`.
         """
-        ...
+        return {}
 
     def cancel(self, handles: Collection[Handle]) -> None:
-        """Ask jobs to end: they write a checkpoint first. Jobs that are gone are passed over.
+        """Ask jobs to end; they write a checkpoint first. Ended jobs are skipped.
 
         Raises:
-            OSError: the scheduler does not answer; the jobs go on.
+            OSError: the scheduler does not answer, and the jobs continue.
         """
         ...

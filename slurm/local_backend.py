@@ -1,4 +1,4 @@
-"""Jobs as plain processes of this machine, each in a session of its own: they outlive their controller."""
+"""Jobs as processes of this machine, each in its own session, so that they outlive their controller."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
 
 import psutil
 
-from slurm.backend import Handle, Job, Report
+from slurm.backend import Backend, Handle, Job, Report
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them; empty where there are none."""
+    """The GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES."""
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -26,14 +25,14 @@ def visible_gpus() -> list[str]:
 
 
 def usable_cores() -> int:
-    """The processor cores that this process may run on."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-class LocalBackend:
-    """Processes of this host; GPUs, where there are any, go to the job that finds them least used.
+class LocalBackend(Backend):
+    """Processes of this host. A job gets the GPU with the fewest jobs, if there are GPUs.
 
-    A job's id is `host:pid:start time:GPU`, so that neither a reused process id nor another host deceives.
+    A job's id is `host:pid:start time:GPU`, so that no reused process id and no other host's process matches.
     """
 
     name = "local"
@@ -52,7 +51,7 @@ class LocalBackend:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
-            # A session of its own: Ctrl-C reaches the controller alone, which then asks its jobs to end.
+            # Its own session: Ctrl-C reaches only the controller, which then asks its jobs to end.
             child = subprocess.Popen(
                 job.command,
                 stdin=subprocess.DEVNULL,
@@ -68,15 +67,11 @@ class LocalBackend:
         return identifier
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
-        """See `Backend`. A process that ended without a word counts as a lost node: nobody knows what happened."""
+        """See `Backend`. A process that vanished counts as a lost node, as its exit code is unknown."""
         reports = {handle: self._report(handle.id) for handle in handles if handle.id}
         for handle, report in reports.items():
             self._on_gpu.pop(handle.id, None) if not report.alive else self._remember(handle.id)
         return reports
-
-    def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
-        """See `Backend`: nobody keeps accounts here."""
-        return {}
 
     def cancel(self, handles: Collection[Handle]) -> None:
         """See `Backend`."""
@@ -97,7 +92,7 @@ class LocalBackend:
         return Report(False, "error" if code else "", f"exit code {code}")
 
     def _remember(self, identifier: str) -> None:
-        """A job of an earlier controller occupies its GPU too."""
+        """Count the GPU of an earlier controller's job as used."""
         self._on_gpu.setdefault(identifier, identifier.rsplit(":", 1)[-1])
 
     def _least_used_gpu(self) -> str:
@@ -107,8 +102,8 @@ class LocalBackend:
         return min(self.visible, key=used.count)
 
 
-class DebugBackend:
-    """Runs each job in this process, at once, so that a debugger and print see it; one at a time."""
+class DebugBackend(Backend):
+    """Run each job immediately in this process, one at a time, for debuggers and print."""
 
     name = "debug"
     prompt = True
@@ -119,7 +114,7 @@ class DebugBackend:
         self._codes: dict[str, int] = {}
 
     def submit(self, job: Job) -> str:
-        """See `Backend`; returns when the job has ended. `run` gets what follows `python -m module`."""
+        """See `Backend`. Return when the job has ended; `run` gets the arguments after `python -m module`."""
         identifier = f"debug:{os.getpid()}:{len(self._codes)}"
         self._codes[identifier] = self.run(list(job.command[3:]))
         return identifier
@@ -128,21 +123,17 @@ class DebugBackend:
         """See `Backend`."""
         return {h: Report(False, "error" if self._codes.get(h.id, 1) else "") for h in handles if h.id}
 
-    def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
-        """See `Backend`: nobody keeps accounts here."""
-        return {}
-
     def cancel(self, handles: Collection[Handle]) -> None:
-        """Nothing runs while anybody could ask."""
+        """Do nothing: no job runs between calls."""
 
 
 def host_of(identifier: str) -> str:
-    """The host that a local job runs on, by its id."""
+    """The host of a local job, from its id."""
     return identifier.rsplit(":", 3)[0]
 
 
 def _find(identifier: str) -> psutil.Process | None:
-    """The living process of an id, None if it is gone (or was another host's)."""
+    """The living process of an id; None if it has ended or belongs to another host."""
     host, pid, started, _ = identifier.rsplit(":", 3)
     if host != socket.gethostname():
         return None

@@ -1,4 +1,4 @@
-"""What a site wants to be told about each job: once for a lab, in a site file, or on the command line."""
+"""Resources and setup of each Slurm job, from a site file or the command line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ MEGABYTES = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
 _TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}", re.ASCII)
 
+UNCHANGED = ("partition", "account", "qos", "constraint", "nodelist")
+"""Fields that sbatch gets as they are, under their own name."""
+
 _ONE_PROCESS = "a trial is one process, in a job of its own"
-_NO_SUBMISSION = "sbatch would not just submit the script and tell the job's id"
+_NO_SUBMISSION = "sbatch would not just submit the script and print the job's id"
 DECIDED = {
-    **dict.fromkeys(("account", "constraint", "exclude", "nodelist", "partition", "qos", "time"), "it has its own key"),
+    **dict.fromkeys((*UNCHANGED, "exclude", "time"), "it has its own key"),
     **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "mem decides it"),
     **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus decides it"),
     **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "gpus decides it"),
@@ -26,29 +29,29 @@ DECIDED = {
     "clusters": "the controller watches the cluster that it runs on",
     "signal": "grace decides it",
 }
-"""Options of sbatch that `extra` may not hold, and what decides them."""
+"""Options of sbatch that `extra` may not contain, with the reason."""
 
 
 def megabytes(text: str) -> float:
-    """An amount of memory as Slurm writes it (16G, 4096, 500M) in megabytes.
+    """Convert an amount of memory in Slurm's format (16G, 4096, 500M) to megabytes.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it has another format.
     """
     found = _MEMORY.fullmatch(text.strip())
     if not found:
-        raise ValueError(f"{text!r} is no amount of memory; write 16G or 4096M")
+        raise ValueError(f"{text!r} is not an amount of memory; write 16G or 4096M")
     return float(found[1]) * MEGABYTES[found[2].upper()]
 
 
 def seconds(text: str) -> int:
-    """A time as Slurm writes limits: minutes, minutes:seconds, hours:minutes:seconds, or days-hours and finer.
+    """Convert a time limit in Slurm's format to seconds: minutes, minutes:seconds, hours:minutes:seconds, days-hours...
 
     Raises:
-        ValueError: it is none.
+        ValueError: it has another format.
     """
     if not _TIME.fullmatch(text.strip()):
-        raise ValueError(f"{text!r} is no time; write minutes, hours:minutes:seconds or days-hours")
+        raise ValueError(f"{text!r} is not a time limit; write minutes, hours:minutes:seconds or days-hours")
     days, dash, rest = text.strip().rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:
@@ -59,11 +62,11 @@ def seconds(text: str) -> int:
 
 
 def _as_memory(value: object) -> object:
-    """A number of a TOML file counts as its digits."""
+    """Accept numbers of a TOML file like their digits."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f'{value!r} is no amount of memory; write "16G" or "4096M"')
+        raise ValueError(f'{value!r} is not an amount of memory; write "16G" or "4096M"')
     text = str(value).strip()
-    if 0 < megabytes(text) < 1000 and not text[-1].isalpha():  # 0 is Slurm's word for all of a node's
+    if 0 < megabytes(text) < 1000 and not text[-1].isalpha():  # 0 means all memory of a node
         raise ValueError(f'{text} would be {text} megabytes; write "{text}G", or "{text}M" if you mean that')
     return text
 
@@ -82,11 +85,11 @@ def _as_name(value: str) -> str | None:
 
 
 Memory = Annotated[str, BeforeValidator(_as_memory)]
-"""As `megabytes` reads it; a number below 1000 without a unit is refused: who writes 16 means 16G, and Slurm 16 MB."""
+"""See `megabytes`. Without a unit, a number below 1000 is refused: 16 is meant as 16G, and Slurm reads 16 MB."""
 TimeLimit = Annotated[str, BeforeValidator(_as_time)]
-"""As `seconds` reads it; a number of a TOML file is minutes."""
+"""See `seconds`; a number in a TOML file is in minutes."""
 Name = Annotated[str, AfterValidator(_as_name)]
-"""Of a partition and the like, or several with commas; "" is as good as none."""
+"""Name of a partition or the like, or several with commas; "" means none."""
 
 
 def _field(default: Any, description: str) -> Any:
@@ -94,37 +97,37 @@ def _field(default: Any, description: str) -> Any:
 
 
 class SlurmSettings(BaseModel):
-    """What every trial's job asks of Slurm. Each field is `--slurm.NAME` and a key of `[slurm]` in a site file."""
+    """Requests of each trial's job. Each field is an option `--slurm.NAME` and a key of `[slurm]` in a site file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
     partition: Name | None = _field(None, "as sinfo shows it; several with commas")
-    account: Name | None = _field(None, "who pays")
+    account: Name | None = _field(None, "account to charge")
     qos: Name | None = _field(None, "quality of service")
     gpus: str = _field("1", "1; or type:number (h200:1); or a gres as the site writes it (gpu:volta:1); 0 for none")
     cpus: Annotated[int, Field(ge=1, description="cores of a job, and threads of a trial")] = 4
     mem: Memory = _field("16G", "memory of a job")
     mem_limit: Memory | None = _field(
-        None, "what a job may ask for after it ran out of memory (default: four times mem)"
+        None, "limit for retries of jobs that ran out of memory (default: four times mem)"
     )
-    time: TimeLimit = _field("4:00:00", "limit of one attempt (a trial goes on from its checkpoint in the next one)")
+    time: TimeLimit = _field("4:00:00", "limit of one attempt (the next one resumes from the checkpoint)")
     constraint: str | None = _field(None, "features that nodes must have")
     nodelist: Name | None = _field(None, "nodes to use")
     exclude: Name | None = _field(None, "nodes to avoid")
     setup: tuple[str, ...] = _field(
         (),
-        "shell lines before the job (module load, conda activate), each of which must succeed; may be repeated; "
-        "takes the place of the site file's lines",
+        "shell line before the job (module load, conda activate), which must succeed; may be repeated; "
+        "replaces the site file's lines",
     )
     prefix: str = _field("", "goes before the command: apptainer exec --nv image.sif")
-    python: str = _field(sys.executable, "the interpreter on the nodes (in the container, if there is one)")
+    python: str = _field(sys.executable, "the Python interpreter on the nodes (in the container, if there is one)")
     extra: dict[str, str] = _field(
         {},
         "any other option of sbatch, as NAME=VALUE, or NAME= for one without a value (exclusive=); may be repeated; "
         "adds to the site file's",
     )
-    grace: Annotated[int, Field(ge=1, description="seconds before the time limit in which a trial checkpoints")] = 90
-    poll: Annotated[float, Field(gt=0, description="seconds between questions to Slurm: one for all jobs")] = 30.0
+    grace: Annotated[int, Field(ge=1, description="seconds before the time limit for a trial's last checkpoint")] = 90
+    poll: Annotated[float, Field(gt=0, description="seconds between queries of Slurm, one for all jobs")] = 30.0
 
     @field_validator("gpus", mode="before")
     @classmethod
@@ -148,7 +151,7 @@ class SlurmSettings(BaseModel):
     @field_validator("extra", mode="before")
     @classmethod
     def _are_words(cls, value: object) -> object:
-        """`exclusive = true` and `nice = 100` are the natural ways to write these in TOML."""
+        """Accept `exclusive = true` and `nice = 100`, as one writes these in TOML."""
         if not isinstance(value, dict):
             return value
         words = {name: "" if argument is True else argument for name, argument in value.items()}
@@ -168,7 +171,7 @@ class SlurmSettings(BaseModel):
 
     @model_validator(mode="after")
     def _asks_for_gpus_once(self) -> SlurmSettings:
-        """`gres` may also be of something else than GPUs, a local disk for one; sbatch takes it once."""
+        """Allow a `gres` other than GPUs, such as a local disk; sbatch accepts the option once."""
         other = self.extra.get("gres", "")
         if re.search(r"(^|,)gpu\b", other) or (other and "gres" in self.gpu_options()):
             raise ValueError(
@@ -184,23 +187,23 @@ class SlurmSettings(BaseModel):
 
     @model_validator(mode="after")
     def _outlasts_its_grace(self) -> SlurmSettings:
-        if 0 < seconds(self.time) <= self.grace:  # 0 is Slurm's word for no limit
-            raise ValueError(f"time {self.time} is not above the grace of {self.grace} s: trials end as they begin")
+        if 0 < seconds(self.time) <= self.grace:  # 0 means no limit
+            raise ValueError(f"time {self.time} is not above the grace of {self.grace} s: raise time or lower grace")
         return self
 
     @property
     def gpu_count(self) -> int:
-        """GPUs of a job."""
+        """GPUs per job."""
         return int(re.split("[:/]", self.gpus)[-1])
 
     def gpu_options(self) -> dict[str, str]:
-        """The one of sbatch's options that asks for the GPUs."""
+        """The sbatch option that requests the GPUs."""
         if self.gpu_count == 0:
             return {}
         return {"gres" if self.gpus.startswith("gpu") else "gpus-per-node": self.gpus}
 
     def memory(self, factor: float) -> str:
-        """The memory of a job that gets `factor` times the usual, within the limit, in megabytes as sbatch reads it."""
+        """sbatch's --mem for `factor` times the usual memory, within the limit."""
         usual = megabytes(self.mem)
         limit = megabytes(self.mem_limit) if self.mem_limit else 4 * usual
         return f"{min(usual * factor, limit):.0f}M"

@@ -11,41 +11,41 @@ from dataclasses import fields
 from pathlib import Path
 
 from slurm.devcluster.bring_up import attach, up
-from slurm.devcluster.cluster import DevCluster
 from slurm.devcluster.folder import default_folder
 from slurm.devcluster.options import ClusterError, Options, Refused
+from slurm.devcluster.running_cluster import DevCluster
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the command-line parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m slurm.devcluster", description="A real Slurm on this one machine, with pretend GPUs."
+        prog="python -m slurm.devcluster", description="A real Slurm on one machine, with pretend GPUs."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    start = commands.add_parser("up", help="bring it up, or mend the one that is up")
+    start = commands.add_parser("up", help="start a cluster, or repair the one that is up")
     default = Options()
     start.add_argument("--nodes", type=int, default=default.nodes, metavar="N")
     start.add_argument("--gpus-per-node", type=int, default=default.gpus_per_node, metavar="N")
     start.add_argument("--cpus-per-node", type=int, default=default.cpus_per_node, metavar="N")
     start.add_argument("--memory-per-node", type=int, default=default.memory_per_node, metavar="MB", help="enforced")
     start.add_argument("--grace", type=int, default=default.grace, metavar="SECONDS", help="the partition's GraceTime")
-    start.add_argument("--max-submit", type=int, metavar="N", help="jobs that a user may have in the queue")
+    start.add_argument("--max-submit", type=int, metavar="N", help="limit on a user's jobs in the queue")
     start.add_argument(
-        "--cgroup", action="store_true", help="the kernel kills for memory: OUT_OF_MEMORY, as on real sites"
+        "--cgroup", action="store_true", help="the kernel enforces memory limits: OUT_OF_MEMORY, as on real sites"
     )
     start.add_argument(
         "--no-accounting", dest="accounting", action="store_false", help="no slurmdbd: sacct fails, as on some sites"
     )
-    start.add_argument("--fresh", action="store_true", help="forget everything: job ids count from 1 again")
-    stop = commands.add_parser("down", help="cancel all jobs and stop every daemon; the files stay")
-    look = commands.add_parser("status", help="a line a daemon, and the nodes")
+    start.add_argument("--fresh", action="store_true", help="delete its state: job ids start at 1 again")
+    stop = commands.add_parser("down", help="cancel all jobs and stop all daemons; keep the files")
+    look = commands.add_parser("status", help="one line per daemon, and the nodes")
     for command in (start, stop, look):
-        command.add_argument("--folder", type=Path, help=f"where it lies (default: {default_folder()})")
+        command.add_argument("--folder", type=Path, help=f"the cluster's folder (default: {default_folder()})")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 1 failed, 2 refused."""
+    """Run the command and return its exit code: 0 success, 1 failure, 2 refused."""
     asked = make_parser().parse_args(arguments)
     try:
         match asked.command:
@@ -76,7 +76,7 @@ def _up(asked: argparse.Namespace) -> None:
 
 
 def _status(cluster: DevCluster) -> int:
-    """Print daemons and nodes; 0 if all daemons run."""
+    """Print daemons and nodes; return 0 if all daemons run."""
     running = cluster.running_daemons()
     for name in cluster.daemons:
         state = f"running  {running[name].pid}" if name in running else "not running"

@@ -1,4 +1,4 @@
-"""From options to a running cluster."""
+"""Bring a cluster up from its options, or attach to a running one."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
-from slurm.devcluster.cluster import DevCluster
 from slurm.devcluster.configuration import Ports, can_limit_by_cgroup, free_ports, write_configuration
-from slurm.devcluster.folder import claim, default_folder, locked
+from slurm.devcluster.folder import claim_folder, default_folder, folder_lock
 from slurm.devcluster.options import ClusterError, Options, Refused
 from slurm.devcluster.packages import PATH, require
 from slurm.devcluster.processes import daemon_processes, end, tail
+from slurm.devcluster.running_cluster import DevCluster
 
 
 def up(options: Options, folder: Path | None = None, *, fresh: bool = False) -> DevCluster:
-    """Bring a cluster up, or find the one that is up; returns when it takes jobs and accounting answers.
+    """Start a cluster, or repair the one that is up. Return when it takes jobs and accounting answers.
 
-    Its state (job ids, accounting) survives `down` and goes with `fresh`.
+    Its state (job ids, accounting) survives `down`; `fresh` deletes it.
 
     Raises:
-        Refused: it may not be brought up here, or runs with other options.
-        ClusterError: a daemon did not come up.
+        Refused: this machine is unsuitable, or the cluster runs with other options.
+        ClusterError: a daemon did not start.
     """
-    place = (folder or default_folder()).absolute()
+    folder = (folder or default_folder()).absolute()
     _refuse_this_machine(options)
-    claim(place)
+    claim_folder(folder)
     require(options.accounting)
-    with locked(place):
-        cluster = _recorded(place)
+    with folder_lock(folder):
+        cluster = _recorded(folder)
         if cluster is not None and fresh:
             cluster.shut_down()
         if cluster is None or not cluster.running_daemons():
-            cluster = _prepare(place, options, fresh)
+            cluster = _prepare(folder, options, fresh)
         elif cluster.options != options:
-            raise Refused(f"{place}: runs with {cluster.options.as_words()}; take it down first, or ask for the same")
+            raise Refused(f"{folder}: runs with {cluster.options.as_words()}; take it down first, or ask for the same")
         cluster.start_all()
     return cluster
 
 
 def attach(folder: Path | None = None) -> DevCluster:
-    """The cluster that was brought up in `folder`, whether it runs or not.
+    """The cluster in `folder`, running or not.
 
     Raises:
         Refused: there is none.
     """
-    place = (folder or default_folder()).absolute()
-    cluster = _recorded(place)
+    folder = (folder or default_folder()).absolute()
+    cluster = _recorded(folder)
     if cluster is None:
-        raise Refused(f"--folder {place}: no cluster was brought up here (python -m slurm.devcluster up)")
+        raise Refused(f"--folder {folder}: no cluster was brought up here (python -m slurm.devcluster up)")
     return cluster
 
 
@@ -61,7 +61,7 @@ def _refuse_this_machine(options: Options) -> None:
     if Path("/etc/slurm/slurm.conf").exists():
         raise Refused("/etc/slurm/slurm.conf: this machine has a Slurm of its own; use that one")
     if options.cgroup and not can_limit_by_cgroup():
-        raise Refused("--cgroup: cgroup v1's memory hierarchy is not there, or not ours to write; leave --cgroup out")
+        raise Refused("--cgroup: cgroup v1's memory hierarchy is missing or not writable; omit --cgroup")
 
 
 def _recorded(folder: Path) -> DevCluster | None:
@@ -77,8 +77,8 @@ def _recorded(folder: Path) -> DevCluster | None:
 
 
 def _prepare(folder: Path, options: Options, fresh: bool) -> DevCluster:
-    """The files of a cluster of which nothing runs."""
-    end(daemon_processes(folder))  # of a cluster whose record was deleted under it
+    """Write the files of a cluster that is not running."""
+    end(daemon_processes(folder))  # of a cluster whose record was deleted while it ran
     if fresh:
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

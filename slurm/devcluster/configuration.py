@@ -1,4 +1,4 @@
-"""The cluster's files: where they lie and what stands in them. Checked with Slurm 22.05."""
+"""Configuration files, ports and memory cgroup of a cluster. Checked with Slurm 22.05."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/spool/%n.pid
-# It must run in a container: no real devices, and cgroups for memory alone, where they are asked for.
+# For containers: no real devices, and cgroups only for memory, on request.
 ProctrackType=proctrack/linuxproc
 TaskPlugin={task_plugin}
 MpiDefault=none
 SlurmdParameters=config_overrides
-# Faults are seen soon, and nodes come back by themselves.
+# Faults are noticed soon, and nodes return by themselves.
 ReturnToService=2
 SlurmdTimeout=15
 KillWait=5
-# As on most sites; with one, a node says at once that a job has left, without it Slurm looks once a second.
+# As on most sites. With one, a node reports the end of a job at once; without one, Slurm checks every second.
 Epilog=/bin/true
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 SelectType=select/cons_tres
@@ -54,7 +54,7 @@ PartitionName=gpu Nodes=ALL Default=YES PriorityTier=1 GraceTime={grace}
 PartitionName=urgent Nodes=ALL PriorityTier=10
 """
 
-# AccountingStoragePass is where Slurm's clients look for munge when they talk to slurmdbd.
+# AccountingStoragePass is the munge socket of Slurm's clients when they talk to slurmdbd.
 ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -98,34 +98,34 @@ MEMORY_HIERARCHY = Path("/sys/fs/cgroup/memory")
 
 @dataclass(frozen=True)
 class Ports:
-    """TCP ports on 127.0.0.1, `first` and the ones after it; node number k (from 1) listens on `slurmd(k)`."""
+    """Consecutive TCP ports on 127.0.0.1 from `first`; node number k (from 1) listens on `slurmd(k)`."""
 
     first: int
 
     @property
     def mariadbd(self) -> int:
-        """The database's."""
+        """Port of the database."""
         return self.first
 
     @property
     def slurmdbd(self) -> int:
-        """Accounting's."""
+        """Port of the accounting daemon."""
         return self.first + 1
 
     @property
     def slurmctld(self) -> int:
-        """The controller's."""
+        """Port of the controller."""
         return self.first + 2
 
     def slurmd(self, number: int) -> int:
-        """A node's."""
+        """Port of a node."""
         return self.first + 2 + number
 
 
 def free_ports(folder: Path, nodes: int) -> Ports:
-    """A block of ports that nobody listens on, the same for a folder as long as it stays free.
+    """A free block of ports, always the same for a folder while it stays free.
 
-    Below the range that Linux gives to outgoing connections: a daemon that was stopped finds its port again.
+    It lies below Linux's range for outgoing connections, so a restarted daemon finds its port free.
     """
     start = zlib.crc32(str(folder).encode()) % 200
     for attempt in range(200):
@@ -136,7 +136,7 @@ def free_ports(folder: Path, nodes: int) -> Ports:
 
 
 def write_configuration(folder: Path, options: Options, ports: Ports) -> None:
-    """Fill `folder` with all that the daemons read; what they wrote there themselves stays."""
+    """Write all files that the daemons read into `folder`; keep what the daemons wrote."""
     for name in ("state", "spool", "gpus", "log", *(f"spool/{node}" for node in options.node_names)):
         (folder / name).mkdir(exist_ok=True)
     (folder / "slurm.conf").write_text(_slurm_conf(folder, options, ports))
@@ -148,32 +148,32 @@ def write_configuration(folder: Path, options: Options, ports: Ports) -> None:
         _write_secret(folder / "munge.key", secrets.token_bytes(128))
     if options.accounting:
         password = secrets.token_hex(16)
-        places = {"slurmdbd_port": ports.slurmdbd, "mariadbd_port": ports.mariadbd, "folder": folder}
-        _write_secret(folder / "slurmdbd.conf", SLURMDBD_CONF.format(password=password, **places).encode())
+        parameters = {"slurmdbd_port": ports.slurmdbd, "mariadbd_port": ports.mariadbd, "folder": folder}
+        _write_secret(folder / "slurmdbd.conf", SLURMDBD_CONF.format(password=password, **parameters).encode())
         _write_secret(folder / "init.sql", INIT_SQL.format(password=password).encode())
 
 
 def memory_cgroup(folder: Path) -> Path:
-    """Where the kernel keeps the memory limits of the cluster's jobs; its own, for every cluster has a node n1."""
+    """The kernel's folder for memory limits of the cluster's jobs; one per cluster, as each has a node n1."""
     return MEMORY_HIERARCHY / f"devcluster-{zlib.crc32(str(folder).encode()):08x}"
 
 
 def can_limit_by_cgroup() -> bool:
-    """Whether `Options.cgroup` works here."""
+    """True if `Options.cgroup` works on this machine."""
     return (MEMORY_HIERARCHY / "release_agent").exists() and os.access(MEMORY_HIERARCHY, os.W_OK)
 
 
 def remove_memory_cgroup(folder: Path) -> None:
-    """Undo what `Options.cgroup` left in the kernel; no process may be left in it."""
-    for place, _, _ in os.walk(memory_cgroup(folder), topdown=False):
-        _remove_cgroup(Path(place))
+    """Remove the cgroups of `Options.cgroup`, which must hold no process."""
+    for cgroup, _, _ in os.walk(memory_cgroup(folder), topdown=False):
+        _remove_cgroup(Path(cgroup))
 
 
-def _remove_cgroup(place: Path, seconds: float = 5.0) -> None:
+def _remove_cgroup(cgroup: Path, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            place.rmdir()
+            cgroup.rmdir()
         except FileNotFoundError:
             return
         except OSError as error:
@@ -205,7 +205,7 @@ def _slurm_conf(folder: Path, options: Options, ports: Ports) -> str:
 
 
 def _devices(folder: Path, options: Options) -> list[Path]:
-    """The pretend GPUs: character devices like /dev/null, for Slurm refuses plain files and a mere count."""
+    """Create the pretend GPUs: character devices like /dev/null, as Slurm refuses plain files or only a count."""
     devices = [folder / "gpus" / f"gpu{number}" for number in range(options.gpus_per_node)]
     for device in devices:
         if not device.exists():

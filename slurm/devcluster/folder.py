@@ -1,4 +1,4 @@
-"""The folder that a cluster lives in: whose it is, and one change at a time."""
+"""A cluster's folder: its default path, ownership checks and lock."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from slurm.devcluster.options import Refused
 
 LONGEST_FOLDER = 60
-"""Unix sockets lie under the folder, and their paths may have 107 bytes."""
+"""Characters of its path: Unix sockets lie in it, and their paths are limited to 107 bytes."""
 
 
 def default_folder() -> Path:
-    """Where a cluster lies unless told otherwise: one a user."""
+    """The default folder, one per user."""
     return Path(tempfile.gettempdir()) / f"mmkd-devcluster-{os.getuid()}"
 
 
-def claim(folder: Path) -> None:
-    """Make `folder` for its owner alone, or accept it if it is a cluster's or empty.
+def claim_folder(folder: Path) -> None:
+    """Create `folder` for its owner alone, or accept it if it is empty or a cluster's.
 
     Raises:
-        Refused: it is somebody else's, open to others, holds other files, or its path is too long.
+        Refused: it belongs to or is open to others, holds other files, or its path is too long.
     """
     if len(str(folder)) > LONGEST_FOLDER:
         raise Refused(f"--folder {folder}: longer than {LONGEST_FOLDER} characters, too long for Unix sockets")
@@ -42,8 +42,8 @@ def claim(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One `up` or `down` at a time in `folder`; others wait."""
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Serialize `up` and `down` in `folder`; others wait."""
     # The daemons do not inherit the lock: Python's files are close-on-exec.
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

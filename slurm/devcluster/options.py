@@ -1,4 +1,4 @@
-"""What a development cluster is asked to be, and how it says no."""
+"""Options of a development cluster, and its exceptions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 
 class Refused(Exception):
-    """What the user can mend, in one line; nothing was started. The command exits with code 2."""
+    """An error that the user can fix, in one line; nothing was started. The command exits with code 2."""
 
 
 class ClusterError(Exception):
@@ -15,15 +15,15 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """The cluster: `nodes` alike nodes, two partitions over them, `gpu` (default) and `urgent`, which preempts it.
+    """Size and limits: `nodes` equal nodes in two partitions, `gpu` (default) and `urgent`, which preempts it.
 
-    `memory_per_node` is in MB, and enforced; a job that asks for none gets its cores' share. `grace` is the seconds
-    between a preemption's SIGTERM and its SIGKILL (the partition's GraceTime; 0 leaves Slurm's KillWait, 5 s).
-    `max_submit` limits a user's jobs in the queue (the QOS's MaxSubmitJobsPerUser). All may exceed what the
-    machine has: Slurm is told not to look.
+    `memory_per_node` is in MB and enforced; a job that requests none gets its cores' share. `grace` is the number of
+    seconds between a preemption's SIGTERM and its SIGKILL (the partition's GraceTime; 0 leaves Slurm's KillWait, 5 s).
+    `max_submit` limits a user's jobs in the queue (the QOS's MaxSubmitJobsPerUser). Sizes may exceed the machine's:
+    Slurm is told not to check.
 
-    Without `cgroup` memory is polled every second, and a job beyond it ends as FAILED; with it the kernel kills, and
-    Slurm says OUT_OF_MEMORY, as real sites do. It needs the memory hierarchy of cgroup v1, writable.
+    Without `cgroup`, memory is polled every second, and a job above its limit ends as FAILED. With it, the kernel kills
+    the job and Slurm says OUT_OF_MEMORY, as on real sites; this needs a writable cgroup v1 memory hierarchy.
     """
 
     nodes: int = 4
@@ -36,22 +36,15 @@ class Options:
     cgroup: bool = False
 
     def __post_init__(self) -> None:
-        least = {
-            "nodes": 1,
-            "gpus_per_node": 0,
-            "cpus_per_node": 1,
-            "memory_per_node": 100,
-            "grace": 0,
-            "max_submit": 1,
-        }
+        least = {"nodes": 1, "cpus_per_node": 1, "memory_per_node": 100, "max_submit": 1}
         for name, value in asdict(self).items():
-            if name in least and value is not None and value < least[name]:
-                raise Refused(f"--{name.replace('_', '-')} {value}: must be {least[name]} or more")
+            if value is not None and value < least.get(name, 0):
+                raise Refused(f"--{name.replace('_', '-')} {value}: must be {least.get(name, 0)} or more")
         if self.max_submit is not None and not self.accounting:
-            raise Refused("--max-submit needs accounting: leave --no-accounting out")
+            raise Refused("--max-submit needs accounting: omit --no-accounting")
 
     def as_words(self) -> str:
-        """What the command line of `up` says of it: the options that are not the default, or that all are."""
+        """The options that differ from the default, as typed after `up`."""
         switches = {"accounting": "--no-accounting", "cgroup": "--cgroup"}
         default = asdict(Options())
         changed = {name: value for name, value in asdict(self).items() if value != default[name]}

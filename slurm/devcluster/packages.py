@@ -1,4 +1,4 @@
-"""The Debian packages that the daemons come from."""
+"""Debian packages of Slurm's daemons: check and install them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ PROVIDES = {
 FOR_ACCOUNTING = ("slurmdbd", "mariadb-server")
 INSTALLING = Path("/run/slurm-devcluster-install.lock")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-"""A user's PATH often lacks the daemons' folder."""
+"""With the daemons' folders, which a user's PATH often lacks."""
 
 
 def missing_packages(accounting: bool) -> list[str]:
-    """The packages without which a cluster cannot start."""
+    """Packages that a cluster needs and that are not installed."""
     wanted = [package for package in PROVIDES if accounting or package not in FOR_ACCOUNTING]
     return [p for p in wanted if not all(shutil.which(program, path=PATH) for program in PROVIDES[p])]
 
 
 def can_install() -> bool:
-    """Whether this is root on a Debian or Ubuntu, where `install` may act."""
+    """True for root on Debian or Ubuntu, where `install` works."""
     return os.geteuid() == 0 and Path("/etc/debian_version").exists() and shutil.which("apt-get") is not None
 
 
 def install(packages: list[str]) -> None:
-    """Install `packages` with apt-get; services that a systemd started at once are stopped again.
+    """Install `packages` with apt-get, and stop the services that systemd then starts.
 
     Raises:
-        ClusterError: apt-get failed; the message has its last lines.
+        ClusterError: apt-get failed; the message holds its last lines.
     """
     apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -53,7 +53,7 @@ def install(packages: list[str]) -> None:
 
 
 def require(accounting: bool) -> None:
-    """Make sure that the programs are there, installing them where we may; what is done is said first.
+    """Install missing packages if possible, after saying so.
 
     Raises:
         Refused: they are missing, and this is not root on Debian or Ubuntu.

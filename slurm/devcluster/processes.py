@@ -1,7 +1,7 @@
-"""Processes of one cluster: started to outlive us, found again by what they are, and ended.
+"""Start, find and end the processes of one cluster.
 
-No pid files: a process is a daemon of the cluster in `folder` if it runs the daemon's very command with SLURM_CONF
-naming that folder. So nothing goes stale, and no other Slurm of the machine is ever touched.
+There are no pid files, which could go stale: a process is a daemon of the cluster in `folder` if it runs the daemon's
+exact command with SLURM_CONF in that folder. So no other Slurm on the machine is ever touched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STOP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Daemon:
-    """One daemon of the cluster in `folder`; `directory` is its working directory, which its children inherit."""
+    """A daemon of the cluster in `folder`; its children inherit `directory`, its working directory."""
 
     name: str
     command: tuple[str, ...]
@@ -43,17 +43,17 @@ def find_daemon(daemon: Daemon) -> psutil.Process | None:
 
 
 def daemon_processes(folder: Path) -> list[psutil.Process]:
-    """Every daemon of the cluster in `folder`, whatever its options were."""
+    """All daemons of the cluster in `folder`, started with whatever options."""
     return [p for p in _ours(folder) if _command(p)[:1] in ([name] for name in DAEMONS)]
 
 
 def start_daemon(daemon: Daemon) -> None:
-    """Start `daemon` in a session of its own, not as our child: it lives on when we end and leaves no zombie."""
-    # The shell ends at once, so the daemon is nobody's child; what it says is its process id.
+    """Start `daemon` in its own session and not as our child: it outlives us and leaves no zombie."""
+    # The shell ends at once, so the daemon is not our child; the shell prints its process id.
     shell = subprocess.run(
         ["sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", daemon.log, *daemon.command],
         cwd=daemon.directory,
-        env={**environment(daemon.folder), "PATH": PATH},  # nothing of ours, which may itself be a job
+        env={**environment(daemon.folder), "PATH": PATH},  # none of our variables, as we may be a job
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -64,24 +64,24 @@ def start_daemon(daemon: Daemon) -> None:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What Slurm's commands and daemons need in order to find the cluster in `folder`."""
+    """Variables by which Slurm's commands and daemons find the cluster in `folder`."""
     return {"SLURM_CONF": str(folder / "slurm.conf")}
 
 
 def step_daemons(folder: Path, node: str | None = None) -> list[psutil.Process]:
-    """The slurmstepd processes, one a job step; of one node, or of all."""
+    """The slurmstepd processes of one node or all, one per job step."""
     spool = folder / "spool"
-    # Their title overwrites command and environment, so the working directory, their slurmd's, tells whose they are.
-    places = {str(spool / node)} if node else {str(place) for place in spool.glob("n*")}
+    # Their title overwrites command and environment, but they share their slurmd's working directory.
+    directories = {str(spool / node)} if node else {str(path) for path in spool.glob("n*")}
     found = []
     for process in psutil.process_iter(["name", "cwd"]):
-        if process.info["name"].startswith("slurmstepd") and process.info["cwd"] in places:
+        if process.info["name"].startswith("slurmstepd") and process.info["cwd"] in directories:
             found.append(process)
     return found
 
 
 def job_processes(folder: Path, node: str | None = None) -> list[psutil.Process]:
-    """What jobs run on one node or all: children of their slurmstepd, and what has left it but kept its environment."""
+    """Processes of jobs on one node or all: children of slurmstepd, and those that left it with their environment."""
     found: set[psutil.Process] = set()
     for step in step_daemons(folder, node):
         try:
@@ -96,7 +96,7 @@ def job_processes(folder: Path, node: str | None = None) -> list[psutil.Process]
 
 
 def end(processes: Iterable[psutil.Process], kind: signal.Signals = signal.SIGTERM) -> None:
-    """Send `kind`, wait, and kill what is still there."""
+    """Send `kind`, wait, and kill what is still alive."""
     alive = list(processes)
     for step in (kind, signal.SIGKILL):
         for process in alive:
@@ -114,7 +114,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """Whether it still runs; a zombie does not, though some init processes leave it lying for long."""
+    """True if it still runs. A zombie does not, even where init is slow to reap it."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -142,7 +142,7 @@ def _ours(folder: Path) -> Iterator[psutil.Process]:
 
 
 def _variables(process: psutil.Process) -> dict[str, str]:
-    """A process's environment; empty where it has just ended, is a zombie, or is not ours to read."""
+    """A process's environment; empty if it has ended, is a zombie, or may not be read."""
     try:
         return process.environ()
     except (psutil.Error, OSError):
@@ -150,7 +150,7 @@ def _variables(process: psutil.Process) -> dict[str, str]:
 
 
 def _command(process: psutil.Process) -> list[str]:
-    """A process's command line; empty where `_variables` are."""
+    """A process's command line; empty if `_variables` is."""
     try:
         return process.cmdline()
     except (psutil.Error, OSError):

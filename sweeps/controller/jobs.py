@@ -88,7 +88,7 @@ class Jobs:
         return time.monotonic() < self._again
 
     def submit(self, task: Task, owner: RowWork | None) -> bool:
-        """Announce a new attempt, submit it, and note its id; False if it has to wait.
+        """Announce a new attempt, submit it, and note its id; False if it is delayed.
 
         Whatever is cut off in between: the job's name tells which attempt it is, the next attempt has another number,
         and a job that finds that in the directory ends without a write.

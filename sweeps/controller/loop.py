@@ -171,7 +171,7 @@ class Controller:
         before = self.jobs.delayed
         submitted = self.jobs.submit(task, owner)
         if self.jobs.delayed and self.jobs.delayed != before:
-            self.reporter.event(f"{task.label}: waiting: the scheduler says {self.jobs.delayed}")
+            self.reporter.event(f"{task.label}: waiting: Slurm says {self.jobs.delayed}")
         return submitted
 
     def _budget_is_spent(self) -> bool:

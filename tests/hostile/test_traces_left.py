@@ -17,7 +17,7 @@ from mmkd.data.staging import STAGE, stage
 from mmkd.data.untrusted import memory_for
 from mmkd.files import write_text
 from mmkd.lock import FileLock
-from slurm.devcluster.folder import claim
+from slurm.devcluster.folder import claim_folder
 from slurm.devcluster.options import Refused
 from sweeps.launch import main as launch
 
@@ -132,8 +132,8 @@ def test_a_clusters_folder_is_its_owners_alone() -> None:
         (here / "link").symlink_to(here / "other")
         for name, said in (("open", "others may enter"), ("full", "holds files"), ("link", "not a directory of yours")):
             with pytest.raises(Refused, match=said):
-                claim(here / name)
-        claim(here / "new")
+                claim_folder(here / name)
+        claim_folder(here / "new")
         assert stat.S_IMODE((here / "new").stat().st_mode) == 0o700
 
 

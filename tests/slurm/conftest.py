@@ -1,4 +1,4 @@
-"""A real Slurm for tests: one a worker, up when the first test asks for it, down when the worker ends."""
+"""A real Slurm for tests: one per worker, up when the first test asks for it, down when the worker ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def cluster_folder() -> Iterator[Path]:
     if reason:
         pytest.skip(reason)
     with ExitStack() as stack:
-        folder = next(place for place in _places() if _take(place, stack))
+        folder = next(folder for folder in _folders() if _take(folder, stack))
         with _removed_at_the_end(folder):
             yield folder
 
@@ -75,14 +75,14 @@ def _removed_at_the_end(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _places() -> Iterator[Path]:
+def _folders() -> Iterator[Path]:
     for number in range(100):
         yield Path(tempfile.gettempdir()) / f"mmkd-test-cluster-{os.getuid()}-{number}"
 
 
-def _take(place: Path, stack: ExitStack) -> bool:
+def _take(folder: Path, stack: ExitStack) -> bool:
     try:
-        stack.enter_context(FileLock(place.with_suffix(".lock")))
+        stack.enter_context(FileLock(folder.with_suffix(".lock")))
     except LockHeld:
         return False
     return True

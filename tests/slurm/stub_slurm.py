@@ -16,15 +16,15 @@ class StubSlurm:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for command in COMMANDS:
-            place = shlex.quote(str(folder / command))
+            prefix = shlex.quote(str(folder / command))
             script = [
                 "#!/bin/sh",
-                f'for word in "$@"; do printf "%s\\0" "$word"; done > {place}.words',
-                f"env -0 > {place}.environment",
-                f"echo x >> {place}.calls",
-                f"cat {place}.answer 2> /dev/null",
-                f"cat {place}.complaint >&2 2> /dev/null",
-                f"exit $(cat {place}.code 2> /dev/null || echo 0)",
+                f'for word in "$@"; do printf "%s\\0" "$word"; done > {prefix}.words',
+                f"env -0 > {prefix}.environment",
+                f"echo x >> {prefix}.calls",
+                f"cat {prefix}.answer 2> /dev/null",
+                f"cat {prefix}.complaint >&2 2> /dev/null",
+                f"exit $(cat {prefix}.code 2> /dev/null || echo 0)",
             ]
             path = folder / command
             path.write_text("\n".join(script) + "\n")

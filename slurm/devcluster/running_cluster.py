@@ -1,4 +1,4 @@
-"""A cluster in its folder: its daemons, and the faults that tests put it through."""
+"""Control a cluster: start and stop its daemons, and inject faults for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from slurm.devcluster.configuration import Ports, remove_memory_cgroup
-from slurm.devcluster.folder import locked
+from slurm.devcluster.folder import folder_lock
 from slurm.devcluster.options import ClusterError, Options
 from slurm.devcluster.packages import PATH
 from slurm.devcluster.processes import (
@@ -31,14 +31,13 @@ from slurm.devcluster.processes import (
 
 READY_SECONDS = 90.0
 USABLE = {"idle", "mixed", "allocated", "completing", "planned"}
-"""States of a node that takes jobs, now or soon; `*` after one of them means that it does not answer."""
+"""States of a node that takes jobs now or soon; `*` is appended if the node does not answer."""
 
 
 class DevCluster:
-    """A cluster in a folder. It has no state but the folder and its processes: several objects may share one.
+    """A cluster in a folder. Its only state is the folder and its processes, so several objects may share one.
 
-    Get one from `up` or `attach`. Methods that wait raise ClusterError, with the last lines of a log, when what
-    they wait for does not come.
+    Get one from `up` or `attach`. Methods that wait may raise ClusterError with the last lines of a log.
     """
 
     def __init__(self, folder: Path, options: Options, ports: Ports) -> None:
@@ -49,14 +48,14 @@ class DevCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment, so that Slurm's commands find this cluster."""
+        """Variables by which Slurm's commands find this cluster."""
         return environment(self.folder)
 
     def run(self, *command: str, timeout: float = 60) -> str:
         """The standard output of one of Slurm's commands; `timeout` in seconds.
 
         Raises:
-            ClusterError: it failed; the message is what it wrote.
+            ClusterError: it failed; the message is its output.
         """
         try:
             done = subprocess.run(
@@ -74,18 +73,18 @@ class DevCluster:
         return done.stdout
 
     def nodes(self) -> dict[str, str]:
-        """The state of each node in Slurm's words, with `*` where it does not answer."""
+        """The state of each node in Slurm's words, with `*` if it does not answer."""
         return dict(line.split() for line in sorted(set(self.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines())))
 
     def running_daemons(self) -> dict[str, psutil.Process]:
-        """The daemons that live, in the order in which they are started."""
+        """Living daemons, in the order of their start."""
         found = {name: find_daemon(daemon) for name, daemon in self.daemons.items()}
         return {name: process for name, process in found.items() if process is not None}
 
     def start_all(self) -> None:
-        """Start what does not run, one after the other; then all nodes take jobs, and accounting answers.
+        """Start missing daemons in order, until all nodes take jobs and accounting answers.
 
-        The submit limit is set to that of the options.
+        Sets the submit limit to that of the options.
         """
         for name in self.daemons:
             self._start(name)
@@ -95,7 +94,7 @@ class DevCluster:
             self._wait_for("sacct", lambda: bool(self.run("sacct", "-X")), "slurmdbd")
 
     def restore(self) -> None:
-        """As after `up`: no jobs, all daemons running, all nodes idle, grace and submit limit as in the options."""
+        """Return to the state after `up`: no jobs, all daemons running, all nodes idle, limits as in the options."""
         self.start_all()
         self.cancel_all()
         self.set_grace(self.options.grace)
@@ -108,30 +107,30 @@ class DevCluster:
         self._wait_for("an empty queue", lambda: not self.run("squeue", "-h"), "slurmctld")
 
     def set_grace(self, seconds: int) -> None:
-        """GraceTime of the partition that is preempted."""
+        """Set the GraceTime of the preempted partition."""
         self.run("scontrol", "update", "PartitionName=gpu", f"GraceTime={seconds}")
 
     def set_max_submit(self, jobs: int | None) -> None:
-        """How many jobs a user may have in the queue; None lifts the limit."""
+        """Limit a user's jobs in the queue; None removes the limit."""
         self._sacctmgr("modify", "qos", "normal", "set", f"MaxSubmitJobsPerUser={-1 if jobs is None else jobs}")
 
     def resume_nodes(self) -> None:
-        """Bring back nodes that are drained or down; those whose slurmd is gone go down again."""
+        """Resume nodes that are drained or down; those without a slurmd go down again."""
         for node, state in self.nodes().items():
             if state.rstrip("*") not in USABLE:
                 self._resume(node)
 
     def kill_slurmd(self, node: str, *, steps: bool = False) -> None:
-        """kill -9 a node's slurmd; its jobs run on, unless `steps` go too, as when a machine loses power.
+        """kill -9 a node's slurmd. Its jobs continue, unless `steps` are killed too, as in a power failure.
 
-        Slurm notices after 30 s or so (SlurmdTimeout is 15 s): the node is down, its jobs are NODE_FAIL.
+        Slurm notices after about 30 s (SlurmdTimeout is 15 s): the node is down, its jobs are NODE_FAIL.
         """
         self._end(node, signal.SIGKILL)
         if steps:
             end([*step_daemons(self.folder, node), *job_processes(self.folder, node)], signal.SIGKILL)
 
     def lose_node(self, node: str) -> None:
-        """A machine loses power, and Slurm is told at once: its jobs are NODE_FAIL. `start_slurmd` brings it back."""
+        """Simulate a power failure known to Slurm at once: jobs are NODE_FAIL. `start_slurmd` restores the node."""
         self.kill_slurmd(node, steps=True)
         self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
@@ -141,7 +140,7 @@ class DevCluster:
         self._wait_for(f"a usable {node}", lambda: self._are_usable([node]), node)
 
     def stop_slurmctld(self) -> None:
-        """Stop the controller: Slurm's commands fail, after trying for 9 s; jobs run on."""
+        """Stop the controller: Slurm's commands fail after 9 s; jobs continue."""
         self._end("slurmctld")
 
     def start_slurmctld(self) -> None:
@@ -149,7 +148,7 @@ class DevCluster:
         self._start("slurmctld")
 
     def stop_slurmdbd(self) -> None:
-        """Stop accounting: sacct fails, jobs are sent and run as before."""
+        """Stop accounting: sacct fails; jobs are submitted and run as before."""
         self._end("slurmdbd")
 
     def start_slurmdbd(self) -> None:
@@ -157,8 +156,8 @@ class DevCluster:
         self._start("slurmdbd")
 
     def down(self) -> None:
-        """Cancel all jobs and stop everything; no process of the cluster is left, its files stay."""
-        with locked(self.folder):
+        """Cancel all jobs and end all processes of the cluster; keep its files."""
+        with folder_lock(self.folder):
             self.shut_down()
 
     def shut_down(self) -> None:
@@ -167,7 +166,7 @@ class DevCluster:
             try:
                 self.cancel_all()
             except ClusterError as error:
-                print(f"devcluster: jobs are killed, for they could not be cancelled: {error}", file=sys.stderr)
+                print(f"devcluster: killing jobs, as cancelling failed: {error}", file=sys.stderr)
         for name in ("slurmctld", *self.options.node_names):
             self._end(name)
         end([*step_daemons(self.folder), *job_processes(self.folder)], signal.SIGKILL)
@@ -198,7 +197,7 @@ class DevCluster:
             end([process], kind)
 
     def _is_registered(self) -> bool:
-        """Whether accounting answers and knows the cluster; slurmctld does not start before."""
+        """Register the cluster once accounting answers; slurmctld does not start before."""
         if not self._sacctmgr("show", "cluster", "dev"):
             self._sacctmgr("add", "cluster", "dev")
         return True
@@ -215,12 +214,12 @@ class DevCluster:
         try:
             self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
         except ClusterError as error:
-            # A node that has not registered yet cannot be resumed, and need not be.
+            # A node that has not registered yet cannot be resumed and need not be.
             if "Invalid node state" not in str(error):
                 raise
 
     def _wait_for(self, what: str, is_there: Callable[[], bool], name: str) -> None:
-        """Wait for a condition that the daemon `name` has to bring about."""
+        """Wait for a condition that depends on the daemon `name`."""
         daemon, reason = self.daemons[name], ""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
@@ -237,11 +236,11 @@ class DevCluster:
 
 
 def _daemons(folder: Path, options: Options, ports: Ports) -> Iterator[Daemon]:
-    """The daemons in the order in which they are started."""
+    """The daemons in the order of their start."""
     munged = (
         "munged",
         "--foreground",
-        "--force",  # a folder that others may not enter is as it should be: nor may they use the cluster
+        "--force",  # it dislikes folders closed to others, as ours is: they may not use the cluster
         f"--key-file={folder}/munge.key",
         f"--socket={folder}/munge.socket",
         f"--pid-file={folder}/munged.pid",
