@@ -221,6 +221,10 @@ def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def differences(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Compare nested mappings leaf by leaf: key -> its value in each (None if absent), where they are not all equal."""
-    flat = [{key: leaf for key, leaf in leaves(value) if not isinstance(leaf, Mapping)} for value in values]
-    found = {key: [one.get(key) for one in flat] for key in dict.fromkeys(key for one in flat for key in one)}
-    return {key: each for key, each in found.items() if any(value != each[0] for value in each[1:])}
+    flat = [dict(leaves(value)) for value in values]
+    found: dict[str, list[Any]] = {}
+    for key in dict.fromkeys(key for one in flat for key in one):
+        each = [one.get(key) for one in flat]
+        if not all(key in one for one in flat) or any(value != each[0] for value in each):
+            found[key] = each
+    return found

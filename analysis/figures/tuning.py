@@ -114,8 +114,7 @@ def best_so_far(
 ) -> Axes:
     """The best value of the selection metric so far, against trials or hours, before the control's.
 
-    A cross at the edge is a trial without a value. (The expected best of n trials, Dodge et al. 2019, holds for
-    independent trials alone, which adaptive samplers do not make.)
+    A cross at the edge is a trial without a value.
 
     Raises:
         UserError: there is nothing to draw.
