@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from analysis.loading.runs import load
     from analysis.stats.compare import compare
     from analysis.stats.per_class import per_class
-    from analysis.stats.uncertainty import expected_best
     from analysis.tables.ablation import table
     from analysis.tables.formats import to_csv, to_html, to_json, to_latex, to_markdown, to_text
 
 __all__ = [
     "compare",
     "examine",
-    "expected_best",
     "load",
     "per_class",
     "table",
@@ -40,7 +38,6 @@ __all__ = [
 _MODULES = {
     "compare": "stats.compare",
     "examine": "doctor",
-    "expected_best": "stats.uncertainty",
     "load": "loading.runs",
     "per_class": "stats.per_class",
     "table": "tables.ablation",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,13 +9,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.loading.predictions import predictions
-from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect, ended
 from analysis.tables.checks import Finding, first_few, guard
 from mmkd.errors import UserError
 from mmkd.metrics import cross_entropy, f1_scores
+from mmkd.records import read_study
+from mmkd.result_checks import weights_checksum
 from mmkd.result_file import Status
+from mmkd.rundir import TrialDir
 from mmkd.trial_state import State
 
 IN_A_TABLE = "in a table"
@@ -123,10 +124,8 @@ def _wrong_weights(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
     """Confirming runs and teachers whose weights are gone, or are not those that the result names."""
     shown = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
     for line in shown[(shown["kind"] != "tuning") & shown["weights"].notna()].to_dict("records"):
-        path = runs.root / line["directory"] / "weights.pt"
         try:
-            with path.open("rb") as file:
-                is_named = hashlib.file_digest(file, "sha256").hexdigest() == line["weights"]
+            is_named = weights_checksum(TrialDir(runs.root / line["directory"])) == line["weights"]
         except OSError as error:
             yield Finding(
                 "weights", f"{line['directory']}/weights.pt: {error.strerror}; remove the folder, launch again"

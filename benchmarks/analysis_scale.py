@@ -25,6 +25,7 @@ from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json
 from mmkd.metrics import classification_metrics
+from mmkd.records import RowData, RowIdentity, RowRecord, WinnerRecord, write_record
 from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
@@ -38,8 +39,10 @@ def make_root(root: Root, trials: int, epochs: int) -> None:
     for number in range(trials // A_ROW):
         row = root.row(f"method{number:03}", f"{number:08x}")
         make_row(row, number, epochs, rng)
-        budgets = {"trials": A_ROW - SEEDS, "seeds": list(range(1, SEEDS + 1))}
-        entries.append({"name": f"m{number}", "label": f"Method {number}", "directory": row.path.name, **budgets})
+        budgets = {"trials": A_ROW - SEEDS, "seeds": list(range(1, SEEDS + 1)), "teachers": []}
+        entries.append(
+            {"name": f"m{number}", "label": f"Method {number}", "group": None, "directory": row.path.name, **budgets}
+        )
         print(f"\r{(number + 1) * A_ROW} of {trials} trials made", end="", flush=True)
     root.study("scale").parent.mkdir()
     write_json(root.study("scale"), {"name": "scale", "title": "Scale", "control": "m0", "rows": entries})
@@ -49,17 +52,44 @@ def make_root(root: Root, trials: int, epochs: int) -> None:
 def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) -> None:
     """One row, tuned and confirmed."""
     row.path.mkdir(parents=True)
-    identity = {"algorithm": 1, "primary": "video", "pairing": "others", "method": "kd", "level": None}
-    data = {"source": "made up", "fingerprint": "f" * 64}
-    write_json(row.row, {"digest": f"{number:064x}", "identity": {**identity, "selection": "loss"}, "data": data})
+    record = RowRecord(
+        digest=f"{number:064x}",
+        identity=RowIdentity(
+            algorithm=1,
+            data="f" * 64,
+            primary="video",
+            pairing="others",
+            method="kd",
+            level=None,
+            settings={},
+            space={},
+            fixed={},
+            sampler="random",
+            training={},
+            student={},
+            teacher=None,
+            selection="loss",
+        ),
+        data=RowData(path="d.h5", source="made up", fingerprint="f" * 64, modalities=("video",), classes=("a", "b")),
+    )
+    write_record(row.row, record)
     rates = 10 ** rng.uniform(-4, -2, A_ROW - SEEDS)
     losses = [make_trial(row.trial(k), float(rate), 0, epochs, rng) for k, rate in enumerate(rates)]
     best = int(np.argmin(losses))
     confirm = {seed: row.confirm(seed, f"{number:08x}") for seed in range(1, SEEDS + 1)}
     for seed, place in confirm.items():
         make_trial(place, float(rates[best]), seed, epochs, rng)
-    names = {str(seed): place.path.name for seed, place in confirm.items()}
-    write_json(row.winner, {"trial": best, "value": losses[best], "trials": A_ROW - SEEDS, "confirm": names})
+    record_of_winner = WinnerRecord(
+        trial=best,
+        value=losses[best],
+        params={"learning_rate": float(rates[best])},
+        trials=A_ROW - SEEDS,
+        numbers=A_ROW - SEEDS,
+        selection="loss",
+        seeds=tuple(confirm),
+        confirm={seed: place.path.name for seed, place in confirm.items()},
+    )
+    write_record(row.winner, record_of_winner)
 
 
 def make_trial(place: TrialDir, rate: float, seed: int, epochs: int, rng: np.random.Generator) -> float:

@@ -10,9 +10,10 @@ from statistics import mean, stdev
 import torch
 
 from mmkd.errors import UserError
-from mmkd.files import read_json, write_atomically, write_text
+from mmkd.files import write_atomically, write_text
 from mmkd.metrics import softmax
 from mmkd.models.network import count_parameters
+from mmkd.records import WinnerRecord, find_record
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import RowDir
 from mmkd.terminal import Parser, complain, exit_code
@@ -81,11 +82,11 @@ def model_card(student: TrainedStudent, directory: Path, worst: float) -> str:
 def _spread(directory: Path) -> list[str]:
     """The row's test accuracy over its confirming seeds, where this is one of them."""
     row = RowDir(directory.absolute().parent.parent)
-    winner = read_json(row.winner)
-    if winner is None or directory.name not in winner["confirm"].values():
+    winner = find_record(row.winner, WinnerRecord)
+    if winner is None or directory.name not in winner.confirm.values():
         return ["This is not a confirming run: its metrics are those that it was selected by, and are optimistic."]
     accuracies = []
-    for name in winner["confirm"].values():
+    for name in winner.confirm.values():
         try:
             result = read_result(row.path / "confirm" / name / "result.h5", predictions=False)
         except (FileNotFoundError, ResultError):
@@ -93,7 +94,7 @@ def _spread(directory: Path) -> list[str]:
         if result.status is Status.COMPLETE:
             accuracies.append(result.metrics["test"]["accuracy"])
     spread = f", standard deviation {stdev(accuracies):.4f}" if len(accuracies) > 1 else ""
-    return [f"Test accuracy of the row over {len(accuracies)} of {len(winner['confirm'])} seeds: "
+    return [f"Test accuracy of the row over {len(accuracies)} of {len(winner.confirm)} seeds: "
             f"mean {mean(accuracies):.4f}{spread}. This model is one of them, not the best of them."]  # fmt: skip
 
 

@@ -27,6 +27,11 @@ def size(number: float) -> str:
     return f"{number / 1000:.1f} TB"
 
 
+def teacher_label(branch: object, noun: str = "teacher") -> str:
+    """`teacher`, `teacher, video branch`; a complete teacher has no branch: None, or NaN from a frame."""
+    return f"{noun}, {branch} branch" if isinstance(branch, str) else noun
+
+
 def columns(lines: Iterable[Sequence[str]]) -> list[str]:
     """Lines of cells under each other, the first column left-aligned and the others right-aligned."""
     table = [tuple(line) for line in lines]

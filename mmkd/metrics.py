@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
+
+
+def lower_is_better(metric: str) -> bool:
+    """True if less of a selection metric is better."""
+    return metric == "loss"
+
+
+def best_trial(metric: str, values: Mapping[int, float]) -> int | None:
+    """Choose the best by `metric` of trials' `values` by number, the earliest among equals; None if there is none."""
+    sign = 1 if lower_is_better(metric) else -1
+    return min(values, key=lambda number: (sign * values[number], number), default=None)
 
 
 def softmax(logits: Floats) -> NDArray[np.float64]:
@@ -25,14 +38,16 @@ def cross_entropy(logits: Floats, labels: Ints) -> float:
 
 def f1_scores(predicted: Ints, labels: Ints, classes: int) -> tuple[float, float]:
     """Weighted and macro F1 over the classes that occur in `labels` or `predicted` (scikit-learn's convention)."""
-    scores, support = [], []
-    for c in range(classes):
-        hits = int(np.sum((predicted == c) & (labels == c)))
-        both = int(np.sum(predicted == c)) + int(np.sum(labels == c))
-        if both:
-            scores.append(2 * hits / both)
-            support.append(int(np.sum(labels == c)))
-    return float(np.average(scores, weights=support)), float(np.mean(scores))
+    counts = confusion_counts(labels, predicted, classes)
+    support, both = counts.sum(1), counts.sum(0) + counts.sum(1)
+    occurs = both > 0
+    scores = 2 * np.diagonal(counts)[occurs] / both[occurs]
+    return float(np.average(scores, weights=support[occurs])), float(np.mean(scores))
+
+
+def confusion_counts(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.int64]:
+    """Counts (C, C) of samples: true class by predicted class."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def classification_metrics(logits: Floats, labels: Ints, commonest: int) -> dict[str, float]:

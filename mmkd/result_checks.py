@@ -56,10 +56,15 @@ def has_lost_result(directory: TrialDir, *, had: bool) -> bool:
     return False
 
 
+def weights_checksum(directory: TrialDir) -> str:
+    """SHA-256 of a trial's weights, as its result names them."""
+    with directory.weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def has_its_weights(directory: TrialDir, result: Result) -> bool:
-    """Whether a trial's weights are those that its result names."""
+    """True if a trial's weights are those that its result names."""
     try:
-        with directory.weights.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == result.weights_sha256
+        return weights_checksum(directory) == result.weights_sha256
     except FileNotFoundError:
         return not result.weights_sha256  # it diverged before its first epoch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import signal
 import sys
@@ -30,6 +29,7 @@ from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.models.network import build_teacher, count_parameters
 from mmkd.provenance import describe_process, gpus_given
+from mmkd.result_checks import weights_checksum
 from mmkd.result_file import Predictions, Result, Status, read_result, write_result
 from mmkd.rundir import TrialDir
 from mmkd.terminal import Parser, complain, printable
@@ -213,7 +213,7 @@ def finish(
         for split, samples in splits.items():
             metrics[split], predictions[split] = evaluate(lesson.network, samples, lesson.info)
         save_weights(place.weights, progress.best)
-        checksum = hashlib.sha256(place.weights.read_bytes()).hexdigest()
+        checksum = weights_checksum(place)
     names = sorted({name for line in progress.history for name in line} - {"epoch"})
     device = lesson.train.y.device
     result = Result(

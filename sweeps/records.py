@@ -1,4 +1,4 @@
-"""A study as its launches recorded it: what everything that looks after a study begins with. No data, no torch."""
+"""Find the study that a launch recorded, for status, cancel, clean and archive. Imports neither data nor torch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, ValidationError
-
-from mmkd.config import explain
 from mmkd.errors import UserError
-from mmkd.files import write_json
+from mmkd.records import PaperFigures, StudyRecord, StudyRow, read_record, study_names, write_record
 from mmkd.rundir import Root, RowDir, TrialDir, check_name
 from mmkd.trial_state import State, trial_state
-from sweeps.study_file import Line, find_study
+from sweeps.study_file import find_study
 
 if TYPE_CHECKING:
     from sweeps.rows import Row
@@ -60,53 +57,34 @@ class RecordedStudy:
         return [row.directory for row in self.rows if row.directory.path.is_dir()]
 
 
-Folder = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-"""A folder's name that leads nowhere else: `--clean` removes files there."""
-
-
-class _Row(BaseModel):
-    name: Line
-    directory: Folder
-    trials: int
-    seeds: tuple[int, ...]
-    teachers: tuple[Folder, ...]
-
-
-class _Study(BaseModel):
-    """What `record_study` writes and this module reads; tables read more of it, see `analysis.loading.records`."""
-
-    title: Line
-    rows: tuple[_Row, ...]
-
-
 def record_study(
     root: Root, name: str, study: StudyFile, rows: Sequence[Row], max_gpu_hours: float | None = None
 ) -> None:
     """Write which rows the study has, what its table is made from, and the budget that the monitor shows."""
     from sweeps.rows import teacher_directories
 
-    facts = {
-        "name": name,
-        "title": study.title,
-        "control": study.control,
-        "max_gpu_hours": max_gpu_hours,
-        "rows": [
-            {
-                "name": row.name,
-                "label": row.label,
-                "group": row.group,
-                "paper": row.paper and row.paper.model_dump(),
-                "directory": row.directory.path.name,
-                "trials": row.trials,
-                "seeds": list(range(1, row.seeds + 1)),
-                "teachers": [directory.path.name for directory in teacher_directories(row, root)],
-            }
+    record = StudyRecord(
+        name=name,
+        title=study.title,
+        control=study.control,
+        max_gpu_hours=max_gpu_hours,
+        rows=tuple(
+            StudyRow(
+                name=row.name,
+                label=row.label,
+                group=row.group,
+                paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
+                directory=row.directory.path.name,
+                trials=row.trials,
+                seeds=tuple(range(1, row.seeds + 1)),
+                teachers=tuple(directory.path.name for directory in teacher_directories(row, root)),
+            )
             for row in rows
-        ],
-    }
+        ),
+    )
     path = root.study(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, facts)
+    write_record(path, record)
 
 
 def table_name(options: argparse.Namespace, origin: Path) -> str:
@@ -129,7 +107,7 @@ def find_recorded(options: argparse.Namespace) -> RecordedStudy:
         UserError: there is none, with those that there are; or its record is damaged.
     """
     root = Root.at(options.root)
-    known = sorted(path.stem for path in root.path.glob("studies/*.json"))
+    known = study_names(root.path)
     name = options.study if options.study in known and options.name is None else ""
     if not name or any((options.data, options.primary, options.pairing)):
         name = table_name(options, find_study(options.study))
@@ -147,11 +125,7 @@ def read_recorded(root: Root, name: str) -> RecordedStudy:
     Raises:
         UserError: its record is damaged.
     """
-    path = root.study(name)
-    try:
-        study = _Study.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(f"{explain(error, path)}; launching the study again writes it anew") from None
+    study = read_record(root.study(name), StudyRecord)
     rows = tuple(
         RecordedRow(
             row.name,

@@ -24,9 +24,9 @@ from mmkd.config import (
 from mmkd.data import DatasetInfo
 from mmkd.distillation import complete, load_method
 from mmkd.errors import UserError
-from mmkd.files import read_json
 from mmkd.models.pairings import places, resolve_pairing
 from mmkd.presets import PRESETS
+from mmkd.records import RowRecord, as_written, differences, find_record
 from mmkd.rundir import Root, RowDir, TrialDir
 from sweeps.study_file import PaperFigures, Profile, Range, RowSpec, StudyFile, merge
 
@@ -122,16 +122,16 @@ class Row:
             "device": self.machine.device,
         }
 
-    def describe(self) -> dict[str, Any]:
-        """What row.json holds."""
+    def describe(self) -> RowRecord:
+        """Make the record of what the row is."""
         data = {
             "path": str(self.machine.data_path),
             "source": self.info.source,
             "fingerprint": self.info.fingerprint,
-            "modalities": list(self.info.modalities),
-            "classes": list(self.info.classes),
+            "modalities": self.info.modalities,
+            "classes": self.info.classes,
         }
-        return {"digest": self.digest, "identity": dict(self.identity), "data": data}
+        return RowRecord.model_validate({"digest": self.digest, "identity": self.identity, "data": data})
 
 
 def plan(
@@ -269,27 +269,15 @@ def _build(model: type[M], table: Mapping[str, Any], where: str) -> M:
         raise UserError(explain(error, where)) from None
 
 
-def differences(ours: Any, theirs: Any, key: str = "") -> list[str]:
-    """Where two JSON values differ, leaf by leaf: `space.beta.high: 0.5, there 1.0`."""
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return [
-            line
-            for name in sorted({*ours, *theirs})
-            for line in differences(ours.get(name), theirs.get(name), f"{key}.{name}" if key else name)
-        ]
-    return [] if ours == theirs else [f"{key}: {ours!r}, there {theirs!r}"]
-
-
 def nearest_neighbour(row: Row, root: Root) -> tuple[RowDir, list[str]] | None:
-    """Of the existing rows of the same method, data and primary the one that differs least, and in what; or None."""
+    """Find the row of the same method, data and primary that differs least: `space.beta.high: 0.5, there 1.0`."""
     found = []
     for other in root.rows():
-        facts = read_json(other.row)
-        if other.path == row.directory.path or not isinstance(facts, dict):
-            continue
-        theirs = facts.get("identity", {})
+        record = None if other.path == row.directory.path else find_record(other.row, RowRecord)
+        theirs = {} if record is None else as_written(record.identity)
         if all(theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")):
-            found.append((other, differences(row.identity, theirs)))
+            differing = sorted(differences([row.identity, theirs]).items())
+            found.append((other, [f"{key}: {mine!r}, there {there!r}" for key, (mine, there) in differing]))
     return min(found, key=lambda pair: len(pair[1])) if found else None
 
 

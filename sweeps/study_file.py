@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from mmkd import records
 from mmkd.config import Frozen, explain
 from mmkd.errors import UserError, choose
+from mmkd.records import Line, SearchRange
 from mmkd.rundir import check_name
-from mmkd.terminal import is_plain
 
 STUDIES = Path(__file__).parent / "studies"
 PROFILES = Path(__file__).parent / "profiles"
@@ -27,27 +28,13 @@ LARGEST_FILE = 2**20
 """Maximum size of a study, profile or site file in bytes; real ones have a few thousand."""
 
 
-LONGEST_LINE = 200
-
-
-def _is_plain(text: str) -> str:
-    if not is_plain(text) or len(text) > LONGEST_LINE:
-        raise ValueError(f"{text[:100]!r}: give one line of at most {LONGEST_LINE} printable characters")
-    return text
-
-
-Line = Annotated[str, AfterValidator(_is_plain)]
-"""Text that is shown to people and printed in tables."""
 Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)]
 
 
-class Range(Frozen):
-    """Values from `low` to `high`, uniform or with `log` log-uniform; `default` is tried first."""
+class Range(SearchRange, Frozen):
+    """A search range as a study file gives it; `default` is tried first."""
 
-    low: float
-    high: float
-    log: bool = False
     default: float | None = None
 
     @model_validator(mode="after")
@@ -98,16 +85,8 @@ class Defaults(Frozen):
     pruner: Pruner = "none"
 
 
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class PaperFigures(Frozen):
-    """The paper's figures for a row on CMU-MOSEI and for the teacher of its section, in per cent."""
-
-    accuracy: Percent
-    f1: Percent
-    teacher_accuracy: Percent | None = None
-    teacher_f1: Percent | None = None
+class PaperFigures(records.PaperFigures, Frozen):
+    """The paper's figures as a study file gives them."""
 
 
 class RowSpec(Frozen):

@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     """Write the figures, a line each; what cannot be drawn is said. 1 where nothing could be drawn."""
     from analysis.figures.all_figures import plan
     from analysis.figures.style import save
-    from analysis.loading.records import read_study
     from analysis.loading.runs import load
+    from mmkd.records import read_study
 
     runs = load(options.root, cache=options.cache)
     study = chosen_study(options.root, options.study)

@@ -47,7 +47,7 @@ def chosen_study(root: Path, name: str | None) -> str:
     Raises:
         UserError: none is named, and there is no study, or there are several.
     """
-    from analysis.loading.records import study_names
+    from mmkd.records import study_names
 
     if name is not None:
         return name

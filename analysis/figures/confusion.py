@@ -10,27 +10,16 @@ from matplotlib.axes import Axes
 
 from analysis.figures.study_rows import choose_row, nothing
 from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
-from analysis.loading.records import Record, read_record
 from analysis.loading.runs import Runs, predictions
 from analysis.loading.study_rows import Evidence, scored
 from mmkd.errors import UserError
+from mmkd.metrics import confusion_counts
+from mmkd.records import RowRecord, read_record
 from mmkd.result_file import ResultError
 from mmkd.rundir import RowDir
 
 FEW = 10
 """Up to so many classes every cell has its number, and the matrix fits one column."""
-
-
-class NamedClasses(Record):
-    """The names of a data set's classes, by index."""
-
-    classes: tuple[str, ...]
-
-
-class RowClasses(Record):
-    """The part of a row's row.json that names the classes."""
-
-    data: NamedClasses
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ def confusion_data(runs: Runs, row: Evidence) -> Confusion:
     done = scored(row.confirming)["directory"]
     if done.empty:
         raise nothing(row, "score on test")
-    names = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowClasses).data.classes
+    names = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).data.classes
     counts = np.zeros((len(names), len(names)), np.int64)
     for directory in done:
         try:
@@ -71,7 +60,7 @@ def confusion_data(runs: Runs, row: Evidence) -> Confusion:
             raise UserError(
                 f"{row.title}: row.json names {len(names)} classes, {directory} has {found.logits.shape[1]}"
             )
-        np.add.at(counts, (found.labels, found.logits.argmax(1)), 1)
+        counts += confusion_counts(found.labels, found.logits.argmax(1), len(names))
     return Confusion(row.title, names, counts, len(done))
 
 

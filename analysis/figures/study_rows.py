@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect
 from mmkd.errors import UserError, choose
+from mmkd.records import read_study
 
 
 @dataclass(frozen=True)

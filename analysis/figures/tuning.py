@@ -16,40 +16,16 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.labels import shown
 from analysis.figures.study_rows import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
-from analysis.loading.records import Record, read_record
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import ENDED, Evidence
 from mmkd.errors import choose
+from mmkd.metrics import best_trial, lower_is_better
+from mmkd.records import RowRecord, SearchRange, read_record
 from mmkd.result_file import Status
 from mmkd.rundir import RowDir
 
 Floats = npt.NDArray[np.float64]
 Cost = Literal["trials", "hours"]
-
-LOSS_LIKE = ("loss",)
-"""Selection metrics of which less is better."""
-
-
-class Range(Record):
-    """Where a hyper-parameter was looked for."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class TunedIdentity(Record):
-    """What decided the tuning of a row."""
-
-    space: Mapping[str, Range]
-    sampler: str
-    selection: str
-
-
-class TunedRow(Record):
-    """The part of a row's row.json that figures of its tuning need."""
-
-    identity: TunedIdentity
 
 
 @dataclass(frozen=True)
@@ -72,7 +48,7 @@ class Tuning:
     metric: str
     lower_is_better: bool
     sampler: str
-    space: Mapping[str, Range]
+    space: Mapping[str, SearchRange]
     trials: pd.DataFrame
     winner: int | None
     on_gpus: bool
@@ -92,7 +68,7 @@ def tuning_data(runs: Runs, row: Evidence) -> Tuning:
     ended = row.tuning[row.tuning["status"].isin(ENDED)]
     if ended.empty:
         raise nothing(row, "tuning trial that has ended")
-    identity = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, TunedRow).identity
+    identity = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).identity
     metric = f"valid_{identity.selection}"
     lines = ended.set_index("number").sort_index()
     values = lines[metric].where(lines["status"] == Status.COMPLETE) if metric in lines else np.nan
@@ -100,9 +76,9 @@ def tuning_data(runs: Runs, row: Evidence) -> Tuning:
     counted = bool((lines["gpu_seconds"] > 0).any())
     seconds = lines["gpu_seconds" if counted else "seconds"]
     trials = lines[names].assign(value=values, seconds=seconds).astype(np.float64)
-    lower = identity.selection in LOSS_LIKE
+    lower = lower_is_better(identity.selection)
     known = trials["value"].dropna()
-    winner = None if known.empty else int(str(known.idxmin() if lower else known.idxmax()))
+    winner = best_trial(identity.selection, dict(zip(map(int, known.index), known, strict=True)))
     on_gpus = counted or bool((lines["device"].dropna() != "cpu").any())
     return Tuning(row.title, metric, lower, identity.sampler, identity.space, trials, winner, on_gpus)
 
@@ -138,8 +114,7 @@ def best_so_far(
 ) -> Axes:
     """The best value of the selection metric so far, against trials or hours, before the control's.
 
-    A cross at the edge is a trial without a value. (The expected best of n trials, Dodge et al. 2019, holds for
-    independent trials alone, which adaptive samplers do not make.)
+    A cross at the edge is a trial without a value.
 
     Raises:
         UserError: there is nothing to draw.
@@ -202,7 +177,7 @@ def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = N
     return ax
 
 
-def _padded(space: Range) -> tuple[float, float]:
+def _padded(space: SearchRange) -> tuple[float, float]:
     """The range and a little more, so that dots at its ends are seen."""
     if space.log:
         margin = (space.high / space.low) ** 0.04

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mmkd.records import leaves
+
 Floats = NDArray[np.float64]
 Schema = Mapping[str, str]
 
@@ -58,7 +60,8 @@ REJECTED: Schema = {"path": "string", "reason": "string"}
 
 def frame(lines: Iterable[Mapping[str, Any]], schema: Schema) -> pd.DataFrame:
     """A frame of lines, whose nested mappings become columns `outer.inner`."""
-    return typed(pd.DataFrame([_flat(line) for line in lines]), schema)
+    flat = ([(key, leaf) for key, leaf in leaves(line) if not isinstance(leaf, Mapping)] for line in lines)
+    return typed(pd.DataFrame([dict(line) for line in flat]), schema)
 
 
 def curves_frame(curves: Mapping[str, Mapping[str, Floats]]) -> pd.DataFrame:
@@ -86,16 +89,6 @@ def typed(made: pd.DataFrame, schema: Schema) -> pd.DataFrame:
 def natural(name: str) -> list[tuple[bool, int, str]]:
     """Sorts `recall_10` after `recall_9`."""
     return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
-
-
-def _flat(line: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in line.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _padded(series: Floats | None, length: int) -> Floats:

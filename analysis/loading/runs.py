@@ -14,8 +14,8 @@ import pandas as pd
 from analysis.loading.cache import gather
 from analysis.loading.frames import REJECTED, ROWS, STUDIES, TRIALS, frame, typed
 from analysis.loading.predictions import predictions, predictions_of
-from analysis.loading.records import RowRecord, Study, Winner, read_record, study_names
 from mmkd.errors import UserError
+from mmkd.records import RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
 from mmkd.result_file import Status
 from mmkd.rundir import Root, RowDir
 
@@ -108,12 +108,14 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
     )
 
 
-def _read_row(row: RowDir, place: str, rows: list[dict[str, Any]], rejects: list[tuple[str, str]]) -> Winner | None:
+def _read_row(
+    row: RowDir, place: str, rows: list[dict[str, Any]], rejects: list[tuple[str, str]]
+) -> WinnerRecord | None:
     """Add a row's line to `rows`, or its rejection; its winner, where there is one."""
     winner = None
     try:
         if row.winner.exists():
-            winner = read_record(row.winner, Winner)
+            winner = read_record(row.winner, WinnerRecord)
     except UserError as error:
         rejects.append((f"{place}/{row.winner.name}", str(error)))
     try:
@@ -123,14 +125,15 @@ def _read_row(row: RowDir, place: str, rows: list[dict[str, Any]], rejects: list
     return winner
 
 
-def _row_line(place: RowDir, row: RowRecord, winner: Winner | None) -> dict[str, Any]:
+def _row_line(place: RowDir, row: RowRecord, winner: WinnerRecord | None) -> dict[str, Any]:
     won: dict[str, Any] = {}
     if winner is not None:
-        numbers = winner.trials if winner.numbers is None else winner.numbers
-        won = {"asked": winner.trials, "numbers": numbers, "winner_trial": winner.trial, "winner_value": winner.value}
+        won = {"asked": winner.trials, "numbers": winner.numbers}
+        won |= {"winner_trial": winner.trial, "winner_value": winner.value}
     name = {"row": place.path.name, "name": place.path.name.rpartition("-")[0], "digest": row.digest}
-    decided = {key: value for key, value in row.identity.model_dump(exclude={"data"}).items() if value is not None}
-    return {**name, **decided, **row.data.model_dump(exclude={"classes"}), **won}
+    decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
+    decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
+    return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint"}), **won}
 
 
 def _study_lines(root: Path, rejects: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -139,7 +142,7 @@ def _study_lines(root: Path, rejects: list[tuple[str, str]]) -> list[dict[str, A
     for name in study_names(root):
         place = Root(root).study(name)
         try:
-            study = read_record(place, Study)
+            study = read_record(place, StudyRecord)
         except UserError as error:
             rejects.append((place.relative_to(root).as_posix(), str(error)))
             continue

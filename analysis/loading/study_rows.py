@@ -7,8 +7,8 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis.loading.records import Study, StudyRow
 from analysis.loading.runs import Runs
+from mmkd.records import StudyRecord, StudyRow
 from mmkd.result_file import Status
 from mmkd.trial_state import Failure, State
 
@@ -71,7 +71,7 @@ class Evidence:
         return f"tuning {min(done, self.spec.trials)}/{self.spec.trials}"
 
 
-def collect(runs: Runs, study: Study) -> list[Evidence]:
+def collect(runs: Runs, study: StudyRecord) -> list[Evidence]:
     """The evidence on each row of a study, in the study's order."""
     trials = runs.trials.set_index("directory", drop=False)
     by_row = dict(list(trials.groupby("row")))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect
 from mmkd.config import StudentConfig, TeacherConfig, digest, from_json
@@ -15,7 +14,9 @@ from mmkd.data import DatasetInfo
 from mmkd.distillation import load_method
 from mmkd.errors import UserError
 from mmkd.files import read_json
+from mmkd.formatting import teacher_label
 from mmkd.models.network import Network, build_teacher
+from mmkd.records import read_study
 from mmkd.rundir import TrialDir
 from mmkd.training.building import new_student, open_data
 
@@ -88,19 +89,14 @@ def _teacher(config: TeacherConfig, known: Sequence[tuple[Evidence, StudentConfi
     info = open_data(config)
     rows = tuple(row.title for row, c in known if c.teacher is not None and _key(c.teacher) == _key(config))
     network = build_teacher(info, config.network, config.branch)
-    return Subject(teacher_label(config), "teacher", network, info.modalities, info, rows)
-
-
-def teacher_label(config: TeacherConfig) -> str:
-    """As tables call it."""
-    return "Teacher" if config.branch is None else f"Teacher, {config.branch} branch"
+    return Subject(teacher_label(config.branch, "Teacher"), "teacher", network, info.modalities, info, rows)
 
 
 def _student(members: Sequence[tuple[Evidence, StudentConfig]]) -> Subject:
     config = members[0][1]
     info = open_data(config)
     network, pairing = new_student(config, info)
-    teachers = [teacher_label(c.teacher) for _, c in members if c.teacher is not None]
+    teachers = [teacher_label(c.teacher.branch, "Teacher") for _, c in members if c.teacher is not None]
     return Subject(
         f"Student, pairing {pairing.name}",
         "student",

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.networks.distinct import Subject, subjects
 from analysis.networks.inference_cost import BATCHES, Cost, Machine, describe_machine, measure
@@ -19,6 +18,7 @@ from analysis.tables.html_markdown import to_markdown
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import TIMES
 from analysis.tables.text import to_text
+from mmkd.records import read_study
 
 PAPER = {"teacher_parameters": 1.802e6, "student_parameters": 0.675e6, "compression": 1.802 / 0.675, "time_saved": 0.22}
 """Section 5: "around 2.5 times" fewer parameters, and 29 ms, 22 % less; the batch size is not said."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect, scored
 from analysis.stats.scores import mean_cell
@@ -16,6 +15,8 @@ from analysis.tables.rounding import with_text
 from mmkd.data.tensors import load_samples
 from mmkd.distillation.frozen_teacher import blank
 from mmkd.errors import UserError
+from mmkd.formatting import teacher_label
+from mmkd.records import read_study
 from mmkd.training.evaluation import evaluate
 from mmkd.training.trained_network import load_network, use_device
 
@@ -83,8 +84,7 @@ def missing(runs: Runs, study: str, tell: Callable[[str], object] = lambda what:
         raise UserError(f"study {study}: no teacher has a score on test yet")
     sections, sizes = [], []
     for _, family in teachers.groupby("teacher_family", sort=False):
-        branch = family["branch"].iloc[0]
-        label = "Teacher" if pd.isna(branch) else f"Teacher, {branch} branch"
+        label = teacher_label(family["branch"].iloc[0], "Teacher")
         tell(label)
         measured = measure_views(runs, [str(directory) for directory in scored(family).index])
         sizes += list(measured["samples"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.loading.runs import Runs
 from mmkd.files import read_json
+from mmkd.records import differences, leaves
 from mmkd.rundir import TrialDir
 
 LEFT_OUT = ("data.path", "teacher.data.path")
@@ -58,36 +59,25 @@ def group(runs: Runs, directory: str, lines: pd.DataFrame) -> Group:
         OSError: a config.json is there and cannot be read.
     """
     configs = [_configuration(runs.root / str(name)) for name in lines["directory"]]
-    common = _shared([config for config in configs if config is not None])
+    known = [config for config in configs if config is not None]
+    differing = differences(known)
+    common = {key: _text(leaf) for key, leaf in (known[0] if known else {}).items() if key not in differing}
     records = lines.to_dict("records")
-    made = (_run(directory, line, config, common) for line, config in zip(records, configs, strict=True))
+    made = (_run(directory, line, config, differing) for line, config in zip(records, configs, strict=True))
     return Group(directory, common, tuple(made))
 
 
-def _configuration(place: Path) -> Flat | None:
+def _configuration(place: Path) -> dict[str, Any] | None:
     path = TrialDir(place).config
     value = read_json(path) if path.exists() else None
-    return None if not isinstance(value, Mapping) else {key: text for key, text in _flat(value) if key not in LEFT_OUT}
+    return {key: leaf for key, leaf in leaves(value) if key not in LEFT_OUT} if isinstance(value, Mapping) else None
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested keys as `outer.inner`, values as JSON."""
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
+def _text(leaf: Any) -> str:
+    return leaf if isinstance(leaf, str) else json.dumps(leaf, ensure_ascii=False)
 
 
-def _shared(configs: Sequence[Flat]) -> Flat:
-    """What is in all of them, in the order of the first."""
-    if not configs:
-        return {}
-    shared = set(configs[0].items()).intersection(*(config.items() for config in configs[1:]))
-    return {key: text for key, text in configs[0].items() if (key, text) in shared}
-
-
-def _run(directory: str, line: Mapping[Any, Any], config: Flat | None, common: Flat) -> Run:
+def _run(directory: str, line: Mapping[Any, Any], config: Mapping[str, Any] | None, differing: Container[str]) -> Run:
     known = {key: value for key, value in line.items() if not pd.isna(value)}
     status = f"{known['status']} ({known['failure']})" if "failure" in known else known["status"]
     kind = "superseded" if line["superseded"] else str(line["kind"])
@@ -102,5 +92,5 @@ def _run(directory: str, line: Mapping[Any, Any], config: Flat | None, common: F
         known.get("valid_loss"),
         known.get("valid_accuracy"),
         known.get("test_accuracy"),
-        None if config is None else {key: text for key, text in config.items() if key not in common},
+        None if config is None else {key: _text(leaf) for key, leaf in config.items() if key in differing},
     )

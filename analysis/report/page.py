@@ -13,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.figures.all_figures import KINDS
-from analysis.loading.records import Study, read_study, study_names
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect
 from analysis.report.configurations import LEFT_OUT, LONGEST, Flat, Group, group
@@ -27,6 +26,8 @@ from analysis.tables.model import Difference, Table
 from analysis.tables.rounding import MINUS
 from mmkd import __version__
 from mmkd.errors import UserError
+from mmkd.formatting import teacher_label
+from mmkd.records import StudyRecord, read_study, study_names
 from mmkd.rundir import RowDir
 
 _HERE = Path(__file__).parent
@@ -112,7 +113,7 @@ def report(
     return render(Page(title, parts, rows, teachers, rejected))
 
 
-def _read_studies(runs: Runs, names: Sequence[str] | None) -> tuple[list[Study], list[tuple[str, str]]]:
+def _read_studies(runs: Runs, names: Sequence[str] | None) -> tuple[list[StudyRecord], list[tuple[str, str]]]:
     """The studies, and of those that nobody has named the ones that cannot be read, with the reason."""
     if names is not None:
         return [read_study(runs.root, name) for name in dict.fromkeys(names)], []
@@ -129,7 +130,7 @@ def _read_studies(runs: Runs, names: Sequence[str] | None) -> tuple[list[Study],
 
 def _study(
     runs: Runs,
-    spec: Study,
+    spec: StudyRecord,
     prefix: str,
     kinds: Sequence[str],
     costs: Callable[[str], Table] | None,
@@ -157,7 +158,7 @@ def _study(
     )
 
 
-def _compared(runs: Runs, spec: Study, rows: Sequence[Evidence], control: Evidence) -> Iterator[Against]:
+def _compared(runs: Runs, spec: StudyRecord, rows: Sequence[Evidence], control: Evidence) -> Iterator[Against]:
     for row in rows:
         if row is control:
             continue
@@ -167,7 +168,7 @@ def _compared(runs: Runs, spec: Study, rows: Sequence[Evidence], control: Eviden
             yield Against(row.title, None, str(error).replace(f"{runs.root}/", ""))
 
 
-def _rows(runs: Runs, specs: Sequence[Study], mine: Sequence[str] | None) -> tuple[Listed, ...]:
+def _rows(runs: Runs, specs: Sequence[StudyRecord], mine: Sequence[str] | None) -> tuple[Listed, ...]:
     """The rows in the studies' order, then, unless `mine` are wanted alone, all others."""
     labels = {row.directory: f"{row.label} [{row.group}]" if row.group else row.label for s in specs for row in s.rows}
     lines = dict(list(runs.trials.groupby("row")))
@@ -221,7 +222,7 @@ def _teacher_title(lines: pd.DataFrame) -> str:
     if pd.isna(family):
         return "Teacher without config.json"
     use = "confirming runs" if lines["test_accuracy"].notna().any() else "tuning"
-    return f"Teacher, {'complete' if pd.isna(branch) else f'{branch} branch'}, of {use}"
+    return f"{teacher_label(branch, 'Teacher')}, of {use}"
 
 
 def render(page: Page) -> str:

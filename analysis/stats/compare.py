@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.loading.predictions import predictions
-from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect
 from analysis.stats.scores import percents
@@ -24,6 +23,7 @@ from analysis.stats.significance import (
 from analysis.tables.checks import guard
 from analysis.tables.model import Difference
 from mmkd.errors import UserError, choose
+from mmkd.records import read_study
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.loading.predictions import predictions
-from analysis.loading.records import RowRecord, read_record, read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect
+from mmkd.metrics import confusion_counts
+from mmkd.records import RowRecord, read_record, read_study
 from mmkd.rundir import RowDir
 
 
@@ -33,7 +33,7 @@ def per_class(runs: Runs, study: str) -> pd.DataFrame:
 def _lines(runs: Runs, row: Evidence) -> Iterator[dict[str, Any]]:
     names = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).data.classes
     outputs = [predictions(runs.root / directory)["test"] for directory in row.measured["directory"]]
-    confusions = np.stack([_confusion(o.logits.argmax(axis=1), o.labels, o.logits.shape[1]) for o in outputs])
+    confusions = np.stack([confusion_counts(o.labels, o.logits.argmax(axis=1), o.logits.shape[1]) for o in outputs])
     hits = np.diagonal(confusions, axis1=1, axis2=2)
     true, predicted = confusions.sum(axis=2), confusions.sum(axis=1)
     with np.errstate(invalid="ignore"):
@@ -50,8 +50,3 @@ def _lines(runs: Runs, row: Evidence) -> Iterator[dict[str, Any]]:
             **{name: series.mean() for name, series in values.items()},
             **{f"{name}_sd": series.std() for name, series in values.items()},
         }
-
-
-def _confusion(predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Counts (C, C): true class by predicted class."""
-    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)

@@ -33,19 +33,6 @@ def half_width(sd: ArrayLike, n: ArrayLike, error: Error) -> Floats:
     return sem if error == "sem" else sem * stdtrit(np.asarray(n) - 1, 1 - ALPHA / 2)
 
 
-def expected_best(values: ArrayLike, n: int, *, lower_is_better: bool = False) -> float:
-    """The expected best of `n` trials, drawn independently from those with `values` (B,): Dodge et al. 2019.
-
-    Sum of v_i [(i / B)^n - ((i - 1) / B)^n] over the values in rising order. It holds for random search alone: trials
-    of an adaptive sampler are not independent, for them plot the best so far.
-    """
-    ordered = np.sort(np.asarray(values, np.float64))
-    if lower_is_better:
-        ordered = ordered[::-1]
-    steps = np.arange(len(ordered) + 1) / len(ordered)
-    return float(ordered @ np.diff(steps**n))
-
-
 def pdg_decimals(spread: float) -> int:
     """Decimals to round a positive uncertainty to, by the Particle Data Group's rule.
 

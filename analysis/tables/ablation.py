@@ -8,7 +8,6 @@ from itertools import groupby
 
 import pandas as pd
 
-from analysis.loading.records import read_study
 from analysis.loading.runs import Runs, predictions
 from analysis.loading.study_rows import FINISHED, Evidence, collect, scored
 from analysis.stats.scores import METRICS, mean_cell, score_rows
@@ -20,6 +19,8 @@ from analysis.tables.provenance import provenance
 from analysis.tables.rounding import with_text
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
+from mmkd.formatting import teacher_label
+from mmkd.records import read_study
 
 COLUMNS = (
     Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
@@ -115,7 +116,7 @@ def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRo
     teachers = pd.concat([row.teachers for row in members])
     teachers = teachers[~teachers.index.duplicated()]
     families = [family for _, family in teachers.groupby("teacher_family", sort=False)]
-    labels = [_teacher_label(family) for family in families]
+    labels = [teacher_label(family["branch"].iloc[0], "Teacher") for family in families]
     for family, label in zip(families, labels, strict=True):
         digest = str(family["teacher_family"].iloc[0])
         name = label if labels.count(label) == 1 else f"{label} {digest[:6]}"
@@ -160,11 +161,6 @@ def _families(row: Evidence) -> set[str]:
 
 def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
     return {"paper_accuracy": Cell(accuracy), "paper_f1": Cell(f1)}
-
-
-def _teacher_label(family: pd.DataFrame) -> str:
-    branch = family["branch"].iloc[0]
-    return "Teacher" if pd.isna(branch) else f"Teacher, {branch} branch"
 
 
 def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:

@@ -9,9 +9,10 @@ import pandas as pd
 
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import FINISHED, Evidence, failures
+from mmkd.metrics import best_trial
+from mmkd.records import differences
 from mmkd.result_file import Status
 
-LOWER_IS_BETTER = {"loss"}
 SHOWN = 4
 """So many values, files or runs are named in one warning, the others counted."""
 
@@ -32,7 +33,8 @@ def guard(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
     yield from _unequal("data", "data sets", started, [fact(row, "fingerprint")[:12] for row in started])
     for column in ("selection", "sampler", "pruner"):
         yield from _unequal("configurations", f"{column}s", started, [fact(row, column) for row in started])
-    for column in runs.rows.columns:
+    known = ({} if row.row is None else row.row.dropna().to_dict() for row in started)
+    for column in differences([{str(key): value for key, value in line.items()} for line in known]):
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [fact(row, column) for row in started])
     yield from _repeated_seeds(started)
@@ -133,15 +135,13 @@ def _other_winner(row: Evidence, selection: str) -> Iterator[Finding]:
         return
     took_part = row.tuning["number"] < row.row["numbers"]
     candidates = row.tuning[(row.tuning["status"] == Status.COMPLETE) & took_part]
-    values = candidates.set_index("number").sort_index()[column].dropna()
+    best = best_trial(selection, candidates.set_index("number")[column].dropna().to_dict())
     winner = int(row.row["winner_trial"])
-    if len(values):
-        best = int(str(values.idxmin() if selection in LOWER_IS_BETTER else values.idxmax()))
-        if best != winner:
-            yield Finding(
-                "selection",
-                f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
-            )
+    if best not in (None, winner):
+        yield Finding(
+            "selection",
+            f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
+        )
     chosen = row.tuning[row.tuning["number"] == winner]
     tuned = ["learning_rate", "alpha", "beta", "temperature"]
     confirmed = row.confirming[tuned].dropna(how="all").drop_duplicates()

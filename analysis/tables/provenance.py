@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.loading.records import Study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence
 from analysis.tables.checks import fact
+from mmkd.records import StudyRecord
 
 
-def provenance(runs: Runs, study: Study, rows: Sequence[Evidence]) -> dict[str, Any]:
+def provenance(runs: Runs, study: StudyRecord, rows: Sequence[Evidence]) -> dict[str, Any]:
     """The study, and for each of its rows the directories (relative to the root) that its figures were read from."""
     return {"study": study.name, "control": study.control, "rows": [_row(runs, row) for row in rows]}
 

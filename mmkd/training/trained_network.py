@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from mmkd.distillation.teacher_cache import OutputStore
 from mmkd.errors import UserError
 from mmkd.models.network import Network, build_teacher
 from mmkd.models.pairings import Pairing
+from mmkd.result_checks import weights_checksum
 from mmkd.result_file import Result, ResultError, Status, read_result
 from mmkd.rundir import Root, TrialDir
 from mmkd.training.building import new_student, open_data
@@ -46,12 +46,12 @@ def load_weights(network: Network, place: TrialDir, result: Result) -> None:
         UserError: they are missing, not those that `result` names, or do not fit.
     """
     try:
-        content = place.weights.read_bytes()
+        checksum = weights_checksum(place)
     except FileNotFoundError:
         raise UserError(
             f"{place.weights}: missing, although {place.result.name} is there; remove the folder, and launch again"
         ) from None
-    if hashlib.sha256(content).hexdigest() != result.weights_sha256:
+    if checksum != result.weights_sha256:
         raise UserError(
             f"{place.weights}: not the weights that {place.result.name} names; remove the folder, and launch again"
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmkd.formatting import teacher_label
 from mmkd.result_file import ResultError
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State
@@ -151,7 +152,6 @@ def _teachers(root: Root) -> list[Place]:
 
 def _teacher(directory: TrialDir) -> Place:
     config = read_mapping(directory.config)
-    branch = config.get("branch")
-    label, name = f"teacher ({branch})" if branch else "teacher", f"s{config.get('seed', '?')}"
+    label, name = teacher_label(config.get("branch")), f"s{config.get('seed', '?')}"
     owner = family(config, config.get("data", {}).get("fingerprint"))
     return Place(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from mmkd.metrics import best_trial
+from mmkd.records import WinnerRecord
 from mmkd.trial_state import State
 from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Survey
 from slurm.monitoring.remaining import Eta, GpuHours, Left, forecast, gpu_hours, slots_in_use
-from slurm.monitoring.rows import Holder, Row, Winner
+from slurm.monitoring.rows import Holder, Row
 from slurm.monitoring.squeue_polling import Answer
 from slurm.monitoring.trials import Trial
 from slurm.monitoring.watching import BUSY, OPEN, Condition, Watched, watch
@@ -126,10 +128,10 @@ def make_picture(survey: Survey, answer: Answer | None) -> Picture:
     )
 
 
-def _counts(trial: Trial, winners: Mapping[str, Winner | None]) -> bool:
+def _counts(trial: Trial, winners: Mapping[str, WinnerRecord | None]) -> bool:
     """Whether a trial counts: all do but the confirming runs of a winner that is the winner no more."""
     winner = winners.get(trial.place.owner)
-    return trial.place.kind != "confirm" or winner is None or trial.place.directory.path.name in winner.confirm
+    return trial.place.kind != "confirm" or winner is None or trial.place.directory.path.name in winner.confirm.values()
 
 
 def _controllers(rows: Sequence[Row]) -> Iterable[Holder]:
@@ -163,10 +165,10 @@ def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
 
 def best_of(row: Row, tuning: Sequence[Watched]) -> Best | None:
     """The complete trial with the best selection metric, the earliest among equals."""
-    sign = 1.0 if row.selection == "loss" else -1.0
-    complete = [w.trial for w in tuning if w.condition is Condition.COMPLETE and w.trial.value is not None]
-    best = min(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
-    return Best(best.place.name, best.value, best.accuracy) if best and best.value is not None else None
+    complete = [watched.trial for watched in tuning if watched.condition is Condition.COMPLETE]
+    values = {number: trial.value for number, trial in enumerate(complete) if trial.value is not None}
+    best = best_trial(row.selection, values)
+    return None if best is None else Best(complete[best].place.name, values[best], complete[best].accuracy)
 
 
 def teachers_needed(rows: Sequence[Row]) -> int:

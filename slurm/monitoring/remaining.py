@@ -59,7 +59,7 @@ def gpu_hours(trials: Sequence[Watched], survey: Survey) -> GpuHours:
         for attempt in watched.trial.attempts:
             now = attempt.gpus * attempt.seconds(survey.taken) if _runs(watched, attempt) else 0.0
             seconds += now or attempt.gpu_seconds
-    limits = [study.max_gpu_hours for study in survey.studies]
+    limits = [study.record.max_gpu_hours for study in survey.studies]
     known = [limit for limit in limits if limit is not None]
     return GpuHours(seconds / 3600, sum(known) if known and len(known) == len(limits) else None)
 

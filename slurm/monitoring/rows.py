@@ -17,19 +17,16 @@ import psutil
 from mmkd.errors import UserError, choose
 from mmkd.files import read_json
 from mmkd.lock import STALE_SECONDS
+from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
 from mmkd.rundir import Root, RowDir
 
 
 @dataclass(frozen=True)
 class Study:
-    """A `studies/<name>.json`; `rows` are as it holds them; `max_gpu_hours` is there where the launch noted it.
-
-    `controller_job` is the name of the job that its controller last was, "" if it never was one.
-    """
+    """A recorded study; `controller_job` is the name of its controller's last job, "" if there was none."""
 
     name: str
-    rows: tuple[Mapping[str, Any], ...]
-    max_gpu_hours: float | None
+    record: StudyRecord
     controller_job: str
 
 
@@ -40,15 +37,6 @@ class Holder:
     host: str
     pid: int
     heard: float
-
-
-@dataclass(frozen=True)
-class Winner:
-    """A row's winner: its trial's number, and the folders of the confirming runs that count."""
-
-    trial: int
-    trials: int
-    confirm: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -68,7 +56,7 @@ class Row:
     epochs: int
     selection: str
     family: str
-    winner: Winner | None
+    winner: WinnerRecord | None
     controller: Holder | None
 
 
@@ -82,20 +70,13 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
         raise UserError(f"--root {root.path}: no such folder; it is where the launched studies lie")
     if not any((root.path / folder).is_dir() for folder in ("studies", "rows")):
         raise UserError(f"--root {root.path}: no studies or rows in it; it is where the launched studies lie")
-    names = sorted(path.stem for path in (root.path / "studies").glob("*.json") if not path.name.startswith("."))
+    names = study_names(root.path)
     if wanted is not None:
         names = [choose(f"study (--study, of {root.path})", wanted, names)]
-    return [_read_study(root, name) for name in names]
-
-
-def _read_study(root: Root, name: str) -> Study:
-    facts = read_mapping(root.study(name))
-    rows = facts.get("rows")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "directory" in row for row in rows):
-        raise UserError(f"{root.study(name)}: no list of rows in it; launch the study again, which writes it anew")
-    hours = facts.get("max_gpu_hours")
-    limit = float(hours) if isinstance(hours, int | float) else None
-    return Study(name, tuple(rows), limit, _controller_job(controller_script(root, name)))
+    return [
+        Study(name, read_record(root.study(name), StudyRecord), _controller_job(controller_script(root, name)))
+        for name in names
+    ]
 
 
 def controller_script(root: Root, name: str) -> Path:
@@ -112,43 +93,37 @@ def _controller_job(script: Path) -> str:
 
 
 def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
-    """The studies' rows, each once, in their order; `others`: and those that lie there and are in no study.
-
-    Raises:
-        UserError: a row's or a study's file is damaged.
-    """
-    asked: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    """Read the studies' rows, each once, in their order; with `others` also those that are in no study."""
+    asked: dict[str, list[tuple[str, StudyRow]]] = {}
     for study in studies:
-        for row in study.rows:
-            asked.setdefault(str(row["directory"]), []).append((study.name, row))
+        for row in study.record.rows:
+            asked.setdefault(row.directory, []).append((study.name, row))
     if others:
         for place in root.rows():
             asked.setdefault(place.path.name, [])
-    names = [str(entries[0][1].get("name")) if entries else "" for entries in asked.values()]
+    names = [entries[0][1].name if entries else "" for entries in asked.values()]
     twice = {name for name in names if names.count(name) > 1}
-    try:
-        return [_read_row(root, directory, entries, twice) for directory, entries in asked.items()]
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{root.path}: a row.json or studies/*.json is not as launches write them ({error})") from None
+    return [_read_row(root, directory, entries, twice) for directory, entries in asked.items()]
 
 
-def _read_row(root: Root, directory: str, entries: list[tuple[str, Mapping[str, Any]]], twice: set[str]) -> Row:
+def _read_row(root: Root, directory: str, entries: list[tuple[str, StudyRow]], twice: set[str]) -> Row:
+    """Read a row; a damaged record counts as absent: a relaunch says so and writes it anew."""
     place = RowDir(root.path / "rows" / directory)
-    identity: dict[str, Any] = read_mapping(place.row).get("identity", {})
-    first = entries[0][1] if entries else {}
-    name = str(first.get("name") or directory)
+    record = find_record(place.row, RowRecord)
+    identity = None if record is None else record.identity
+    first = entries[0][1] if entries else None
     return Row(
         directory=place,
-        name=directory if name in twice else name,
-        label=str(first.get("label") or directory),
-        group=str(first.get("group") or ""),
+        name=directory if first is None or first.name in twice else first.name,
+        label=directory if first is None else first.label,
+        group="" if first is None else first.group or "",
         studies=tuple(study for study, _ in entries),
-        trials=max((int(row.get("trials", 0)) for _, row in entries), default=0),
-        seeds=max((len(row.get("seeds", ())) for _, row in entries), default=0),
-        epochs=int(identity.get("training", {}).get("epochs", 0)),
-        selection=str(identity.get("selection", "loss")),
-        family=family(identity.get("teacher"), identity.get("data")),
-        winner=_read_winner(place),
+        trials=max((row.trials for _, row in entries), default=0),
+        seeds=max((len(row.seeds) for _, row in entries), default=0),
+        epochs=0 if identity is None else int(identity.training.get("epochs", 0)),
+        selection="loss" if identity is None else identity.selection,
+        family="" if identity is None else family(identity.teacher, identity.data),
+        winner=find_record(place.winner, WinnerRecord),
         controller=read_holder(place.lock),
     )
 
@@ -158,15 +133,6 @@ def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
     if not teacher:
         return ""
     return json.dumps([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))], sort_keys=True)
-
-
-def _read_winner(place: RowDir) -> Winner | None:
-    facts = read_mapping(place.winner)
-    try:
-        names = frozenset(str(name) for name in facts.get("confirm", {}).values())
-        return Winner(int(facts["trial"]), int(facts.get("trials", 0)), names)
-    except (KeyError, AttributeError, TypeError, ValueError):
-        return None  # damaged: as if it were not there, which a launch will say and mend
 
 
 def read_holder(lock: Path) -> Holder | None:

@@ -15,6 +15,7 @@ from typing import IO
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_atomically
 from mmkd.formatting import count, size
+from mmkd.records import code_versions
 from mmkd.rundir import TrialDir
 from sweeps.actions.clean import files_under
 from sweeps.controller.row_locks import RowLocks, take_rows
@@ -81,9 +82,9 @@ def members(study: RecordedStudy) -> Iterator[Path]:
 
 def _code(study: RecordedStudy) -> Iterator[Path]:
     """Patches and snapshots of the code that the rows' trials ran."""
-    entries = [entry for row in study.places() for entry in read_json(row.code) or []]
-    patches = {f"{entry.get('commit', '')[:12]}-{entry.get('diff', '')}.patch" for entry in entries}
-    codes = {entry["code"] for entry in entries}
+    versions = [version for row in study.places() for version in code_versions(row)]
+    patches = {f"{version.commit[:12]}-{version.diff}.patch" for version in versions}
+    codes = {version.code for version in versions}
     for place in sorted(study.root.code.glob("*")):
         snapshot = read_json(place / "snapshot.json") if place.is_dir() else None
         if snapshot is not None and snapshot["code"] in codes:

@@ -12,6 +12,7 @@ from mmkd.attempts import read_attempts
 from mmkd.config import Run
 from mmkd.files import read_json
 from mmkd.formatting import count, duration
+from mmkd.records import RowRecord, as_written, find_record
 from mmkd.rundir import Root, RowDir, TrialDir
 from sweeps.actions.status import read_journal
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
@@ -83,8 +84,9 @@ def from_finished(row: Row, root: Root, backend: str, *, prompt: bool) -> Estima
     """A run of the row, from its own finished runs, else from those of the row that is most alike."""
     places = [row.directory, *(other for other in root.rows() if other.path != row.directory.path)]
     for place in places:
-        facts = (read_json(place.row) or {}).get("identity")
-        if facts is None or not _alike(facts, row.identity):
+        record = find_record(place.row, RowRecord)
+        facts = {} if record is None else as_written(record.identity)
+        if not facts or not _alike(facts, row.identity):
             continue
         seconds = _measured([*place.trials(), *place.confirms()], backend, prompt=prompt)
         if seconds:

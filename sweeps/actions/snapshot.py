@@ -8,11 +8,11 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_json, write_text
 from mmkd.provenance import SNAPSHOT, SOURCE, git_commit, patch_digest, source_digest, working_tree
+from mmkd.records import CodeRecord, CodeVersion, code_versions, write_record
 from mmkd.rundir import Root
 from sweeps.actions.estimate import left_of
 from sweeps.controller.row import RowWork
@@ -88,7 +88,7 @@ class CodeWatch:
             return ""
         names, (_, then) = ", ".join(name for name, _ in changed), changed[0]
         return (
-            f"mmkd's code has changed since runs of {names} (was {then['code']}, is {self._now}). If that changes "
+            f"mmkd's code has changed since runs of {names} (was {then.code}, is {self._now}). If that changes "
             f"numbers, start new rows: another --root, or a raised ALGORITHM_VERSION in mmkd/config.py. To go on with "
             f"the code of then: {self._way_back(then)}. --snapshot keeps a study from such changes"
         )
@@ -100,33 +100,32 @@ class CodeWatch:
             return ""
         keep_patch(self.root)
         then = [entry for entry in map(self._note, self.rows) if entry is not None]
-        back = self._way_back(then[0] if then else {"code": before})
+        back = self._way_back(then[0] if then else CodeVersion(code=before, since=0.0))
         return (
             f"mmkd's code has changed under the running study (was {before}, is {self._now}): jobs that start from now "
             f"on run the new code. If that changes numbers, stop, put the code back ({back}), and launch with "
             f"--snapshot, which runs a copy that edits do not touch; or start new rows (another --root)"
         )
 
-    def _note(self, work: RowWork) -> dict[str, Any] | None:
-        """Add the code to the row's list where it is new; the entry before, if there was one of other code."""
-        known = list(read_json(work.directory.code) or [])
-        if known and known[-1]["code"] == self._now:
+    def _note(self, work: RowWork) -> CodeVersion | None:
+        """Add the code to the row's list where it is new; the version before, if there was one of other code."""
+        known = code_versions(work.directory)
+        if known and known[-1].code == self._now:
             return None
         work.lock.check()
-        entry = {"code": self._now, **_origin(self.source), "since": time.time()}
-        write_json(work.directory.code, [*known, entry])
+        version = CodeVersion(code=self._now, **_origin(self.source), since=time.time())
+        write_record(work.directory.code, CodeRecord((*known, version)))
         return known[-1] if known else None
 
-    def _way_back(self, entry: dict[str, Any]) -> str:
-        """How to run the code of an entry, as far as it was kept."""
+    def _way_back(self, then: CodeVersion) -> str:
+        """Tell how to run a version of the code, as far as it was kept."""
         for place in sorted(self.root.code.glob("*/")):
-            if (read_json(place / SNAPSHOT) or {}).get("code") == entry["code"]:
+            if (read_json(place / SNAPSHOT) or {}).get("code") == then.code:
                 return f"PYTHONPATH={place} PYTHONSAFEPATH=1 python {place}/sweeps/launch.py with the same options"
-        commit, diff = entry.get("commit", ""), entry.get("diff", "")
-        if not commit:
+        if not then.commit:
             return "undo the change"
-        patch = f" && git apply {self.root.code / f'{commit[:12]}-{diff}.patch'}" if diff else ""
-        return f"git checkout {commit[:12]}{patch}"
+        patch = f" && git apply {self.root.code / f'{then.commit[:12]}-{then.diff}.patch'}" if then.diff else ""
+        return f"git checkout {then.commit[:12]}{patch}"
 
 
 def _has_work(work: RowWork, root: Root) -> bool:

@@ -16,6 +16,8 @@ from optuna.trial import TrialState
 from mmkd.attempts import Attempt, current_attempt
 from mmkd.files import read_json
 from mmkd.formatting import columns, count
+from mmkd.metrics import best_trial
+from mmkd.records import RowRecord, find_record
 from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
@@ -60,16 +62,22 @@ def read_journal(row: RowDir) -> Told:
     trials = list(study.get_trials(deepcopy=False))
     replaced = {t.user_attrs["retry_of"] for t in trials if "retry_of" in t.user_attrs}
     trials = [t for t in trials if t.state is not TrialState.WAITING and t.number not in replaced]
-    complete = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
-    sign = 1 if study.direction is optuna.study.StudyDirection.MINIMIZE else -1
-    best = min(complete, key=lambda t: (sign * (t.value or 0.0), t.number), default=None)
+    complete = {t.number: float(t.value) for t in trials if t.state is TrialState.COMPLETE and t.value is not None}
+    selection = selection_of(row)
+    best = best_trial(selection, complete) if selection else None
     return Told(
         asked=len(trials),
         told=sum(t.state.is_finished() for t in trials),
         open=tuple(t.number for t in trials if t.state is TrialState.RUNNING),
         failed=tuple(t.number for t in trials if t.state is TrialState.FAIL),
-        best=None if best is None else (best.number, float(best.value or 0.0)),
+        best=None if best is None else (best, complete[best]),
     )
+
+
+def selection_of(row: RowDir) -> str:
+    """The row's selection metric; "" where its record is gone."""
+    record = find_record(row.row, RowRecord)
+    return "" if record is None else record.identity.selection
 
 
 def show_status(study: RecordedStudy) -> None:
@@ -143,13 +151,12 @@ _ROW_HEAD = ("row", "told", "open", "running", "failed", "confirmed", "best vali
 def _describe_row(row: RecordedRow) -> tuple[str, ...]:
     """A row's line, by `_ROW_HEAD`; open trials and seeds count as running from the start of their job on."""
     told = read_journal(row.directory)
-    selection = ((read_json(row.directory.row) or {}).get("identity") or {}).get("selection", "")
     counting = [run for run in row.directory.confirms() if not run.superseded.exists()]
     due = [*(row.directory.trial(number) for number in told.open), *counting]
     running = sum(trial_state(directory) is State.RUNNING for directory in due)
     diverged = sum(row.directory.trial(number).result.exists() for number in told.failed)
     failed = f"{len(told.failed)}" + (f" ({diverged} diverged)" if diverged else "")
-    best = "-" if told.best is None else f"{selection} {told.best[1]:.4f} (trial {told.best[0]})"
+    best = "-" if told.best is None else f"{selection_of(row.directory)} {told.best[1]:.4f} (trial {told.best[0]})"
     seeds = f"{sum(run.result.exists() for run in counting)}/{len(row.seeds)}"
     budget = f"{told.told}/{max(row.trials, told.asked)}"
     return row.name, budget, str(len(told.open)), str(running), failed, seeds, best

@@ -18,12 +18,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mmkd.config import digest
 from mmkd.errors import UserError
 from mmkd.lock import FileLock
+from mmkd.metrics import best_trial, lower_is_better
 from sweeps.rows import Row
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-LOSS_LIKE = {"loss"}
-"""Selection metrics of which less is better."""
 
 GP_TRIALS = 500
 """The Gaussian process proposes a row's first so many trials, TPE the later ones, which knows all trials too.
@@ -120,7 +118,7 @@ class Tuning:
                 storage=JournalStorage(
                     JournalFileBackend(str(journal), lock_obj=_OurLock(lock))  # type: ignore[arg-type]
                 ),
-                direction="minimize" if row.selection in LOSS_LIKE else "maximize",
+                direction="minimize" if lower_is_better(row.selection) else "maximize",
                 load_if_exists=True,
                 pruner=PRUNERS[row.pruner](),
             )
@@ -135,7 +133,7 @@ class Tuning:
         self._waiting = sum(t.state is TrialState.WAITING for t in trials)
         self._number = len(trials) - self._waiting
         self._replaced = {int(t.user_attrs["retry_of"]) for t in trials if "retry_of" in t.user_attrs}
-        self._best = min(filter(_has_value, trials), key=self._rank, default=None)
+        self._best = self._best_of(trials)
 
     def trials(self) -> list[FrozenTrial]:
         """All that were asked, by number; those that are only enqueued are not."""
@@ -217,17 +215,16 @@ class Tuning:
         told = self.study.tell(
             number, value if state is TrialState.COMPLETE else None, state=state, skip_if_finished=True
         )
-        if _has_value(told) and (self._best is None or self._rank(told) < self._rank(self._best)):
-            self._best = told
+        self._best = self._best_of([told] if self._best is None else [self._best, told])
 
     def winner(self) -> FrozenTrial | None:
         """The best complete trial, the earliest among equals; None if none completed."""
         return self._best
 
-    def _rank(self, trial: FrozenTrial) -> tuple[float, int]:
-        """What is least for the best of the complete trials."""
-        value = float(trial.value or 0.0)
-        return (value if self.row.selection in LOSS_LIKE else -value), trial.number
+    def _best_of(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        complete = {t.number: float(t.value) for t in trials if t.state is TrialState.COMPLETE and t.value is not None}
+        number = best_trial(self.row.selection, complete)
+        return next((trial for trial in trials if trial.number == number), None)
 
     def _random(self, number: int) -> dict[str, Any]:
         return _draw(self.study, RandomSampler(seed=self._seed(number)), self.distributions)
@@ -251,10 +248,6 @@ class Tuning:
         if name == "cmaes" and len(self.distributions) > 1:
             return CmaEsSampler(seed=seed, n_startup_trials=1)
         return RandomSampler(seed=seed)
-
-
-def _has_value(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.COMPLETE and trial.value is not None
 
 
 def _draw(study: optuna.Study, sampler: RandomSampler, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
+from mmkd.formatting import teacher_label
 from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import read_metrics
+from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
 from mmkd.result_checks import clean_up, has_lost_result, usable_result
 from mmkd.result_file import Result, Status
 from mmkd.rundir import Root, TrialDir
@@ -75,9 +77,9 @@ class RowWork:
                 "launch again when that one is done"
             ) from None
         remove_leftovers(self.directory.path)
-        if not isinstance(read_json(self.directory.row), dict):
+        if find_record(self.directory.row, RowRecord) is None:
             shutil.copyfile(study_file, self.directory.study)
-            write_json(self.directory.row, row.describe())
+            write_record(self.directory.row, row.describe())
         self.tuning = Tuning(row, self.lock, parallel)
         if self._nothing_came_of_it():
             self._set_aside()
@@ -284,20 +286,19 @@ class RowWork:
         parameters = {name: float(value) for name, value in winner.params.items()}
         mark = digest(parameters)
         self._confirming = {seed: self._confirm_task(seed, parameters, mark) for seed in range(1, self.row.seeds + 1)}
-        names = {str(seed): task.directory.path.name for seed, task in self._confirming.items()}
-        facts = {
-            "trial": winner.number,
-            "value": winner.value,
-            "params": parameters,
-            "trials": self.asked,
-            "numbers": self.tuning.numbers(),
-            "selection": self.row.selection,
-            "seeds": list(self._confirming),
-            "confirm": names,
-        }
-        if read_json(self.directory.winner) != facts:
+        record = WinnerRecord(
+            trial=winner.number,
+            value=float(winner.value or 0.0),
+            params=parameters,
+            trials=self.asked,
+            numbers=self.tuning.numbers(),
+            selection=self.row.selection,
+            seeds=tuple(self._confirming),
+            confirm={seed: task.directory.path.name for seed, task in self._confirming.items()},
+        )
+        if find_record(self.directory.winner, WinnerRecord) != record:
             self.lock.check()
-            write_json(self.directory.winner, facts)
+            write_record(self.directory.winner, record)
         for other in self.directory.confirms():
             ours = other.path.name.endswith(f"-{mark[:8]}")
             if ours:
@@ -316,5 +317,5 @@ def teacher_task(root: Root, row: Row, seed: int) -> Task:
     config = row.teacher_config(seed)
     assert config is not None
     directory = root.teacher(identity(config))
-    branch = f"teacher {config.branch} branch" if config.branch else "teacher"
-    return Task(f"teacher-{directory.path.name[:8]}.s{seed}", f"{branch} seed {seed}", "teacher", directory, config)
+    name, label = f"teacher-{directory.path.name[:8]}.s{seed}", f"{teacher_label(config.branch)} seed {seed}"
+    return Task(name, label, "teacher", directory, config)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from recorded import row_record, winner_record
 
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json
@@ -84,12 +85,10 @@ class FigureRoot:
         """A row with no trial; its directory."""
         place = Root(self.path).row(name, "0" * 8)
         place.path.mkdir(parents=True)
-        what = {"algorithm": 1, "primary": "video", "pairing": "others", "method": "crd", "level": "attention_maps"}
-        tuning = {"selection": "loss", "sampler": "tpe", "space": SPACE, **identity}
-        data = {"source": "synthetic", "fingerprint": "f" * 64, "classes": list(CLASSES)}
-        write_json(place.row, {"digest": "0" * 64, "identity": {**what, **tuning}, "data": data})
+        data = {"source": "synthetic", "classes": list(CLASSES)}
+        write_json(place.row, row_record(data, **{"level": "attention_maps", "space": SPACE, **identity}))
         entry = {"name": name, "label": label, "group": group, "directory": place.path.name}
-        self.rows.append({**entry, "trials": 10, "seeds": list(range(1, seeds + 1))})
+        self.rows.append({**entry, "trials": 10, "seeds": list(range(1, seeds + 1)), "teachers": []})
         return place.path
 
     def row(
@@ -108,8 +107,8 @@ class FigureRoot:
             place = TrialDir(path / "confirm" / f"{seed}-abcdef01")
             failed = seed == diverged
             confirmed(place, seed, losses[: 2 if failed else 4], None if failed else predicted)
-            confirm[str(seed)] = place.path.name
-        write_json(path / "winner.json", {"trial": 0, "value": 1.0, "trials": 10, "confirm": confirm})
+            confirm[seed] = place.path.name
+        write_json(path / "winner.json", winner_record(confirm, 10))
         return path
 
     def write(self, control: str | None = "none", name: str = "demo") -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded import row_record, winner_record
 
 from mmkd.attempts import record_run
 from mmkd.config import (
@@ -143,13 +144,9 @@ class Lab:
         """A row with nothing in it but its row.json, also named in the study."""
         row = self.root.row(name, "0123456789abcdef")
         row.path.mkdir(parents=True)
-        what = {"algorithm": 1, "primary": "video", "pairing": "others", "method": "crd", "level": None, "settings": {}}
-        names = {"modalities": ["video", "audio"], "classes": ["sad", "neutral", "happy"]}
-        data = {"path": "/d.h5", "source": source, "fingerprint": fingerprint, **names}
-        record = {"digest": "01" * 32, "identity": {**what, "selection": "loss", **identity}, "data": data}
-        write_json(row.row, record)
+        write_json(row.row, row_record({"source": source, "fingerprint": fingerprint}, "01" * 32, **identity))
         entry = {"name": name, "label": label or name, "group": group, "directory": row.path.name}
-        self.rows.append({**entry, "trials": trials, "seeds": list(seeds)})
+        self.rows.append({**entry, "trials": trials, "seeds": list(seeds), "teachers": []})
         return row
 
     def tune(self, row: RowDir, accuracies: Sequence[float], fingerprint: str = "f" * 64) -> None:
@@ -159,9 +156,8 @@ class Lab:
 
     def choose(self, row: RowDir, confirm: dict[int, TrialDir], trials: int = 2, winner_trial: int = 0) -> None:
         params = {"learning_rate": 10.0 ** -(winner_trial + 2)}
-        winner = {"trial": winner_trial, "value": 0.5, "params": params, "trials": trials, "selection": "loss"}
-        names = {str(seed): place.path.name for seed, place in confirm.items()}
-        write_json(row.winner, {**winner, "seeds": list(confirm), "confirm": names})
+        names = {seed: place.path.name for seed, place in confirm.items()}
+        write_json(row.winner, winner_record(names, trials, trial=winner_trial, params=params))
 
     def row(
         self, name: str, accuracies: Sequence[float], teachers: Sequence[TeacherConfig | None] = (), **kwargs: Any

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from figure_root import FigureRoot
+from recorded import winner_record
 
 from mmkd.config import (
     DataSource,
@@ -64,7 +65,7 @@ def build_trained(path: Path, data: tuple[Path, str], *, train: bool = True, **r
             )
             trial = Root(path).row(name, "0" * 8).confirm(seed, digest(to_json(config)))
             _begun(trial, config, train)
-            confirm[str(seed)] = trial.path.name
-        write_json(place / "winner.json", {"trial": 0, "value": 1.0, "trials": 0, "confirm": confirm})
+            confirm[seed] = trial.path.name
+        write_json(place / "winner.json", winner_record(confirm, 0))
     root.write(control="none" if "none" in rows else None)
     return root

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recorded import row_record, winner_record
 
 from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
@@ -18,15 +19,12 @@ def make_small_root(path: Path, **study: Any) -> Path:
     root = Root(path)
     row = root.row("kd", "0" * 8)
     row.path.mkdir(parents=True)
-    identity = {"algorithm": 1, "primary": "video", "pairing": "others", "method": "kd", "level": None}
-    data = {"source": "synthetic (tests)", "fingerprint": "f" * 64, "modalities": ["video"], "classes": ["a", "b", "c"]}
-    what = {**identity, "selection": "loss", "training": {"epochs": 2}}
-    write_json(row.row, {"digest": "0" * 64, "identity": what, "data": data})
+    data = {"modalities": ["video"], "classes": ["a", "b", "c"]}
+    write_json(row.row, row_record(data, method="kd", training={"epochs": 2}))
     confirm = {seed: row.confirm(seed, "ab12cd34") for seed in (1, 2)}
     for seed, place in {0: row.trial(0), **confirm}.items():
         make_trial(place, seed)
-    names = {str(seed): place.path.name for seed, place in confirm.items()}
-    write_json(row.winner, {"trial": 0, "value": 0.5, "trials": 1, "selection": "loss", "confirm": names})
+    write_json(row.winner, winner_record({seed: place.path.name for seed, place in confirm.items()}))
     asked = {"trials": 1, "seeds": [1, 2], "teachers": []}
     entry = {"name": "kd", "label": "Hinton's KD", "group": None, "paper": None, "directory": row.path.name, **asked}
     root.study("demo").parent.mkdir()

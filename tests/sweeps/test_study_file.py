@@ -6,7 +6,7 @@ import pytest
 from controlled import rows_of
 
 from mmkd.errors import UserError
-from sweeps.rows import differences
+from mmkd.records import differences
 from sweeps.study_file import find_study, load_study, parse_override, study_names
 
 
@@ -135,7 +135,7 @@ def test_the_default_trial_is_the_documented_one_within_its_range(study_file: Pa
 def test_differences_name_each_leaf(study_file: Path, tmp_path: Path) -> None:
     ours = rows_of(study_file, tmp_path)["crd"].identity
     theirs = rows_of(study_file, tmp_path, "rows.crd.space.beta.high=0.9")["crd"].identity
-    assert differences(ours, theirs) == ["space.beta.high: 1.0, there 0.9"]
+    assert differences([ours, theirs]) == {"space.beta.high": [1.0, 0.9]}
 
 
 def test_the_student_of_pairing_complete_has_the_teachers_network(study_file: Path, tmp_path: Path) -> None:

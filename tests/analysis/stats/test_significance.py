@@ -1,12 +1,9 @@
 """Tests of rows give the textbook's numbers, and on simulated truths they err as often as they say."""
 
-import itertools
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import expected_best
 from analysis.stats.significance import (
     clustered_mcnemar,
     holm,
@@ -119,12 +116,3 @@ def test_the_best_set_of_six_equal_methods_rarely_leaves_one_out() -> None:
 def test_a_method_that_is_far_behind_is_left_out() -> None:
     groups = [np.random.default_rng(k).normal(mean, 1, 5) for k, mean in enumerate((70, 70, 60))]
     assert tied_with_best(groups)[2] is False
-
-
-@pytest.mark.parametrize("n", [1, 2, 4])
-@pytest.mark.parametrize("lower", [False, True])
-def test_the_expected_best_of_n_is_that_of_all_draws(n: int, lower: bool) -> None:
-    values = [0.3, 0.9, 0.1, 0.5, 0.5]
-    best = min if lower else max
-    brute = np.mean([best(draw) for draw in itertools.product(values, repeat=n)])
-    assert expected_best(values, n, lower_is_better=lower) == pytest.approx(brute)

@@ -9,6 +9,7 @@ import socket
 import time
 
 import pytest
+from recorded import winner_record
 from watched_roots import TEACHER, FakeSqueue, WatchedRoot, conditions, ended_process, look, queued, text
 
 from mmkd.files import write_json
@@ -106,7 +107,7 @@ def test_the_best_is_of_the_complete_trials_by_the_selection_metric(
 def test_confirming_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(watched: WatchedRoot) -> None:
     row = watched.row("crd", trials=1, seeds=1)
     watched.finish(row.trial(0), loss=0.5, seconds=1800)
-    write_json(row.winner, {"trial": 0, "trials": 1, "confirm": {"1": "1-bbbbbbbb"}})
+    write_json(row.winner, winner_record({1: "1-bbbbbbbb"}))
     watched.finish(row.confirm(1, "aaaaaaaa"), loss=0.5, seconds=1800)
     watched.study(max_gpu_hours=3)
 

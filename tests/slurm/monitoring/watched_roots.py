@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from recorded import row_record
 from rich.console import Console
 
 from mmkd.attempts import record_run, record_submission
@@ -42,15 +43,18 @@ class WatchedRoot:
     ) -> RowDir:
         row = self.root.row(name, "0" * 8)
         row.path.mkdir(parents=True)
-        identity = {"data": "f" * 8, "training": {"epochs": EPOCHS}, "selection": selection}
-        write_json(row.row, {"identity": {**identity, "teacher": TEACHER if teacher else None}})
+        needed = TEACHER if teacher else None
+        training = {"epochs": EPOCHS}
+        write_json(row.row, row_record(data="f" * 8, training=training, selection=selection, teacher=needed))
         facts = {"name": name, "label": f"Row {name}", "group": None, "directory": row.path.name}
-        self.asked.append({**facts, "trials": trials, "seeds": list(range(1, seeds + 1))})
+        self.asked.append({**facts, "trials": trials, "seeds": list(range(1, seeds + 1)), "teachers": []})
         return row
 
     def study(self, name: str = "study", **facts: Any) -> None:
         self.root.study(name).parent.mkdir(exist_ok=True)
-        write_json(self.root.study(name), {"name": name, "rows": self.asked, **facts})
+        write_json(
+            self.root.study(name), {"name": name, "title": "A study", "control": None, "rows": self.asked, **facts}
+        )
 
     def announce(self, place: TrialDir, attempt: int = 1, *, ago: float = 100.0, **facts: Any) -> None:
         """As the controller does before and after it submits."""

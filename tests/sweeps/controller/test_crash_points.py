@@ -151,7 +151,7 @@ def a_claim(lock: FileLock) -> bool:
 
 CONTROLLER = {
     "lock file made | its holder named": Point("mmkd.lock.FileLock._write"),
-    "lock taken | row.json": Point("sweeps.controller.row.write_json", when=to("row.json")),
+    "lock taken | row.json": Point("sweeps.controller.row.write_record", when=to("row.json")),
     "row.json | the study in the journal": Point("sweeps.controller.row.Tuning"),
     "teacher claimed | its directory filled": Point("mmkd.lock.FileLock.acquire", after=True, when=a_claim),
     "trial asked | its directory": Point("sweeps.controller.optuna_study.Tuning.ask", after=True),
@@ -166,8 +166,8 @@ CONTROLLER = {
     "teacher's end noted | cleaned up": Point("sweeps.controller.teachers.clean_up"),
     "cleaned up | told": Point("sweeps.controller.optuna_study.Tuning.tell"),
     "told | next one asked": Point("sweeps.controller.optuna_study.Tuning.tell", after=True, nth=2),
-    "all told | winner.json": Point("sweeps.controller.row.write_json", when=to("winner.json")),
-    "winner.json | confirming runs": Point("sweeps.controller.row.write_json", after=True, when=to("winner.json")),
+    "all told | winner.json": Point("sweeps.controller.row.write_record", when=to("winner.json")),
+    "winner.json | confirming runs": Point("sweeps.controller.row.write_record", after=True, when=to("winner.json")),
     "confirming run ended | settled": Point("sweeps.controller.row.RowWork._settle_confirm"),
     "lock checked | heartbeat written": Point("mmkd.lock.FileLock._write", nth=8),
     "teacher cleaned up | claim given back": Point("mmkd.lock.FileLock.release", when=a_claim),

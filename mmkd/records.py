@@ -1,0 +1,230 @@
+"""Read and write the records of studies and rows: one schema per file, shared by controller, monitor and analysis.
+
+Unknown keys are ignored, so that a newer mmkd's files stay readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
+
+from mmkd.config import explain
+from mmkd.errors import UserError, choose
+from mmkd.files import write_json
+from mmkd.rundir import Root, RowDir
+from mmkd.terminal import is_plain
+
+LONGEST_LINE = 200
+
+
+def _check_line(text: str) -> str:
+    if not is_plain(text) or len(text) > LONGEST_LINE:
+        raise ValueError(f"{text[:100]!r}: give one line of at most {LONGEST_LINE} printable characters")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_check_line)]
+"""Text for people and tables."""
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A name inside one directory: `--clean` removes files there, and figures' files are named after rows."""
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class SearchRange(Record):
+    """Search range of a hyper-parameter, uniform on a logarithmic scale if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class RowIdentity(Record):
+    """Everything that decides a row's numbers; `training`, `student` and `teacher` are as in a configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    algorithm: int
+    data: str
+    primary: str
+    pairing: str
+    method: str
+    level: str | None
+    settings: Mapping[str, Any]
+    space: Mapping[str, SearchRange]
+    fixed: Mapping[str, float]
+    sampler: str
+    training: Mapping[str, Any]
+    student: Mapping[str, Any]
+    teacher: Mapping[str, Any] | None
+    selection: str
+    pruner: str = "none"
+
+
+class RowData(Record):
+    """Data set of a row; `path` is where it was when the row began."""
+
+    path: str
+    source: str
+    fingerprint: str
+    modalities: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+class RowRecord(Record):
+    """`row.json`: identity of a row, its hash, and its data."""
+
+    digest: str
+    identity: RowIdentity
+    data: RowData
+
+
+class WinnerRecord(Record):
+    """`winner.json`: the winning tuning trial, and the directory of the final run that counts for each seed.
+
+    `trials` count against the budget; all that took part have numbers below `numbers`, which is larger if failed
+    trials were tried again under new numbers.
+    """
+
+    trial: int
+    value: float
+    params: Mapping[str, float]
+    trials: int
+    numbers: int
+    selection: str
+    seeds: tuple[int, ...]
+    confirm: Mapping[int, str]
+
+
+class CodeVersion(Record):
+    """A version of the code that a row's trials ran: source hash, commit, patch hash, and time of first use."""
+
+    code: str
+    commit: str = ""
+    diff: str = ""
+    since: float
+
+
+class CodeRecord(RootModel[tuple[CodeVersion, ...]]):
+    """`code.json`: versions of the code that a row's trials ran, in order."""
+
+
+class PaperFigures(Record):
+    """Figures that the paper prints for a row on MOSEI, and for its section's teacher, in per cent."""
+
+    accuracy: Percent
+    f1: Percent
+    teacher_accuracy: Percent | None = None
+    teacher_f1: Percent | None = None
+
+
+class StudyRow(Record):
+    """A row in a study; `trials` and `seeds` are the study's budget."""
+
+    name: FileName
+    label: str
+    group: str | None
+    paper: PaperFigures | None = None
+    directory: FileName
+    trials: int
+    seeds: tuple[int, ...]
+    teachers: tuple[FileName, ...]
+
+
+class StudyRecord(Record):
+    """`studies/<name>.json`: rows in order, the control's name, and the budget that the monitor shows."""
+
+    name: str
+    title: Line
+    control: str | None
+    max_gpu_hours: float | None = None
+    rows: tuple[StudyRow, ...]
+
+    @model_validator(mode="after")
+    def _control_is_a_row(self) -> StudyRecord:
+        if self.control is not None and self.control not in [row.name for row in self.rows]:
+            raise ValueError(f"control = {self.control!r} is no row")
+        return self
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def as_written(record: BaseModel) -> Any:
+    """JSON values of a record, without the keys that it was made without."""
+    return record.model_dump(exclude_unset=True)
+
+
+def write_record(path: Path, record: BaseModel) -> None:
+    """Write a record, see `mmkd.files.write_atomically`."""
+    write_json(path, as_written(record))
+
+
+def read_record(path: Path, schema: type[R]) -> R:
+    """Read a record.
+
+    Raises:
+        UserError: it cannot be read or is invalid; names file, key, value and remedy.
+    """
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        raise UserError(f"{explain(error, path)}; launching the study again writes it anew") from None
+
+
+def find_record(path: Path, schema: type[R]) -> R | None:
+    """Read a record; None if it is absent or invalid, where a relaunch writes it anew."""
+    try:
+        return schema.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def code_versions(row: RowDir) -> tuple[CodeVersion, ...]:
+    """Versions of the code that a row's trials ran; none where that is not known."""
+    record = find_record(row.code, CodeRecord)
+    return () if record is None else record.root
+
+
+def study_names(root: Path) -> list[str]:
+    """List the studies under a root."""
+    return sorted(path.stem for path in root.glob("studies/*.json") if not path.name.startswith("."))
+
+
+def read_study(root: Path, name: str) -> StudyRecord:
+    """Read a study's record.
+
+    Raises:
+        UserError: no such study (names the nearest), or its record is invalid.
+    """
+    return read_record(Root(root).study(choose("study", name, study_names(root))), StudyRecord)
+
+
+def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings, with keys such as `outer.inner`; an empty mapping is a leaf."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield from leaves(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def differences(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Compare nested mappings leaf by leaf: key -> its value in each (None if absent), where they are not all equal."""
+    flat = [dict(leaves(value)) for value in values]
+    found: dict[str, list[Any]] = {}
+    for key in dict.fromkeys(key for one in flat for key in one):
+        each = [one.get(key) for one in flat]
+        if not all(key in one for one in flat) or any(value != each[0] for value in each):
+            found[key] = each
+    return found
