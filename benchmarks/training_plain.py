@@ -26,7 +26,7 @@ from mmkd.distillation.frozen_teacher import Batch, blank
 from mmkd.models.attention import Attention, Stack, Tapped, mult_mask, positions
 from mmkd.models.network import Network, Outputs
 from mmkd.models.pairings import fusion_name, stack_name
-from mmkd.training.trainer import Lesson
+from mmkd.training.lesson import Lesson
 
 
 class Hdf5Batches:

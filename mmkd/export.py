@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 from pathlib import Path
@@ -9,13 +10,13 @@ from statistics import mean, stdev
 
 import torch
 
+from mmkd.command import Parser, run_command
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_atomically, write_text
 from mmkd.metrics import softmax
 from mmkd.models.network import count_parameters
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import RowDir
-from mmkd.terminal import Parser, complain, exit_code
 from mmkd.training.trained_network import TrainedStudent, load_student
 
 TOLERANCE = 1e-5
@@ -97,8 +98,8 @@ def _spread(directory: Path) -> list[str]:
             f"mean {mean(accuracies):.4f}{spread}. This model is one of them, not the best of them."]  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="python -m mmkd.export",
         description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
@@ -106,20 +107,22 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to make")
-    options = parser.parse_args(arguments)
-    try:
-        student = load_student(options.trial)
-        worst = export_student(student, options.out)
-        card = options.out.with_suffix(".md")
-        write_text(card, model_card(student, options.trial.absolute(), worst))
-    except UserError as error:
-        complain(error)
-        return 2
-    except OSError as error:
-        complain(error)
-        return exit_code(error)
+    return parser
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the exported model and its card."""
+    student = load_student(options.trial)
+    worst = export_student(student, options.out)
+    card = options.out.with_suffix(".md")
+    write_text(card, model_card(student, options.trial.absolute(), worst))
     print(f"wrote {options.out} and {card}")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    return run_command(make_parser(), export, arguments)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmkd.command import Parser, run_command
 from mmkd.data import SPLITS, read_info, read_split
 from mmkd.errors import UserError, choose
 from mmkd.files import write_atomically
 from mmkd.metrics import softmax
-from mmkd.terminal import Parser, complain, exit_code
 from mmkd.training.trained_network import TrainedStudent, load_student
 
 BATCH = 256
@@ -94,8 +94,8 @@ def write_predictions(
     write_atomically(path, write)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="python -m mmkd.predict",
         description="Predict with a trained student, which sees one modality alone.",
@@ -106,23 +106,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
-    options = parser.parse_args(arguments)
-    try:
-        student = load_student(options.trial)
-        features, ids, truth = read_features(options.data, options.split, student)
-        logits = predict_logits(student, features)
-        write_predictions(options.out, student, logits, ids, truth)
-    except UserError as error:
-        complain(error)
-        return 2
-    except OSError as error:
-        complain(error)
-        return exit_code(error)
+    return parser
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Write the predictions; print the accuracy if the true classes are known."""
+    student = load_student(options.trial)
+    features, ids, truth = read_features(options.data, options.split, student)
+    logits = predict_logits(student, features)
+    write_predictions(options.out, student, logits, ids, truth)
     if truth:
         right = np.mean([student.classes[k] == name for k, name in zip(logits.argmax(1), truth, strict=True)])
         print(f"accuracy {right:.4f} on {len(ids)} samples")
     print(f"wrote {options.out}")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    return run_command(make_parser(), predict, arguments)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from mmkd.command import Parser, positive_integer
 from mmkd.errors import UserError
-from mmkd.terminal import Parser, count
 from slurm.settings import SlurmSettings
 from sweeps.site_file import default_site_file
 from sweeps.study_file import parse_override
@@ -30,7 +30,7 @@ examples:
   python sweeps/launch.py --study my_study.toml --set rows.crd_attention.space.beta.high=0.5
       a study file of your own, with one value changed
 
-Stop it with Ctrl-C, or let the machine die: the same command goes on where it was.
+Stop it with Ctrl-C, or let the machine die: run the same command again to resume.
 Exit codes: 0 done, 1 something failed at run time (--cancel: something would not end), 2 bad input, 3 the GPU-hours
 are spent, 130 stopped by Ctrl-C, 143 by SIGTERM or --cancel, 138 by SIGUSR1, which leaves its jobs running."""
 
@@ -71,9 +71,11 @@ def make_parser() -> Parser:
     )  # fmt: skip
     add_actions(parser)
     budget = parser.add_argument_group("budget")
-    budget.add_argument("--trials", type=count, metavar="N", help="tuning trials of each row")
-    budget.add_argument("--epochs", type=count, metavar="N", help="epochs of teachers and students")
-    budget.add_argument("--seeds", type=count, metavar="N", help="fresh seeds that each row's winner is retrained on")
+    budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials of each row")
+    budget.add_argument("--epochs", type=positive_integer, metavar="N", help="epochs of teachers and students")
+    budget.add_argument(
+        "--seeds", type=positive_integer, metavar="N", help="fresh seeds that each row's winner is retrained on"
+    )
     budget.add_argument(
         "--max-gpu-hours",
         type=_hours,
@@ -97,7 +99,7 @@ def make_parser() -> Parser:
         "auto: slurm where it answers or a --slurm option or --detach asks for it, else local",
     )  # fmt: skip
     where.add_argument(
-        "--parallel", type=count, metavar="N",
+        "--parallel", type=positive_integer, metavar="N",
         help="trials at once; on Slurm those that wait in the queue too (default: the site file's, or 16; "
         "on one machine its GPUs, else up to 4 cores)",
     )  # fmt: skip

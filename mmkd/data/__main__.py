@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from mmkd.command import Parser, positive_integer, run_command
 from mmkd.data.hdf5_format import check_dataset, open_dataset, read_info
 from mmkd.data.importers.mosei import import_mosei
 from mmkd.data.importers.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.data.summary import find_oddities, render
 from mmkd.data.synthetic import SIZES, make_synthetic
 from mmkd.errors import UserError
-from mmkd.terminal import Parser, complain, count, exit_code, forgive_encoding
 
 EXAMPLES = """\
 examples:
@@ -30,24 +29,8 @@ Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 2 for what the user can mend, 1 for what the system refuses (a full disk)."""
-    options = _parser().parse_args(arguments)
-    forgive_encoding()
-    try:
-        if options.command == "inspect":
-            _inspect(options.file)
-        else:
-            _make(options)
-    except UserError as error:
-        complain(error)
-        return 2
-    except BrokenPipeError:
-        return 0  # `inspect ... | head` has read enough
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)  # HDF5's own message has many lines
-        complain(f"{options.out if 'out' in options else options.file}: {reason}")
-        return exit_code(error)
-    return 0
+    """The command."""
+    return run_command(_parser(), lambda options: options.run(options), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,10 +79,13 @@ def _parser() -> argparse.ArgumentParser:
         help="small: learnt in seconds (default); mosei: MOSEI's shapes, for benchmarks",
     )
     synthetic.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    commands.add_parser("inspect", help="check a file and tell what is in it").add_argument("file", type=Path)
+    inspect = commands.add_parser("inspect", help="check a file and tell what is in it")
+    inspect.add_argument("file", type=Path)
+    inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
         maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to make; appears whole or not at all")
         maker.add_argument("--force", action="store_true", help="replace OUT.h5 if it exists")
+        maker.set_defaults(run=_make)
     return parser
 
 
@@ -107,10 +93,10 @@ def _steps(text: str) -> dict[str, int]:
     counts = text.split(",")
     if len(counts) != len(STEPS):
         raise argparse.ArgumentTypeError(f"{text!r}: give three counts, for {', '.join(STEPS)}")
-    return dict(zip(STEPS, map(count, counts), strict=True))
+    return dict(zip(STEPS, map(positive_integer, counts), strict=True))
 
 
-def _make(options: argparse.Namespace) -> None:
+def _make(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.force:
         raise UserError(f"{options.out}: exists; choose another name or give --force to replace it")
     if options.command == "synthetic":
@@ -124,14 +110,16 @@ def _make(options: argparse.Namespace) -> None:
     info = read_info(options.out)
     sizes = " / ".join(str(size) for size in info.sizes.values())
     print(f"wrote {options.out}: {sizes} samples (train / valid / test), fingerprint {info.fingerprint[:12]}")
+    return 0
 
 
-def _inspect(path: Path) -> None:
-    check_dataset(path)
-    with open_dataset(path) as (info, splits):
+def _inspect(options: argparse.Namespace) -> int:
+    check_dataset(options.file)
+    with open_dataset(options.file) as (info, splits):
         oddities = find_oddities(info, splits)
         account = render(info, splits, oddities)
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(account)
+    return 0
 
 
 if __name__ == "__main__":

@@ -122,11 +122,6 @@ def _load(
     return TrainedNetwork(network.to(device).eval().requires_grad_(False), config, result, info, inputs, pairing)
 
 
-def use_device() -> torch.device:
-    """A GPU if there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 class RawStudent(nn.Module):
     """A trained student with its standardisation inside: raw features (B, T, F) of its modality to logits (B, C).
 

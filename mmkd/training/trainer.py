@@ -6,24 +6,23 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd.config import Run, Training, identity
-from mmkd.data import DatasetInfo
-from mmkd.data.tensors import Samples, epoch_batches
-from mmkd.distillation.base import DistillationMethod
-from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
+from mmkd.data.tensors import epoch_batches
+from mmkd.distillation.frozen_teacher import Batch
 from mmkd.metrics_log import append_metrics, cut_metrics
-from mmkd.models.network import Network, Outputs
+from mmkd.models.network import Outputs
 from mmkd.models.precision import autocast, in_float32, tapped_in_float32
 from mmkd.rundir import TrialDir
 from mmkd.training.augmentation import augment
 from mmkd.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from mmkd.training.evaluation import evaluate
+from mmkd.training.lesson import Lesson
 
 CHECKPOINT_SECONDS = 300.0
 """Within a long epoch a checkpoint is written this often."""
@@ -39,24 +38,6 @@ class Preempted(Exception):
 
 class Pruned(Exception):
     """The controller asked to stop at this epoch; the message is its reason."""
-
-
-@dataclass
-class Lesson:
-    """Everything that is trained, and on what.
-
-    `method` and `teacher` are None for a teacher; `alpha` and `beta` weigh the classification and the distillation
-    loss (Eq. 1).
-    """
-
-    network: Network
-    train: Samples
-    valid: Samples
-    info: DatasetInfo
-    method: DistillationMethod | None = None
-    teacher: FrozenTeacher | None = None
-    alpha: float = 1.0
-    beta: float = 0.0
 
 
 class Trainer:

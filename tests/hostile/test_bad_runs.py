@@ -101,7 +101,7 @@ def test_a_checkpoint_that_cannot_be_used_runs_nothing_and_is_said(
 ) -> None:
     place = lab.place(lab.student())
     CHECKPOINTS[case](place.checkpoint)
-    assert trial.usable_checkpoint(lab.student(), place, torch.device("cpu")) is None
+    assert trial.load_checkpoint(lab.student(), place, torch.device("cpu")) is None
     said = capsys.readouterr()
     assert said.err.startswith(f"warning: {place.checkpoint}: ")
     assert said.err.endswith("; the trial begins again\n")
