@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmkd.checksum import Damaged, seal_of, unseal
+from mmkd.checksum import Damaged, checksum_line, verify_checksum
 from mmkd.config import digest
 from mmkd.files import write_atomically
 from mmkd.models.network import Outputs
@@ -91,7 +91,7 @@ def _which_samples(x: Mapping[str, Tensor]) -> str:
 def _read(path: Path, facts: str, samples: int, device: torch.device) -> Outputs | None:
     """The outputs in the file; None where there is no file, or none to trust."""
     try:
-        content = io.BytesIO(unseal(path.read_bytes()))
+        content = io.BytesIO(verify_checksum(path.read_bytes()))
         found = torch.load(content, map_location=device, weights_only=True)
         if found["facts"] != facts:
             raise Damaged("it belongs to something else")
@@ -110,7 +110,7 @@ def _write(path: Path, facts: str, outputs: Outputs) -> None:
     made = io.BytesIO()
     torch.save({"facts": facts, "logits": outputs.logits.cpu(), "penultimate": outputs.penultimate.cpu()}, made)
     content = made.getvalue()
-    write_atomically(path, lambda temporary: temporary.write_bytes(content + seal_of(content)))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content + checksum_line(content)))
 
 
 def _warn(what: str) -> None:

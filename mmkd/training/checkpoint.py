@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd.checksum import seal_of, unseal
+from mmkd.checksum import checksum_line, verify_checksum
 from mmkd.files import write_atomically
 
 State = dict[str, Any]
@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, identity: str, progress: Progress, parts: dict[s
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     content = _content(state)
-    write_atomically(path, lambda temporary: _write(temporary, content, seal_of(content)))
+    write_atomically(path, lambda temporary: _write(temporary, content, checksum_line(content)))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
         return None
     try:
         # torch.load alone takes changed bits for numbers: it compares none of the checksums in its zip file.
-        state = torch.load(io.BytesIO(unseal(path.read_bytes())), map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(verify_checksum(path.read_bytes())), map_location=device, weights_only=True)
         if state["identity"] != identity:
             raise CheckpointError(f"{path}: belongs to another configuration")
         return Checkpoint(Progress(**state["progress"]), state["parts"], state["cpu_rng"], state["cuda_rng"])

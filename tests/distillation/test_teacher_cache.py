@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmkd.checksum import seal_of
+from mmkd.checksum import checksum_line
 from mmkd.config import identity
 from mmkd.distillation import teacher_cache as kept_outputs
 from mmkd.distillation.frozen_teacher import FrozenTeacher
@@ -100,7 +100,7 @@ def flip(content: bytes) -> bytes:
 
 
 def no_tensors(content: bytes) -> bytes:
-    return b"nothing" + seal_of(b"nothing")
+    return b"nothing" + checksum_line(b"nothing")
 
 
 @pytest.mark.parametrize("damage", [cut, flip, no_tensors, lambda content: b""])
