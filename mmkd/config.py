@@ -97,7 +97,7 @@ class Training(Frozen):
     """How a network is trained. The defaults are the paper's (A.3) where it gives them, else MulT's.
 
     `held_out` is the share of each class of train that is kept from training: what MSD's learned weights are judged
-    on, and what the controls beside them must do without; see `mmkd.data.tensors.hold_out`. `precision` is that of
+    on, and what the controls beside them must do without; see `mmkd.data.splits.hold_out`. `precision` is that of
     networks' forward passes in training, see `mmkd.models.precision`; evaluation is in float32.
     """
 

@@ -28,6 +28,7 @@ from mmkd.result_file import (
     write_result,
 )
 from mmkd.rundir import TrialDir
+from mmkd.stored_text import fixed
 from mmkd.trial_state import Failure, State, trial_state
 
 
@@ -203,9 +204,9 @@ def test_a_foreign_or_damaged_result_is_refused(damage: str, place: TrialDir) ->
             elif damage == "no status":
                 del file.attrs["status"]
             elif damage == "status":
-                file.attrs["status"] = "wonderful"
+                file.attrs["status"] = fixed("wonderful")
             elif damage == "config":
-                file.attrs["config"] = "{"
+                file.attrs["config"] = fixed("{")
             else:
                 del file["predictions/valid/logits"]
     with pytest.raises(ResultError, match="not a readable result"):

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from mmkd.data.dataset import Array, Split
-from mmkd.data.hdf5_format import write_dataset
+from mmkd.data.hdf5_write import write_dataset
 from mmkd.errors import choose
 
 SHARES = (0.03, 0.08, 0.15, 0.41, 0.20, 0.10, 0.03)

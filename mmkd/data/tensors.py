@@ -123,30 +123,6 @@ def arrived(drawn: Drawn, done: torch.cuda.Event | None) -> Drawn:
     return drawn
 
 
-def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
-    """`samples` without a share of each class (one sample of a class stays in any case), and that share; None if empty.
-
-    The labels and their order alone decide which: the same for every row, trial and seed on a data set.
-    """
-    labels = samples.y.cpu()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        of_class = order[labels[order] == label]
-        held[of_class[: min(round(share * len(of_class)), len(of_class) - 1)]] = True
-    if not held.any():
-        return samples, None
-    return _select(samples, ~held), _select(samples, held)
-
-
-def _select(samples: Samples, chosen: Tensor) -> Samples:
-    """The samples where `chosen` (N,) is True, in their order."""
-    places = chosen.nonzero().flatten()
-    x = {m: value[places.to(value.device)] for m, value in samples.x.items()}
-    y, scores = samples.y[places.to(samples.y.device)], None if samples.scores is None else samples.scores[places]
-    return Samples(x, y, scores, [samples.ids[place] for place in places.tolist()], samples.in_host_memory)
-
-
 def epoch_batches(samples: int, size: int, seed: int, epoch: int) -> list[Tensor]:
     """Places of the samples of each training batch: a permutation that seed and epoch alone decide."""
     generator = torch.Generator().manual_seed((seed << 20) + epoch)

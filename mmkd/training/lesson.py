@@ -8,7 +8,8 @@ import torch
 
 from mmkd.config import Augmentation, StudentConfig, TeacherConfig
 from mmkd.data import DatasetInfo
-from mmkd.data.tensors import Samples, hold_out, load_samples
+from mmkd.data.splits import hold_out
+from mmkd.data.tensors import Samples, load_samples
 from mmkd.distillation import load_method
 from mmkd.distillation.base import DistillationMethod, Problem
 from mmkd.distillation.frozen_teacher import FrozenTeacher

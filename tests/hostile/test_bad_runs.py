@@ -18,6 +18,7 @@ from analysis.__main__ import main as analyse
 from mmkd import export, predict, trial
 from mmkd.checksum import checksum_line
 from mmkd.result_file import read_result
+from mmkd.stored_text import fixed
 from slurm.monitor import main as monitor
 from sweeps.launch import main as launch
 
@@ -132,9 +133,10 @@ RESULTS: dict[str, Callable[[Path], object]] = {
     "of an older version": spoil_h5(lambda f: f.attrs.update(result_version=2)),
     "of a newer version": spoil_h5(lambda f: f.attrs.update(result_version=99)),
     "without a status": spoil_h5(lambda f: f.attrs.__delitem__("status")),
-    "of an unknown status": spoil_h5(lambda f: f.attrs.update(status="splendid")),
-    "a configuration that is no JSON": spoil_h5(lambda f: f.attrs.update(config="{")),
-    "a configuration of lists in lists": spoil_h5(lambda f: f.attrs.update(config="[" * 100_000)),
+    "of an unknown status": spoil_h5(lambda f: f.attrs.update(status=fixed("splendid"))),
+    "a configuration that is no JSON": spoil_h5(lambda f: f.attrs.update(config=fixed("{"))),
+    "a configuration of lists in lists": spoil_h5(lambda f: f.attrs.update(config=fixed("[" * 50_000))),
+    "text of variable length": spoil_h5(lambda f: f.attrs.update(status="complete")),
     "metrics that are an array": spoil_h5(lambda f: (f.__delitem__("metrics"), f.__setitem__("metrics", 1))),
     "metrics that are texts": spoil_h5(lambda f: f["metrics/valid"].attrs.update(loss="low")),
     "a curve without values": spoil_h5(

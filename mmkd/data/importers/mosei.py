@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmkd.data.dataset import SPLITS, Array, Split, chunks
-from mmkd.data.hdf5_format import write_dataset
+from mmkd.data.hdf5_write import write_dataset
 from mmkd.data.safe_pickle import load_arrays
 from mmkd.errors import UserError
 

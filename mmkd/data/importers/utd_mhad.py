@@ -19,7 +19,7 @@ import numpy as np
 import scipy.io
 
 from mmkd.data.dataset import Array, Split
-from mmkd.data.hdf5_format import write_dataset
+from mmkd.data.hdf5_write import write_dataset
 from mmkd.data.untrusted import memory_for
 from mmkd.errors import UserError
 
