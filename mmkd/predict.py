@@ -1,4 +1,4 @@
-"""`python -m mmkd.predict`: a finished student on new recordings of its one modality, to a CSV file."""
+"""`python -m mmkd.predict`: predict with a finished student on new recordings of its modality, to a CSV file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ examples:
 
 
 def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDArray[np.float32], list[str], list[str]]:
-    """Raw features (N, T, F), ids, and the names of the true classes ([] where they are not known).
+    """Read raw features (N, T, F), ids, and the names of the true classes ([] if unknown).
 
     Raises:
-        UserError: the file cannot be read, or does not hold what the student was trained on.
+        UserError: the file cannot be read, or its shape is not that of the training data.
     """
     if path.suffix == ".npy":
         features, ids, truth = _read_array(path), [], []
@@ -58,12 +58,12 @@ def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDAr
 
 def _read_array(path: Path) -> NDArray[np.float32]:
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # no pickles; and no more memory than the file has bytes
+        array = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no more memory than the file has bytes
     except Exception as error:  # the header is Python, which numpy parses: a broken one fails in any way
         raise UserError(f"{path}: not a readable .npy file ({error})") from None
     if array.ndim != 3 or array.dtype.kind not in "fiu":
         raise UserError(f"{path}: {array.dtype} {array.shape}, not numbers (samples, steps, features)")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # values that float32 cannot hold become infinite, and are refused as such
         return np.array(array, np.float32)
 
 
@@ -77,7 +77,7 @@ def predict_logits(student: TrainedStudent, features: NDArray[np.float32]) -> ND
 def write_predictions(
     path: Path, student: TrainedStudent, logits: NDArray[np.float32], ids: list[str], truth: list[str]
 ) -> None:
-    """One line a sample: id, true class if known, predicted class, and each class's probability."""
+    """Write one line per sample: id, true class if known, predicted class, and each class's probability."""
     probabilities = softmax(logits)
 
     def write(temporary: Path) -> None:

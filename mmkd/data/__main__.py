@@ -1,4 +1,4 @@
-"""Make data files and look into them: `python -m mmkd.data --help`."""
+"""`python -m mmkd.data`: make data files and inspect them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mmkd.errors import UserError
 
 EXAMPLES = """\
 examples:
-  python -m mmkd.data synthetic synthetic.h5                  made-up data to try everything with, in a second
-  python -m mmkd.data inspect synthetic.h5                    what is in a file, and what is odd about it
-  python -m mmkd.data import utd-mhad UTD-MHAD/ utd_mhad.h5   a folder, tar or zip of UTD-MHAD's .mat files
+  python -m mmkd.data synthetic synthetic.h5                  synthetic data to try everything with, in a second
+  python -m mmkd.data inspect synthetic.h5                    the content of a file, and what is odd about it
+  python -m mmkd.data import utd-mhad UTD-MHAD/ utd_mhad.h5   a directory, tar or zip of UTD-MHAD's .mat files
   python -m mmkd.data import mosei mosei_senti_data_noalign.pkl mosei.h5
 
 Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m mmkd.data",
-        description="Make data files in mmkd's one HDF5 layout, and look into them.",
+        description="Make data files in mmkd's HDF5 layout, and inspect them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -46,14 +46,14 @@ def _parser() -> argparse.ArgumentParser:
         dest="importer", required=True, metavar="DATASET"
     )
     utd = importers.add_parser("utd-mhad", help="UTD-MHAD: skeleton, accelerometer, gyroscope; 27 actions")
-    utd.add_argument("source", type=Path, metavar="ARCHIVE_OR_FOLDER", help="tar, zip or folder of .mat files")
+    utd.add_argument("source", type=Path, metavar="ARCHIVE_OR_DIRECTORY", help="tar, zip or directory of .mat files")
     lengths = utd.add_mutually_exclusive_group()
     lengths.add_argument(
         "--steps",
         type=_steps,
         default=STEPS,
         metavar="S,A,G",
-        help="resample skeleton, accelerometer and gyroscope to so many steps (default: 40,96,96)",
+        help="resample skeleton, accelerometer and gyroscope to these numbers of steps (default: 40,96,96)",
     )
     lengths.add_argument(
         "--native",
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=TRAIN_SUBJECTS,
         help="subject held out of train for validation (default: 7)",
     )
-    mosei = importers.add_parser("mosei", help="CMU-MOSEI: MulT's pickle, read without running what is in it")
+    mosei = importers.add_parser("mosei", help="CMU-MOSEI: MulT's pickle, read without running code in it")
     mosei.add_argument("source", type=Path, metavar="PICKLE", help="mosei_senti_data_noalign.pkl")
     synthetic = commands.add_parser("synthetic", help="make up a data set")
     synthetic.add_argument(
@@ -80,11 +80,11 @@ def _parser() -> argparse.ArgumentParser:
         help="small: learnt in seconds (default); mosei: MOSEI's shapes, for benchmarks",
     )
     synthetic.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    inspect = commands.add_parser("inspect", help="check a file and tell what is in it")
+    inspect = commands.add_parser("inspect", help="check a file and show its content")
     inspect.add_argument("file", type=Path)
     inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
-        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to make; appears whole or not at all")
+        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; appears whole or not at all")
         maker.add_argument("--force", action="store_true", help="replace OUT.h5 if it exists")
         maker.set_defaults(run=_make)
     return parser

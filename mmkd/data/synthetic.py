@@ -1,4 +1,4 @@
-"""Made-up data, in seconds: three unaligned modalities, of which each tells a part of the label.
+"""Synthetic data in seconds: three unaligned modalities, each of which tells a part of the label.
 
 Each modality sorts the seven classes into groups of its own and shows a short motif of the sample's group, once, at a
 random time in noise. No modality separates all classes, all three together do:
