@@ -90,7 +90,7 @@ def run_stack(stack: Stack, query: Tensor, source: Tensor) -> tuple[Tensor, Tapp
 
 def run(network: Network, x: Mapping[str, Tensor]) -> Outputs:
     """The whole network, with everything tapped in every stack."""
-    sequences = {place: projection(x[projection.modality]) for place, projection in network.placed().items()}
+    sequences = {place: projection(x[projection.modality]) for place, projection in network.by_modality().items()}
     tapped: dict[str, Tapped] = {}
     outputs: list[tuple[str, Tensor]] = []
     for source, query in network.stack_ends:

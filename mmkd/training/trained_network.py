@@ -49,7 +49,7 @@ def load_weights(network: Network, directory: TrialDir, result: Result) -> None:
     try:
         content = directory.weights.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{directory.weights}: missing, although there is a result; {remedy}") from None
+        raise UserError(f"{directory.weights}: missing, although {directory.result.name} is there; {remedy}") from None
     if hashlib.sha256(content).hexdigest() != result.weights_sha256:
         raise UserError(f"{directory.weights}: not the weights that {directory.result.name} names; {remedy}")
     try:
