@@ -23,26 +23,28 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+class _Below:
+    """A path of a fixed name below the directory of its owner."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: TrialDir | RowDir | Root, kind: type | None = None) -> Path:
+        return owner.path / self.name
+
+
 @dataclass(frozen=True)
 class TrialDir:
     """Directory of one trial: a tuning trial, a final run or a teacher."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration, written before the first submission."""
-        return self.path / "config.json"
-
-    @property
-    def attempt(self) -> Path:
-        """The number of the attempt that may write; a job that finds another number there ends."""
-        return self.path / "attempt"
-
-    @property
-    def attempts(self) -> Path:
-        """Directory of the attempts' records."""
-        return self.path / "attempts"
+    config = _Below("config.json")
+    """The resolved configuration, written before the first submission."""
+    attempt = _Below("attempt")
+    """The number of the attempt that may write; a job that finds another number there ends."""
+    attempts = _Below("attempts")
+    """Directory of the attempts' records."""
 
     def submitted(self, attempt: int) -> Path:
         """The controller's record of an attempt: backend, job id, when, how it ended."""
@@ -56,45 +58,22 @@ class TrialDir:
         """Standard output and error of an attempt."""
         return self.path / "log" / f"{attempt}.txt"
 
-    @property
-    def lock(self) -> Path:
-        """Held by the process that runs the trial."""
-        return self.path / "job.lock"
-
-    @property
-    def claim(self) -> Path:
-        """Held by the controller that trains a teacher, if several controllers need it."""
-        return self.path / "claim.lock"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line per epoch."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The state to resume from; gone once the trial is finished."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def weights(self) -> Path:
-        """The weights of the lowest validation loss, written just before the result."""
-        return self.path / "weights.pt"
-
-    @property
-    def result(self) -> Path:
-        """The result; a trial is finished if it exists."""
-        return self.path / "result.h5"
-
-    @property
-    def stop(self) -> Path:
-        """Written by the controller, with its reason: end at the next epoch."""
-        return self.path / "stop"
-
-    @property
-    def superseded(self) -> Path:
-        """Marks a final run whose row has another winner now; holds the reason."""
-        return self.path / "superseded"
+    lock = _Below("job.lock")
+    """Held by the process that runs the trial."""
+    claim = _Below("claim.lock")
+    """Held by the controller that trains a teacher, if several controllers need it."""
+    metrics = _Below("metrics.jsonl")
+    """One JSON line per epoch."""
+    checkpoint = _Below("checkpoint.pt")
+    """The state to resume from; gone once the trial is finished."""
+    weights = _Below("weights.pt")
+    """The weights of the lowest validation loss, written just before the result."""
+    result = _Below("result.h5")
+    """The result; a trial is finished if it exists."""
+    stop = _Below("stop")
+    """Written by the controller, with its reason: end at the next epoch."""
+    superseded = _Below("superseded")
+    """Marks a final run whose row has another winner now; holds the reason."""
 
     @property
     def root(self) -> Root:
@@ -109,35 +88,18 @@ class RowDir:
 
     path: Path
 
-    @property
-    def row(self) -> Path:
-        """The row's identity, as JSON."""
-        return self.path / "row.json"
-
-    @property
-    def study(self) -> Path:
-        """A copy of the study file when the row began."""
-        return self.path / "study.toml"
-
-    @property
-    def code(self) -> Path:
-        """Versions of the code that its trials ran, with their dates, as JSON; see `sweeps.actions.snapshot`."""
-        return self.path / "code.json"
-
-    @property
-    def winner(self) -> Path:
-        """The winner and the final runs that count, as JSON; absent until all trials are reported."""
-        return self.path / "winner.json"
-
-    @property
-    def journal(self) -> Path:
-        """Optuna's journal, written by the controller alone."""
-        return self.path / "journal.log"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the controller that works on the row."""
-        return self.path / "controller.lock"
+    row = _Below("row.json")
+    """The row's identity, as JSON."""
+    study = _Below("study.toml")
+    """A copy of the study file when the row began."""
+    code = _Below("code.json")
+    """Versions of the code that its trials ran, with their dates, as JSON; see `sweeps.actions.snapshot`."""
+    winner = _Below("winner.json")
+    """The winner and the final runs that count, as JSON; absent until all trials are reported."""
+    journal = _Below("journal.log")
+    """Optuna's journal, written by the controller alone."""
+    lock = _Below("controller.lock")
+    """Held by the controller that works on the row."""
 
     def trial(self, number: int) -> TrialDir:
         """A tuning trial, by Optuna's number."""
@@ -201,10 +163,8 @@ class Root:
         """Output of the detached controller of that study."""
         return self.path / "studies" / f"{name}.controller.log"
 
-    @property
-    def code(self) -> Path:
-        """Copies of the code that jobs run, and patches of what differed from a commit."""
-        return self.path / "code"
+    code = _Below("code")
+    """Copies of the code that jobs run, and patches of what differed from a commit."""
 
     def data(self, name: str) -> Path:
         """A synthetic data set that a study made."""
