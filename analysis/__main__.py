@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 
-from mmkd.errors import UserError
-from mmkd.terminal import Parser, complain, exit_code, forgive_encoding
+from mmkd.command import Parser, run_command
 
 COMMANDS = ("table", "compare", "doctor", "figures", "efficiency", "missing", "report")
 """Modules of `analysis.commands`, in the order in which --help shows them."""
@@ -25,21 +23,8 @@ def make_parser() -> Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; its exit code, 2 for what the user can mend."""
-    options = make_parser().parse_args(arguments)
-    forgive_encoding()
-    try:
-        return int(options.run(options))
-    except UserError as error:
-        complain(error)
-        return 2
-    except BrokenPipeError:
-        # The reader of our output has gone (head, less): there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        complain(error)
-        return exit_code(error)
+    """The command."""
+    return run_command(make_parser(), lambda options: int(options.run(options)), arguments)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from mmkd.distillation.frozen_teacher import Batch
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
-from mmkd.training.trainer import Lesson, Trainer
-from mmkd.trial import make_lesson, prepare
+from mmkd.training.device import prepare_torch
+from mmkd.training.lesson import Lesson, make_lesson
+from mmkd.training.trainer import Trainer
 
 EVERY = 10
 
@@ -62,7 +63,7 @@ class Weighing(Trainer):
 
 def weigh(config: StudentConfig, root: Root) -> list[tuple[int, float, float]]:
     """See the module; the teacher comes from `root`."""
-    device = prepare(config)
+    device = prepare_torch(config)
     lesson: Lesson = make_lesson(config, TrialDir(root.path / "rows" / "row" / "trials" / "0"), device)
     with tempfile.TemporaryDirectory() as folder:
         place = TrialDir(Path(folder))

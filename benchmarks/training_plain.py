@@ -26,7 +26,7 @@ from mmkd.distillation.frozen_teacher import Batch, blank
 from mmkd.models.attention import Attention, Stack, Tapped, mult_mask, positions
 from mmkd.models.network import Network, Outputs
 from mmkd.models.pairings import fusion_name, stack_name
-from mmkd.training.trainer import Lesson
+from mmkd.training.lesson import Lesson
 
 
 class Hdf5Batches:
@@ -90,7 +90,7 @@ def run_stack(stack: Stack, query: Tensor, source: Tensor) -> tuple[Tensor, Tapp
 
 def run(network: Network, x: Mapping[str, Tensor]) -> Outputs:
     """The whole network, with everything tapped in every stack."""
-    sequences = {place: projection(x[projection.modality]) for place, projection in network.placed().items()}
+    sequences = {place: projection(x[projection.modality]) for place, projection in network.by_modality().items()}
     tapped: dict[str, Tapped] = {}
     outputs: list[tuple[str, Tensor]] = []
     for source, query in network.stack_ends:

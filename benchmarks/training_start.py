@@ -33,7 +33,7 @@ def main() -> int:
     import pydantic
 
     lap(f"numpy {np.__version__}, h5py {h5py.__version__}, pydantic {pydantic.VERSION}")
-    from mmkd.trial import StudentConfig, Trainer, TrialDir, from_json, make_lesson, prepare, read_json
+    from mmkd.trial import StudentConfig, Trainer, TrialDir, from_json, make_lesson, prepare_torch, read_json
 
     lap("the rest of import mmkd.trial")
     place = TrialDir(directory)
@@ -42,7 +42,7 @@ def main() -> int:
     # Making the first optimiser imports torch._dynamo; so does asking torch to be deterministic.
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
     lap("torch's first optimiser")
-    device = prepare(config)
+    device = prepare_torch(config)
     lap("threads, seed, determinism")
     lesson = make_lesson(config, place, device)
     lap("data, networks, teacher's weights")

@@ -24,7 +24,8 @@ from mmkd.models.pairings import resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.rundir import TrialDir
 from mmkd.training.evaluation import predict
-from mmkd.training.trainer import Lesson, Trainer
+from mmkd.training.lesson import Lesson
+from mmkd.training.trainer import Trainer
 
 PRIMARY = "video"
 Way = Literal["plain", "mmkd"]

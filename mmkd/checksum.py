@@ -1,37 +1,37 @@
-"""A checksum at a file's end: what a failing disk or a bad copy changed is noticed before it is believed."""
+"""A checksum at the end of a file: detects what a failing disk or a bad copy changed."""
 
 from __future__ import annotations
 
 import hashlib
 
 _MARK = b"\nmmkd sha256 "
-SEAL_BYTES = len(_MARK) + 64 + 1
-"""HDF5 and zip readers pass over so much behind what they know."""
+CHECKSUM_BYTES = len(_MARK) + 64 + 1
+"""Readers of HDF5 and zip ignore so many bytes after the content."""
 
 
 class Damaged(ValueError):
-    """The content is not what was sealed."""
+    """The content does not match its checksum."""
 
 
-def seal_of(content: bytes | memoryview) -> bytes:
-    """What to write behind `content`: a line with its SHA-256."""
+def checksum_line(content: bytes | memoryview) -> bytes:
+    """The line to append to `content`, with its SHA-256."""
     return _MARK + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
-def has_seal(sealed: bytes) -> bool:
-    """Whether it ends in a seal, right or wrong."""
-    return sealed[-SEAL_BYTES:].startswith(_MARK) and sealed.endswith(b"\n")
+def has_checksum(stored: bytes) -> bool:
+    """True if `stored` ends in a checksum, right or wrong."""
+    return stored[-CHECKSUM_BYTES:].startswith(_MARK) and stored.endswith(b"\n")
 
 
-def unseal(sealed: bytes) -> memoryview:
-    """The content without its seal.
+def verify_checksum(stored: bytes) -> memoryview:
+    """The content of `stored` without its checksum.
 
     Raises:
-        Damaged: it has no seal, or not that of this content.
+        Damaged: there is no checksum, or it is not that of the content.
     """
-    if not has_seal(sealed):
+    if not has_checksum(stored):
         raise Damaged("it does not end in its checksum")
-    content = memoryview(sealed)[:-SEAL_BYTES]
-    if seal_of(content) != sealed[-SEAL_BYTES:]:
+    content = memoryview(stored)[:-CHECKSUM_BYTES]
+    if checksum_line(content) != stored[-CHECKSUM_BYTES:]:
         raise Damaged("its checksum does not match")
     return content

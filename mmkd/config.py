@@ -1,4 +1,4 @@
-"""What a trial is: everything that decides its numbers, frozen, validated, JSON both ways, hashed."""
+"""Configuration of a trial: everything that decides its numbers, frozen, validated, JSON both ways, hashed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from pydantic import (
 from mmkd.errors import UserError
 
 ALGORITHM_VERSION = 1
-"""Raise it when the same configuration would give other numbers: old rows are then other rows."""
+"""Increase it when the same configuration would give other numbers: old rows are then other rows."""
 
 MACHINE = {"data": {"path"}, "threads": True, "device": True}
-"""Facts of the machine: they are in config.json, but not in what a teacher or a row *is*."""
+"""Keys that depend on the machine: in config.json, but not in the identity of a teacher or a row."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -42,7 +42,7 @@ class Frozen(BaseModel):
 
 
 class Dropout(Frozen):
-    """Dropout probability of each kind; dropout on attention weights costs the fused attention kernel on CPU."""
+    """Dropout probabilities; dropout on attention weights forgoes the fused attention kernel on CPU."""
 
     embedding: Fraction = 0.1
     attention: Fraction = 0.0
@@ -94,11 +94,11 @@ class Augmentation(Frozen):
 
 
 class Training(Frozen):
-    """How a network is trained. The defaults are the paper's (A.3) where it gives them, else MulT's.
+    """Training recipe of a network. The defaults are the paper's (A.3) where it gives them, else MulT's.
 
-    `held_out` is the share of each class of train that is kept from training: what MSD's learned weights are judged
-    on, and what the controls beside them must do without; see `mmkd.data.tensors.hold_out`. `precision` is that of
-    networks' forward passes in training, see `mmkd.models.precision`; evaluation is in float32.
+    `held_out` is the share of each class of train that is kept from training: MSD's learned weights are judged on it,
+    and the controls beside them must do without it; see `mmkd.data.splits.hold_out`. `precision` is that of
+    the forward passes in training, see `mmkd.models.precision`; evaluation is in float32.
     """
 
     epochs: Count = 100
@@ -115,8 +115,8 @@ class Training(Frozen):
     precision: Precision = "fp32"
 
     @model_serializer(mode="wrap")
-    def _as_before_there_was_a_choice(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the usual precision, so that rows and teachers keep the hashes that they had without the key."""
+    def _omit_default_precision(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the default precision, so that rows and teachers keep the hashes that they had without the key."""
         written: dict[str, Any] = serialize(self)
         if self.precision == "fp32":
             written.pop("precision", None)
@@ -124,14 +124,14 @@ class Training(Frozen):
 
 
 class DataSource(Frozen):
-    """A data set: where it is now, and what it is."""
+    """A data set: its current path, and the fingerprint of its content."""
 
     path: str
     fingerprint: str
 
 
 class Run(Frozen):
-    """What every trial has, a teacher's and a student's alike."""
+    """Keys that all trials share, a teacher's and a student's alike."""
 
     algorithm: int = ALGORITHM_VERSION
     data: DataSource
@@ -151,7 +151,7 @@ class TeacherConfig(Run):
 
 
 class Distillation(Frozen):
-    """Loss = alpha L_c + beta L_KD (Eq. 1), and how L_KD is computed; `settings` belong to the method."""
+    """Loss = alpha L_c + beta L_KD (Eq. 1), and the method that computes L_KD; `settings` belong to it."""
 
     method: str
     level: str | None = None
@@ -162,9 +162,9 @@ class Distillation(Frozen):
 
 
 class StudentConfig(Run):
-    """A student, of `primary` alone but for pairing `multimodal`, whose student reads all modalities.
+    """A student, of `primary` alone except for pairing `multimodal`, whose student reads all modalities.
 
-    `teacher` is absent where the method asks nothing of one.
+    `teacher` is absent if the method needs none.
     """
 
     role: Literal["student"] = "student"
@@ -185,7 +185,7 @@ def digest(value: Any) -> str:
 
 
 def identity(config: Run) -> str:
-    """Hash of what decides a run's numbers, less the facts of the machine (path, threads, device)."""
+    """Hash of everything that decides a run's numbers, without the keys of `MACHINE` (path, threads, device)."""
     exclude: Any = MACHINE | ({"teacher": MACHINE} if isinstance(config, StudentConfig) else {})
     return digest(config.model_dump(mode="json", exclude=exclude))
 
@@ -196,7 +196,7 @@ def to_json(config: Run) -> dict[str, Any]:
 
 
 def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
-    """The configuration in `value`, which was read from `origin`.
+    """Validate the configuration in `value`, which was read from `origin`.
 
     Raises:
         UserError: naming `origin`, the key, the value and what is allowed.
@@ -219,15 +219,15 @@ def explain(
     names: Mapping[str, Sequence[str]] | None = None,
     keys: Iterable[str] = (),
 ) -> str:
-    """All complaints of pydantic in one line: file, key, value, and what is allowed.
+    """Format pydantic's validation errors in one line: file, key, value, and what is allowed.
 
-    `names` are what the entries of a list are called, by the list's key: `rows.1` is then `rows.crd`. `keys` are
-    what a mistyped one may have meant beside those of all configuration here.
+    `names` are the names of a list's entries, by the list's key: `rows.1` becomes `rows.crd`. `keys` are further
+    candidates for a mistyped key, beside those of all configuration here.
     """
     said: dict[str, str] = {}
     for item in error.errors():
         where = _key(item["loc"], names or {})
-        # A value that may be a range or a number gets a complaint from each: the first is of what was meant.
+        # A value that may be a range or a number gets an error from each: the first is the relevant one.
         if where in said or any(other.startswith(f"{where}.") for other in said if where):
             continue
         if item["type"] == "extra_forbidden":
@@ -244,7 +244,7 @@ def _shortly(value: object) -> str:
 
 
 def _key(location: Sequence[int | str], names: Mapping[str, Sequence[str]]) -> str:
-    """A location as the user wrote it, without the names that pydantic gives to unions and validators."""
+    """A location as the user wrote it, without pydantic's names of unions and validators."""
     parts: list[str] = []
     for part in location:
         if isinstance(part, int):
@@ -259,7 +259,7 @@ _PYDANTICS_OWN = re.compile(r"[\[(]|^constrained-|^(?:float|int|str|Range)$")
 
 
 def _suggestion(key: str, keys: Iterable[str]) -> str:
-    """The nearest key of any configuration, for a mistyped one; one that is right elsewhere is only out of place."""
+    """Suggest the nearest key of any configuration for a mistyped one; a key of another section is only misplaced."""
     known = set(keys)
     models: list[type[BaseModel]] = [Frozen]
     while models:

@@ -1,7 +1,8 @@
-"""`python -m mmkd.export`: a finished student as one self-contained file, with a model card beside it."""
+"""`python -m mmkd.export`: export a finished student to one self-contained file, with a model card beside it."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from statistics import mean, stdev
 
 import torch
 
+from mmkd.command import Parser, run_command
 from mmkd.errors import UserError
 from mmkd.files import write_atomically, write_text
 from mmkd.metrics import softmax
@@ -16,7 +18,6 @@ from mmkd.models.network import count_parameters
 from mmkd.records import WinnerRecord, find_record
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import RowDir
-from mmkd.terminal import Parser, complain, exit_code
 from mmkd.training.trained_network import TrainedStudent, load_student
 
 TOLERANCE = 1e-5
@@ -24,17 +25,17 @@ TOLERANCE = 1e-5
 
 
 def export_student(student: TrainedStudent, path: Path) -> float:
-    """Write the model as a `torch.export` program and check it; the largest difference of a probability.
+    """Write the model as a `torch.export` program and check it; return the largest difference of a probability.
 
     The program takes raw features (B, T, F) for any B and returns logits (B, C); standardisation is inside.
 
     Raises:
-        UserError: the exported model does not compute what the original does.
+        UserError: the exported model differs from the original.
         OSError: the file cannot be written.
     """
     example = torch.randn(4, student.steps, student.features)
     program = torch.export.export(student.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    content = io.BytesIO()  # torch's writer ends the process where the disk is full
+    content = io.BytesIO()  # torch's writer ends the process if the disk is full
     torch.export.save(program, content)
     write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
     loaded = torch.export.load(path).module()
@@ -51,7 +52,7 @@ def export_student(student: TrainedStudent, path: Path) -> float:
 
 
 def model_card(student: TrainedStudent, directory: Path, worst: float) -> str:
-    """What the model is, in Markdown: data, row, metrics and their spread over the row's seeds."""
+    """Model card in Markdown: data, row, metrics and their spread over the row's seeds."""
     config, result = student.config, student.result
     distillation = config.distillation
     teacher = "none" if config.teacher is None else f"{config.teacher.branch or 'complete'}, seed {config.teacher.seed}"
@@ -80,11 +81,11 @@ def model_card(student: TrainedStudent, directory: Path, worst: float) -> str:
 
 
 def _spread(directory: Path) -> list[str]:
-    """The row's test accuracy over its confirming seeds, where this is one of them."""
+    """Test accuracy of the row over the seeds of its final runs, if this is one of them."""
     row = RowDir(directory.absolute().parent.parent)
     winner = find_record(row.winner, WinnerRecord)
     if winner is None or directory.name not in winner.confirm.values():
-        return ["This is not a confirming run: its metrics are those that it was selected by, and are optimistic."]
+        return ["This is not a final run: its metrics are those that it was selected by, and are optimistic."]
     accuracies = []
     for name in winner.confirm.values():
         try:
@@ -98,29 +99,31 @@ def _spread(directory: Path) -> list[str]:
             f"mean {mean(accuracies):.4f}{spread}. This model is one of them, not the best of them."]  # fmt: skip
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="python -m mmkd.export",
         description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
         "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
     )
     parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to make")
-    options = parser.parse_args(arguments)
-    try:
-        student = load_student(options.trial)
-        worst = export_student(student, options.out)
-        card = options.out.with_suffix(".md")
-        write_text(card, model_card(student, options.trial.absolute(), worst))
-    except UserError as error:
-        complain(error)
-        return 2
-    except OSError as error:
-        complain(error)
-        return exit_code(error)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to write")
+    return parser
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the exported model and its card."""
+    student = load_student(options.trial)
+    worst = export_student(student, options.out)
+    card = options.out.with_suffix(".md")
+    write_text(card, model_card(student, options.trial.absolute(), worst))
     print(f"wrote {options.out} and {card}")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    return run_command(make_parser(), export, arguments)
 
 
 if __name__ == "__main__":

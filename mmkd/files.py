@@ -1,4 +1,4 @@
-"""Files that others read appear whole, by rename, or not at all."""
+"""Write files by rename, so that readers see them whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, flush it to disk and rename it to `path`.
 
-    A reader sees the old file or the new one, never a part; after a failure or a kill the old one stands. The
+    A reader sees the old file or the new one, never a part; after a failure or a kill the old one remains. The
     temporary name is unpredictable and starts with `.tmp-`, see `remove_leftovers`.
 
     Raises:
-        OSError: what the disk said (full, read-only), naming `path`; the temporary file is removed.
+        OSError: the disk's error (full, read-only), naming `path`; the temporary file is removed.
     """
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
     try:
@@ -31,7 +31,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from None
     except RuntimeError as error:
-        found = re.search(r"errno = (\d+)", str(error))  # HDF5's word where it cannot close a file: the disk is full
+        found = re.search(r"errno = (\d+)", str(error))  # HDF5 could not close a file: the disk is full
         if found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
@@ -50,14 +50,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The value in `path`; None where there is no such file, or where it holds no whole JSON value."""
+    """Read the value in `path`; None if there is no such file or it holds no complete JSON value."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Delete what a killed `write_atomically` of `name` left in `folder`; only the one writer of `name` may."""
-    for leftover in folder.glob(f".tmp-*-{name}"):
+def remove_leftovers(directory: Path, name: str = "*") -> None:
+    """Delete what a killed `write_atomically` of `name` left in `directory`; only the writer of `name` may."""
+    for leftover in directory.glob(f".tmp-*-{name}"):
         leftover.unlink(missing_ok=True)

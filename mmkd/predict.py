@@ -1,4 +1,4 @@
-"""`python -m mmkd.predict`: a finished student on new recordings of its one modality, to a CSV file."""
+"""`python -m mmkd.predict`: predict with a finished student on new recordings of its modality, to a CSV file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmkd.command import Parser, run_command
 from mmkd.data import SPLITS, read_info, read_split
 from mmkd.errors import UserError, choose
 from mmkd.files import write_atomically
 from mmkd.metrics import softmax
-from mmkd.terminal import Parser, complain, exit_code
 from mmkd.training.trained_network import TrainedStudent, load_student
 
 BATCH = 256
@@ -29,10 +29,10 @@ examples:
 
 
 def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDArray[np.float32], list[str], list[str]]:
-    """Raw features (N, T, F), ids, and the names of the true classes ([] where they are not known).
+    """Read raw features (N, T, F), ids, and the names of the true classes ([] if unknown).
 
     Raises:
-        UserError: the file cannot be read, or does not hold what the student was trained on.
+        UserError: the file cannot be read, or its shape is not that of the training data.
     """
     if path.suffix == ".npy":
         features, ids, truth = _read_array(path), [], []
@@ -58,12 +58,12 @@ def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDAr
 
 def _read_array(path: Path) -> NDArray[np.float32]:
     try:
-        array = np.lib.format.open_memmap(path, mode="r")  # no pickles; and no more memory than the file has bytes
+        array = np.lib.format.open_memmap(path, mode="r")  # no pickles, and no more memory than the file has bytes
     except Exception as error:  # the header is Python, which numpy parses: a broken one fails in any way
         raise UserError(f"{path}: not a readable .npy file ({error})") from None
     if array.ndim != 3 or array.dtype.kind not in "fiu":
         raise UserError(f"{path}: {array.dtype} {array.shape}, not numbers (samples, steps, features)")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # values that float32 cannot hold become infinite, and are refused as such
         return np.array(array, np.float32)
 
 
@@ -77,7 +77,7 @@ def predict_logits(student: TrainedStudent, features: NDArray[np.float32]) -> ND
 def write_predictions(
     path: Path, student: TrainedStudent, logits: NDArray[np.float32], ids: list[str], truth: list[str]
 ) -> None:
-    """One line a sample: id, true class if known, predicted class, and each class's probability."""
+    """Write one line per sample: id, true class if known, predicted class, and each class's probability."""
     probabilities = softmax(logits)
 
     def write(temporary: Path) -> None:
@@ -94,8 +94,8 @@ def write_predictions(
     write_atomically(path, write)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(
         prog="python -m mmkd.predict",
         description="Predict with a trained student, which sees one modality alone.",
@@ -106,23 +106,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
-    options = parser.parse_args(arguments)
-    try:
-        student = load_student(options.trial)
-        features, ids, truth = read_features(options.data, options.split, student)
-        logits = predict_logits(student, features)
-        write_predictions(options.out, student, logits, ids, truth)
-    except UserError as error:
-        complain(error)
-        return 2
-    except OSError as error:
-        complain(error)
-        return exit_code(error)
+    return parser
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Write the predictions; print the accuracy if the true classes are known."""
+    student = load_student(options.trial)
+    features, ids, truth = read_features(options.data, options.split, student)
+    logits = predict_logits(student, features)
+    write_predictions(options.out, student, logits, ids, truth)
     if truth:
         right = np.mean([student.classes[k] == name for k, name in zip(logits.argmax(1), truth, strict=True)])
         print(f"accuracy {right:.4f} on {len(ids)} samples")
     print(f"wrote {options.out}")
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    return run_command(make_parser(), predict, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who ran what, where: versions, commit and host, and nothing secret of the environment."""
+"""Provenance of a run: versions, commit and host, and nothing secret of the environment."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ PACKAGES = ("mmkd", "torch", "numpy", "h5py", "triton")
 SOURCE = Path(__file__).parent
 """The code that trials run."""
 SNAPSHOT = "snapshot.json"
-"""Lies beside the packages of a copy of the code, and says where that came from (see `sweeps.actions.snapshot`)."""
+"""The file beside the packages of a copy of the code that names its origin (see `sweeps.actions.snapshot`)."""
 
 
-def source_digest(folder: Path = SOURCE) -> str:
-    """12 hex digits of a package: the names and contents of all its modules."""
+def source_digest(directory: Path = SOURCE) -> str:
+    """Hash of a package, 12 hex digits: the names and contents of all its modules."""
     hashed = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(directory.rglob("*.py")):
         content = path.read_bytes()
-        hashed.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+        hashed.update(f"{path.relative_to(directory).as_posix()}\0{len(content)}\0".encode() + content)
     return hashed.hexdigest()[:12]
 
 
 def working_tree() -> tuple[str, str] | None:
-    """The commit that the code comes from, and a patch of what differs from it, new modules too.
+    """The commit of the code, and a patch of what differs from it, new modules included.
 
-    None where the code is not part of a git working tree, or git is missing.
+    None if the code is not part of a git working tree, or git is missing.
     """
 
     def git(*arguments: str, good: tuple[int, ...] = (0,)) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=20)
         if done.returncode not in good:
             raise subprocess.SubprocessError(done.stderr)
         return done.stdout
 
-    folder = SOURCE
+    directory = SOURCE
     try:
         if not git("ls-files", "--", "__init__.py"):
             return None  # an installed copy, or a snapshot, below somebody's working tree
         commit, top, prefix = git("rev-parse", "HEAD", "--show-toplevel", "--show-prefix").splitlines()
-        folder, modules = Path(top), f"{prefix}*.py"
+        directory, modules = Path(top), f"{prefix}*.py"
         plain = ("diff", "--no-color", "--no-ext-diff")
         patch = git(*plain, "HEAD", "--", modules)
         for name in git("ls-files", "-z", "--others", "--exclude-standard", "--", modules).split("\0")[:-1]:
@@ -57,7 +57,7 @@ def working_tree() -> tuple[str, str] | None:
 
 
 def git_commit() -> dict[str, str]:
-    """The commit that the code comes from, and a hash of what differs from it ("" if nothing); empty if not known."""
+    """The commit of the code, and a hash of what differs from it ("" if nothing); empty if unknown."""
     origin = read_json(SOURCE.parent / SNAPSHOT)
     if origin is not None:
         return dict(origin["git"])
@@ -66,15 +66,15 @@ def git_commit() -> dict[str, str]:
 
 
 def patch_digest(patch: str) -> str:
-    """12 hex digits of a patch; "" of an empty one."""
+    """Hash of a patch, 12 hex digits; "" if it is empty."""
     return hashlib.sha256(patch.encode()).hexdigest()[:12] if patch else ""
 
 
 def gpus_given() -> str:
-    """How this job was told of its GPUs, as NAME=VALUE of Slurm's or CUDA's variable; "" where it was told of none."""
+    """The GPUs given to this job, as NAME=VALUE of Slurm's or CUDA's variable; "" if none."""
     for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "CUDA_VISIBLE_DEVICES"):
         value = os.environ.get(name, "")
-        if value not in ("", "-1", "NoDevFiles"):  # the last is Slurm's word for none
+        if value not in ("", "-1", "NoDevFiles"):  # the last is Slurm's for none
             return f"{name}={value}"
     number = os.environ.get("SLURM_GPUS_ON_NODE", "0")
     return "" if number in ("", "0") else f"SLURM_GPUS_ON_NODE={number}"
@@ -98,7 +98,7 @@ def describe_process(device: str) -> dict[str, Any]:
 
 
 def _version(package: str) -> str:
-    """An installed package's version; empty where it is not installed, as Triton need not be."""
+    """An installed package's version; empty if it is not installed, as Triton need not be."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

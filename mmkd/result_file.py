@@ -15,17 +15,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkd.checksum import Damaged, has_seal, seal_of, unseal
+from mmkd.checksum import Damaged, checksum_line, has_checksum, verify_checksum
 from mmkd.files import write_atomically
 from mmkd.rundir import TrialDir
-from mmkd.stored_text import fixed, fixed_column, plain_text
+from mmkd.stored_text import fixed, fixed_column, read_attribute
 
 RESULT_VERSION = 3
-"""2 ends in a seal (`mmkd.checksum`), 3 has text of a fixed length (`mmkd.stored_text`); 1 and 2 are read too."""
+"""The only version that is read: it ends in its checksum and holds text of a fixed length."""
 
 
 class Status(StrEnum):
-    """How a finished trial finished."""
+    """The outcome of a finished trial."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -33,7 +33,7 @@ class Status(StrEnum):
 
 
 class ResultError(Exception):
-    """A result file that cannot be used; the message names it and says why."""
+    """A result file that cannot be used; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Result:
-    """All that a finished trial leaves behind.
+    """The result of a finished trial.
 
-    `metrics` and `predictions` are of the epoch of lowest validation loss, by split; `curves` has one value an
-    epoch; `reason` says why a trial was pruned or at which epoch and loss term it diverged; `seconds` were spent
-    training and evaluating, summed over attempts up to each one's last checkpoint. `standardisation` is what the
-    weights expect of raw features: mean and std (F_m,) of each input modality.
+    `metrics` and `predictions` are of the epoch of lowest validation loss, by split; `curves` has one value per
+    epoch; `reason` tells why a trial was pruned or at which epoch and loss term it diverged; `seconds` were spent
+    training and evaluating, summed over attempts up to each one's last checkpoint. `standardisation` is the mean and
+    std (F_m,) of each input modality, with which raw features are standardised for the weights.
     """
 
     status: Status
@@ -75,9 +75,8 @@ _SCALARS = ("reason", "best_epoch", "epochs", "seconds", "parameters", "device",
 
 
 def write_result(directory: TrialDir, result: Result) -> None:
-    """Write `result` to the trial's result file, whole, by rename, with a checksum."""
-
-    # Through memory: of a full disk HDF5 would say so late, and not in the system's words.
+    """Write `result` to the trial's result file by rename, with a checksum."""
+    # Through memory: HDF5 would report a full disk late, and not in the system's words.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file.attrs["result_version"] = RESULT_VERSION
@@ -97,13 +96,13 @@ def write_result(directory: TrialDir, result: Result) -> None:
             group["ids"] = fixed_column(predictions.ids)
             if predictions.scores is not None:
                 group["scores"] = predictions.scores
-    sealed = content.getvalue() + seal_of(content.getbuffer())
-    write_atomically(directory.result, lambda path: path.write_bytes(sealed))
+    stored = content.getvalue() + checksum_line(content.getbuffer())
+    write_atomically(directory.result, lambda path: path.write_bytes(stored))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What lists of many trials show of a `Result`."""
+    """The part of a `Result` that lists of many trials show."""
 
     status: Status
     epochs: int
@@ -112,64 +111,61 @@ class Summary:
 
 
 def read_result(path: Path, *, predictions: bool = True) -> Result:
-    """The result in `path`; `predictions=False` leaves the largest part unread.
+    """Read the result in `path`; `predictions=False` leaves out the largest part.
 
     Raises:
         FileNotFoundError: there is none.
-        ResultError: it is truncated, changed in a single bit, foreign, or of a newer version.
+        ResultError: it is truncated, changed in a single bit, foreign, or of another version.
     """
     with _opened(path, check=True) as file:
         return Result(
-            status=Status(_plain(file.attrs["status"])),
-            config=json.loads(_plain(file.attrs["config"])),
+            status=Status(_scalar(file, "status")),
+            config=json.loads(_scalar(file, "config")),
             metrics=_read_metrics(file),
             curves={name: curve[()].tolist() for name, curve in file.get("curves", {}).items()},
             predictions=_read_predictions(file) if predictions else {},
             standardisation={m: tuple(pair[()]) for m, pair in file.get("standardisation", {}).items()},
-            **{name: _plain(file.attrs[name]) for name in _SCALARS},
+            **{name: _scalar(file, name) for name in _SCALARS},
         )
 
 
 def read_summary(path: Path) -> Summary:
-    """The little of the result in `path` that lists show, in a tenth of `read_result`'s time; raises as it does.
+    """Read the summary of the result in `path`, in a tenth of `read_result`'s time; raises as it does.
 
-    The checksum, for which the whole file would be read, is not looked at.
+    Ignores the checksum, which would need the whole file.
     """
     with _opened(path, check=False) as file:
-        attributes = file.attrs
         return Summary(
-            Status(_plain(attributes["status"])),
-            int(attributes["epochs"]),
-            float(attributes["seconds"]),
+            Status(_scalar(file, "status")),
+            int(_scalar(file, "epochs")),
+            float(_scalar(file, "seconds")),
             _read_metrics(file),
         )
 
 
 def check_result(path: Path) -> None:
-    """Make sure that the result in `path` is whole, mostly without parsing it; raises as `read_result` does."""
+    """Verify the checksum of the result in `path`, mostly without parsing it; raises as `read_result` does."""
     try:
-        sealed = path.is_file() and _is_sealed(path)
+        verified = path.is_file() and _verify(path)
     except (OSError, Damaged) as error:
         raise ResultError(f"{path}: not a readable result ({error})") from None
-    if not sealed:
-        read_result(path)
+    if not verified:
+        read_result(path)  # raises, and says which of all reasons it is
 
 
 @contextmanager
 def _opened(path: Path, *, check: bool) -> Iterator[h5py.File]:
-    """The result file in `path`, of a version that is known; what reading it raises becomes a ResultError.
+    """Open the result file in `path`; turn every error of reading it into a ResultError.
 
-    `check` its checksum first: HDF5's own code, in C, is not made for damaged files.
+    Verify its checksum first if `check`: HDF5's own code, in C, is not made for damaged files.
     """
     if not path.exists():
         raise FileNotFoundError(path)
     try:
-        sealed = check and _is_sealed(path)
+        verified = check and _verify(path)
         with h5py.File(path, "r", locking=False) as file:
-            version = int(file.attrs["result_version"])
-            if version > RESULT_VERSION:
-                raise ResultError(f"{path}: result version {version} is newer than this mmkd reads ({RESULT_VERSION})")
-            if check and version > 1 and not sealed:
+            _check_version(path, int(_scalar(file, "result_version")))
+            if check and not verified:
                 raise Damaged("it does not end in its checksum")
             yield file
     except ResultError:
@@ -178,21 +174,33 @@ def _opened(path: Path, *, check: bool) -> Iterator[h5py.File]:
         raise ResultError(f"{path}: not a readable result ({error})") from None
 
 
-def _is_sealed(path: Path) -> bool:
-    """Whether the file ends in a seal, which is then right.
+def _check_version(path: Path, version: int) -> None:
+    if version > RESULT_VERSION:
+        raise ResultError(
+            f"{path}: result version {version} is newer than this mmkd reads ({RESULT_VERSION}); update mmkd"
+        )
+    if version < RESULT_VERSION:
+        raise ResultError(
+            f"{path}: result version {version} is older than this mmkd reads ({RESULT_VERSION}); "
+            f"remove the file and launch again to train the trial anew"
+        )
+
+
+def _verify(path: Path) -> bool:
+    """True if the file ends in its checksum, False if in none.
 
     Raises:
-        Damaged: it is not.
+        Damaged: the checksum is not that of the content.
     """
-    content = path.read_bytes()
-    if not has_seal(content):
+    stored = path.read_bytes()
+    if not has_checksum(stored):
         return False
-    unseal(content)
+    verify_checksum(stored)
     return True
 
 
 def _read_metrics(file: h5py.File) -> dict[str, dict[str, float]]:
-    """By split."""
+    """Metrics by split."""
     return {
         split: {name: float(value) for name, value in group.attrs.items()}
         for split, group in file.get("metrics", {}).items()
@@ -200,6 +208,7 @@ def _read_metrics(file: h5py.File) -> dict[str, dict[str, float]]:
 
 
 def _read_predictions(file: h5py.File) -> dict[str, Predictions]:
+    """Predictions by split."""
     return {
         split: Predictions(
             logits=group["logits"][()],
@@ -211,5 +220,7 @@ def _read_predictions(file: h5py.File) -> dict[str, Predictions]:
     }
 
 
-def _plain(value: Any) -> Any:
-    return plain_text(value.item() if isinstance(value, np.generic) else value)
+def _scalar(file: h5py.File, name: str) -> Any:
+    """An attribute of the file as a plain Python value."""
+    value = read_attribute(file, name)
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""Every path under a root, a row and a trial. Who asks "where?" asks here."""
+"""Every path under a root, a row and a trial."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+class _Below:
+    """A path of a fixed name below the directory of its owner."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: TrialDir | RowDir | Root, kind: type | None = None) -> Path:
+        return owner.path / self.name
+
+
 @dataclass(frozen=True)
 class TrialDir:
-    """One trial: a tuning trial, a confirming run or a teacher."""
+    """Directory of one trial: a tuning trial, a final run or a teacher."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved configuration, written before the first submission."""
-        return self.path / "config.json"
-
-    @property
-    def attempt(self) -> Path:
-        """The number of the attempt that may write; a job that finds another one there ends."""
-        return self.path / "attempt"
-
-    @property
-    def attempts(self) -> Path:
-        """Folder of the attempts' records."""
-        return self.path / "attempts"
+    config = _Below("config.json")
+    """The resolved configuration, written before the first submission."""
+    attempt = _Below("attempt")
+    """The number of the attempt that may write; a job that finds another number there ends."""
+    attempts = _Below("attempts")
+    """Directory of the attempts' records."""
 
     def submitted(self, attempt: int) -> Path:
         """The controller's record of an attempt: backend, job id, when, how it ended."""
@@ -56,45 +58,22 @@ class TrialDir:
         """Standard output and error of an attempt."""
         return self.path / "log" / f"{attempt}.txt"
 
-    @property
-    def lock(self) -> Path:
-        """Held by the process that runs the trial."""
-        return self.path / "job.lock"
-
-    @property
-    def claim(self) -> Path:
-        """Held by the controller that has a teacher trained, where several controllers want it."""
-        return self.path / "claim.lock"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line an epoch."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The state to resume from; gone once the trial is finished."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def weights(self) -> Path:
-        """The weights of the lowest validation loss, written just before the result."""
-        return self.path / "weights.pt"
-
-    @property
-    def result(self) -> Path:
-        """The result; its existence is what "finished" means."""
-        return self.path / "result.h5"
-
-    @property
-    def stop(self) -> Path:
-        """Touched by the controller, with its reason: end at the next epoch."""
-        return self.path / "stop"
-
-    @property
-    def superseded(self) -> Path:
-        """Marks a confirming run whose row has another winner now; holds the reason."""
-        return self.path / "superseded"
+    lock = _Below("job.lock")
+    """Held by the process that runs the trial."""
+    claim = _Below("claim.lock")
+    """Held by the controller that trains a teacher, if several controllers need it."""
+    metrics = _Below("metrics.jsonl")
+    """One JSON line per epoch."""
+    checkpoint = _Below("checkpoint.pt")
+    """The state to resume from; gone once the trial is finished."""
+    weights = _Below("weights.pt")
+    """The weights of the lowest validation loss, written just before the result."""
+    result = _Below("result.h5")
+    """The result; a trial is finished if it exists."""
+    stop = _Below("stop")
+    """Written by the controller, with its reason: end at the next epoch."""
+    superseded = _Below("superseded")
+    """Marks a final run whose row has another winner now; holds the reason."""
 
     @property
     def root(self) -> Root:
@@ -105,46 +84,29 @@ class TrialDir:
 
 @dataclass(frozen=True)
 class RowDir:
-    """One row: one method on one data set with one pairing; one Optuna study."""
+    """Directory of one row: one method on one data set with one pairing; one Optuna study."""
 
     path: Path
 
-    @property
-    def row(self) -> Path:
-        """What the row is: its identity, as JSON."""
-        return self.path / "row.json"
-
-    @property
-    def study(self) -> Path:
-        """The study file as the user had it when the row began."""
-        return self.path / "study.toml"
-
-    @property
-    def code(self) -> Path:
-        """Which code its trials ran, from when on, as JSON; see `sweeps.actions.snapshot`."""
-        return self.path / "code.json"
-
-    @property
-    def winner(self) -> Path:
-        """Which trial won and which confirming runs count, as JSON; absent until all trials are told."""
-        return self.path / "winner.json"
-
-    @property
-    def journal(self) -> Path:
-        """Optuna's journal, written by the controller alone."""
-        return self.path / "journal.log"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the controller that works on the row."""
-        return self.path / "controller.lock"
+    row = _Below("row.json")
+    """The row's identity, as JSON."""
+    study = _Below("study.toml")
+    """A copy of the study file when the row began."""
+    code = _Below("code.json")
+    """Versions of the code that its trials ran, with their dates, as JSON; see `sweeps.actions.snapshot`."""
+    winner = _Below("winner.json")
+    """The winner and the final runs that count, as JSON; absent until all trials are reported."""
+    journal = _Below("journal.log")
+    """Optuna's journal, written by the controller alone."""
+    lock = _Below("controller.lock")
+    """Held by the controller that works on the row."""
 
     def trial(self, number: int) -> TrialDir:
         """A tuning trial, by Optuna's number."""
         return TrialDir(self.path / "trials" / str(number))
 
     def confirm(self, seed: int, digest: str) -> TrialDir:
-        """The confirming run of the winner whose configuration has `digest`, on a fresh seed."""
+        """The final run of the winner whose configuration has `digest`, on a fresh seed."""
         return TrialDir(self.path / "confirm" / f"{seed}-{digest[:8]}")
 
     def trials(self) -> list[TrialDir]:
@@ -153,22 +115,22 @@ class RowDir:
         return [TrialDir(p) for p in sorted(found, key=lambda p: int(p.name))]
 
     def confirms(self) -> list[TrialDir]:
-        """The confirming runs' directories by seed, superseded ones included."""
+        """The final runs' directories by seed, superseded ones included."""
         found = [p for p in self.path.glob("confirm/*-*") if p.name.split("-")[0].isdecimal()]
         return [TrialDir(p) for p in sorted(found, key=lambda p: (int(p.name.split("-")[0]), p.name))]
 
 
 @dataclass(frozen=True)
 class Root:
-    """Where everything lies: on a file system that all nodes share."""
+    """Directory of all rows, teachers and studies, on a file system that all nodes share."""
 
     path: Path
 
     @classmethod
     def at(cls, path: Path) -> Root:
-        """The root at a path as somebody spells it: absolute and without `..`, for jobs are named after it.
+        """The root at a path as the user spells it: absolute and without `..`, as jobs are named after it.
 
-        Symbolic links stay as they are, for on another node they may lead elsewhere; unless one stands before a `..`.
+        Symbolic links stay, as on another node they may lead elsewhere, unless one stands before a `..`.
         """
         plain = Path(os.path.abspath(path))
         return cls(plain if plain.resolve() == path.resolve() else path.resolve())
@@ -190,22 +152,20 @@ class Root:
         return [TrialDir(p) for p in sorted(self.path.glob("teachers/*")) if p.is_dir()]
 
     def study(self, name: str) -> Path:
-        """Which rows a study has, in which order: what its table is made from."""
+        """The record of a study: its rows in the order of its table."""
         return self.path / "studies" / f"{name}.json"
 
     def stop(self, name: str) -> Path:
-        """Touched by `launch.py --cancel`: the controller of that study ends its jobs and itself."""
+        """Written by `launch.py --cancel`: the controller of that study ends its jobs and itself."""
         return self.path / "studies" / f"{name}.stop"
 
     def controller_log(self, name: str) -> Path:
-        """What the detached controller of that study prints."""
+        """Output of the detached controller of that study."""
         return self.path / "studies" / f"{name}.controller.log"
 
-    @property
-    def code(self) -> Path:
-        """Copies of the code that jobs run, and patches of what differed from a commit."""
-        return self.path / "code"
+    code = _Below("code")
+    """Copies of the code that jobs run, and patches of what differed from a commit."""
 
     def data(self, name: str) -> Path:
-        """A data set that a study made by itself."""
+        """A synthetic data set that a study made."""
         return self.path / "data" / name

@@ -1,7 +1,7 @@
-"""Text in HDF5 files, of a fixed length each.
+"""Text of fixed length in HDF5 files.
 
 Text of variable length, which h5py writes by default, lies in HDF5's global heap: a size that is damaged there makes
-libhdf5 go round in it for ever, where no exception and no Ctrl-C gets through.
+libhdf5 loop for ever, beyond the reach of exceptions and Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 
 def fixed(text: str) -> NDArray[np.bytes_]:
-    """What h5py stores as UTF-8 of that length."""
+    """A text as h5py stores it: UTF-8 of fixed length."""
     return fixed_column([text]).reshape(())
 
 
 def fixed_column(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """The same of many, all as long as the longest."""
+    """Several texts as h5py stores them, all as long as the longest."""
     contents = [text.encode() for text in texts]
     return np.array(contents, h5py.string_dtype(length=max([1, *map(len, contents)])))
 
 
 def read_attribute(holder: Any, name: str) -> Any:
-    """An attribute of an h5py object; text as str.
+    """Read an attribute of an h5py object; text as str.
 
     Raises:
         KeyError: there is none.
@@ -37,7 +37,7 @@ def read_attribute(holder: Any, name: str) -> Any:
 
 
 def refuse_heap(what: str, stored: np.dtype[Any]) -> None:
-    """Make sure that values of a type lie where they are stored.
+    """Refuse types whose values lie in the global heap.
 
     Raises:
         ValueError: they lie in the global heap.

@@ -17,9 +17,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from mmkd.errors import UserError
+from mmkd.command import Parser, run_command
 from mmkd.rundir import Root, TrialDir
-from mmkd.terminal import Parser, complain, exit_code, forgive_encoding
 from slurm.monitoring.collecting import Collector, Survey
 from slurm.monitoring.export import to_json
 from slurm.monitoring.logs import LogTail, find_trial, tail_log
@@ -173,32 +172,22 @@ def keyboard() -> Iterator[Callable[[float], str | None]]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    options = make_parser().parse_args(arguments)
-    forgive_encoding()
+def watch(options: argparse.Namespace) -> int:
+    """Watch what the options name, live on a terminal, else once."""
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=PIPED_WIDTH)
     monitor = Monitor(Root.at(options.root), options.study, options.log)
-    try:
-        if options.once or options.json or not console.is_terminal:
-            watch_once(monitor, console, as_json=options.json)
-        else:
-            watch_live(monitor, console)
-    except UserError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 0
-    except BrokenPipeError:
-        # The reader of our output has gone (head, less): there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        complain(error)
-        return exit_code(error)
+    if options.once or options.json or not console.is_terminal:
+        watch_once(monitor, console, as_json=options.json)
+    else:
+        watch_live(monitor, console)
     return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Ctrl-C is how a user leaves it."""
+    return run_command(make_parser(), watch, arguments, interrupted=0)
 
 
 if __name__ == "__main__":

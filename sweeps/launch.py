@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mmkd.command import run_command
 from mmkd.errors import UserError
-from mmkd.lock import LockLost
-from mmkd.terminal import complain, forgive_encoding, printable
+from mmkd.terminal import printable
 from sweeps.options import make_parser, site_changes
 from sweeps.site_file import load_site
 from sweeps.study_file import find_study, read_toml, study_names
@@ -192,33 +191,27 @@ def look_after(options: argparse.Namespace) -> int:
     return clean(study, dry_run=options.dry_run)
 
 
+def dispatch(options: argparse.Namespace) -> int:
+    """Do what the options ask for; the exit code.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    if options.list:
+        list_studies()
+        return 0
+    if options.study is None:
+        raise UserError("name a --study; --list shows them, --help has examples")
+    if options.status or options.cancel or options.clean or options.archive:
+        return look_after(options)
+    return launch(options)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     parser = make_parser()
-    options = parser.parse_args(arguments)
-    try:
-        forgive_encoding()
-        if options.list:
-            list_studies()
-            return 0
-        if options.study is None:
-            parser.error("name a --study; --list shows them, --help has examples")
-        options.arguments = sys.argv[1:] if arguments is None else arguments
-        if options.status or options.cancel or options.clean or options.archive:
-            return look_after(options)
-        return launch(options)
-    except UserError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) has exited: there is nobody to report to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (OSError, LockLost) as error:
-        complain(f"{error}; fix this and run the same command again to resume")
-        return 1
+    parser.set_defaults(arguments=sys.argv[1:] if arguments is None else arguments)
+    return run_command(parser, dispatch, arguments, resumable=True)
 
 
 if __name__ == "__main__":

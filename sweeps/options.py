@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from mmkd.command import Parser, positive_integer
 from mmkd.errors import UserError
-from mmkd.terminal import Parser, count
 from slurm.settings import SlurmSettings
 from sweeps.site_file import default_site_file
 from sweeps.study_file import parse_override
@@ -71,10 +71,13 @@ def make_parser() -> Parser:
     )  # fmt: skip
     add_actions(parser)
     budget = parser.add_argument_group("budget")
-    budget.add_argument("--trials", type=count, metavar="N", help="tuning trials per row")
-    budget.add_argument("--epochs", type=count, metavar="N", help="epochs of teachers and students")
+    budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row")
+    budget.add_argument("--epochs", type=positive_integer, metavar="N", help="epochs of teachers and students")
     budget.add_argument(
-        "--seeds", type=count, metavar="N", help="final runs per row: the winner is retrained on N fresh seeds"
+        "--seeds",
+        type=positive_integer,
+        metavar="N",
+        help="final runs per row: the winner is retrained on N fresh seeds",
     )
     budget.add_argument(
         "--max-gpu-hours",
@@ -99,7 +102,7 @@ def make_parser() -> Parser:
         "auto: slurm if it answers or a --slurm option or --detach requests it, otherwise local",
     )  # fmt: skip
     where.add_argument(
-        "--parallel", type=count, metavar="N",
+        "--parallel", type=positive_integer, metavar="N",
         help="trials at once; on Slurm pending jobs count too (default: the site file's, or 16; "
         "on one machine its GPUs, otherwise up to 4 cores)",
     )  # fmt: skip

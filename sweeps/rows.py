@@ -24,7 +24,7 @@ from mmkd.config import (
 from mmkd.data import DatasetInfo
 from mmkd.distillation import complete, load_method
 from mmkd.errors import UserError
-from mmkd.models.pairings import places, resolve_pairing
+from mmkd.models.pairings import modality_aliases, resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.records import RowRecord, as_written, differences, find_record
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -246,7 +246,7 @@ def _space(
 
 def _named(text: str, primary: str, modalities: Sequence[str]) -> str:
     """`text` with {primary}, {other1}, ... replaced by the modalities' names."""
-    for place, modality in places(primary, modalities).items():
+    for place, modality in modality_aliases(primary, modalities).items():
         text = text.replace(f"{{{place}}}", modality)
     return text
 

@@ -27,7 +27,8 @@ from mmkd.metrics_log import read_metrics
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
 from mmkd.stored_text import fixed
-from mmkd.trial import EXIT_BAD_INPUT, EXIT_ERROR, EXIT_FINISHED, EXIT_GO_ON, main, prepare
+from mmkd.training.device import prepare_torch
+from mmkd.trial import EXIT_BAD_INPUT, EXIT_ERROR, EXIT_FINISHED, EXIT_RESUME, main
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -77,7 +78,7 @@ def test_a_real_process_that_is_killed_at_random_moments_ends_with_the_same_numb
         time.sleep(chance.uniform(0, 0.03))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-        assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else EXIT_GO_ON), errors.decode()
+        assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else EXIT_RESUME), errors.decode()
         assert not place.result.exists()
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (EXIT_FINISHED, "")
@@ -104,7 +105,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_75_and_the_next_call_goes_o
 
     hook = register_optimizer_step_post_hook(signal_after_four)
     capsys.readouterr()
-    assert command(place) == EXIT_GO_ON
+    assert command(place) == EXIT_RESUME
     assert said(capsys) == "asked to end in epoch 2, step 1 of 3\n"
     assert place.checkpoint.exists()
     (attempt,) = read_attempts(place)
@@ -159,7 +160,7 @@ def test_a_diverged_run_is_a_result_and_no_error(lab: Lab, capsys: pytest.Captur
 def test_a_superseded_attempt_ends_and_tells_only_its_own_record(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     place = lab.place(lab.student())
     place.attempt.write_text("5\n")
-    assert command(place, "--attempt", "4") == EXIT_GO_ON
+    assert command(place, "--attempt", "4") == EXIT_RESUME
     assert "attempt 5 has taken over from 4" in said(capsys)
     assert {p.name for p in place.path.iterdir()} == {"config.json", "attempt", "attempts"}
     (attempt,) = read_attempts(place)
@@ -213,7 +214,7 @@ def test_a_job_that_an_earlier_attempts_process_keeps_waiting_ends_as_one_whose_
     place = lab.place(lab.student())
     place.attempt.write_text("2\n")
     with FileLock(place.lock):
-        assert command(place, "--attempt", "2") == EXIT_GO_ON
+        assert command(place, "--attempt", "2") == EXIT_RESUME
     assert "an earlier attempt still runs there" in said(capsys)
     assert read_attempts(place)[0].end == "node_fail"
 
@@ -222,7 +223,7 @@ def test_a_superseded_job_that_waits_for_its_turn_does_not_wait_on(lab: Lab) -> 
     place = lab.place(lab.student())
     place.attempt.write_text("3\n")
     with FileLock(place.lock):
-        assert command(place, "--attempt", "2") == EXIT_GO_ON
+        assert command(place, "--attempt", "2") == EXIT_RESUME
     assert read_attempts(place)[0].end == "cancelled"
 
 
@@ -237,7 +238,7 @@ def test_a_superseded_run_ends_in_the_middle_of_an_epoch(lab: Lab, monkeypatch: 
             place.attempt.write_text("1\n")
 
     hook = register_optimizer_step_post_hook(supersede)
-    assert command(place, "--attempt", "0") == EXIT_GO_ON
+    assert command(place, "--attempt", "0") == EXIT_RESUME
     hook.remove()
     assert len(steps) == 2
     assert read_metrics(place) == []
@@ -361,7 +362,7 @@ def test_a_job_whose_gpus_torch_does_not_see_is_warned_and_trains_on_the_cpu(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert prepare(lab.student(device=device)).type == "cpu"
+    assert prepare_torch(lab.student(device=device)).type == "cpu"
     log = capsys.readouterr().err
     assert log.startswith(f"warning: this job was given GPUs ({warned}) and torch sees none") if warned else log == ""
     assert log.count("\n") == bool(warned)

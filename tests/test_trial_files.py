@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmkd.attempts import current_attempt, read_attempts, record_run, record_submission
-from mmkd.checksum import SEAL_BYTES
+from mmkd.checksum import CHECKSUM_BYTES, checksum_line
 from mmkd.files import write_json, write_text
 from mmkd.metrics_log import append_metrics, cut_metrics, read_metrics
 from mmkd.result_file import (
@@ -28,6 +28,7 @@ from mmkd.result_file import (
     write_result,
 )
 from mmkd.rundir import TrialDir
+from mmkd.stored_text import fixed
 from mmkd.trial_state import Failure, State, trial_state
 
 
@@ -143,7 +144,11 @@ def test_a_result_truncated_anywhere_is_refused_and_named(place: TrialDir) -> No
 def test_a_result_with_a_single_bit_flipped_anywhere_is_refused_and_named(place: TrialDir) -> None:
     write_result(place, make_result())
     content, seeded = place.result.read_bytes(), random.Random(0)
-    for where in [len(content) - 1, len(content) - SEAL_BYTES, *(seeded.randrange(len(content)) for _ in range(200))]:
+    for where in [
+        len(content) - 1,
+        len(content) - CHECKSUM_BYTES,
+        *(seeded.randrange(len(content)) for _ in range(200)),
+    ]:
         flipped = bytearray(content)
         flipped[where] ^= 1 << seeded.randrange(8)
         place.result.write_bytes(flipped)
@@ -154,25 +159,34 @@ def test_a_result_with_a_single_bit_flipped_anywhere_is_refused_and_named(place:
     check_result(place.result)
 
 
-def test_a_result_of_the_version_that_had_no_checksum_is_read(place: TrialDir) -> None:
+def test_a_result_without_its_checksum_is_refused(place: TrialDir) -> None:
     write_result(place, make_result())
-    place.result.write_bytes(place.result.read_bytes()[:-SEAL_BYTES])
-    with pytest.raises(ResultError, match="does not end in its checksum"):
-        read_result(place.result)
-    with h5py.File(place.result, "a") as file:
-        file.attrs["result_version"] = 1
-    check_result(place.result)
-    assert plain(read_result(place.result)) == plain(make_result())
+    place.result.write_bytes(place.result.read_bytes()[:-CHECKSUM_BYTES])
+    for read in (read_result, check_result):
+        with pytest.raises(ResultError, match="does not end in its checksum"):
+            read(place.result)
 
 
-def test_a_newer_result_is_refused_with_both_versions(place: TrialDir) -> None:
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (1, r"version 1 is older than this mmkd reads \(3\); remove the file and launch again"),
+        (2, r"version 2 is older than this mmkd reads \(3\); remove the file and launch again"),
+        (RESULT_VERSION + 1, r"version 4 is newer than this mmkd reads \(3\); update mmkd"),
+    ],
+)
+@pytest.mark.parametrize("checksum", ["with a checksum", "without one, as version 1 was"])
+def test_a_result_of_another_version_is_refused_with_both_versions_and_the_remedy(
+    place: TrialDir, version: int, said: str, checksum: str
+) -> None:
     write_result(place, make_result())
     with h5py.File(place.result, "a") as file:
-        file.attrs["result_version"] = RESULT_VERSION + 1
-    with pytest.raises(
-        ResultError, match=rf"version {RESULT_VERSION + 1} is newer than this mmkd reads \({RESULT_VERSION}\)"
-    ):
-        read_result(place.result)
+        file.attrs["result_version"] = version
+    if checksum == "with a checksum":
+        place.result.write_bytes(place.result.read_bytes() + checksum_line(place.result.read_bytes()))
+    for read in (read_result, read_summary):
+        with pytest.raises(ResultError, match=f"{place.result}: result {said}"):
+            read(place.result)
 
 
 @pytest.mark.parametrize("damage", ["text", "other HDF5", "no status", "status", "config", "folder", "predictions"])
@@ -190,9 +204,9 @@ def test_a_foreign_or_damaged_result_is_refused(damage: str, place: TrialDir) ->
             elif damage == "no status":
                 del file.attrs["status"]
             elif damage == "status":
-                file.attrs["status"] = "wonderful"
+                file.attrs["status"] = fixed("wonderful")
             elif damage == "config":
-                file.attrs["config"] = "{"
+                file.attrs["config"] = fixed("{")
             else:
                 del file["predictions/valid/logits"]
     with pytest.raises(ResultError, match="not a readable result"):

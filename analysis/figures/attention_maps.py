@@ -24,7 +24,8 @@ from mmkd.errors import UserError, choose
 from mmkd.models.attention import Taps, attention_map
 from mmkd.models.network import Network
 from mmkd.models.pairings import ends_of
-from mmkd.training.trained_network import load_network, use_device
+from mmkd.training.device import default_device
+from mmkd.training.trained_network import load_network
 
 BATCH = 16
 """Samples whose scores are held at once: for the longest pair of MOSEI's sequences 128 MB a layer."""
@@ -97,7 +98,7 @@ def attention_data(
     done = done[done["teacher"].notna()]
     if done.empty:
         raise nothing(row, "confirming run with a score and a teacher")
-    device = use_device()
+    device = default_device()
     students = [load_network(runs.root / directory, device) for directory in done["directory"]]
     teachers = [load_network(runs.root / directory, device) for directory in done["teacher"]]
     first = students[0]

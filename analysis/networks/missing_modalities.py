@@ -17,8 +17,9 @@ from mmkd.distillation.frozen_teacher import blank
 from mmkd.errors import UserError
 from mmkd.formatting import teacher_label
 from mmkd.records import read_study
+from mmkd.training.device import default_device
 from mmkd.training.evaluation import evaluate
-from mmkd.training.trained_network import load_network, use_device
+from mmkd.training.trained_network import load_network
 
 SHOWN = {"accuracy": "accuracy %", "weighted_f1": "weighted F1 %", "macro_f1": "macro F1 %"}
 COLUMNS = (
@@ -55,7 +56,7 @@ def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
     Raises:
         UserError: a directory holds no finished trial; its weights or its data are gone or have changed.
     """
-    device = use_device()
+    device = default_device()
     lines = []
     for directory in directories:
         trained = load_network(runs.root / directory, device)

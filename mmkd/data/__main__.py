@@ -1,28 +1,28 @@
-"""Make data files and look into them: `python -m mmkd.data --help`."""
+"""`python -m mmkd.data`: make data files and inspect them."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from mmkd.data.hdf5_format import check_dataset, open_dataset, read_info
+from mmkd.command import Parser, positive_integer, run_command
+from mmkd.data.hdf5_format import open_dataset
+from mmkd.data.hdf5_read import check_dataset, read_info
 from mmkd.data.importers.mosei import import_mosei
 from mmkd.data.importers.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.data.summary import find_oddities, render
 from mmkd.data.synthetic import SIZES, make_synthetic
 from mmkd.errors import UserError
-from mmkd.terminal import Parser, complain, count, exit_code, forgive_encoding
 
 EXAMPLES = """\
 examples:
-  python -m mmkd.data synthetic synthetic.h5                  made-up data to try everything with, in a second
-  python -m mmkd.data inspect synthetic.h5                    what is in a file, and what is odd about it
-  python -m mmkd.data import utd-mhad UTD-MHAD/ utd_mhad.h5   a folder, tar or zip of UTD-MHAD's .mat files
+  python -m mmkd.data synthetic synthetic.h5                  synthetic data to try everything with, in a second
+  python -m mmkd.data inspect synthetic.h5                    the content of a file, and what is odd about it
+  python -m mmkd.data import utd-mhad UTD-MHAD/ utd_mhad.h5   a directory, tar or zip of UTD-MHAD's .mat files
   python -m mmkd.data import mosei mosei_senti_data_noalign.pkl mosei.h5
 
 Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
@@ -30,30 +30,14 @@ Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 2 for what the user can mend, 1 for what the system refuses (a full disk)."""
-    options = _parser().parse_args(arguments)
-    forgive_encoding()
-    try:
-        if options.command == "inspect":
-            _inspect(options.file)
-        else:
-            _make(options)
-    except UserError as error:
-        complain(error)
-        return 2
-    except BrokenPipeError:
-        return 0  # `inspect ... | head` has read enough
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)  # HDF5's own message has many lines
-        complain(f"{options.out if 'out' in options else options.file}: {reason}")
-        return exit_code(error)
-    return 0
+    """The command."""
+    return run_command(_parser(), lambda options: options.run(options), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m mmkd.data",
-        description="Make data files in mmkd's one HDF5 layout, and look into them.",
+        description="Make data files in mmkd's HDF5 layout, and inspect them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -62,14 +46,14 @@ def _parser() -> argparse.ArgumentParser:
         dest="importer", required=True, metavar="DATASET"
     )
     utd = importers.add_parser("utd-mhad", help="UTD-MHAD: skeleton, accelerometer, gyroscope; 27 actions")
-    utd.add_argument("source", type=Path, metavar="ARCHIVE_OR_FOLDER", help="tar, zip or folder of .mat files")
+    utd.add_argument("source", type=Path, metavar="ARCHIVE_OR_DIRECTORY", help="tar, zip or directory of .mat files")
     lengths = utd.add_mutually_exclusive_group()
     lengths.add_argument(
         "--steps",
         type=_steps,
         default=STEPS,
         metavar="S,A,G",
-        help="resample skeleton, accelerometer and gyroscope to so many steps (default: 40,96,96)",
+        help="resample skeleton, accelerometer and gyroscope to these numbers of steps (default: 40,96,96)",
     )
     lengths.add_argument(
         "--native",
@@ -86,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=TRAIN_SUBJECTS,
         help="subject held out of train for validation (default: 7)",
     )
-    mosei = importers.add_parser("mosei", help="CMU-MOSEI: MulT's pickle, read without running what is in it")
+    mosei = importers.add_parser("mosei", help="CMU-MOSEI: MulT's pickle, read without running code in it")
     mosei.add_argument("source", type=Path, metavar="PICKLE", help="mosei_senti_data_noalign.pkl")
     synthetic = commands.add_parser("synthetic", help="make up a data set")
     synthetic.add_argument(
@@ -96,10 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         help="small: learnt in seconds (default); mosei: MOSEI's shapes, for benchmarks",
     )
     synthetic.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    commands.add_parser("inspect", help="check a file and tell what is in it").add_argument("file", type=Path)
+    inspect = commands.add_parser("inspect", help="check a file and show its content")
+    inspect.add_argument("file", type=Path)
+    inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
-        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to make; appears whole or not at all")
+        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; appears whole or not at all")
         maker.add_argument("--force", action="store_true", help="replace OUT.h5 if it exists")
+        maker.set_defaults(run=_make)
     return parser
 
 
@@ -107,10 +94,10 @@ def _steps(text: str) -> dict[str, int]:
     counts = text.split(",")
     if len(counts) != len(STEPS):
         raise argparse.ArgumentTypeError(f"{text!r}: give three counts, for {', '.join(STEPS)}")
-    return dict(zip(STEPS, map(count, counts), strict=True))
+    return dict(zip(STEPS, map(positive_integer, counts), strict=True))
 
 
-def _make(options: argparse.Namespace) -> None:
+def _make(options: argparse.Namespace) -> int:
     if options.out.exists() and not options.force:
         raise UserError(f"{options.out}: exists; choose another name or give --force to replace it")
     if options.command == "synthetic":
@@ -124,14 +111,16 @@ def _make(options: argparse.Namespace) -> None:
     info = read_info(options.out)
     sizes = " / ".join(str(size) for size in info.sizes.values())
     print(f"wrote {options.out}: {sizes} samples (train / valid / test), fingerprint {info.fingerprint[:12]}")
+    return 0
 
 
-def _inspect(path: Path) -> None:
-    check_dataset(path)
-    with open_dataset(path) as (info, splits):
+def _inspect(options: argparse.Namespace) -> int:
+    check_dataset(options.file)
+    with open_dataset(options.file) as (info, splits):
         oddities = find_oddities(info, splits)
         account = render(info, splits, oddities)
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(account)
+    return 0
 
 
 if __name__ == "__main__":

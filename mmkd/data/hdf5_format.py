@@ -1,10 +1,10 @@
-"""The one HDF5 layout: writing, reading, checking.
+"""The HDF5 layout of data files, and opening one.
 
     /                            attributes: mmkd_layout, fingerprint, source, license, notes, and as JSON modalities,
                                  classes, label_kind, score_range, vectors
     /{split}/labels              (N,) int64
     /{split}/scores              (N,) float32, only where label_kind is "score"
-    /{split}/ids                 (N,) UTF-8; it and all text of a fixed length, see `mmkd.stored_text`
+    /{split}/ids                 (N,) UTF-8; like all text of a fixed length, see `mmkd.stored_text`
     /{split}/arrays/{modality}   (N, T, F) float32 or float16; in train with the attributes mean and std, (F,) float64
     /{split}/lengths/{modality}  (N,) int64
 
@@ -14,7 +14,7 @@ Files are opened without locks: shared file systems often lack them, and a file 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,24 +23,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mmkd.data.dataset import (
-    SPLITS,
-    Array,
-    LabelKind,
-    Meaning,
-    Split,
-    chunks,
-    complete,
-    fingerprint,
-    is_padding,
-    train_statistics,
-    validate,
-    validate_structure,
-)
+from mmkd.data.dataset import SPLITS, Array, Meaning, Split
 from mmkd.data.untrusted import check_stored
-from mmkd.errors import UserError, choose
-from mmkd.files import write_atomically
-from mmkd.stored_text import fixed, fixed_column, read_attribute
+from mmkd.data.validation import validate_structure
+from mmkd.errors import UserError, errors_about
+from mmkd.stored_text import read_attribute
 from mmkd.terminal import one_line
 
 LAYOUT_VERSION = 2
@@ -48,18 +35,18 @@ LAYOUT_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo(Meaning):
-    """What a data file says about itself, besides what `Meaning` has.
+    """The description of a data file: the attributes of `Meaning`, and these.
 
     Attributes:
         path: the file.
         steps: modality -> T_m, steps of every (padded) sequence.
-        features: modality -> F_m, features of a step.
+        features: modality -> F_m, features per step.
         sizes: split -> number of samples.
         class_counts: split -> samples of each class, by class index.
-        source: where the data come from; starts with "synthetic" where they are made up.
+        source: origin of the data; starts with "synthetic" if they are made up.
         license: the terms of the data.
-        notes: how they were prepared, in words.
-        fingerprint: SHA-256 of the content, see `content.fingerprint`.
+        notes: how they were prepared.
+        fingerprint: SHA-256 of the content, see `dataset.fingerprint`.
         layout_version: of the file.
     """
 
@@ -75,185 +62,16 @@ class DatasetInfo(Meaning):
     layout_version: int
 
 
-def write_dataset(
-    path: str | Path,
-    splits: Mapping[str, Split],
-    *,
-    classes: Sequence[str],
-    source: str,
-    license: str,
-    label_kind: LabelKind = "class",
-    score_range: tuple[float, float] | None = None,
-    vectors: Mapping[str, int] | None = None,
-    notes: str = "",
-) -> str:
-    """Check `splits`, write them to `path` (replacing a file that is there) and return the fingerprint.
-
-    Your own arrays, in ten lines:
-
-        import numpy as np
-        from mmkd.data import Split, write_dataset
-
-        rng, splits = np.random.default_rng(0), {}
-        for name, n in {"train": 60, "valid": 20, "test": 20}.items():
-            video = rng.normal(size=(n, 30, 5)).astype("float32")  # samples, steps, features; padding in front
-            audio = rng.normal(size=(n, 50, 8)).astype("float32")  # another length, other features
-            splits[name] = Split(arrays={"video": video, "audio": audio}, labels=rng.integers(0, 2, n))
-        write_dataset("mine.h5", splits, classes=["no", "yes"], source="my recordings", license="CC BY 4.0")
-
-    Args:
-        path: the file to make; it appears whole or not at all.
-        splits: exactly `train`, `valid` and `test`, alike in modalities, steps and features. The order of modalities
-            is train's. Lengths and ids may be left out, see `Split`.
-        classes: names, by class index.
-        source: where the data come from. Start with "synthetic" where they are made up: tables show it.
-        license: the terms of the data.
-        label_kind: "score" where classes are evenly spaced bins of a score; then every split has `scores`.
-        score_range: for "score", the scores that the first and the last class stand for.
-        vectors: modality -> consecutive features that are one vector in space (3 for xyz), if any.
-        notes: how the data were prepared.
-
-    Raises:
-        UserError: the first rule of the layout that the data break, with split, modality and sample.
-        OSError: the file cannot be written.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist; make it first")
-    splits = {name: complete(name, split) for name, split in splits.items()}
-    meaning = Meaning(
-        modalities=tuple(splits["train"].arrays) if "train" in splits else ("none",),  # `validate` says what is missing
-        classes=tuple(classes),
-        label_kind=label_kind,
-        score_range=None if score_range is None else (float(score_range[0]), float(score_range[1])),
-        vectors={modality: int(width) for modality, width in (vectors or {}).items()},
-    )
-    with _naming(f"{path} not written"):
-        validate(meaning, splits)
-    statistics = train_statistics(splits["train"], meaning.vectors)
-    mark = fingerprint(meaning, splits)
-
-    def write(temporary: Path) -> None:
-        # "v108": attributes above 64 KiB (many features or classes) are refused by the oldest format.
-        with h5py.File(temporary, "w", libver=("v108", "latest"), locking=False) as file:
-            file.attrs["mmkd_layout"] = LAYOUT_VERSION
-            texts = {f.name: json.dumps(getattr(meaning, f.name)) for f in fields(Meaning)}
-            texts |= {"fingerprint": mark, "source": source, "license": license, "notes": notes}
-            file.attrs.update({name: fixed(text) for name, text in texts.items()})
-            for name in SPLITS:
-                _write_split(file.create_group(name), splits[name])
-            for modality, (mean, std) in statistics.items():
-                file["train/arrays"][modality].attrs.update(mean=mean, std=std)
-
-    write_atomically(path, write)
-    return mark
-
-
-def _write_split(group: Any, split: Split) -> None:
-    group["labels"] = split.labels.astype(np.int64)
-    group["ids"] = fixed_column(split.ids)
-    if split.scores is not None:
-        group["scores"] = split.scores
-    for modality, array in split.arrays.items():
-        group[f"arrays/{modality}"] = array
-        group[f"lengths/{modality}"] = split.lengths[modality].astype(np.int64)
-
-
-def read_info(path: str | Path) -> DatasetInfo:
-    """What the file at `path` says about itself; reads attributes, shapes and labels only.
-
-    Raises:
-        UserError: no such file, a truncated or foreign one, or one of a newer layout.
-    """
-    with open_dataset(path) as (info, _):
-        return info
-
-
-def read_split(
-    path: str | Path, split: str, modalities: Sequence[str] | None = None, *, standardise: bool = True
-) -> Split:
-    """Read one split into memory, as float32.
-
-    Args:
-        path: a file of this layout.
-        split: train, valid or test.
-        modalities: those to read, in this order; None: all.
-        standardise: subtract train's mean and divide by its standard deviation, feature by feature. Padded steps
-            stay exactly 0.
-
-    Raises:
-        UserError: as `read_info`, an unknown split or modality, or values that are not finite.
-    """
-    with open_dataset(path) as (info, splits):
-        stored = splits[choose("split", split, SPLITS)]
-        arrays = {}
-        for modality in info.modalities if modalities is None else modalities:
-            source = stored.arrays[choose("modality", modality, info.modalities)]
-            arrays[modality] = np.empty(source.shape, np.float32)
-            source.read_direct(arrays[modality])  # type: ignore[attr-defined]  # an h5py.Dataset, see open_dataset
-            if not all(np.isfinite(arrays[modality][rows]).all() for rows in chunks(arrays[modality])):
-                raise UserError(
-                    f"{path}: split {split!r} has values of {modality} that are not finite; "
-                    f"python -m mmkd.data inspect names the sample; import the data again"
-                )
-            if standardise:
-                statistics = _statistics(splits["train"].arrays[modality])
-                _standardise(arrays[modality], stored.lengths[modality], *statistics)
-        lengths = {modality: stored.lengths[modality] for modality in arrays}
-        return Split(arrays=arrays, lengths=lengths, labels=stored.labels, scores=stored.scores, ids=stored.ids)
-
-
-def read_statistics(path: str | Path) -> dict[str, tuple[Array, Array]]:
-    """Mean and std (F_m,) of each modality's features over train, float64: what `read_split` standardises with.
-
-    Raises:
-        UserError: as `read_info`.
-    """
-    with open_dataset(path) as (info, splits):
-        return {modality: _statistics(splits["train"].arrays[modality]) for modality in info.modalities}
-
-
-def _standardise(array: Array, lengths: Array, mean: Array, std: Array) -> None:
-    """In place and in chunks: every trial waits for it. What float32 loses here, the values had lost before."""
-    mean, std = mean.astype(np.float32), std.astype(np.float32)
-    for rows in chunks(array):
-        array[rows] -= mean
-        array[rows] /= std
-        array[rows][is_padding(lengths[rows], array.shape[1])] = 0.0
-
-
-def check_dataset(path: str | Path) -> DatasetInfo:
-    """Read all of the file at `path` and check it as if it were to be written now.
-
-    Raises:
-        UserError: as `read_info`; or a rule broken (split, modality, sample); or content changed since it was written.
-    """
-    with open_dataset(path) as (info, splits), _naming(f"{path}"):
-        validate(info, splits)
-        found = fingerprint(info, splits)
-        if found != info.fingerprint:
-            raise UserError(
-                f"content has the fingerprint {found[:12]}, but the file was written with "
-                f"{info.fingerprint[:12]}: it was changed since; import it again"
-            )
-        for modality, expected in train_statistics(splits["train"], info.vectors).items():
-            attributes = splits["train"].arrays[modality].attrs  # type: ignore[attr-defined]
-            stored = attributes["mean"], attributes["std"]
-            if np.shape(stored) != np.shape(expected) or not np.allclose(stored, expected):
-                raise UserError(f"modality {modality!r}: mean or std are not those of train; import it again")
-        return info
-
-
 @contextmanager
 def open_dataset(path: str | Path) -> Iterator[tuple[DatasetInfo, dict[str, Split]]]:
-    """The file's account of itself and its splits, whose arrays stay on disk (h5py.Dataset) until they are sliced.
+    """Open a data file: its description, and its splits, whose arrays stay on disk (h5py.Dataset) until sliced.
 
     Raises:
-        UserError: as `read_info`.
+        UserError: no such file, a truncated or foreign one, or one of another layout version.
     """
     path = Path(path)
     with _open(path) as file:
-        with _naming(f"{path}"):
+        with errors_about(f"{path}"):
             try:
                 _check_version(file)
                 splits = {name: _view_split(file[name], path) for name in SPLITS}
@@ -267,17 +85,16 @@ def open_dataset(path: str | Path) -> Iterator[tuple[DatasetInfo, dict[str, Spli
 
 
 _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError, RuntimeError, MemoryError)
-"""How h5py and json report it, and what values of another kind than ours lead to."""
+"""Exceptions of h5py and json on damaged files, and of values of an unexpected kind."""
 
 
 def _check_version(file: Any) -> None:
     if "mmkd_layout" not in file.attrs:
         raise UserError("an HDF5 file, but not of mmkd's layout; import it, see `python -m mmkd.data -h`")
     version = int(read_attribute(file, "mmkd_layout"))
-    if version > LAYOUT_VERSION:
-        raise UserError(f"layout version {version}, this mmkd reads version {LAYOUT_VERSION}; update mmkd")
-    if version < LAYOUT_VERSION:
-        raise UserError(f"layout version {version}, this mmkd reads version {LAYOUT_VERSION}; import the data again")
+    if version != LAYOUT_VERSION:
+        remedy = "update mmkd" if version > LAYOUT_VERSION else "import the data again"
+        raise UserError(f"layout version {version}, this mmkd reads version {LAYOUT_VERSION}; {remedy}")
 
 
 def _open(path: Path) -> Any:
@@ -331,22 +148,13 @@ def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
     )
 
 
-def _statistics(array: Any) -> tuple[Array, Array]:
+def stored_statistics(array: Any) -> tuple[Array, Array]:
     """Mean and std (F,) that are stored with a modality of train, an h5py.Dataset."""
     return read_attribute(array, "mean"), read_attribute(array, "std")
 
 
 def _check_statistics(train: Split) -> None:
     for modality, array in train.arrays.items():
-        mean, std = _statistics(array)
+        mean, std = stored_statistics(array)
         if not all(np.shape(x) == array.shape[2:] and np.isfinite(x).all() for x in (mean, std)) or np.min(std) <= 0:
             raise ValueError(f"modality {modality!r}: no mean and standard deviation of each feature")
-
-
-@contextmanager
-def _naming(subject: str) -> Iterator[None]:
-    """Put `subject` in front of the message of a UserError."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{subject}: {error}") from error

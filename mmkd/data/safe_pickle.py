@@ -1,4 +1,4 @@
-"""Read numpy arrays and plain containers from a pickle without running what else is in it.
+"""Read numpy arrays and plain containers from a pickle without running any other code in it.
 
 A pickle is a program: it names functions, calls them and sets states. Here every name that numpy's own pickles use is
 bound to a stand-in of this module, and no other name is known. The stand-ins matter: numpy's functions trust their
@@ -26,13 +26,13 @@ class Refused(Exception):
 
 
 def load_arrays(path: str | Path) -> Any:
-    """The value in the pickle at `path`: dicts, lists, tuples, texts, numbers and (subclassed) numpy arrays.
+    """Read the value in the pickle at `path`: dicts, lists, tuples, texts, numbers and (subclassed) numpy arrays.
 
     Pickles of Python 2 and 3, of protocols 0 to 5 and of numpy 1 and 2 are read. Texts that Python 2 wrote, and bytes
-    that it held as texts, come as `str` in Latin-1.
+    that it held as texts, become `str` in Latin-1.
 
     Raises:
-        UserError: the file cannot be read, is no pickle, or asks for anything else; nothing of it was run.
+        UserError: the file cannot be read, is no pickle, or asks for anything else; none of its code was run.
     """
     path = Path(path)
     try:
@@ -47,7 +47,7 @@ def load_arrays(path: str | Path) -> Any:
 
 
 class _DType:
-    """In place of `numpy.dtype`: numbers, texts and objects, with a byte order."""
+    """Stand-in for `numpy.dtype`: numbers, texts and objects, with a byte order."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         if isinstance(code, bytes):
@@ -65,7 +65,7 @@ class _DType:
 
 
 class _Array(Array):
-    """In place of `numpy.ndarray`: comes from `_reconstruct` only, and takes a state only if its parts fit together."""
+    """Stand-in for `numpy.ndarray`: made by `_reconstruct` only, and takes a state only if its parts fit."""
 
     def __new__(cls, *_: Any) -> _Array:
         """Refuse: the pickle would choose the memory under the array."""
@@ -96,35 +96,35 @@ def _as_bytes(content: Any) -> bytes | bytearray:
 
 
 def _reconstruct(subtype: Any, shape: Any, typecode: Any) -> Array:
-    """In place of numpy's: an empty array, whose state follows."""
+    """Stand-in for numpy's: an empty array, whose state follows."""
     if subtype is not _Array:
         raise Refused("it holds a subclass of numpy.ndarray")
     return np.ndarray.__new__(_Array, (0,), np.int8)
 
 
 def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    """In place of numpy's, for protocol 5."""
+    """Stand-in for numpy's, for protocol 5."""
     if not isinstance(dtype, _DType) or dtype.dtype.hasobject or not _is_shape(shape) or order not in ("C", "F"):
         raise Refused("it holds an array whose shape, dtype or order is none")
     return np.frombuffer(_as_bytes(content), dtype.dtype).reshape(shape, order=order)
 
 
 def _scalar(dtype: Any, content: Any) -> Any:
-    """In place of numpy's: one number or text."""
+    """Stand-in for numpy's: one number or text."""
     if not isinstance(dtype, _DType) or dtype.dtype.hasobject:
         raise Refused("it holds a scalar whose dtype is none")
     return np.frombuffer(_as_bytes(content), dtype.dtype, count=1)[0]
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """In place of `_codecs.encode`: how Python 3 writes bytes in protocols 0 to 2."""
+    """Stand-in for `_codecs.encode`: how Python 3 writes bytes in protocols 0 to 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refused(f"it encodes a text as {encoding!r}")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """In place of `bytes`: how Python 3 writes empty bytes in protocols 0 to 2."""
+    """Stand-in for `bytes`: how Python 3 writes empty bytes in protocols 0 to 2."""
     return b""
 
 

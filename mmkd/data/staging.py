@@ -1,4 +1,4 @@
-"""A data set copied to the node's own disk, where a shared file system is slow."""
+"""Copy a data set to the node's own disk, for slow shared file systems."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmkd.data.hdf5_format import DatasetInfo, read_info
+from mmkd.data.hdf5_format import DatasetInfo
+from mmkd.data.hdf5_read import read_info
 from mmkd.errors import UserError
 from mmkd.files import write_atomically
 from mmkd.lock import FileLock, LockHeld
 
 STAGE = "MMKD_STAGE"
-"""The environment variable that asks for it, set to anything."""
+"""The environment variable that asks for it, with any value."""
 
 
 def stage(info: DatasetInfo) -> DatasetInfo:
-    """The account of a copy of the data set in `$TMPDIR`, made by the node's first trial; `info` if none is asked for.
+    """Describe the copy of the data set in `$TMPDIR`, made by the node's first trial; `info` if none is asked for.
 
-    Where the copy cannot be made or is being made by another trial, the original is used.
+    If the copy cannot be made or another trial is making it, the original is used.
     """
     if not os.environ.get(STAGE):
         return info
@@ -36,7 +37,7 @@ def stage(info: DatasetInfo) -> DatasetInfo:
 
 
 def _is_ours(copy: Path, info: DatasetInfo) -> bool:
-    """Whether a whole copy is there and was made by this user: the name can be guessed, and $TMPDIR may be shared."""
+    """True if a whole copy exists and this user made it: its name can be guessed, and $TMPDIR may be shared."""
     try:
         found = copy.lstat()
     except FileNotFoundError:

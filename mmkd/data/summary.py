@@ -1,4 +1,4 @@
-"""A readable account of a data file, and what is odd about it."""
+"""Summary of a data file for a terminal, and what is odd about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMBALANCE = 10  # times as many samples of the commonest class as of the rarest
 
 
 def find_oddities(info: DatasetInfo, splits: Mapping[str, Split]) -> list[str]:
-    """One sentence for each thing that a careful person would want to know before training; reads all arrays once."""
+    """One sentence per oddity that a careful person would want to know before training; reads all arrays once."""
     return [
         *_class_oddities(info),
         *(line for modality in info.modalities for line in _feature_oddities(modality, splits["train"])),
@@ -87,7 +87,7 @@ def _marks(split: Split) -> dict[bytes, str]:
 
 
 def render(info: DatasetInfo, splits: Mapping[str, Split], oddities: list[str]) -> RenderableType:
-    """The account for a terminal: facts, modalities, classes, oddities."""
+    """Format the summary: facts, modalities, classes, oddities."""
     return Group(_facts(info), "", _modalities(info, splits), "", _classes(info), "", *_odd_lines(oddities))
 
 

@@ -1,4 +1,4 @@
-"""Made-up data, in seconds: three unaligned modalities, of which each tells a part of the label.
+"""Synthetic data in seconds: three unaligned modalities, each of which tells a part of the label.
 
 Each modality sorts the seven classes into groups of its own and shows a short motif of the sample's group, once, at a
 random time in noise. No modality separates all classes, all three together do:
@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from mmkd.data.dataset import Array, Split
-from mmkd.data.hdf5_format import write_dataset
+from mmkd.data.hdf5_write import write_dataset
 from mmkd.errors import choose
 
 SHARES = (0.03, 0.08, 0.15, 0.41, 0.20, 0.10, 0.03)

@@ -1,4 +1,4 @@
-"""A data set's splits as tensors, where they are used."""
+"""Splits of a data set as tensors, on the device or in the host's memory."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 from mmkd.data import read_split
 
 Part = Tensor | slice
-"""Some samples of a split: their places (B,), or a run of them."""
+"""Some samples of a split: their indices (B,), or a slice."""
 
 Drawn = tuple[Part, dict[str, Tensor], Tensor]
-"""A part, and its inputs and labels, all on the device that works on them."""
+"""A part with its inputs and labels, all on the device that computes."""
 
 SHARE = 0.5
-"""Of the device's free memory, what a split may take of it; the rest is for networks, steps and the other splits."""
+"""Largest share of the device's free memory for a split; the rest is for networks, steps and the other splits."""
 
 
 @dataclass(frozen=True)
 class Samples:
     """One split: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids.
 
-    Labels are on the device that works on them. So are the inputs, or, `in_host_memory`, each batch is copied there.
+    Labels are on the device that computes. So are the inputs; or, `in_host_memory`, each batch is copied there.
     """
 
     x: dict[str, Tensor]
@@ -46,7 +46,7 @@ class Samples:
         return {m: gather(x, chosen).to(device, non_blocking=True) for m, x in self.x.items()}, self.y[part]
 
     def draw(self, parts: Iterable[Part]) -> Iterator[Drawn]:
-        """`at` each of `parts` in turn; where inputs are in the host's memory, the next is copied meanwhile."""
+        """`at` each of `parts` in turn; if inputs are in the host's memory, the next part is copied meanwhile."""
         if self.in_host_memory:
             yield from copied_ahead(self, parts)
             return
@@ -58,7 +58,7 @@ class Samples:
 def load_samples(
     path: Path | str, split: str, modalities: Sequence[str], device: torch.device, *, in_host_memory: bool | None = None
 ) -> Samples:
-    """One split of a data set, read once, in order; on the device if it `fits` there, unless it is said where.
+    """Read one split of a data set, in order; on the device if it `fits` there, unless `in_host_memory` is given.
 
     Raises:
         UserError: the file or the split cannot be used.
@@ -78,12 +78,12 @@ def load_samples(
 
 
 def fits(needed: int, free: int | None) -> bool:
-    """Whether a split of `needed` bytes lives on a device that has `free` bytes; None: the device is the host."""
+    """True if a split of `needed` bytes is to be held by a device with `free` bytes; None: the device is the host."""
     return free is None or needed <= SHARE * free
 
 
 def gather(x: Tensor, part: Part) -> Tensor:
-    """x[part] of the host's memory; page-locked where there is CUDA, so that copying it to there need not wait."""
+    """x[part] in the host's memory; page-locked if there is CUDA, so that copying to it need not wait."""
     pinned = torch.cuda.is_available()
     if isinstance(part, slice):
         return x[part].pin_memory() if pinned else x[part]
@@ -92,9 +92,9 @@ def gather(x: Tensor, part: Part) -> Tensor:
 
 
 def copied_ahead(samples: Samples, parts: Iterable[Part]) -> Iterator[Drawn]:
-    """What `Samples.draw` says, for inputs in the host's memory: each copy begins before the one before is given out.
+    """`Samples.draw` for inputs in the host's memory: each copy begins before the previous part is yielded.
 
-    On CUDA copies run on a stream of their own, beside the step that is at work.
+    On CUDA copies run on a stream of their own, beside the current step.
     """
     device = samples.y.device
     copying = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -112,43 +112,19 @@ def copied_ahead(samples: Samples, parts: Iterable[Part]) -> Iterator[Drawn]:
 
 
 def arrived(drawn: Drawn, done: torch.cuda.Event | None) -> Drawn:
-    """`drawn`, once its copies are `done`: the work that is given to the device from here on waits for them."""
+    """Make the device wait for the copies of `drawn` to be `done` before any later work."""
     if done is not None:
         part, x, y = drawn
         current = torch.cuda.current_stream(y.device)
         current.wait_event(done)
         for tensor in (part, y, *x.values()):
             if isinstance(tensor, Tensor):
-                tensor.record_stream(current)  # its memory is not given away before this stream is through with it
+                tensor.record_stream(current)  # keeps its memory until this stream has used it
     return drawn
 
 
-def hold_out(samples: Samples, share: float) -> tuple[Samples, Samples | None]:
-    """`samples` without a share of each class (one sample of a class stays in any case), and that share; None if empty.
-
-    The labels and their order alone decide which: the same for every row, trial and seed on a data set.
-    """
-    labels = samples.y.cpu()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        of_class = order[labels[order] == label]
-        held[of_class[: min(round(share * len(of_class)), len(of_class) - 1)]] = True
-    if not held.any():
-        return samples, None
-    return _select(samples, ~held), _select(samples, held)
-
-
-def _select(samples: Samples, chosen: Tensor) -> Samples:
-    """The samples where `chosen` (N,) is True, in their order."""
-    places = chosen.nonzero().flatten()
-    x = {m: value[places.to(value.device)] for m, value in samples.x.items()}
-    y, scores = samples.y[places.to(samples.y.device)], None if samples.scores is None else samples.scores[places]
-    return Samples(x, y, scores, [samples.ids[place] for place in places.tolist()], samples.in_host_memory)
-
-
 def epoch_batches(samples: int, size: int, seed: int, epoch: int) -> list[Tensor]:
-    """Places of the samples of each training batch: a permutation that seed and epoch alone decide."""
+    """Indices of the samples of each training batch: a permutation that depends on seed and epoch alone."""
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
     return list(torch.randperm(samples, generator=generator).split(size))
 

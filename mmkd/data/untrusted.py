@@ -1,4 +1,4 @@
-"""How files that others made are kept from taking the machine: a few bytes can ask for any amount of memory."""
+"""Limits on reading untrusted files: a few bytes can ask for any amount of memory."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import psutil
 from mmkd.stored_text import refuse_heap
 
 FILE_SIZES, BYTES = 8, 2**30
-"""What reading a file may take besides what the process has: real ones need up to three times their size."""
+"""Memory that reading a file may add to the process: real files need up to three times their size."""
 DENSEST = 1100
-"""Values in a byte of storage, at most: deflate packs a little over a thousand zeros into one."""
+"""Largest number of values per byte of storage: deflate packs a little over a thousand zeros into one."""
 
 
 @contextmanager
 def memory_for(path: Path) -> Iterator[None]:
-    """Within, the process may grow by eight times the file and 1 GiB; what asks for more gets a MemoryError.
+    """Let the process grow by at most eight times the file and 1 GiB in the block; beyond that, a MemoryError.
 
     Raises:
-        OSError: the file's size cannot be told.
+        OSError: the file's size cannot be read.
     """
     allowed = psutil.Process().memory_info().vms + FILE_SIZES * path.stat().st_size + BYTES
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -36,10 +36,10 @@ def memory_for(path: Path) -> Iterator[None]:
 
 
 def check_stored(dataset: Any, path: Path) -> None:
-    """Make sure that an h5py.Dataset keeps its values in the file at `path`, in no fewer bytes than can hold them.
+    """Refuse an h5py.Dataset whose values are not in the file at `path`, or in fewer bytes than can hold them.
 
     Raises:
-        ValueError: it would be read from other files, or from the global heap, or made up from nothing in any amount.
+        ValueError: they would be read from other files or from the global heap, or made up in any amount.
     """
     refuse_heap(dataset.name, dataset.dtype)
     stored, size = dataset.id.get_storage_size(), path.stat().st_size

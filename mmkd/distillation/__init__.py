@@ -1,7 +1,7 @@
-"""Distillation methods: one module a method, each with a class `Method`; its file name is its name in a study file.
+"""Distillation methods: one module per method, with a class `Method`; its file name is its name in a study file.
 
-`method_names` and `load_method` are all of the registry: a new file here is a new method (but for `base`, and what
-begins with an underscore and serves several).
+`method_names` and `load_method` are the whole registry: a new file here is a new method (except the modules of
+`SHARED` and those with a leading underscore, which serve several methods).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load_method(name: str) -> type[DistillationMethod]:
 
 
 def complete(config: Distillation) -> Distillation:
-    """`config` with the method's default level and every setting written out, so that nothing stays implicit.
+    """Fill in the method's default level and every setting of `config`, so that nothing stays implicit.
 
     Raises:
         UserError: unknown method, level or setting, or a setting's value that is not allowed.

@@ -1,6 +1,6 @@
 """The two estimators of contrastive representation distillation, over many sites at once.
 
-A site is a place where vectors of student and teacher are compared: the logits, or one row of one layer's map.
+A site is one pair of vectors of student and teacher that are compared: the logits, or one row of one layer's map.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Embedding(nn.Module):
 
 
 class Bank(nn.Module):
-    """CRD's memory: for each of S sites (a place where vectors are compared) both sides' embeddings of N samples.
+    """CRD's memory: for each of S sites, both sides' embeddings of N samples.
 
     Student embeddings are scored against the teacher's memory and the other way round. Z of a side and site is
-    N x the mean score of the first batch that is seen there, and fixed from then on.
+    N x the mean score of the first batch there, and fixed from then on.
     """
 
     student: Tensor
@@ -46,22 +46,22 @@ class Bank(nn.Module):
     def loss(self, u: Tensor, v: Tensor, sites: Tensor, index: Tensor, negatives: Tensor, tau: float) -> Tensor:
         """Mean over sites of both directions' loss, and the update of the memory after scoring.
 
-        u, v: the student's and teacher's embeddings (S', B, e) at `sites` (S',); `index` (B,) are the samples' places
+        u, v: the student's and teacher's embeddings (S', B, e) at `sites` (S',); `index` (B,) are the samples' indices
         in train, `negatives` (B, K) those of samples of other classes.
         """
-        places = torch.cat([index[:, None], negatives], 1)
-        total = self._direction(u, self.teacher, 0, sites, places, tau)
-        total = total + self._direction(v, self.student, 1, sites, places, tau)
+        indices = torch.cat([index[:, None], negatives], 1)
+        total = self._direction(u, self.teacher, 0, sites, indices, tau)
+        total = total + self._direction(v, self.student, 1, sites, indices, tau)
         self._update(self.student, u, sites, index)
         self._update(self.teacher, v, sites, index)
         return total
 
-    def _direction(self, u: Tensor, memory: Tensor, side: int, sites: Tensor, places: Tensor, tau: float) -> Tensor:
+    def _direction(self, u: Tensor, memory: Tensor, side: int, sites: Tensor, indices: Tensor, tau: float) -> Tensor:
         """-(1/B) sum [log s/(s + c) + sum_K log c/(s' + c)] with s = exp(<u, M>/tau)/Z and c = K/N."""
-        samples, count = memory.shape[1], places.shape[1] - 1
+        samples, count = memory.shape[1], indices.shape[1] - 1
         # All N products are far cheaper than gathering B x K vectors.
         logits = u @ memory[sites].transpose(1, 2) / tau
-        chosen = logits.gather(2, places.expand(len(sites), -1, -1))
+        chosen = logits.gather(2, indices.expand(len(sites), -1, -1))
         with torch.no_grad():
             unset = sites[self.log_z[side, sites].isnan()]
             first = chosen.detach()[self.log_z[side, sites].isnan()].flatten(1)

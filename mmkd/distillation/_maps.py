@@ -1,4 +1,4 @@
-"""What the methods share that compare attention maps of student and teacher cell by cell."""
+"""Base class of the methods that compare attention maps of student and teacher cell by cell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MapMethod(DistillationMethod):
     """A loss between rows of the maps of the distilled stacks, averaged over rows, layers and pairs (Eq. 12).
 
     A map is the mean over heads of each head's softmax at temperature t (Eqs. 10 and 11, A.1); the networks' own
-    forward passes keep t = 1. Stacks of unlike depth are compared in their first layers, as many as both have.
+    forward passes keep t = 1. Stacks of different depth are compared in their first layers, as many as both have.
     A key that either network's mask hides from a query is left out of both maps. Maps are made and compared in tiles,
     see `_tiles`.
     """
@@ -75,12 +75,12 @@ class MapMethod(DistillationMethod):
         return attention_map(replace(theirs, mask=mask).rows(rows), self.problem.config.temperature)
 
     def learned(self, name: str) -> list[nn.Parameter]:
-        """What of the method's own takes part in the maps of a stack."""
+        """The method's own parameters that take part in the maps of a stack."""
         return []
 
 
 def safe_log(p: Tensor) -> Tensor:
-    """log p, where p is 0 (a hidden key, an underflow at a low temperature) that of the least normal number.
+    """log p; for p = 0 (a hidden key, an underflow at a low temperature) the log of the least normal number.
 
     So 0 log 0 is 0, and gradients stay finite.
     """

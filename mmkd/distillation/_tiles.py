@@ -50,10 +50,10 @@ def tiled_sum(
     """The sum of `loss` over tiles of the student's map, a scalar whose gradient is computed along with it.
 
     Args:
-        loss: evaluated exactly once a tile.
+        loss: evaluated exactly once per tile.
         ours: the student's scores; gradients reach their queries and keys.
         theirs: the teacher's, without gradients.
-        learned: all other tensors that `loss` reads and that want a gradient.
+        learned: all other tensors that `loss` reads and that need a gradient.
         temperature: of the student's map, see `attention_map`.
         whole_batch: a tile has all samples, for losses that compare samples; else as few as make a tile.
     """
@@ -85,7 +85,7 @@ def tiles(scores: Scores, whole_batch: bool) -> Iterator[Tile]:
 
 
 class _TiledSum(torch.autograd.Function):
-    """See `tiled_sum`."""
+    """Autograd function of `tiled_sum`."""
 
     @staticmethod
     def forward(
@@ -109,8 +109,8 @@ class _TiledSum(torch.autograd.Function):
                 value = loss(a, replace(theirs.samples(samples), space=maps.spare), rows)
             total += value.detach()
             outer, *new = torch.autograd.grad(value, [a, *learned])
-            for place, gradient in zip(others, new, strict=True):
-                place += gradient
+            for other, gradient in zip(others, new, strict=True):
+                other += gradient
             maps.add(tile, (samples, rows), kept, outer)
         ctx.save_for_backward(*maps.gradients(), *others)
         return total
@@ -132,7 +132,7 @@ class _Maps:
 
     @classmethod
     def of(cls, ours: Scores, temperature: float, parts: list[Tile]) -> _Maps:
-        """None made yet; there is space for the largest tile's probabilities, twice."""
+        """No maps yet; there is space for the largest tile's probabilities, twice."""
         (batch, heads, _, width), keys = ours.query.shape, ours.key.shape[2]
         by_query, by_key = torch.empty_like(ours.query), ours.query.new_zeros(batch * heads, width, keys)
         space = ours.query.new_empty(2, max(_cells(ours.query, ours.key, part) for part in parts))
@@ -144,7 +144,7 @@ class _Maps:
         return self.space[1]
 
     def make(self, tile: Scores) -> tuple[Tensor, Tensor]:
-        """The tile's map (b, rows, Tk), and what `add` needs to know of it: each head's probabilities."""
+        """The tile's map (b, rows, Tk), and the input of `add`: each head's probabilities."""
         p = tile.probabilities(self.temperature, self.space[0])
         return p.sum(1).div_(tile.query.shape[1]), p
 
@@ -175,11 +175,11 @@ class _FusedMaps:
 
     @classmethod
     def of(cls, ours: Scores, temperature: float, parts: list[Tile]) -> _FusedMaps:
-        """None made yet."""
+        """No maps yet."""
         return cls(temperature, torch.empty_like(ours.query), torch.zeros_like(ours.key))
 
     def make(self, tile: Scores) -> tuple[Tensor, Tensor]:
-        """The tile's map (b, rows, Tk), and what `add` needs to know of it: each row's normaliser."""
+        """The tile's map (b, rows, Tk), and the input of `add`: each row's normaliser."""
         return fused_maps.mean_map(tile, self.temperature)
 
     def add(self, tile: Scores, part: Tile, normaliser: Tensor, outer: Tensor) -> None:

@@ -18,10 +18,10 @@ from mmkd.models.network import Network
 
 
 class Weigher(nn.Module):
-    """A small network from known logits (B, K) to weights (B, M) that sum to 1, and the optimiser (Adam) of it.
+    """A small network from known logits (B, K) to weights (B, M) that sum to 1, and its optimiser (Adam).
 
-    It begins with equal weights. Its parameters want a gradient within `look_ahead` alone, so that no other optimiser
-    takes them: lowering the training loss itself would move all weight to the smallest of its terms.
+    It begins with equal weights. Its parameters require a gradient within `look_ahead` alone, so that no other
+    optimiser takes them: lowering the training loss itself would move all weight to the smallest of its terms.
     """
 
     def __init__(self, known: int, weights: int, hidden: int, learning_rate: float) -> None:

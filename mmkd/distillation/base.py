@@ -1,4 +1,4 @@
-"""What a distillation method is given, and what it gives."""
+"""Base class of distillation methods, and the problem that a method is built for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmkd.models.pairings import Pairing
 
 @dataclass(frozen=True)
 class Problem:
-    """What a method is built for. `labels` (N,) are train's; `held_out` are the samples kept from it, if any.
+    """Arguments of a method. `labels` (N,) are train's; `held_out` are the samples kept from it, if any.
 
     `student` is the network that is trained; `teacher` is given for its sizes.
     """
@@ -37,20 +37,20 @@ class Problem:
 
 
 class NoSettings(Frozen):
-    """Of a method that has none."""
+    """Settings of a method that has none."""
 
 
 class DistillationMethod(nn.Module):
     """One way to compute L_KD. Parameters and buffers are trained and checkpointed with the student's.
 
-    A subclass is called `Method` and stands alone in a file of its own.
+    Each subclass is called `Method` and has a file of its own.
     """
 
     levels: ClassVar[tuple[str, ...]] = ()
-    """Where it can act; the first is the default. Empty: the method has no choice of level."""
+    """Levels at which it can act; the first is the default. Empty: the method has no choice of level."""
     needs_teacher: ClassVar[bool] = True
     tunes: ClassVar[tuple[str, ...]] = ("alpha", "beta", "temperature")
-    """What a study may tune besides the learning rate."""
+    """Parameters that a study may tune besides the learning rate."""
     usual_temperature: ClassVar[float] = 1.0
     """Temperature of the documented default, which is a study's trial 0."""
     Settings: ClassVar[type[Frozen]] = NoSettings
@@ -63,7 +63,7 @@ class DistillationMethod(nn.Module):
 
     @classmethod
     def parse(cls, config: Distillation) -> Frozen:
-        """The method's settings, with its defaults filled in.
+        """Validate the method's settings and fill in its defaults.
 
         Raises:
             UserError: an unknown setting or a value that is not allowed.
@@ -75,28 +75,28 @@ class DistillationMethod(nn.Module):
 
     @classmethod
     def proxies(cls, config: Distillation) -> Proxies:
-        """How the student's proxies get their lengths, see `build_student`."""
+        """Rule for the lengths of the student's proxies, see `build_student`."""
         return "down"
 
     def taps(self) -> dict[str, Taps]:
-        """What to tap in the student at this step, by stack."""
+        """Taps in the student at this step, by stack."""
         return {}
 
     def prepare_step(self, batch: Batch, loss: Callable[[], Tensor], learning_rate: float) -> None:
-        """Called before each optimiser step, for what a method learns by means of its own.
+        """Update parameters that a method learns by itself; called before each optimiser step.
 
-        `loss` computes, each time it is called, the whole loss that the step is about to lower; `learning_rate` is
-        the step's. Parameters that are learned here have `requires_grad` False at all other times: the student's
+        `loss` computes, at each call, the whole loss that the step is about to lower; `learning_rate` is the step's.
+        Parameters that are learned here have `requires_grad` False at all other times, so that the student's
         optimiser leaves them alone. An optimiser's state is checkpointed as a module's extra state.
         """
 
     @abstractmethod
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
-        """L_KD of the batch, a scalar; `student` holds what `taps` asked for."""
+        """L_KD of the batch, a scalar; `student` holds the outputs that `taps` requested."""
 
 
 def draw_rows(rows: int, wanted: int, device: torch.device) -> Tensor | None:
-    """`wanted` of `rows` row numbers in random order without repetition; None (all) if `wanted` is 0 or not fewer."""
+    """`wanted` of `rows` row numbers in random order without repetition; None (all) if that is 0 or >= `rows`."""
     if wanted == 0 or wanted >= rows:
         return None
     # Drawn on the CPU, whose generator a checkpoint holds.

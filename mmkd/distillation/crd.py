@@ -1,7 +1,7 @@
 """Contrastive representation distillation (Tian, Krishnan and Isola 2020; Eqs. 2 to 9 of the paper).
 
 A representation of a sample in the student is drawn towards the teacher's of the same sample and away from the
-teacher's of others, after one linear embedding a side, both trained with the student, and L2 normalisation.
+teacher's of others, after one linear embedding per side, both trained with the student, and L2 normalisation.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mmkd.models.network import Network, Outputs
 from mmkd.models.scores import Scores
 
 BANK_LIMIT = 2 * 2**30
-"""Bytes of memory banks beyond which a trial is refused: rows of MOSEI's maps would take 16.7 GB a bank."""
+"""Bytes of memory banks beyond which a trial is refused: rows of MOSEI's maps would take 16.7 GB per bank."""
 
 
 class CRDSettings(Frozen):
-    """`estimator` `auto` is `bank` for one vector a sample and `in_batch` where a sample has many.
+    """`estimator` `auto` is `bank` for one vector per sample and `in_batch` for many.
 
-    `negatives` and `momentum` belong to `bank`; `mask_same_class` to `in_batch`; `rows` samples that many rows a
+    `negatives` and `momentum` belong to `bank`; `mask_same_class` to `in_batch`; `rows` samples that many rows per
     layer and step (unbiased; 0: all) of attention maps.
     """
 
@@ -45,7 +45,7 @@ class CRDSettings(Frozen):
 class Method(DistillationMethod):
     """CRD at one of four levels; its temperature is tau.
 
-    Each pair of distilled stacks (or the logits, or the last hidden layer) has one embedding head a side, shared by
+    Each pair of distilled stacks (or the logits, or the last hidden layer) has one embedding head per side, shared by
     its layers and rows. L_KD is the mean over layers, rows and pairs (Eqs. 7 and 9).
     """
 
@@ -60,10 +60,10 @@ class Method(DistillationMethod):
         self.settings = self.parse(problem.config)
         self.level, self.tau = problem.config.level, problem.config.temperature
         at_stacks = self.level in ("attention_maps", "post_attention")
-        self.places = problem.pairing.distilled if at_stacks else (self.level,)
-        self.rows = {name: problem.student.map_shape(name)[0] for name in self.places} if self._on_maps else {}
+        self.names = problem.pairing.distilled if at_stacks else (self.level,)
+        self.rows = {name: problem.student.map_shape(name)[0] for name in self.names} if self._on_maps else {}
         self.embeddings, self.banks = nn.ModuleDict(), nn.ModuleDict()
-        for name in self.places:
+        for name in self.names:
             widths = [self._width(network, name) for network in (problem.student, problem.teacher)]
             self.embeddings[name] = nn.ModuleList(Embedding(w, self.settings.embedding) for w in widths)
         if self.settings.estimator == "bank":
@@ -71,7 +71,7 @@ class Method(DistillationMethod):
 
     @classmethod
     def parse(cls, config: Distillation) -> CRDSettings:
-        """See the base class; `auto` becomes the level's own estimator."""
+        """Validate the settings; `auto` becomes the level's own estimator."""
         settings = super().parse(config)
         assert isinstance(settings, CRDSettings)
         if settings.estimator != "auto":
@@ -93,16 +93,16 @@ class Method(DistillationMethod):
 
     def _make_banks(self, problem: Problem) -> None:
         samples, settings = len(problem.labels), self.settings
-        sites = {name: self._layers(name) * self.rows.get(name, 1) for name in self.places}
+        sites = {name: self._layers(name) * self.rows.get(name, 1) for name in self.names}
         size = 2 * 4 * sum(sites.values()) * samples * settings.embedding
         if size > BANK_LIMIT:
             raise UserError(
-                f"crd at {self.level}: memory banks for {sum(sites.values())} places x {samples} samples would take "
+                f"crd at {self.level}: memory banks for {sum(sites.values())} sites x {samples} samples would take "
                 f"{size / 2**30:.1f} GiB (limit {BANK_LIMIT / 2**30:.0f}): set estimator = 'in_batch'"
             )
-        for name in self.places:
+        for name in self.names:
             self.banks[name] = Bank(sites[name], samples, settings.embedding, settings.momentum)
-        # Places in train ordered by class: the negatives of a class are all that lie outside its block.
+        # Indices in train ordered by class: the negatives of a class are all outside its block.
         counts = problem.labels.bincount(minlength=problem.classes)
         if int((counts > 0).sum()) < 2:
             raise UserError("crd: train has one class only, so there are no negatives of other classes")
@@ -110,20 +110,18 @@ class Method(DistillationMethod):
         self.register_buffer("counts", counts, persistent=False)
 
     def _layers(self, name: str) -> int:
-        """How many layers of the student's and the teacher's stack are compared: as many as both have."""
+        """Number of layers that are compared: as many as both the student's and the teacher's stack have."""
         assert self.problem.teacher is not None
         if name == self.level:
             return 1
         return min(len(n.stack(name).layers) for n in (self.problem.student, self.problem.teacher))
 
     def taps(self) -> dict[str, Taps]:
-        """What the level needs of the distilled stacks; rows of maps are drawn anew each step."""
+        """Taps of the distilled stacks that the level needs; rows of maps are drawn anew each step."""
         if self._on_maps:
             device = next(self.parameters()).device
-            return {
-                n: Taps(factors=True, rows=draw_rows(self.rows[n], self.settings.rows, device)) for n in self.places
-            }
-        return {name: Taps(attended=True) for name in self.places} if self.level == "post_attention" else {}
+            return {n: Taps(factors=True, rows=draw_rows(self.rows[n], self.settings.rows, device)) for n in self.names}
+        return {name: Taps(attended=True) for name in self.names} if self.level == "post_attention" else {}
 
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
         """L_KD (Eqs. 2, 7 and 9)."""
@@ -133,7 +131,7 @@ class Method(DistillationMethod):
             return self._loss_on_maps(batch, student, teacher, negatives)
         if self.level == "post_attention":
             tapped = teacher.tap(batch.x, student.taps)
-            pairs = {n: (self._features(student.tapped[n], n), self._features(tapped[n], n)) for n in self.places}
+            pairs = {n: (self._features(student.tapped[n], n), self._features(tapped[n], n)) for n in self.names}
         else:
             pairs = {self.level: (self._vector(student)[None], self._vector(teacher.outputs(batch))[None])}
         losses = []
@@ -146,14 +144,14 @@ class Method(DistillationMethod):
         return outputs.logits if self.level == "final" else outputs.penultimate
 
     def _features(self, tapped: Tapped, name: str) -> Tensor:
-        """What each layer of a stack attends to, its mean over steps: (layers, B, D)."""
+        """The attended sequence of each layer of a stack, averaged over steps: (layers, B, D)."""
         return torch.stack([attended.mean(1) for attended in tapped.attended[: self._layers(name)]])
 
     def _loss_on_maps(self, batch: Batch, student: Outputs, teacher: FrozenTeacher, negatives: Tensor | None) -> Tensor:
         """L_KD of rows of maps (Eq. 9), which are made, embedded and compared in tiles of rows, see `_tiles`."""
         tapped = teacher.tap(batch.x, student.taps)
         losses = []
-        for name in self.places:
+        for name in self.names:
             drawn = student.taps[name].rows
             # Not strict: one of the two stacks may be deeper.
             layers = list(zip(student.tapped[name].factors, tapped[name].factors, strict=False))
@@ -183,7 +181,7 @@ class Method(DistillationMethod):
     def _compare(
         self, name: str, u: Tensor, v: Tensor, sites: Tensor, batch: Batch, negatives: Tensor | None
     ) -> Tensor:
-        """The mean loss of some sites of a place, between embeddings (S, B, e) of student and teacher."""
+        """The mean loss of some sites of one pair, between embeddings (S, B, e) of student and teacher."""
         if negatives is None:
             return in_batch_loss(u, v, batch.y, self.tau, self.settings.mask_same_class)
         bank = self.banks[name]
@@ -191,7 +189,7 @@ class Method(DistillationMethod):
         return bank.loss(u, v, sites, batch.index, negatives, self.tau)
 
     def _draw_negatives(self, labels: Tensor) -> Tensor:
-        """Places in train (B, K) of samples of other classes, drawn with replacement."""
+        """Indices in train (B, K) of samples of other classes, drawn with replacement."""
         by_class, counts = self.get_buffer("by_class"), self.get_buffer("counts")
         own, total = counts[labels], len(by_class)
         # Drawn on the CPU, whose generator a checkpoint holds.

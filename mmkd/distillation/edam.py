@@ -26,7 +26,7 @@ Shape = tuple[int, int]
 
 
 class EDAMSettings(Frozen):
-    """`edam_direction` says which map a and b of F(a, b) = -a log b (Eq. 13) are.
+    """`edam_direction` assigns the maps to a and b of F(a, b) = -a log b (Eq. 13).
 
     `student_teacher`, as printed: a is the student's map. The loss is least where each of its rows puts all mass on
     the teacher's argmax. `teacher_student`: the usual cross-entropy with the teacher's map as target, least where the
@@ -77,7 +77,7 @@ def interpolation(old: int, new: int) -> Tensor:
 class Method(MapMethod):
     """EDAM; its temperature is t of Eq. 11.
 
-    With `up`, up-sampling is trained with the student, one layer an axis and distilled pair, shared by heads and by
+    With `up`, up-sampling is trained with the student, one layer per axis and distilled pair, shared by heads and by
     the stack's layers. The loss can then also fall by moving the target towards the student: the mean entropy of the
     target's rows (nats) is recorded as `target_entropy`.
     """
@@ -97,7 +97,7 @@ class Method(MapMethod):
 
     @classmethod
     def proxies(cls, config: Distillation) -> Proxies:
-        """As `size` says."""
+        """The rule of `size`."""
         settings = cls.parse(config)
         assert isinstance(settings, EDAMSettings)
         return settings.size
@@ -111,7 +111,7 @@ class Method(MapMethod):
         return loss
 
     def layer_loss(self, name: str, ours: Scores, theirs: Scores) -> Tensor:
-        """See the base class; notes the mean entropy of up-sampled targets."""
+        """The mean loss of the rows of one layer's maps; records the mean entropy of up-sampled targets."""
         self.entropies.append(ours.query.new_zeros(()))
         loss = super().layer_loss(name, ours, theirs)
         batch, _, rows, _ = ours.query.shape
@@ -126,11 +126,11 @@ class Method(MapMethod):
         return self.row_loss(a, b).sum()
 
     def visible(self, ours: Scores, theirs: Scores) -> Tensor | None:
-        """See the base class; with `up` it is the student's alone."""
+        """The mask (Tq, Tk) of both maps; with `up` the student's alone."""
         return ours.mask if self.upsamplings else super().visible(ours, theirs)
 
     def target(self, name: str, mask: Tensor | None, theirs: Scores, rows: slice) -> Tensor:
-        """See the base class; with `up` the teacher's scores are up-sampled first."""
+        """`rows` of the teacher's map (B, rows, Tk); with `up` its scores are up-sampled first."""
         if not self.upsamplings:
             return super().target(name, mask, theirs, rows)
         stretched = self.upsamplings[name](theirs, rows, self.problem.config.temperature)

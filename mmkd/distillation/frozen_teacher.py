@@ -16,12 +16,12 @@ from mmkd.models.network import Network, Outputs
 from mmkd.models.precision import autocast, tapped_in_float32
 
 REMEMBERING_BATCH = 256
-"""Samples on which a teacher is run at once when all of train is."""
+"""Batch size for running a teacher on all of train."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A training batch: x[modality] (B, T_m, F_m), labels y (B,), and each sample's place in train (B,)."""
+    """A training batch: x[modality] (B, T_m, F_m), labels y (B,), and each sample's index in train (B,)."""
 
     x: Mapping[str, Tensor]
     y: Tensor
@@ -29,10 +29,10 @@ class Batch:
 
 
 class FrozenTeacher:
-    """A trained teacher: in evaluation mode, without gradients, run only as far as asked.
+    """A trained teacher: in evaluation mode, without gradients, run only as far as needed.
 
-    `store` is where its outputs on train are found or left, for trials that come after; None: nowhere. `precision` is
-    that of `tap`, at every step; `outputs` are in float32, for all trials.
+    `store` keeps its outputs on train for later trials; None: they are not kept. `precision` is that of `tap`, at every
+    step; `outputs` are in float32, for all trials.
     """
 
     def __init__(self, network: Network, store: OutputStore | None = None) -> None:
@@ -43,10 +43,10 @@ class FrozenTeacher:
         self._looks_up = False
 
     def remember(self, train: Mapping[str, Tensor], *, augmented: bool = False) -> None:
-        """Have the teacher run on train, x[modality] (N, T_m, F_m), once a view, when it is first asked for.
+        """Run the teacher on train, x[modality] (N, T_m, F_m), once per view, when the view is first needed.
 
-        Logits and last hidden layers are small (19 MB for MOSEI); what `tap` sees is not, and is never kept. With
-        `augmented` a batch is not `train` at `batch.index`, and `outputs` computes.
+        Logits and last hidden layers are small (19 MB for MOSEI); the results of `tap` are not, and are never kept.
+        With `augmented` a batch is not `train` at `batch.index`, and `outputs` computes.
         """
         self._train, self._looks_up, self._remembered = train, not augmented, {}
 
@@ -62,7 +62,7 @@ class FrozenTeacher:
     def outputs(self, batch: Batch, kept: Collection[str] | None = None) -> Outputs:
         """Logits and last hidden layer of the batch's samples: looked up after `remember`, else computed.
 
-        The view of them that keeps the modalities `kept` and blanks the others (see `blank`); None: all are kept.
+        Computed on the view that keeps the modalities `kept` and blanks the others (see `blank`); None: all are kept.
         """
         if not self._looks_up:
             outputs: Outputs = self.network(blank(batch.x, batch.x if kept is None else kept))
@@ -72,7 +72,7 @@ class FrozenTeacher:
 
     @torch.no_grad()
     def on_train(self, kept: Collection[str] | None = None) -> Outputs:
-        """`outputs` of all of train, (N, ...), as it is: never augmented."""
+        """`outputs` of all of train, (N, ...), never augmented."""
         view = frozenset(self._train if kept is None else kept)
         if view not in self._remembered:
             device = next(self.network.parameters()).device
@@ -82,7 +82,7 @@ class FrozenTeacher:
         return self._remembered[view]
 
     def _run_in_parts(self, x: Mapping[str, Tensor], kept: Collection[str], device: torch.device) -> Outputs:
-        # Where train is in the host's memory, its parts are not on the device yet.
+        # If train is in the host's memory, its parts are not on the device yet.
         parts = zip(*(value.split(REMEMBERING_BATCH) for value in x.values()), strict=True)
         views = (blank({m: v.to(device) for m, v in zip(x, part, strict=True)}, kept) for part in parts)
         outputs = [self.network(view) for view in views]
@@ -90,7 +90,7 @@ class FrozenTeacher:
 
 
 def blank(x: Mapping[str, Tensor], kept: Collection[str]) -> dict[str, Tensor]:
-    """x[modality] (B, T_m, F_m) with zeros for all modalities but `kept`.
+    """x[modality] (B, T_m, F_m) with zeros for all modalities except `kept`.
 
     Inputs are standardised, so that zeros are the features' means over train. A modality is then blank, not absent:
     its projection, its stacks and the attention to it are computed as ever.

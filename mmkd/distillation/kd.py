@@ -1,4 +1,4 @@
-"""Knowledge distillation on logits (Hinton, Vinyals and Dean 2015): the baseline that everyone asks for."""
+"""Knowledge distillation on logits (Hinton, Vinyals and Dean 2015): the usual baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modality-specific distillation (Jin et al. 2021): what each modality says by itself."""
+"""Modality-specific distillation (Jin et al. 2021): one term per modality seen by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmkd.models.network import Outputs
 
 
 class MSDSettings(Frozen):
-    """How the terms of the modalities are weighted; `hidden` and `meta_rate` belong to `learned`.
+    """Weighting of the modalities' terms; `hidden` and `meta_rate` belong to `learned`.
 
     `hidden` is the width of the network that learns the weights, `meta_rate` its learning rate.
     """

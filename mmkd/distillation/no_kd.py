@@ -1,4 +1,4 @@
-"""The control: a student that is taught by the labels alone."""
+"""The control: a student trained on the labels alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a teacher says of train, kept beside the teacher for the trials that come after.
+"""Cache of a teacher's outputs on train, kept beside the teacher for later trials.
 
-A file is found by all that decides its bits: weights, data, which samples, machine, library and threads. So a trial has
+The key of a file is all that decides its bits: weights, data, samples, machine, library and threads. So a trial gets
 the numbers that it would have computed; on another kind of machine it finds nothing and computes its own.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmkd.checksum import Damaged, seal_of, unseal
+from mmkd.checksum import Damaged, checksum_line, verify_checksum
 from mmkd.config import digest
 from mmkd.files import write_atomically
 from mmkd.models.network import Outputs
@@ -27,21 +27,21 @@ from mmkd.provenance import source_digest
 
 @dataclass(frozen=True)
 class OutputStore:
-    """A teacher's folder; `weights` and `data` are the checksums of its weights and of its data set."""
+    """A teacher's directory; `weights` and `data` are the checksums of its weights and of its data set."""
 
-    folder: Path
+    directory: Path
     weights: str
     data: str
 
     def fetch(
         self, x: Mapping[str, Tensor], view: Collection[str], device: torch.device, compute: Callable[[], Outputs]
     ) -> Outputs:
-        """What `compute` returns for x[modality] (N, T_m, F_m) with the modalities of `view`; read if it is there.
+        """Outputs for x[modality] (N, T_m, F_m) with the modalities of `view`: read, or computed and kept.
 
-        A file that is damaged or does not fit is replaced. Where none can be written there is a warning, no more.
+        A file that is damaged or does not fit is replaced. If none can be written, warn.
         """
         facts = digest({**self._facts(x, device), "view": sorted(view)})
-        path = self.folder / f"outputs-{facts[:16]}.pt"
+        path = self.directory / f"outputs-{facts[:16]}.pt"
         kept = _read(path, facts, len(next(iter(x.values()))), device)
         if kept is not None:
             return kept
@@ -53,11 +53,11 @@ class OutputStore:
         return outputs
 
     def _facts(self, x: Mapping[str, Tensor], device: torch.device) -> dict[str, str | int]:
-        """All that decides the outputs' bits, but for the view."""
+        """Everything that decides the outputs' bits, except the view."""
         return {
             "weights": self.weights,
             "data": self.data,
-            "samples": _which_samples(x),
+            "samples": _samples_digest(x),
             "types": str([str(value.dtype) for value in x.values()]),
             "torch": torch.__version__,
             "code": source_digest(),
@@ -68,7 +68,7 @@ class OutputStore:
 
 
 def processor(device: torch.device) -> str:
-    """What computes there: on another kind the same sums are rounded otherwise."""
+    """Name of the processor: another kind rounds the same sums differently."""
     if device.type == "cuda":
         return (
             f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
@@ -79,8 +79,8 @@ def processor(device: torch.device) -> str:
     return "\n".join([platform.machine(), torch.backends.cpu.get_cpu_capability(), *known])
 
 
-def _which_samples(x: Mapping[str, Tensor]) -> str:
-    """Which samples of a data set these are, and in which order: a hash of each one's sums over time."""
+def _samples_digest(x: Mapping[str, Tensor]) -> str:
+    """Identify samples and their order by a hash of each one's sums over time."""
     found = hashlib.sha256()
     for modality, value in x.items():
         found.update(f"{modality} {tuple(value.shape)}".encode())
@@ -89,9 +89,9 @@ def _which_samples(x: Mapping[str, Tensor]) -> str:
 
 
 def _read(path: Path, facts: str, samples: int, device: torch.device) -> Outputs | None:
-    """The outputs in the file; None where there is no file, or none to trust."""
+    """Read the outputs in the file; None if there is no file, or none to trust."""
     try:
-        content = io.BytesIO(unseal(path.read_bytes()))
+        content = io.BytesIO(verify_checksum(path.read_bytes()))
         found = torch.load(content, map_location=device, weights_only=True)
         if found["facts"] != facts:
             raise Damaged("it belongs to something else")
@@ -110,7 +110,7 @@ def _write(path: Path, facts: str, outputs: Outputs) -> None:
     made = io.BytesIO()
     torch.save({"facts": facts, "logits": outputs.logits.cpu(), "penultimate": outputs.penultimate.cpu()}, made)
     content = made.getvalue()
-    write_atomically(path, lambda temporary: temporary.write_bytes(content + seal_of(content)))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content + checksum_line(content)))
 
 
 def _warn(what: str) -> None:

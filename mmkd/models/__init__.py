@@ -1,1 +1,1 @@
-"""Teachers, students, and what pairs them."""
+"""Teachers, students and pairings."""

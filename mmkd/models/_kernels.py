@@ -21,28 +21,28 @@ SIZES = ("heads", "rows", "keys", "width")
 
 
 @triton.jit
-def _places(
+def _addresses(
     base: tl.tensor, first: tl.tensor, count: int, width: int, SIZE: tl.constexpr, WIDTH: tl.constexpr
 ) -> tl.tensor:
-    """Where the vectors (SIZE, WIDTH) from `first` on are in a head's (count, width), and which of them exist."""
-    place, column = first + tl.arange(0, SIZE)[:, None], tl.arange(0, WIDTH)[None, :]
-    return base + place * width + column, (place < count) & (column < width)
+    """Addresses of the vectors (SIZE, WIDTH) from `first` on in a head's (count, width), and which of them exist."""
+    number, column = first + tl.arange(0, SIZE)[:, None], tl.arange(0, WIDTH)[None, :]
+    return base + number * width + column, (number < count) & (column < width)
 
 
 @triton.jit
 def _vectors(
     base: tl.tensor, first: tl.tensor, count: int, width: int, SIZE: tl.constexpr, WIDTH: tl.constexpr
 ) -> tl.tensor:
-    """The vectors (SIZE, WIDTH) from `first` on of a head's (count, width), 0 where there are none."""
-    places, exist = _places(base, first, count, width, SIZE, WIDTH)
-    return tl.load(places, mask=exist, other=0.0)
+    """The vectors (SIZE, WIDTH) from `first` on of a head's (count, width), 0 beyond the last."""
+    addresses, exist = _addresses(base, first, count, width, SIZE, WIDTH)
+    return tl.load(addresses, mask=exist, other=0.0)
 
 
 @triton.jit
 def _cells(
     base: tl.tensor, first: tl.tensor, start: tl.tensor, rows: int, keys: int, ROWS: tl.constexpr, KEYS: tl.constexpr
 ) -> tl.tensor:
-    """Where the cells (ROWS, KEYS) from (first, start) on are in a map (rows, keys), and which of them exist."""
+    """Addresses of the cells (ROWS, KEYS) from (first, start) on in a map (rows, keys), and which of them exist."""
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, KEYS)[None, :]
     corner = base + tl.cast(first, tl.int64) * keys + start
     return corner + row * keys + column, (first + row < rows) & (start + column < keys)
@@ -173,8 +173,8 @@ def query_gradient(
         cells, exist = _cells(outer, first, start, rows, keys, ROWS, KEYS)
         ds = p * (tl.load(cells, mask=exist, other=0.0) / heads - e[:, None])
         total += tl.dot(ds, k, input_precision=PRECISION)
-    places, exist = _places(gradient + head * rows * width, first, rows, width, ROWS, WIDTH)
-    tl.store(places, total, mask=exist)
+    addresses, exist = _addresses(gradient + head * rows * width, first, rows, width, ROWS, WIDTH)
+    tl.store(addresses, total, mask=exist)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -210,5 +210,5 @@ def key_gradient(
         cells, exist = _cells(outer, first, start, rows, keys, ROWS, KEYS)
         ds = p * (tl.load(cells, mask=exist, other=0.0) / heads - e)
         total += tl.dot(tl.trans(ds), q, input_precision=PRECISION)
-    places, exist = _places(gradient + head * keys * width, start, keys, width, KEYS, WIDTH)
-    tl.store(places, tl.load(places, mask=exist, other=0.0) + total, mask=exist)
+    addresses, exist = _addresses(gradient + head * keys * width, start, keys, width, KEYS, WIDTH)
+    tl.store(addresses, tl.load(addresses, mask=exist, other=0.0) + total, mask=exist)

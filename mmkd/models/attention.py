@@ -16,10 +16,10 @@ from mmkd.models.scores import Scores
 
 @dataclass(frozen=True)
 class Taps:
-    """What is wanted of each layer of some stacks.
+    """Request for intermediate results of each layer of some stacks.
 
     `factors`: the attention scores of the query rows `rows` (all if None) as a product, see `Scores`; `scores`: the
-    same multiplied out, (B, heads, Tq, Tk), to look at; `attended`: the attention module's output after its
+    same multiplied out, (B, heads, Tq, Tk), to inspect; `attended`: the attention module's output after its
     projection, (B, Tq, D), before dropout.
     """
 
@@ -31,7 +31,7 @@ class Taps:
 
 @dataclass
 class Tapped:
-    """What was seen: one entry a layer."""
+    """Intermediate results, one entry per layer."""
 
     factors: list[Scores] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Layer(nn.Module):
         return output
 
     def look(self, scores: Scores, keys: Tensor, tapped: Tapped, taps: Taps) -> Tensor | None:
-        """Add what the taps want to `tapped`; the attended sequence of normalised keys if they want it."""
+        """Add the requested results to `tapped`; return the attended sequence of normalised keys if requested."""
         seen = scores if taps.rows is None else scores.rows(taps.rows)
         if taps.factors:
             tapped.factors.append(seen)
@@ -165,7 +165,7 @@ class Stack(nn.Module):
     def forward(
         self, query: Tensor, source: Tensor, *, last_only: bool = False, taps: Taps | None = None
     ) -> tuple[Tensor, Tapped]:
-        """Output (B, Tq, D), or (B, 1, D) of the last step with `last_only`, and what the taps saw.
+        """Output (B, Tq, D), or (B, 1, D) of the last step with `last_only`, and the tapped results.
 
         `last_only` is exact and saves the last layer's other queries: nothing later reads them.
         """
@@ -176,7 +176,7 @@ class Stack(nn.Module):
         return self.norm(x), tapped
 
     def tap(self, query: Tensor, source: Tensor, taps: Taps) -> Tapped:
-        """What the taps see, without the rest: the last layer is cut after it, for nothing else of it is read."""
+        """The tapped results alone: the last layer is cut after them, as nothing else of it is read."""
         x, keys, mask = self._prepare(query, source)
         tapped = Tapped()
         *before, last = self.layers

@@ -1,6 +1,6 @@
-"""Attention maps, and gradients through them, by the kernels of `_kernels` where those can be used.
+"""Attention maps, and gradients through them, by the kernels of `_kernels` if they work here.
 
-The numbers are those of torch's own operators but for rounding, without a tensor of a map's size for each head.
+The numbers are those of torch's own operators except for rounding, without a tensor of a map's size for each head.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ TOLERANCE = 5e-2
 
 
 def use_kernels(query: Tensor) -> bool:
-    """Whether kernels make the maps of such queries: in float32 on a GPU where they are found to work.
+    """True if kernels compute the maps of such queries: in float32 on a GPU on which they work.
 
-    Without Triton, or the C compiler that it calls, torch's operators do it, and numbers differ by rounding.
+    Without Triton, or the C compiler that it calls, torch's operators are used, and numbers differ by rounding.
     """
     width = query.shape[-1]
     return query.is_cuda and query.dtype == torch.float32 and width <= WIDEST and _agree(query.device, width)
@@ -76,7 +76,7 @@ def _inputs(scores: Scores, temperature: float) -> tuple[Tensor | None, ...]:
 
 
 def _sizes(scores: Scores) -> dict[str, Any]:
-    """What a kernel is told of the tensors' sizes, and how it goes about them; see docs/performance.md."""
+    """A kernel's arguments for the tensors' sizes and its blocks; see docs/performance.md."""
     (_, heads, rows, width), keys = scores.query.shape, scores.key.shape[2]
     return {"heads": heads, "rows": rows, "keys": keys, "width": width, **blocks(width, _tf32())}
 
@@ -95,17 +95,17 @@ def blocks(width: int, tf32: bool = False) -> dict[str, Any]:
 
 
 def _tf32() -> bool:
-    """Whether the user lets torch round the factors of float32 products."""
+    """True if the user lets torch round the factors of float32 products."""
     # Older than torch 2.9: products are never rounded here. Its `allow_tf32` raises after the new setting was used.
     return getattr(torch.backends.cuda.matmul, "fp32_precision", "ieee") == "tf32"
 
 
 @cache
 def _agree(device: torch.device, width: int) -> bool:
-    """Whether kernels compile and run on the device, and make what torch's operators make; if not, a warning says why.
+    """True if kernels compile, run on the device and agree with torch's operators; if not, warn with the reason.
 
-    Once a process and width of heads. Triton, its compiler, a C compiler, the driver and a folder for binaries take
-    part, and kernels that are wrong on some GPU must not decide a result.
+    Checked once per process and width of heads. Triton, its compiler, a C compiler, the driver and a directory for
+    binaries take part, and kernels that are wrong on some GPU must not decide a result.
     """
     try:
         difference = _difference(device, width)

@@ -20,7 +20,7 @@ Proxies = Literal["down", "up"]
 
 @dataclass
 class Outputs:
-    """Logits (B, C), the last hidden layer (B, H), and what was tapped with which taps, by stack name."""
+    """Logits (B, C), the last hidden layer (B, H), and the tapped results and their taps, by stack name."""
 
     logits: Tensor
     penultimate: Tensor
@@ -77,7 +77,7 @@ class Network(nn.Module):
         super().__init__()
         self.stack_ends, self.readout = tuple(stacks), config.readout
         # Prefixed, for a modality may bear the name of an attribute of ModuleDict, such as `type`.
-        self.projections = nn.ModuleDict({f"to {place}": projection for place, projection in projections.items()})
+        self.projections = nn.ModuleDict({f"to {modality}": projection for modality, projection in projections.items()})
         queries = list(dict.fromkeys(query for _, query in stacks)) if fused else []
         groups = {query: sum(q == query for _, q in stacks) * config.width for query in queries}
         masked = config.mask == "mult"
@@ -99,7 +99,7 @@ class Network(nn.Module):
     def forward(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps] | None = None) -> Outputs:
         """Outputs for x[modality] (B, T_m, F_m), tapping the stacks that `taps` names."""
         taps = taps or {}
-        sequences = {place: projection(x[projection.modality]) for place, projection in self.placed().items()}
+        sequences = {m: projection(x[projection.modality]) for m, projection in self.by_modality().items()}
         read_last = self.readout == "last"
         tapped: dict[str, Tapped] = {}
         outputs: list[tuple[str, Tensor]] = []
@@ -122,14 +122,14 @@ class Network(nn.Module):
         return Outputs(logits, penultimate, {name: tapped[name] for name in taps}, taps)
 
     def tap(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps]) -> dict[str, Tapped]:
-        """What the taps see of the stacks that they name; only what these need is run.
+        """The tapped results of the stacks that `taps` names; only what these need is run.
 
-        For first-stage stacks these are the stacks themselves, each cut in its last layer after what is wanted.
+        For first-stage stacks these are the stacks themselves, each cut in its last layer after the tap.
         """
         if any(is_fusion(name) for name in taps):
             return self(x, taps).tapped  # type: ignore[no-any-return]
-        needed = {place for name in taps for place in ends_of(name)}
-        sequences = {place: p(x[p.modality]) for place, p in self.placed().items() if place in needed}
+        needed = {modality for name in taps for modality in ends_of(name)}
+        sequences = {modality: p(x[p.modality]) for modality, p in self.by_modality().items() if modality in needed}
         return {
             name: self.stack(name).tap(sequences[ends_of(name)[1]], sequences[ends_of(name)[0]], wanted)
             for name, wanted in taps.items()
@@ -144,11 +144,11 @@ class Network(nn.Module):
     def map_shape(self, name: str) -> tuple[int, int]:
         """Rows and columns of the named stack's attention maps."""
         source, query = ends_of(name)
-        steps = {place: projection.projected_steps for place, projection in self.placed().items()}
+        steps = {modality: projection.projected_steps for modality, projection in self.by_modality().items()}
         return steps[query], steps[source]
 
-    def placed(self) -> dict[str, Projection]:
-        """The projections by the modality whose place they take."""
+    def by_modality(self) -> dict[str, Projection]:
+        """The projections by the modality that they project or stand in for."""
         return {n.removeprefix("to "): p for n, p in self.projections.items() if isinstance(p, Projection)}
 
 
@@ -190,7 +190,7 @@ def build_teacher(info: DatasetInfo, config: NetworkConfig, branch: str | None) 
 def build_student(
     info: DatasetInfo, config: NetworkConfig, primary: str, pairing: Pairing, proxies: Proxies = "down"
 ) -> Network:
-    """A student of the pairing's inputs, with a proxy, made from `primary`, for each modality that is missing there.
+    """A student of the pairing's inputs, with a proxy, made from `primary`, for each missing modality.
 
     Proxies `down` (EDAM-S, the default: the paper's student shrinks its inputs) have the teacher's lengths T_m:
     with s = max(1, round(T_p / T_m)) interpolated to s T_m steps where that differs from T_p, then Conv1d with

@@ -1,4 +1,4 @@
-"""Which teacher, which student stacks, which stacks are distilled (section 4.2 of the paper, any primary modality).
+"""Pairings: teacher, student stacks, and distilled stacks (section 4.2 of the paper, any primary modality).
 
 `Y<-X` is the paper's arrow: queries from X, keys and values from Y.
 """
@@ -16,8 +16,8 @@ class Pairing:
     """A teacher-student configuration.
 
     `branch` names the teacher's branch (None: the complete teacher); `stacks` are the student's first-stage stacks as
-    (source, query); `fused` says whether a second stage follows, as in the teacher; `distilled` names the stacks, of
-    teacher and student alike, whose layers are compared; `inputs` are the modalities that the student is given.
+    (source, query); `fused`: a second stage follows, as in the teacher; `distilled` names the stacks, of
+    teacher and student alike, whose layers are compared; `inputs` are the modalities that the student reads.
     """
 
     name: str
@@ -39,7 +39,7 @@ def fusion_name(query: str) -> str:
 
 
 def is_fusion(name: str) -> bool:
-    """Whether a stack's name is a second-stage one's."""
+    """True if the name is that of a second-stage stack."""
     return name.startswith("fusion:")
 
 
@@ -73,12 +73,12 @@ def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
     others = [m for m in modalities if m != primary]
     if len(others) > 1 and name in _joined(others):
         return "others"
-    name = places(primary, modalities).get(name, name)
+    name = modality_aliases(primary, modalities).get(name, name)
     return choose("pairing", name, ["complete", "others", "multimodal", *modalities])
 
 
-def places(primary: str, modalities: Sequence[str]) -> dict[str, str]:
-    """What `primary`, `other1`, `other2`, ... stand for."""
+def modality_aliases(primary: str, modalities: Sequence[str]) -> dict[str, str]:
+    """The modality of each alias `primary`, `other1`, `other2`, ..."""
     others = [m for m in modalities if m != primary]
     return {"primary": primary} | {f"other{number}": m for number, m in enumerate(others, 1)}
 

@@ -1,4 +1,4 @@
-"""In which precision networks compute while they are trained: float32, or bfloat16 where torch's autocast allows it.
+"""Precision of networks in training: float32, or bfloat16 where torch's autocast allows it.
 
 Weights, their gradients and the optimiser are float32 either way, and so are losses and attention maps.
 """
@@ -16,7 +16,7 @@ from mmkd.models.scores import Scores
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context of a network's forward pass; what it returns is for `in_float32`."""
+    """The context of a network's forward pass; pass its outputs to `in_float32`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -26,7 +26,7 @@ def in_float32(tensor: Tensor) -> Tensor:
 
 
 def tapped_in_float32(tapped: dict[str, Tapped]) -> dict[str, Tapped]:
-    """The same of all that was tapped."""
+    """All tapped results in float32."""
     return {
         name: Tapped(
             [_factors(scores) for scores in seen.factors],

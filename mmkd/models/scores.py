@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scores:
-    """Attention scores (B, heads, Tq, Tk) before softmax, as the product that they are: nothing of size Tq Tk is held.
+    """Attention scores (B, heads, Tq, Tk) before softmax, kept as a product: nothing of size Tq Tk is held.
 
     `query` is (B, heads, Tq, d), `key` (B, heads, Tk, d); `mask` (Tq, Tk) is True where a key is visible, None if all
-    are. `space`, flat, is memory that `attention_map` may use on its way, where it is large enough.
+    are. `space`, flat, is scratch memory for `attention_map`, used if it is large enough.
     """
 
     query: Tensor
@@ -38,19 +38,19 @@ class Scores:
         return torch.softmax(made, -1, out=made)
 
     def rows(self, chosen: slice | Tensor) -> Scores:
-        """Those of some query rows."""
+        """The scores of some query rows."""
         mask = None if self.mask is None else self.mask[chosen]
         return replace(self, query=self.query[:, :, chosen], mask=mask)
 
     def samples(self, chosen: slice) -> Scores:
-        """Those of some samples."""
+        """The scores of some samples."""
         return replace(self, query=self.query[chosen], key=self.key[chosen])
 
     def contiguous(self) -> Scores:
-        """The same, laid out as matrices are multiplied, so that their many products do not each copy them."""
+        """The same scores with contiguous factors, so that their many products do not each copy them."""
         return replace(self, query=self.query.contiguous(), key=self.key.contiguous())
 
     @property
     def wants_gradient(self) -> bool:
-        """Whether what is made of them is recorded for a backward pass."""
+        """True if operations on them are recorded for a backward pass."""
         return torch.is_grad_enabled() and (self.query.requires_grad or self.key.requires_grad)

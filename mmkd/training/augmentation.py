@@ -1,4 +1,4 @@
-"""Random changes of a training batch; teacher and student see the same augmented sample."""
+"""Random augmentation of training batches; teacher and student see the same augmented sample."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmkd.config import Augmentation
 
 
 def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int]) -> dict[str, Tensor]:
-    """Augmented copies of x[modality] (B, T_m, F_m), in standardised units; a strength of 0 leaves its step out.
+    """Augmented copies of x[modality] (B, T_m, F_m), in standardised units; a strength of 0 omits its step.
 
     - `crop` c, `warp` w: time runs from U(-c, c) to 1 + U(-c, c) and bends by U(-w, w) sin(pi u) / pi on the way, the
-      same for all modalities of a sample; what lies outside is the first or last step.
+      same for all modalities of a sample; times outside read the first or last step.
     - `rotation` r: in a modality of spatial vectors (`vectors[m]` = 3) every vector of a sample is turned by the same
       rotation vector, N(0, r^2) on each axis.
     - `scale` s: a modality of a sample times 1 + N(0, s^2).
@@ -56,10 +56,10 @@ def _retime(x: Tensor, ends: Tensor, bend: Tensor) -> Tensor:
     even = torch.linspace(0, 1, steps, device=x.device, dtype=x.dtype)
     bent = even + bend * torch.sin(math.pi * even)
     times = ends[:, :1] + (1 + ends[:, 1:] - ends[:, :1]) * bent
-    places = times.clamp(0, 1) * (steps - 1)
-    before = places.floor().long()
+    positions = times.clamp(0, 1) * (steps - 1)
+    before = positions.floor().long()
     after = (before + 1).clamp_max(steps - 1)
-    weight = (places - before).unsqueeze(-1)
+    weight = (positions - before).unsqueeze(-1)
     samples = torch.arange(len(x), device=x.device)[:, None]
     return torch.lerp(x[samples, before], x[samples, after], weight)
 

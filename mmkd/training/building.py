@@ -1,4 +1,4 @@
-"""What a configuration stands for: its data set and its student's network."""
+"""Open a configuration's data set and build its student's network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mmkd.models.pairings import Pairing, resolve_pairing
 
 
 def open_data(config: Run) -> DatasetInfo:
-    """The account of the configuration's data set, or of its copy on this node's disk.
+    """Open the configuration's data set, or its copy on this node's disk; return the description.
 
     Raises:
-        UserError: the file cannot be read, or is another data set now.
+        UserError: the file cannot be read, or its content has changed.
     """
     info = read_info(config.data.path)
     if info.fingerprint != config.data.fingerprint:
@@ -27,7 +27,7 @@ def open_data(config: Run) -> DatasetInfo:
 
 
 def new_student(config: StudentConfig, info: DatasetInfo) -> tuple[Network, Pairing]:
-    """The configuration's student, untrained, and its pairing.
+    """Build the configuration's untrained student; return it with its pairing.
 
     Raises:
         UserError: an unknown method or pairing.

@@ -1,4 +1,4 @@
-"""All that a run needs to go on from where it was, in one file."""
+"""Checkpoint of a run: everything that is needed to resume, in one file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkd.checksum import seal_of, unseal
+from mmkd.checksum import checksum_line, verify_checksum
 from mmkd.files import write_atomically
 
 State = dict[str, Any]
@@ -18,9 +18,9 @@ State = dict[str, Any]
 
 @dataclass
 class Progress:
-    """How far a run is: `epoch` epochs are done and `step` steps of the next.
+    """Progress of a run: `epoch` epochs are done, and `step` steps of the next.
 
-    `sums` are the running sums of that epoch's loss terms, weighted by samples; `history` has one entry an epoch;
+    `sums` are the running sums of that epoch's loss terms, weighted by samples; `history` has one entry per epoch;
     `best` are the weights of the lowest validation loss.
     """
 
@@ -35,7 +35,7 @@ class Progress:
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be resumed from; the message names it and says why."""
+    """A checkpoint that cannot be resumed from; the message names the file and the reason."""
 
 
 def save_checkpoint(path: Path, identity: str, progress: Progress, parts: dict[str, State]) -> None:
@@ -48,12 +48,12 @@ def save_checkpoint(path: Path, identity: str, progress: Progress, parts: dict[s
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     content = _content(state)
-    write_atomically(path, lambda temporary: _write(temporary, content, seal_of(content)))
+    write_atomically(path, lambda temporary: _write(temporary, content, checksum_line(content)))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `save_checkpoint` wrote."""
+    """A checkpoint as `read_checkpoint` returns it."""
 
     progress: Progress
     parts: dict[str, State]
@@ -61,14 +61,14 @@ class Checkpoint:
     cuda_rng: list[Tensor]
 
     def restore_generators(self) -> None:
-        """Set the random generators back to where they were."""
+        """Restore the states of the random generators."""
         torch.set_rng_state(self.cpu_rng.cpu())
         if self.cuda_rng and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([state.cpu() for state in self.cuda_rng])
 
 
 def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoint | None:
-    """The checkpoint at `path`; None if there is none.
+    """Read the checkpoint at `path`; None if there is none.
 
     Raises:
         CheckpointError: truncated, changed in a single bit, foreign, or of another configuration.
@@ -76,8 +76,8 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
     if not path.exists():
         return None
     try:
-        # torch.load alone takes changed bits for numbers: it compares none of the checksums in its zip file.
-        state = torch.load(io.BytesIO(unseal(path.read_bytes())), map_location=device, weights_only=True)
+        # torch.load alone would accept changed bits: it compares none of the checksums in its zip file.
+        state = torch.load(io.BytesIO(verify_checksum(path.read_bytes())), map_location=device, weights_only=True)
         if state["identity"] != identity:
             raise CheckpointError(f"{path}: belongs to another configuration")
         return Checkpoint(Progress(**state["progress"]), state["parts"], state["cpu_rng"], state["cuda_rng"])
@@ -89,13 +89,13 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> Checkpoi
 
 
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write a network's weights to `path`, by rename; a result that names their SHA-256 is their checksum."""
+    """Write a network's weights to `path`, by rename; their SHA-256 is in the result."""
     content = _content({name: value.detach().cpu() for name, value in weights.items()})
     write_atomically(path, lambda temporary: _write(temporary, content))
 
 
 def _content(value: object) -> memoryview:
-    # Through memory: a file's own name would go into its content, and the same weights would not be the same bytes.
+    # Through memory: torch puts a file's name into its content, so that equal weights would not be equal bytes.
     content = io.BytesIO()
     torch.save(value, content)
     return content.getbuffer()

@@ -1,4 +1,4 @@
-"""A network's predictions and metrics on a split."""
+"""Evaluate a network on a split: predictions and metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EVALUATION_BATCH = 256
 
 @torch.no_grad()
 def predict(network: Network, samples: Samples) -> Tensor:
-    """Logits (N, C) in evaluation mode, on the CPU; the network's mode is set back."""
+    """Logits (N, C) in evaluation mode, on the CPU; the network's mode is restored."""
     was_training = network.training
     network.eval()
     parts = samples.draw(chunks(len(samples), EVALUATION_BATCH))

@@ -24,41 +24,38 @@ from mmkd.training.building import new_student, open_data
 CPU = torch.device("cpu")
 
 
-def read_finished(place: TrialDir) -> Result:
-    """The result of a trial that completed.
+def read_finished(directory: TrialDir) -> Result:
+    """Read the result of a completed trial.
 
     Raises:
         UserError: there is none, or it diverged or was pruned.
     """
     try:
-        result = read_result(place.result, predictions=False)
+        result = read_result(directory.result, predictions=False)
     except (FileNotFoundError, ResultError) as error:
-        raise UserError(f"{place.path}: no finished trial here ({error})") from None
+        raise UserError(f"{directory.path}: no finished trial here ({error})") from None
     if result.status is not Status.COMPLETE:
-        raise UserError(f"{place.path}: this trial is {result.status} ({result.reason})")
+        raise UserError(f"{directory.path}: this trial is {result.status} ({result.reason})")
     return result
 
 
-def load_weights(network: Network, place: TrialDir, result: Result) -> None:
-    """Put the trial's weights into `network`.
+def load_weights(network: Network, directory: TrialDir, result: Result) -> None:
+    """Load the trial's weights into `network`.
 
     Raises:
-        UserError: they are missing, not those that `result` names, or do not fit.
+        UserError: they are missing, differ from those that `result` names, or do not fit.
     """
+    remedy = "remove the directory and launch again"
     try:
-        checksum = weights_checksum(place)
+        checksum = weights_checksum(directory)
     except FileNotFoundError:
-        raise UserError(
-            f"{place.weights}: missing, although {place.result.name} is there; remove the folder, and launch again"
-        ) from None
+        raise UserError(f"{directory.weights}: missing, although {directory.result.name} is there; {remedy}") from None
     if checksum != result.weights_sha256:
-        raise UserError(
-            f"{place.weights}: not the weights that {place.result.name} names; remove the folder, and launch again"
-        )
+        raise UserError(f"{directory.weights}: not the weights that {directory.result.name} names; {remedy}")
     try:
-        network.load_state_dict(torch.load(place.weights, map_location="cpu", weights_only=True))
+        network.load_state_dict(torch.load(directory.weights, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{place.weights}: does not fit its configuration ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{directory.weights}: does not fit its configuration ({str(error).splitlines()[0]})") from None
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def load_teacher(root: Root, config: TeacherConfig, info: DatasetInfo, device: t
     """Load the trained teacher that `config` describes, for distillation on the data set `info`.
 
     Raises:
-        UserError: it is not trained, it diverged, or its weights are not the ones its result names.
+        UserError: it is not trained, it diverged, or its weights differ from those that its result names.
     """
     trial = root.teacher(identity(config))
     try:
@@ -122,11 +119,6 @@ def _load(
     return TrainedNetwork(network.to(device).eval().requires_grad_(False), config, result, info, inputs, pairing)
 
 
-def use_device() -> torch.device:
-    """A GPU if there is one, otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 class RawStudent(nn.Module):
     """A trained student with its standardisation inside: raw features (B, T, F) of its modality to logits (B, C).
 
@@ -152,7 +144,7 @@ class RawStudent(nn.Module):
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """The model in evaluation mode, what it was trained as, its result, and the shape (T, F) and classes it knows."""
+    """A student in evaluation mode, its configuration and result, its input shape (T, F) and its classes."""
 
     model: RawStudent
     config: StudentConfig
@@ -163,10 +155,10 @@ class TrainedStudent:
 
 
 def load_student(directory: Path) -> TrainedStudent:
-    """The trained student of a finished trial.
+    """Load the student of a finished trial, with its standardisation.
 
     Raises:
-        UserError: the trial is not finished, not a student's, or its weights are not those that its result names.
+        UserError: the trial is not finished, not a student's, or its weights differ from those that its result names.
     """
     trained = load_network(directory)
     config, result, info = trained.config, trained.result, trained.info

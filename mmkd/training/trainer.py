@@ -6,24 +6,23 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd.config import Run, Training, identity
-from mmkd.data import DatasetInfo
-from mmkd.data.tensors import Samples, epoch_batches
-from mmkd.distillation.base import DistillationMethod
-from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
+from mmkd.data.tensors import epoch_batches
+from mmkd.distillation.frozen_teacher import Batch
 from mmkd.metrics_log import append_metrics, cut_metrics
-from mmkd.models.network import Network, Outputs
+from mmkd.models.network import Outputs
 from mmkd.models.precision import autocast, in_float32, tapped_in_float32
 from mmkd.rundir import TrialDir
 from mmkd.training.augmentation import augment
 from mmkd.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from mmkd.training.evaluation import evaluate
+from mmkd.training.lesson import Lesson
 
 CHECKPOINT_SECONDS = 300.0
 """Within a long epoch a checkpoint is written this often."""
@@ -34,29 +33,11 @@ class Diverged(Exception):
 
 
 class Preempted(Exception):
-    """The run was asked to end, and its checkpoint is written."""
+    """The run was asked to end and has written its checkpoint."""
 
 
 class Pruned(Exception):
     """The controller asked to stop at this epoch; the message is its reason."""
-
-
-@dataclass
-class Lesson:
-    """Everything that is trained, and on what.
-
-    `method` and `teacher` are None for a teacher; `alpha` and `beta` weigh the classification and the distillation
-    loss (Eq. 1).
-    """
-
-    network: Network
-    train: Samples
-    valid: Samples
-    info: DatasetInfo
-    method: DistillationMethod | None = None
-    teacher: FrozenTeacher | None = None
-    alpha: float = 1.0
-    beta: float = 0.0
 
 
 class Trainer:
@@ -64,11 +45,11 @@ class Trainer:
 
     Args:
         config: the run's configuration.
-        lesson: what is trained on what.
-        directory: where metrics and checkpoints go.
-        checkpoint: where to go on from, None to begin.
-        may_write: called before each write; raises if another attempt has taken over.
-        asked_to_end: whether a signal asked the process to end.
+        lesson: network, data, method and teacher.
+        directory: the trial's, for metrics and checkpoints.
+        checkpoint: the state to resume from; None: begin.
+        check_attempt: called before each write; raises if another attempt has taken over.
+        asked_to_end: True once a signal has asked the process to end.
     """
 
     def __init__(
@@ -77,12 +58,12 @@ class Trainer:
         lesson: Lesson,
         directory: TrialDir,
         checkpoint: Checkpoint | None,
-        may_write: Callable[[], None],
+        check_attempt: Callable[[], None],
         asked_to_end: Callable[[], bool],
     ) -> None:
         self.config, self.lesson, self.directory = config, lesson, directory
         self.checkpoint = checkpoint
-        self.may_write, self.asked_to_end = may_write, asked_to_end
+        self.check_attempt, self.asked_to_end = check_attempt, asked_to_end
         modules = nn.ModuleDict({"network": lesson.network})
         if lesson.method is not None:
             modules["method"] = lesson.method
@@ -118,7 +99,7 @@ class Trainer:
             self.scheduler.load_state_dict(parts["scheduler"])
             self.checkpoint.restore_generators()
             self.checkpoint = None
-        self.may_write()
+        self.check_attempt()
         cut_metrics(self.directory, self.progress.history)
 
     def _train_epoch(self, started: float) -> None:
@@ -140,7 +121,7 @@ class Trainer:
                 raise Preempted(f"asked to end in epoch {progress.epoch + 1}, step {progress.step} of {len(batches)}")
 
     def _step(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step on a batch of train as it is; the loss terms, and what the method wants recorded."""
+        """One optimiser step on a batch of train before augmentation; the loss terms, and the method's own scalars."""
         lesson, training = self.lesson, self.config.training
         batch = replace(batch, x=augment(batch.x, training.augmentation, lesson.info.vectors))
         if lesson.method is not None:
@@ -154,7 +135,7 @@ class Trainer:
         return terms
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch (Eq. 1); its terms, and what the method wants recorded."""
+        """The loss of a batch (Eq. 1); its terms, and the method's own scalars."""
         lesson, method = self.lesson, self.lesson.method
         outputs = self._run(batch)
         smoothing = self.config.training.label_smoothing
@@ -167,7 +148,7 @@ class Trainer:
         return loss, terms
 
     def _run(self, batch: Batch) -> Outputs:
-        """What the network says of a batch, with the method's taps: computed in `precision`, returned in float32."""
+        """The network's outputs on a batch, with the method's taps: computed in `precision`, returned in float32."""
         method = self.lesson.method
         with autocast(self.config.training.precision, batch.y.device):
             outputs = self.lesson.network(batch.x, method.taps() if method else None)
@@ -175,7 +156,7 @@ class Trainer:
         return Outputs(logits, penultimate, tapped_in_float32(outputs.tapped), outputs.taps)
 
     def _end_epoch(self, started: float) -> None:
-        """Validate, remember the best, tell the metrics file, checkpoint, and obey the stop file."""
+        """Validate, keep the best weights, append to the metrics file, checkpoint, and obey the stop file."""
         progress, lesson = self.progress, self.lesson
         epoch = progress.epoch + 1
         means = {name: float(total) / len(lesson.train) for name, total in progress.sums.items()}
@@ -199,13 +180,13 @@ class Trainer:
             self.scheduler.step(loss)
         else:
             with warnings.catch_warnings():
-                # torch misses the optimiser's step where a run is resumed at an epoch's very end.
+                # torch misses the optimiser's step if a run resumes at the very end of an epoch.
                 warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
                 self.scheduler.step()
         progress.history.append(line)
         progress.sums, progress.step, progress.epoch = {}, 0, epoch
         progress.seconds = time.perf_counter() - started
-        self.may_write()
+        self.check_attempt()
         append_metrics(self.directory, {**line, "seconds": progress.seconds, "time": time.time()})
         if epoch < self.config.training.epochs:
             self._save()
@@ -213,7 +194,7 @@ class Trainer:
                 raise Pruned(self.directory.stop.read_text().strip() or "stopped by the controller")
 
     def _save(self) -> None:
-        self.may_write()
+        self.check_attempt()
         parts = {
             "modules": self.modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),

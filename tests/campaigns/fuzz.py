@@ -79,7 +79,7 @@ def check_plain(value: Any, depth: int) -> None:
 def fuzz_dataset(path: Path, content: bytes) -> None:
     """All readers of a data file."""
     from mmkd.data import check_dataset, read_split
-    from mmkd.data.hdf5_format import read_statistics
+    from mmkd.data.hdf5_read import read_statistics
     from mmkd.errors import UserError
 
     path.write_bytes(content)
@@ -92,10 +92,10 @@ def fuzz_dataset(path: Path, content: bytes) -> None:
 
 def fuzz_result(path: Path, content: bytes) -> None:
     """The readers of a result, with the right checksum: it would keep most inputs from being read at all."""
-    from mmkd.checksum import seal_of
+    from mmkd.checksum import checksum_line
     from mmkd.result_file import ResultError, read_result, read_summary
 
-    path.write_bytes(content + seal_of(content))
+    path.write_bytes(content + checksum_line(content))
     for read in (read_result, read_summary):
         try:
             read(path)
@@ -107,14 +107,14 @@ def fuzz_checkpoint(path: Path, content: bytes) -> None:
     """The reader of checkpoints, with the right checksums: `content` is the pickle in the archive that torch writes."""
     import torch
 
-    from mmkd.checksum import seal_of
+    from mmkd.checksum import checksum_line
     from mmkd.training.checkpoint import CheckpointError, read_checkpoint
 
     made = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(seed_checkpoint(path))) as old, zipfile.ZipFile(made, "w") as new:
         for entry in old.infolist():
             new.writestr(entry, content if entry.filename.endswith("/data.pkl") else old.read(entry))
-    path.write_bytes(made.getvalue() + seal_of(made.getvalue()))
+    path.write_bytes(made.getvalue() + checksum_line(made.getvalue()))
     try:
         read_checkpoint(path, "identity", torch.device("cpu"))
     except CheckpointError:
@@ -174,7 +174,7 @@ def result_seeds(path: Path) -> Iterator[bytes]:
     """A small result, without its checksum."""
     import numpy as np
 
-    from mmkd.checksum import SEAL_BYTES
+    from mmkd.checksum import CHECKSUM_BYTES
     from mmkd.result_file import Predictions, Result, Status, write_result
     from mmkd.rundir import TrialDir
 
@@ -185,7 +185,7 @@ def result_seeds(path: Path) -> Iterator[bytes]:
     result = Result(Status.COMPLETE, {"seed": 1}, metrics=metrics, curves={"loss": [1.0]}, standardisation=pairs)
     for known in (result, Result(Status.PRUNED, {}, predictions={"valid": outputs})):
         write_result(place, known)
-        yield place.result.read_bytes()[:-SEAL_BYTES]
+        yield place.result.read_bytes()[:-CHECKSUM_BYTES]
 
 
 def checkpoint_seeds(path: Path) -> Iterator[bytes]:

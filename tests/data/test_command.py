@@ -79,7 +79,7 @@ def test_a_malicious_pickle_is_one_line_and_runs_nothing(tmp_path: Path) -> None
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("text")
     assert "not an HDF5 file" in _fails("inspect", tmp_path / "text.h5")
-    assert "no such folder or archive" in _fails("import", "utd-mhad", tmp_path / "none", tmp_path / "out.h5")
+    assert "no such directory or archive" in _fails("import", "utd-mhad", tmp_path / "none", tmp_path / "out.h5")
     assert "does not exist; make it first" in _fails("synthetic", tmp_path / "none" / "out.h5")
     assert os.listdir(tmp_path) == ["text.h5"]
 

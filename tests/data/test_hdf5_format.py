@@ -188,7 +188,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(data_file: Path, mo
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mmkd.data.hdf5_format._write_split", full_disk)
+    monkeypatch.setattr("mmkd.data.hdf5_write._write_split", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_dataset(data_file, make_splits(seed=1), **FACTS)
     assert data_file.read_bytes() == before

@@ -243,7 +243,7 @@ def test_masking_the_same_class_leaves_nothing_to_tell_apart_in_a_batch_of_one_c
 @pytest.mark.parametrize(("level", "rows"), [*((level, 0) for level in LEVELS), ("attention_maps", 2)])
 def test_the_bank_equals_the_loops_over_several_steps(level: str, rows: int) -> None:
     case = make_case(level, estimator="bank", rows=rows)
-    banks = {name: SlowBank(case, name) for name in case.method.places}
+    banks = {name: SlowBank(case, name) for name in case.method.names}
     optimizer = torch.optim.SGD(case.parameters(), 0.5)
     for step, places in enumerate([[0, 1, 2, 3], [4, 5, 7, 0], [1, 8, 10, 0]]):
         batch = case.batch(places)
@@ -285,7 +285,7 @@ def test_z_is_set_by_the_first_batch_and_then_frozen() -> None:
 def test_z_of_a_row_that_was_not_drawn_stays_unset_until_it_is() -> None:
     case = make_case("attention_maps", "video", estimator="bank", rows=1)
     batch = case.batch([0, 1, 2])
-    (name, *_) = case.method.places
+    (name, *_) = case.method.names
     bank = case.method.banks[name]
     rows = case.student.map_shape(name)[0]
     seen: dict[int, Tensor] = {}
@@ -403,12 +403,12 @@ def test_sampling_rows_is_unbiased(rows: int) -> None:
     every.method.load_state_dict(case.method.state_dict())
     steps = 4  # a video this short has few enough choices of rows to try them all
     case.inputs["video"] = case.inputs["video"][:, :steps]
-    case.method.rows = dict.fromkeys(case.method.places, steps)
+    case.method.rows = dict.fromkeys(case.method.names, steps)
     batch = case.batch([0, 1, 7])
     choices = [frozenset(choice) for choice in itertools.combinations(range(steps), rows)]
     torch.manual_seed(0)
     drawn = [case.method.taps() for _ in range(60 * len(choices))]
-    for name in case.method.places:
+    for name in case.method.names:
         counts = Counter(frozenset(taps[name].rows.tolist()) for taps in drawn)  # type: ignore[union-attr]
         assert set(counts) == set(choices)
         assert max(abs(count - 60) for count in counts.values()) < 5 * math.sqrt(60)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmkd.checksum import seal_of
+from mmkd.checksum import checksum_line
 from mmkd.config import identity
 from mmkd.distillation import teacher_cache as kept_outputs
 from mmkd.distillation.frozen_teacher import FrozenTeacher
@@ -50,7 +50,7 @@ def store(tmp_path: Path) -> OutputStore:
 
 
 def the_file(store: OutputStore) -> Path:
-    [path] = store.folder.iterdir()
+    [path] = store.directory.iterdir()
     return path
 
 
@@ -69,7 +69,7 @@ def test_whatever_may_change_a_bit_has_a_file_of_its_own(
     fetch(store, Computing())
     x, view = X, tuple(X)
     if change in ("weights", "data"):
-        store = OutputStore(store.folder, *(["other", "data"] if change == "weights" else ["weights", "other"]))
+        store = OutputStore(store.directory, *(["other", "data"] if change == "weights" else ["weights", "other"]))
     elif change == "view":
         view = ("audio",)
     elif change == "order of samples":
@@ -87,7 +87,7 @@ def test_whatever_may_change_a_bit_has_a_file_of_its_own(
     computing = Computing(0.3)
     assert (fetch(store, computing, x, view) == 0.3).all()
     assert computing.times == 1
-    assert len(list(store.folder.iterdir())) == 2
+    assert len(list(store.directory.iterdir())) == 2
 
 
 def cut(content: bytes) -> bytes:
@@ -100,7 +100,7 @@ def flip(content: bytes) -> bytes:
 
 
 def no_tensors(content: bytes) -> bytes:
-    return b"nothing" + seal_of(b"nothing")
+    return b"nothing" + checksum_line(b"nothing")
 
 
 @pytest.mark.parametrize("damage", [cut, flip, no_tensors, lambda content: b""])
@@ -122,9 +122,9 @@ def test_a_damaged_file_is_said_so_computed_anew_and_replaced(
 def test_a_file_under_another_ones_name_is_not_believed(store: OutputStore) -> None:
     fetch(store, Computing())
     path = the_file(store)
-    other = OutputStore(store.folder, "other", "data")
+    other = OutputStore(store.directory, "other", "data")
     fetch(other, Computing(0.5))
-    [new] = set(store.folder.iterdir()) - {path}
+    [new] = set(store.directory.iterdir()) - {path}
     new.write_bytes(path.read_bytes())
     assert (fetch(other, Computing(0.6)) == 0.6).all()
 
@@ -138,7 +138,7 @@ def test_where_nothing_can_be_written_the_outputs_are_computed_with_a_warning(
     monkeypatch.setattr(kept_outputs, "write_atomically", full)
     assert (fetch(store, Computing(0.7)) == 0.7).all()
     assert "warning: the teacher's outputs are not kept: [Errno 28]" in capsys.readouterr().err
-    assert not list(store.folder.iterdir())
+    assert not list(store.directory.iterdir())
 
 
 def test_the_second_trial_reads_what_the_first_one_kept_and_both_end_with_the_numbers_of_one_that_keeps_nothing(

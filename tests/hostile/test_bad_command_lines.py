@@ -135,7 +135,7 @@ def test_data_commands_refuse(refuses: Refusals) -> None:
         (["import", "mosei", here / "gone.pkl", here / "new.h5"], "gone.pkl: cannot be read"),
         (["import", "mosei", here, here / "new.h5"], "cannot be read .Is a directory"),
         (["import", "mosei", here / "text.pkl", here / "new.h5"], "text.pkl: not a readable pickle"),
-        (["import", "utd-mhad", here / "gone", here / "new.h5"], "no such folder or archive"),
+        (["import", "utd-mhad", here / "gone", here / "new.h5"], "no such directory or archive"),
         (["import", "utd-mhad", here / "text.pkl", here / "new.h5"], "not a whole tar or zip archive"),
         (["import", "utd-mhad", here, here / "new.h5"], "no file like Inertial/a1_s1_t1_inertial.mat"),
         (["import", "utd-mhad", here, here / "new.h5", "--steps", "1,2"], "--steps: '1,2': give three counts"),

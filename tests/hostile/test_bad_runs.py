@@ -16,7 +16,9 @@ from refusals import Refusals, run, tree
 
 from analysis.__main__ import main as analyse
 from mmkd import export, predict, trial
+from mmkd.checksum import checksum_line
 from mmkd.result_file import read_result
+from mmkd.stored_text import fixed
 from slurm.monitor import main as monitor
 from sweeps.launch import main as launch
 
@@ -74,11 +76,13 @@ def hostile(path: Path) -> None:
     torch.save({"identity": Call()}, path)
 
 
-def sealed(path: Path, value: object) -> None:
-    from mmkd.checksum import seal_of
+def add_checksum(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + checksum_line(path.read_bytes()))
 
+
+def verified(path: Path, value: object) -> None:
     torch.save(value, path)
-    path.write_bytes(path.read_bytes() + seal_of(path.read_bytes()))
+    add_checksum(path)
 
 
 CHECKPOINTS: dict[str, Callable[[Path], object]] = {
@@ -87,11 +91,11 @@ CHECKPOINTS: dict[str, Callable[[Path], object]] = {
     "a zip of nothing": lambda p: p.write_bytes(b"PK\x05\x06" + bytes(18)),
     "a pickle that calls": lambda p: p.write_bytes(pickle.dumps(Call())),
     "a torch file that calls": hostile,
-    "a sealed file that calls": lambda p: sealed(p, {"identity": Call()}),
-    "sealed, of another configuration": lambda p: sealed(p, {"identity": "other"}),
-    "sealed, a list": lambda p: sealed(p, [1, 2]),
-    "sealed, a tensor": lambda p: sealed(p, torch.ones(3)),
-    "sealed, without its parts": lambda p: sealed(p, {"identity": "?"}),
+    "a verified file that calls": lambda p: verified(p, {"identity": Call()}),
+    "verified, of another configuration": lambda p: verified(p, {"identity": "other"}),
+    "verified, a list": lambda p: verified(p, [1, 2]),
+    "verified, a tensor": lambda p: verified(p, torch.ones(3)),
+    "verified, without its parts": lambda p: verified(p, {"identity": "?"}),
 }
 
 
@@ -101,7 +105,7 @@ def test_a_checkpoint_that_cannot_be_used_runs_nothing_and_is_said(
 ) -> None:
     place = lab.place(lab.student())
     CHECKPOINTS[case](place.checkpoint)
-    assert trial.usable_checkpoint(lab.student(), place, torch.device("cpu")) is None
+    assert trial.load_checkpoint(lab.student(), place, torch.device("cpu")) is None
     said = capsys.readouterr()
     assert said.err.startswith(f"warning: {place.checkpoint}: ")
     assert said.err.endswith("; the trial begins again\n")
@@ -110,12 +114,12 @@ def test_a_checkpoint_that_cannot_be_used_runs_nothing_and_is_said(
 
 
 def spoil_h5(change: Callable[[h5py.File], object]) -> Callable[[Path], None]:
-    """A result that was changed and has its old version, which knew no checksum."""
+    """A result that was changed before its checksum was made."""
 
     def spoil(path: Path) -> None:
         with h5py.File(path, "a") as file:
-            file.attrs["result_version"] = 1
             change(file)
+        add_checksum(path)
 
     return spoil
 
@@ -126,11 +130,13 @@ RESULTS: dict[str, Callable[[Path], object]] = {
     "cut short": lambda p: p.write_bytes(p.read_bytes()[:3000]),
     "a flipped bit": lambda p: p.write_bytes(bytes(b ^ (n == 2500) for n, b in enumerate(p.read_bytes()))),
     "a folder": lambda p: (p.unlink(), p.mkdir()),
+    "of an older version": spoil_h5(lambda f: f.attrs.update(result_version=2)),
     "of a newer version": spoil_h5(lambda f: f.attrs.update(result_version=99)),
     "without a status": spoil_h5(lambda f: f.attrs.__delitem__("status")),
-    "of an unknown status": spoil_h5(lambda f: f.attrs.update(status="splendid")),
-    "a configuration that is no JSON": spoil_h5(lambda f: f.attrs.update(config="{")),
-    "a configuration of lists in lists": spoil_h5(lambda f: f.attrs.update(config="[" * 100_000)),
+    "of an unknown status": spoil_h5(lambda f: f.attrs.update(status=fixed("splendid"))),
+    "a configuration that is no JSON": spoil_h5(lambda f: f.attrs.update(config=fixed("{"))),
+    "a configuration of lists in lists": spoil_h5(lambda f: f.attrs.update(config=fixed("[" * 50_000))),
+    "text of variable length": spoil_h5(lambda f: f.attrs.update(status="complete")),
     "metrics that are an array": spoil_h5(lambda f: (f.__delitem__("metrics"), f.__setitem__("metrics", 1))),
     "metrics that are texts": spoil_h5(lambda f: f["metrics/valid"].attrs.update(loss="low")),
     "a curve without values": spoil_h5(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mmkd.checksum import SEAL_BYTES, seal_of
+from mmkd.checksum import CHECKSUM_BYTES, checksum_line
 from mmkd.errors import UserError
 from mmkd.result_file import Predictions, Result, ResultError, Status, Summary, read_result, read_summary, write_result
 from mmkd.rundir import TrialDir
@@ -230,7 +230,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     outputs = Predictions(np.ones((2, 3), "f4"), np.array([0, 1]), ["a", "b"], np.ones(2, "f4"))
     facts: dict[str, Any] = {"metrics": {"valid": {"loss": 0.5}}, "curves": {"loss": [1.0, 0.5]}}
     write_result(place, Result(Status.COMPLETE, {"seed": 1}, predictions={"valid": outputs}, **facts))
-    return place.result.read_bytes()[:-SEAL_BYTES]
+    return place.result.read_bytes()[:-CHECKSUM_BYTES]
 
 
 @quick
@@ -239,8 +239,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @example(1)
 def test_a_result_that_is_cut_short_anywhere_is_refused(tmp_path: Path, written: bytes, length: int) -> None:
     path = tmp_path / "result.h5"
-    sealed = written + seal_of(written)
-    path.write_bytes(sealed[: length % len(sealed)])
+    stored = written + checksum_line(written)
+    path.write_bytes(stored[: length % len(stored)])
     with pytest.raises(ResultError):
         read_result(path)
 
@@ -249,7 +249,7 @@ def test_a_result_that_is_cut_short_anywhere_is_refused(tmp_path: Path, written:
 @given(st.integers(0, 10**7))
 def test_a_result_with_any_bit_flipped_is_refused(tmp_path: Path, written: bytes, bit: int) -> None:
     path = tmp_path / "result.h5"
-    content = bytearray(written + seal_of(written))
+    content = bytearray(written + checksum_line(written))
     content[bit // 8 % len(content)] ^= 1 << bit % 8
     path.write_bytes(content)
     with pytest.raises(ResultError):
@@ -265,7 +265,7 @@ def test_what_is_changed_under_a_right_checksum_is_read_or_refused(
     content = bytearray(written)
     for place, value in edits:
         content[place % len(content)] = value
-    path.write_bytes(bytes(content) + seal_of(content))
+    path.write_bytes(bytes(content) + checksum_line(content))
     for read in (read_result, read_summary):
         try:
             found = read(path)

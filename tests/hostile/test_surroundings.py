@@ -16,7 +16,7 @@ from refusals import Refusals, run, tree
 import mmkd.data.__main__ as data
 from analysis.__main__ import main as analyse
 from mmkd import export, predict
-from mmkd.terminal import exit_code
+from mmkd.command import exit_code
 from slurm.monitor import main as monitor
 from sweeps.launch import main as launch
 from sweeps.site_file import default_site_file
@@ -52,7 +52,7 @@ def test_a_full_disk_ends_every_command_that_writes_in_a_line_and_leaves_nothing
             except OSError:
                 break
     options = ["--trial", student, "--data", small_data[0]]
-    refuses.of(predict.main, *options, "--out", out, said="No space left on device: .*out", code=1)
+    refuses.of(predict.main, *options, "--out", out, said="out: No space left on device", code=1)
     table = ["table", "--root", small_root, "--no-cache", "--out", full_disk / "t.txt"]
     refuses.of(analyse, *table, said="t.txt: No space left on device", code=2)
     study = ["--study", "crd_attention", "--cluster", "local", "--device", "cpu", "--data", small_data[0]]

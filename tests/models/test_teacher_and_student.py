@@ -93,7 +93,7 @@ def test_a_student_reads_its_primary_alone(pairing: str, primary: str) -> None:
     inputs = make_inputs(make_info())
     alone = student({primary: inputs[primary]}).logits
     torch.testing.assert_close(student(inputs).logits, alone, atol=0.0, rtol=0.0)
-    assert {p.convolution.in_channels for p in student.placed().values()} == {FEATURES[primary]}
+    assert {p.convolution.in_channels for p in student.by_modality().values()} == {FEATURES[primary]}
 
 
 @pytest.mark.parametrize("proxies", ["down", "up"])
@@ -132,7 +132,7 @@ def test_two_and_four_modalities_work_like_three() -> None:
 def test_proxies_down_have_the_lengths_of_the_teachers_modalities(primary: str, steps: dict[str, int]) -> None:
     student = make_student("complete", primary, steps)
     x = make_inputs(make_info(steps))[primary]
-    for modality, projection in student.placed().items():
+    for modality, projection in student.by_modality().items():
         assert projection(x).shape == (4, steps[modality], 8)
         assert projection.projected_steps == steps[modality]
         stride = 1 if modality == primary else max(1, round(steps[primary] / steps[modality]))
@@ -145,7 +145,7 @@ def test_proxies_up_keep_the_length_of_the_primary(primary: str) -> None:
     student = make_student("complete", primary, TENFOLD, proxies="up", kernels={"audio": 5, "text": 1})
     x = make_inputs(make_info(TENFOLD))[primary]
     kernels = {"video": 3, "audio": 5, "text": 1}
-    for modality, projection in student.placed().items():
+    for modality, projection in student.by_modality().items():
         assert projection(x).shape == (4, TENFOLD[primary], 8)
         assert projection.convolution.stride == (1,)
         assert projection.convolution.kernel_size == (kernels[modality],)
@@ -169,7 +169,7 @@ def test_a_proxy_interpolates_to_s_times_its_length_and_then_convolves_with_stri
 ) -> None:
     lengths = {"video": primary_steps, "audio": steps}
     student = make_student("others", "video", lengths)
-    projection = student.placed()["audio"]
+    projection = student.by_modality()["audio"]
     x = make_inputs(make_info(lengths))["video"]
     s = max(1, round(primary_steps / steps))
     source = interpolated(x[0], s * steps) if s * steps != primary_steps else x[0]
@@ -187,7 +187,7 @@ def test_a_proxy_interpolates_to_s_times_its_length_and_then_convolves_with_stri
 
 
 def independent_readout(student: Network, inputs: dict[str, Tensor], reduce: str) -> Tensor:
-    sequences = {m: p(inputs[p.modality]) for m, p in student.placed().items()}
+    sequences = {m: p(inputs[p.modality]) for m, p in student.by_modality().items()}
     parts = []
     for source, query in student.stack_ends:
         output, _ = student.stack(f"{source}<-{query}")(sequences[query], sequences[source])
@@ -231,7 +231,7 @@ def test_the_residual_head_is_mults() -> None:
 def test_stacks_with_the_same_queries_are_joined_and_fused(branch: str | None, readout: str) -> None:
     teacher = make_teacher(branch, make_config(dropout=STILL, readout=readout))
     inputs = make_inputs(make_info())
-    sequences = {m: p(inputs[m]) for m, p in teacher.placed().items()}
+    sequences = {m: p(inputs[m]) for m, p in teacher.by_modality().items()}
     parts = []
     for query in [branch] if branch else STEPS:
         sources = [y for y in STEPS if y != query]
@@ -275,7 +275,7 @@ def test_the_cut_teacher_sees_what_a_full_forward_sees(pairing: str, taps: Taps)
 def test_the_cut_teacher_runs_only_the_stacks_and_projections_that_are_distilled() -> None:
     teacher = make_teacher()
     ran: list[str] = []
-    for name, module in [*teacher.placed().items(), *teacher.stacks.items(), *teacher.fusions.items()]:
+    for name, module in [*teacher.by_modality().items(), *teacher.stacks.items(), *teacher.fusions.items()]:
         module.register_forward_hook(lambda *_, n=name: ran.append(n))
         for layer in getattr(module, "layers", []):
             layer.register_forward_hook(lambda *_, n=name: ran.append(n))

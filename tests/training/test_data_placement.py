@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mmkd.data import tensors
-from mmkd.data.tensors import Samples, chunks, epoch_batches, fits, hold_out, load_samples
+from mmkd.data.splits import hold_out
+from mmkd.data.tensors import Samples, chunks, epoch_batches, fits, load_samples
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from mmkd.data.tensors import Samples, hold_out
+from mmkd.data.splits import hold_out
+from mmkd.data.tensors import Samples
 from mmkd.errors import UserError
 from mmkd.result_file import read_result
+from mmkd.training.device import prepare_torch
+from mmkd.training.lesson import make_lesson
 from mmkd.training.trainer import Trainer
-from mmkd.trial import make_lesson, prepare
 
 COUNTS = [100, 31, 10, 4, 1]
 
@@ -62,7 +64,7 @@ def test_it_does_not_depend_on_the_random_generators_and_does_not_move_them() ->
 
 
 def lesson_of(lab: Any, config: Any) -> Any:
-    return make_lesson(config, lab.place(config), prepare(config))
+    return make_lesson(config, lab.place(config), prepare_torch(config))
 
 
 def test_every_row_and_seed_on_a_data_set_loses_the_same_samples(lab: Any) -> None:

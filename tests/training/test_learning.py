@@ -15,9 +15,10 @@ from mmkd.distillation.frozen_teacher import Batch
 from mmkd.metrics_log import read_metrics
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
+from mmkd.training.device import prepare_torch
 from mmkd.training.evaluation import predict
-from mmkd.training.trainer import Lesson
-from mmkd.trial import Superseded, make_lesson, prepare, run_trial
+from mmkd.training.lesson import Lesson, make_lesson
+from mmkd.trial import Superseded, run_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ FROZEN = {"learning_rate": 1e-30, "epochs": 1}
 
 def lesson_of(lab: Lab, config: TeacherConfig | StudentConfig) -> Lesson:
     """What the run of `config` begins with."""
-    return make_lesson(config, lab.place(config), prepare(config))
+    return make_lesson(config, lab.place(config), prepare_torch(config))
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float = 0.0) -> float:
@@ -322,6 +323,6 @@ def test_any_modality_may_be_the_primary_of_a_run(lab: Lab, numbers_of: Numbers)
 
 def test_a_trial_is_deterministic_without_filling_memory_that_it_writes_anyway(lab: Any) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
-    prepare(lab.student())
+    prepare_torch(lab.student())
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]

@@ -13,9 +13,10 @@ from mmkd.distillation.frozen_teacher import Batch
 from mmkd.models.attention import Taps
 from mmkd.models.scores import Scores
 from mmkd.result_file import read_result
+from mmkd.training.device import prepare_torch
 from mmkd.training.evaluation import predict
+from mmkd.training.lesson import make_lesson
 from mmkd.training.trainer import Trainer
-from mmkd.trial import make_lesson, prepare
 
 if TYPE_CHECKING:
     from tests.conftest import Lab
@@ -32,7 +33,7 @@ def trainer_of(lab: Lab, method: str, precision: str, **changes: Any) -> Trainer
     training = {**changes.pop("training", {}), "precision": precision}
     config = lab.student(method, training=training, **changes)
     place = lab.place(config)
-    return Trainer(config, make_lesson(config, place, prepare(config)), place, None, lambda: None, lambda: False)
+    return Trainer(config, make_lesson(config, place, prepare_torch(config)), place, None, lambda: None, lambda: False)
 
 
 def batch_of(trainer: Trainer) -> Batch:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from mmkd.checksum import SEAL_BYTES, seal_of, unseal
+from mmkd.checksum import CHECKSUM_BYTES, checksum_line, verify_checksum
 from mmkd.config import StudentConfig, TeacherConfig, identity
 from mmkd.rundir import TrialDir
 from mmkd.training.checkpoint import CheckpointError, read_checkpoint
@@ -257,10 +257,10 @@ def test_a_checkpoint_that_cannot_be_used_is_said_and_the_run_begins_again(
     elif damage == "foreign":
         torch.save({"epoch": 3}, place.checkpoint)
     else:
-        state = torch.load(io.BytesIO(unseal(content)), weights_only=True)
+        state = torch.load(io.BytesIO(verify_checksum(content)), weights_only=True)
         other = io.BytesIO()
         torch.save({**state, "identity": "0" * 64}, other)
-        place.checkpoint.write_bytes(other.getvalue() + seal_of(other.getvalue()))
+        place.checkpoint.write_bytes(other.getvalue() + checksum_line(other.getvalue()))
     capsys.readouterr()
     run_trial(config, place.path)
     warning = capsys.readouterr().err
@@ -290,7 +290,12 @@ def test_a_checkpoint_with_a_single_bit_flipped_anywhere_is_noticed(lab: Lab, st
     with pytest.raises(Preempted):
         run_trial(config, place.path, asked_to_end=steps.asked_to_end)
     content, seeded = place.checkpoint.read_bytes(), random.Random(0)
-    for where in [0, len(content) - 1, len(content) - SEAL_BYTES, *(seeded.randrange(len(content)) for _ in range(60))]:
+    for where in [
+        0,
+        len(content) - 1,
+        len(content) - CHECKSUM_BYTES,
+        *(seeded.randrange(len(content)) for _ in range(60)),
+    ]:
         flipped = bytearray(content)
         flipped[where] ^= 1 << seeded.randrange(8)
         place.checkpoint.write_bytes(flipped)

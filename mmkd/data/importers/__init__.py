@@ -1,1 +1,1 @@
-"""Importers of foreign data sets, one file per source."""
+"""Importers of published data sets, one file per source."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmkd.data.dataset import SPLITS, Array, Split, chunks
-from mmkd.data.hdf5_format import write_dataset
+from mmkd.data.hdf5_write import write_dataset
 from mmkd.data.safe_pickle import load_arrays
 from mmkd.errors import UserError
 
@@ -22,7 +22,7 @@ CLASSES = ("-3", "-2", "-1", "0", "+1", "+2", "+3")
 
 
 def import_mosei(pickle: str | Path, out: str | Path) -> str:
-    """Write MulT's `pickle` of CMU-MOSEI to `out` in the one layout; return the fingerprint.
+    """Write MulT's `pickle` of CMU-MOSEI to `out` in the HDF5 layout; return the fingerprint.
 
     Values become float32 and -inf in audio 0; leading all-zero steps are padding. The class is the score, clipped to
     [-3, 3] and rounded half to even, plus 3. Ids of several columns are joined by `_`; repeated ones get `#2`, `#3`.
@@ -76,7 +76,7 @@ def _numbers(where: str, part: dict[Any, Any], key: str) -> Array:
 
 
 def _ids(where: str, part: dict[Any, Any], samples: int) -> list[str]:
-    """One text a sample; empty where the pickle has no ids."""
+    """One text per sample; empty if the pickle has no ids."""
     if part.get("id") is None:
         return []
     try:
@@ -91,7 +91,7 @@ def _text(value: object) -> str:
 
 
 def _unique(ids: list[str], seen: Counter[str]) -> list[str]:
-    """`ids`, where the second of a name over all splits becomes `name#2`, and so on; counts in `seen`."""
+    """`ids` with the second of equal names over all splits renamed to `name#2`, and so on; counts in `seen`."""
     unique = []
     for name in ids:
         seen[name] += 1

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.io
 
 from mmkd.data.dataset import Array, Split
-from mmkd.data.hdf5_format import write_dataset
+from mmkd.data.hdf5_write import write_dataset
 from mmkd.data.untrusted import memory_for
 from mmkd.errors import UserError
 
@@ -45,7 +45,7 @@ _BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.er
 
 
 class Trial(NamedTuple):
-    """One recording: who did what, and for which time."""
+    """Name of one recording: action, subject and repetition."""
 
     action: int
     subject: int
@@ -63,14 +63,14 @@ def import_utd_mhad(
     raw: bool = False,
     valid_subject: int = 7,
 ) -> str:
-    """Write UTD-MHAD to `out` in the one layout; return the fingerprint.
+    """Write UTD-MHAD to `out` in the HDF5 layout; return the fingerprint.
 
-    The split is the usual cross-subject one: subjects 2, 4, 6, 8 test, the others train but for `valid_subject`.
+    The split is the usual cross-subject one: subjects 2, 4, 6, 8 test, the others train, except `valid_subject`.
 
     Args:
-        source: folder or archive (tar, zip) with `a{action}_s{subject}_t{trial}_{inertial,skeleton}.mat` at any depth.
-            Of an archive nothing is unpacked to disk.
-        out: the file to make.
+        source: directory or archive (tar, zip) with `a{action}_s{subject}_t{trial}_{inertial,skeleton}.mat` at any
+            depth. Archives are read in memory, not unpacked to disk.
+        out: the file to write.
         steps: modality -> steps that every recording is resampled to, linearly; None keeps every recording's own
             length, with zeros in front up to the longest.
         raw: keep the camera's coordinates instead of `body_frame`.
@@ -112,7 +112,7 @@ def import_utd_mhad(
 
 
 def body_frame(skeleton: Array) -> Array:
-    """Take a skeleton from the camera's coordinates to the body's at rest.
+    """Transform a skeleton from the camera's coordinates to the body's at rest.
 
     The frame is that of the first frames' mean, the same for the whole recording, so that movement through the room
     stays: origin at the hip centre, x along the hip line from left to right, y up, one torso long.
@@ -166,13 +166,13 @@ def _read_recordings(source: Path, raw: bool) -> dict[Trial, dict[str, Array]]:
 
 
 def _mat_files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file in `source` that is named like a recording. Archives are read in memory."""
+    """Name and content of every file in `source` with the name of a recording. Archives are read in memory."""
     if source.is_dir():
         for path in sorted(source.rglob("*.mat")):
             yield path.relative_to(source).as_posix(), path.read_bytes()
         return
     if not source.is_file():
-        raise UserError(f"{source}: no such folder or archive")
+        raise UserError(f"{source}: no such directory or archive")
     try:
         with memory_for(source):
             yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)

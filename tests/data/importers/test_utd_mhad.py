@@ -159,7 +159,7 @@ def test_incomplete_and_foreign_sources_are_named(folder: Path, tmp_path: Path) 
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no file like"):
         import_utd_mhad(tmp_path / "empty", tmp_path / "utd.h5")
-    with pytest.raises(UserError, match="no such folder or archive"):
+    with pytest.raises(UserError, match="no such directory or archive"):
         import_utd_mhad(tmp_path / "none", tmp_path / "utd.h5")
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(UserError, match="not a whole tar or zip archive"):

@@ -1,0 +1,103 @@
+"""Write data files in the HDF5 layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mmkd.data.dataset import SPLITS, LabelKind, Meaning, Split, complete, fingerprint, train_statistics
+from mmkd.data.hdf5_format import LAYOUT_VERSION
+from mmkd.data.validation import validate
+from mmkd.errors import UserError, errors_about
+from mmkd.files import write_atomically
+from mmkd.stored_text import fixed, fixed_column
+
+
+def write_dataset(
+    path: str | Path,
+    splits: Mapping[str, Split],
+    *,
+    classes: Sequence[str],
+    source: str,
+    license: str,
+    label_kind: LabelKind = "class",
+    score_range: tuple[float, float] | None = None,
+    vectors: Mapping[str, int] | None = None,
+    notes: str = "",
+) -> str:
+    """Check `splits`, write them to `path` (replacing an existing file) and return the fingerprint.
+
+    Your own arrays, in ten lines:
+
+        import numpy as np
+        from mmkd.data import Split, write_dataset
+
+        rng, splits = np.random.default_rng(0), {}
+        for name, n in {"train": 60, "valid": 20, "test": 20}.items():
+            video = rng.normal(size=(n, 30, 5)).astype("float32")  # samples, steps, features; padding in front
+            audio = rng.normal(size=(n, 50, 8)).astype("float32")  # another length, other features
+            splits[name] = Split(arrays={"video": video, "audio": audio}, labels=rng.integers(0, 2, n))
+        write_dataset("mine.h5", splits, classes=["no", "yes"], source="my recordings", license="CC BY 4.0")
+
+    Args:
+        path: the file to write; it appears whole or not at all.
+        splits: exactly `train`, `valid` and `test`, alike in modalities, steps and features. The order of modalities
+            is train's. Lengths and ids may be left out, see `Split`.
+        classes: names, by class index.
+        source: origin of the data. Start with "synthetic" if they are made up: tables show it.
+        license: the terms of the data.
+        label_kind: "score" where classes are evenly spaced bins of a score; then every split has `scores`.
+        score_range: for "score", the scores that the first and the last class stand for.
+        vectors: modality -> consecutive features that are one vector in space (3 for xyz), if any.
+        notes: how the data were prepared.
+
+    Raises:
+        UserError: the first rule of the layout that the data break, with split, modality and sample.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the directory {path.parent} does not exist; make it first")
+    splits = {name: complete(name, split) for name, split in splits.items()}
+    meaning = Meaning(
+        modalities=tuple(splits["train"].arrays) if "train" in splits else ("none",),  # `validate` says what is missing
+        classes=tuple(classes),
+        label_kind=label_kind,
+        score_range=None if score_range is None else (float(score_range[0]), float(score_range[1])),
+        vectors={modality: int(width) for modality, width in (vectors or {}).items()},
+    )
+    with errors_about(f"{path} not written"):
+        validate(meaning, splits)
+    statistics = train_statistics(splits["train"], meaning.vectors)
+    digest = fingerprint(meaning, splits)
+
+    def write(temporary: Path) -> None:
+        # "v108": the oldest format refuses attributes above 64 KiB (many features or classes).
+        with h5py.File(temporary, "w", libver=("v108", "latest"), locking=False) as file:
+            file.attrs["mmkd_layout"] = LAYOUT_VERSION
+            texts = {f.name: json.dumps(getattr(meaning, f.name)) for f in fields(Meaning)}
+            texts |= {"fingerprint": digest, "source": source, "license": license, "notes": notes}
+            file.attrs.update({name: fixed(text) for name, text in texts.items()})
+            for name in SPLITS:
+                _write_split(file.create_group(name), splits[name])
+            for modality, (mean, std) in statistics.items():
+                file["train/arrays"][modality].attrs.update(mean=mean, std=std)
+
+    write_atomically(path, write)
+    return digest
+
+
+def _write_split(group: Any, split: Split) -> None:
+    group["labels"] = split.labels.astype(np.int64)
+    group["ids"] = fixed_column(split.ids)
+    if split.scores is not None:
+        group["scores"] = split.scores
+    for modality, array in split.arrays.items():
+        group[f"arrays/{modality}"] = array
+        group[f"lengths/{modality}"] = split.lengths[modality].astype(np.int64)
