@@ -62,7 +62,7 @@ def build_trained(path: Path, data: tuple[Path, str], *, train: bool = True, **r
                 distillation=complete(Distillation(method=method, settings=row.get("settings", {}))),
                 teacher=None if method == "no_kd" else teachers[seed],
             )
-            trial = Root(path).row(name, "0" * 8).confirm(seed, digest(to_json(config)))
+            trial = Root(path).row(name, "0" * 8).final_run(seed, digest(to_json(config)))
             _begun(trial, config, train)
             confirm[str(seed)] = trial.path.name
         write_json(place / "winner.json", {"trial": 0, "value": 1.0, "trials": 0, "confirm": confirm})

@@ -22,7 +22,7 @@ def make_small_root(path: Path, **study: Any) -> Path:
     data = {"source": "synthetic (tests)", "fingerprint": "f" * 64, "modalities": ["video"], "classes": ["a", "b", "c"]}
     what = {**identity, "selection": "loss", "training": {"epochs": 2}}
     write_json(row.row, {"digest": "0" * 64, "identity": what, "data": data})
-    confirm = {seed: row.confirm(seed, "ab12cd34") for seed in (1, 2)}
+    confirm = {seed: row.final_run(seed, "ab12cd34") for seed in (1, 2)}
     for seed, place in {0: row.trial(0), **confirm}.items():
         make_trial(place, seed)
     names = {str(seed): place.path.name for seed, place in confirm.items()}
