@@ -76,7 +76,7 @@ def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) ->
     rates = 10 ** rng.uniform(-4, -2, A_ROW - SEEDS)
     losses = [make_trial(row.trial(k), float(rate), 0, epochs, rng) for k, rate in enumerate(rates)]
     best = int(np.argmin(losses))
-    confirm = {seed: row.confirm(seed, f"{number:08x}") for seed in range(1, SEEDS + 1)}
+    confirm = {seed: row.final_run(seed, f"{number:08x}") for seed in range(1, SEEDS + 1)}
     for seed, place in confirm.items():
         make_trial(place, float(rates[best]), seed, epochs, rng)
     record_of_winner = WinnerRecord(

@@ -38,7 +38,7 @@ def read_attempts(directory: TrialDir) -> list[Attempt]:
     """All attempts of a trial, in order."""
     names = {p.name.split(".")[0] for p in directory.attempts.glob("[0-9]*.json")}
     return [
-        Attempt(k, read_json(directory.submitted(k)) or {}, read_json(directory.ran(k)) or {})
+        Attempt(k, read_json(directory.controller_record(k)) or {}, read_json(directory.job_record(k)) or {})
         for k in sorted(int(name) for name in names if name.isdecimal())
     ]
 
@@ -53,12 +53,12 @@ def current_attempt(directory: TrialDir) -> int:
 
 def record_submission(directory: TrialDir, number: int, **facts: Any) -> None:
     """Add facts to the controller's record of an attempt."""
-    _merge(directory.submitted(number), facts)
+    _merge(directory.controller_record(number), facts)
 
 
 def record_run(directory: TrialDir, number: int, **facts: Any) -> None:
     """Add facts to the job's record of an attempt."""
-    _merge(directory.ran(number), facts)
+    _merge(directory.job_record(number), facts)
 
 
 def _merge(path: Path, facts: Mapping[str, Any]) -> None:

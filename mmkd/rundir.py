@@ -46,11 +46,11 @@ class TrialDir:
     attempts = _Below("attempts")
     """Directory of the attempts' records."""
 
-    def submitted(self, attempt: int) -> Path:
+    def controller_record(self, attempt: int) -> Path:
         """The controller's record of an attempt: backend, job id, when, how it ended."""
         return self.attempts / f"{attempt}.json"
 
-    def ran(self, attempt: int) -> Path:
+    def job_record(self, attempt: int) -> Path:
         """The job's own record of an attempt: host, process, versions, commit, how it ended."""
         return self.attempts / f"{attempt}.job.json"
 
@@ -105,7 +105,7 @@ class RowDir:
         """A tuning trial, by Optuna's number."""
         return TrialDir(self.path / "trials" / str(number))
 
-    def confirm(self, seed: int, digest: str) -> TrialDir:
+    def final_run(self, seed: int, digest: str) -> TrialDir:
         """The final run of the winner whose configuration has `digest`, on a fresh seed."""
         return TrialDir(self.path / "confirm" / f"{seed}-{digest[:8]}")
 
@@ -114,7 +114,7 @@ class RowDir:
         found = [p for p in self.path.glob("trials/*") if p.name.isdecimal()]
         return [TrialDir(p) for p in sorted(found, key=lambda p: int(p.name))]
 
-    def confirms(self) -> list[TrialDir]:
+    def final_runs(self) -> list[TrialDir]:
         """The final runs' directories by seed, superseded ones included."""
         found = [p for p in self.path.glob("confirm/*-*") if p.name.split("-")[0].isdecimal()]
         return [TrialDir(p) for p in sorted(found, key=lambda p: (int(p.name.split("-")[0]), p.name))]

@@ -46,7 +46,9 @@ def trial_state(directory: TrialDir) -> State:
     number = current_attempt(directory)
     if number == 0:
         return State.CREATED
-    attempt = Attempt(number, read_json(directory.submitted(number)) or {}, read_json(directory.ran(number)) or {})
+    attempt = Attempt(
+        number, read_json(directory.controller_record(number)) or {}, read_json(directory.job_record(number)) or {}
+    )
     if attempt.end:
         return State.FAILED
     return State.RUNNING if attempt.ran else State.SUBMITTED

@@ -32,7 +32,7 @@ class RecordedRow:
 
     def runs(self) -> list[TrialDir]:
         """Tuning trials and confirming runs, superseded ones included."""
-        return [*self.directory.trials(), *self.directory.confirms()]
+        return [*self.directory.trials(), *self.directory.final_runs()]
 
 
 @dataclass(frozen=True)

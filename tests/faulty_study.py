@@ -148,7 +148,7 @@ class FaultyStudy:
         return [d for d in trial_dirs(self.root) if trial_state(d) is State.RUNNING and self._epochs_gained(d) >= 2]
 
     def _epochs_gained(self, directory: TrialDir) -> int:
-        began = directory.ran(current_attempt(directory)).stat().st_mtime
+        began = directory.job_record(current_attempt(directory)).stat().st_mtime
         return sum(line["time"] > began for line in read_metrics(directory))
 
     def wait_until_training(self, least: int = 1) -> list[QueuedJob]:

@@ -36,7 +36,7 @@ def numbers(root: Path) -> dict[str, object]:
 def trial_dirs(root: Path) -> list[TrialDir]:
     """All trials, confirming runs and teachers under a root."""
     here = Root(root)
-    return [*here.teachers(), *(d for row in here.rows() for d in (*row.trials(), *row.confirms()))]
+    return [*here.teachers(), *(d for row in here.rows() for d in (*row.trials(), *row.final_runs()))]
 
 
 def attempts(root: Path) -> list[Attempt]:

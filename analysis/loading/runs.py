@@ -88,7 +88,7 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
     for row in Root(path).rows():
         place = f"rows/{row.path.name}"
         winner = _read_row(row, place, rows, rejects)
-        trials = [f"{place}/{trial.path.parent.name}/{trial.path.name}" for trial in (*row.trials(), *row.confirms())]
+        trials = [f"{place}/{trial.path.parent.name}/{trial.path.name}" for trial in (*row.trials(), *row.final_runs())]
         directories += trials
         rejects += _strays(row.path, place, set(trials))
         counting |= {f"{place}/confirm/{name}" for name in winner.confirm.values()} if winner else set()

@@ -173,17 +173,7 @@ class Head(nn.Module):
 
 def build_teacher(info: DatasetInfo, config: NetworkConfig, branch: str | None) -> Network:
     """The complete teacher of a data set, or the one branch whose queries come from `branch`."""
-    projections = {
-        m: Projection(
-            m,
-            info.features[m],
-            info.steps[m],
-            config.width,
-            config.kernels.get(m, config.kernel),
-            bias=config.conv_bias,
-        )
-        for m in info.modalities
-    }
+    projections = {m: _projection(info, config, m, config.kernels.get(m, config.kernel)) for m in info.modalities}
     return Network(projections, crossmodal_stacks(info.modalities, branch), True, config, len(info.classes))
 
 
@@ -207,17 +197,17 @@ def build_student(
             stride = max(1, round(info.steps[fed] / info.steps[m]))
             kernel = stride if stride > 1 else kernel
             steps = stride * info.steps[m]
-        projections[m] = Projection(
-            fed,
-            info.features[fed],
-            info.steps[fed],
-            config.width,
-            kernel,
-            bias=config.conv_bias,
-            stride=stride,
-            steps=steps,
-        )
+        projections[m] = _projection(info, config, fed, kernel, stride, steps)
     return Network(projections, pairing.stacks, pairing.fused, config, len(info.classes))
+
+
+def _projection(
+    info: DatasetInfo, config: NetworkConfig, modality: str, kernel: int, stride: int = 1, steps: int = 0
+) -> Projection:
+    features, length = info.features[modality], info.steps[modality]
+    return Projection(
+        modality, features, length, config.width, kernel, bias=config.conv_bias, stride=stride, steps=steps
+    )
 
 
 def count_parameters(module: nn.Module) -> int:

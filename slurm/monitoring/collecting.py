@@ -142,7 +142,7 @@ def _confirms(row: Row) -> list[Place]:
     owner, epochs, selection = row.directory.path.name, row.epochs, row.selection
     return [
         Place(directory, owner, "confirm", row.name, f"s{directory.path.name.split('-')[0]}", epochs, selection)
-        for directory in row.directory.confirms()
+        for directory in row.directory.final_runs()
     ]
 
 

@@ -39,7 +39,7 @@ def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
         by_folder, by_name = {row.directory.path.name: row for row in rows}, {row.name: row for row in rows}
         row = (by_folder.get(owner) or by_name[choose("row (--log)", owner, by_name)]).directory
         kind, _, name = rest.partition("/")
-        candidates = row.confirms() if kind == "confirm" else row.trials()
+        candidates = row.final_runs() if kind == "confirm" else row.trials()
     exact = [place for place in candidates if place.path.name == name]
     begins = [place for place in candidates if name and place.path.name.startswith(name)]
     found = exact or begins

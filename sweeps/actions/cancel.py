@@ -115,7 +115,7 @@ def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
 
 def _recorded(directory: TrialDir) -> tuple[str, int, str]:
     """Return backend, GPUs and id of the current attempt's job."""
-    facts = read_json(directory.submitted(current_attempt(directory))) or {}
+    facts = read_json(directory.controller_record(current_attempt(directory))) or {}
     return str(facts.get("backend", "")), int(facts.get("gpus", 0)), str(facts.get("job", ""))
 
 

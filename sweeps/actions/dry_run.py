@@ -61,7 +61,7 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     if teachers:
         print(f"teachers  {len(teachers)} (one for tuning and one per seed), {trained} trained")
     if backend != "slurm":
-        runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.confirms()))
+        runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.final_runs()))
         warn_of_slurm_jobs([*teachers, *runs])
 
 
@@ -96,7 +96,7 @@ def _describe(r: Range) -> str:
 
 def finished(row: RowDir) -> tuple[int, float]:
     """Count the finished runs of a row and sum their seconds."""
-    results = [_seconds(directory) for directory in [*row.trials(), *row.confirms()]]
+    results = [_seconds(directory) for directory in [*row.trials(), *row.final_runs()]]
     spent = [seconds for seconds in results if seconds is not None]
     return len(spent), sum(spent)
 

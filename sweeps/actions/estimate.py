@@ -48,7 +48,7 @@ def left_of(row: Row, root: Root, *, retry_failed: bool = False) -> Left:
     told = read_journal(row.directory)
     again = [n for n in told.failed if retry_failed and not row.directory.trial(n).result.exists()]
     tuning = max(row.trials - told.asked, 0) + len(told.open) + len(again)
-    counting = [run for run in row.directory.confirms() if run.result.exists() and not run.superseded.exists()]
+    counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
     confirming = row.seeds if tuning else max(row.seeds - len(counting), 0)
     missing = [teacher for teacher in teacher_directories(row, root) if not teacher.result.exists()]
     first = teacher_directories(row, root)[:1] if tuning else []
@@ -88,7 +88,7 @@ def from_finished(row: Row, root: Root, backend: str, *, prompt: bool) -> Estima
         facts = {} if record is None else as_written(record.identity)
         if not facts or not _alike(facts, row.identity):
             continue
-        seconds = _measured([*place.trials(), *place.confirms()], backend, prompt=prompt)
+        seconds = _measured([*place.trials(), *place.final_runs()], backend, prompt=prompt)
         if seconds:
             return _mean(seconds, place, row, facts["training"]["epochs"])
     return None

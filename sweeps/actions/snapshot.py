@@ -82,7 +82,7 @@ class CodeWatch:
         changed = []
         for work in self.rows:
             last = self._note(work)
-            if last is not None and any((work.directory.trials(), work.directory.confirms())):
+            if last is not None and any((work.directory.trials(), work.directory.final_runs())):
                 changed.append((work.row.name, last))
         if not changed:
             return ""

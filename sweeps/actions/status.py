@@ -112,7 +112,7 @@ def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
 
 
 def _submitted(directory: TrialDir) -> dict[str, object]:
-    return dict(read_json(directory.submitted(current_attempt(directory))) or {})
+    return dict(read_json(directory.controller_record(current_attempt(directory))) or {})
 
 
 def _controllers(study: RecordedStudy) -> list[str]:
@@ -151,7 +151,7 @@ _ROW_HEAD = ("row", "told", "open", "running", "failed", "confirmed", "best vali
 def _describe_row(row: RecordedRow) -> tuple[str, ...]:
     """A row's line, by `_ROW_HEAD`; open trials and seeds count as running from the start of their job on."""
     told = read_journal(row.directory)
-    counting = [run for run in row.directory.confirms() if not run.superseded.exists()]
+    counting = [run for run in row.directory.final_runs() if not run.superseded.exists()]
     due = [*(row.directory.trial(number) for number in told.open), *counting]
     running = sum(trial_state(directory) is State.RUNNING for directory in due)
     diverged = sum(row.directory.trial(number).result.exists() for number in told.failed)
@@ -189,6 +189,6 @@ def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
 def _gpu_seconds_so_far(directory: TrialDir) -> float:
     """What an attempt that has not ended has used of its GPUs, by its own clock."""
     number = current_attempt(directory)
-    attempt = Attempt(number, _submitted(directory), read_json(directory.ran(number)) or {})
+    attempt = Attempt(number, _submitted(directory), read_json(directory.job_record(number)) or {})
     started = attempt.ran.get("started")
     return 0.0 if started is None else float(attempt.submitted.get("gpus", 0)) * (time.time() - float(started))

@@ -171,7 +171,7 @@ class Jobs:
 
     def _has_ended(self, running: Running) -> bool:
         """Whether the job itself has said that it ended; its record is read when it has changed."""
-        path = running.task.directory.ran(running.attempt)
+        path = running.task.directory.job_record(running.attempt)
         try:
             stamp = path.stat().st_mtime_ns
         except FileNotFoundError:
@@ -185,7 +185,7 @@ class Jobs:
     def _is_late(self, running: Running, report: Report) -> bool:
         """Whether a job's last words may be on their way: its result, or why it ended."""
         directory = running.task.directory
-        ran = read_json(directory.ran(running.attempt)) or {}
+        ran = read_json(directory.job_record(running.attempt)) or {}
         unsaid = "end" not in ran and (report.failure == "" or (report.failure == Failure.ERROR and "started" in ran))
         if self.backend.prompt or directory.result.exists() or not (unsaid or ran.get("end") == "complete"):
             return False
@@ -199,7 +199,7 @@ class Jobs:
 
     def _note_end(self, running: Running, report: Report, ending: bool) -> Ended:
         directory = running.task.directory
-        ran = read_json(directory.ran(running.attempt)) or {}
+        ran = read_json(directory.job_record(running.attempt)) or {}
         if directory.result.exists():
             end, message = "complete", ""
         else:
@@ -229,7 +229,7 @@ class Jobs:
             return
         for handle, facts in self.backend.usage(self._unaccounted, at_once=at_once).items():
             ended = self._unaccounted.pop(handle)
-            end = (read_json(ended.directory.submitted(ended.attempt)) or {}).get("end")
+            end = (read_json(ended.directory.controller_record(ended.attempt)) or {}).get("end")
             cause = FAILURES.get(str(facts.get("state")), Failure.ERROR)
             if end == Failure.PREEMPTED and cause != Failure.ERROR:
                 facts = {**facts, "end": cause}  # a job that gets SIGTERM cannot tell why
@@ -242,7 +242,7 @@ class Jobs:
 def submitted_job(directory: TrialDir) -> tuple[int, Handle, str]:
     """The number of a trial's current attempt, the handle of its job, and the backend that has it."""
     number = current_attempt(directory)
-    submitted = read_json(directory.submitted(number)) or {}
+    submitted = read_json(directory.controller_record(number)) or {}
     name, identifier, backend = (str(submitted.get(key, "")) for key in ("name", "job", "backend"))
     return number, Handle(name, identifier), backend
 
@@ -284,7 +284,7 @@ def _failed_nodes(past: Collection[Attempt]) -> tuple[str, ...]:
 def _take_back(directory: TrialDir, number: int) -> None:
     """An announced attempt of which no job was made: the number is free again."""
     write_text(directory.attempt, f"{number - 1}\n")
-    directory.submitted(number).unlink()
+    directory.controller_record(number).unlink()
 
 
 def last_line(directory: TrialDir, attempt: int) -> str:

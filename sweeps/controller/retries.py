@@ -55,8 +55,8 @@ def decide(directory: TrialDir, launched: float) -> Decision:
 def is_unnoted(directory: TrialDir) -> bool:
     """Whether the last attempt's job told something, and no controller has noted its end and its costs yet."""
     number = current_attempt(directory)
-    submitted = read_json(directory.submitted(number)) or {}
-    return bool(submitted) and "end" not in submitted and directory.ran(number).exists()
+    submitted = read_json(directory.controller_record(number)) or {}
+    return bool(submitted) and "end" not in submitted and directory.job_record(number).exists()
 
 
 def fruitless_alike(attempts: Sequence[Attempt]) -> list[Attempt]:

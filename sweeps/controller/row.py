@@ -145,7 +145,7 @@ class RowWork:
 
     def directories(self) -> list[TrialDir]:
         """All trial directories of the row, and its teachers'."""
-        return [*self.directory.trials(), *self.directory.confirms(), *teacher_directories(self.row, self.root)]
+        return [*self.directory.trials(), *self.directory.final_runs(), *teacher_directories(self.row, self.root)]
 
     def wants_pruned(self, task: Task) -> bool:
         """Whether the row's pruner gives up on a running trial now, by its progress; its stop file then says so."""
@@ -299,7 +299,7 @@ class RowWork:
         if find_record(self.directory.winner, WinnerRecord) != record:
             self.lock.check()
             write_record(self.directory.winner, record)
-        for other in self.directory.confirms():
+        for other in self.directory.final_runs():
             ours = other.path.name.endswith(f"-{mark[:8]}")
             if ours:
                 other.superseded.unlink(missing_ok=True)
@@ -307,7 +307,7 @@ class RowWork:
                 write_text(other.superseded, f"trial {winner.number} is the row's winner now\n")
 
     def _confirm_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
-        directory = self.directory.confirm(seed, mark)
+        directory = self.directory.final_run(seed, mark)
         name = f"{self.directory.path.name}.s{directory.path.name}"
         return Task(name, f"{self.row.name} seed {seed}", "confirm", directory, self.row.config(parameters, seed))
 

@@ -167,7 +167,7 @@ class Lab:
         seeds = range(1, len(accuracies) + 1)
         row = self.begin_row(name, **{"seeds": list(seeds), **kwargs})
         self.tune(row, [0.5] * trials, fingerprint)
-        places = {seed: row.confirm(seed, "abcdef0123") for seed in seeds}
+        places = {seed: row.final_run(seed, "abcdef0123") for seed in seeds}
         for (_, place), accuracy, teacher, seed in zip(
             places.items(), accuracies, teachers or [None] * len(accuracies), seeds, strict=True
         ):

@@ -27,7 +27,7 @@ def directories(lab: Lab) -> set[str]:
 def messy(ablation: Lab) -> Lab:
     """Everything that can become of a directory."""
     row = ablation.row_of("crd")
-    finish(row.confirm(1, "0000000000"), student_config(1, None), 0.4)
+    finish(row.final_run(1, "0000000000"), student_config(1, None), 0.4)
     row.trial(7).path.mkdir()
     row.trial(7).config.write_text('{"algo')
     fail(row.trial(8), student_config(0, None), "out_of_memory")
@@ -35,7 +35,7 @@ def messy(ablation: Lab) -> Lab:
     row.trial(9).path.mkdir()
     finish(row.trial(10), student_config(0, None), 0.0, status=Status.DIVERGED)
     (row.path / "trials" / "copy").mkdir()
-    row.confirm(3, "abcdef01").result.write_bytes(b"\x89HDF")
+    row.final_run(3, "abcdef01").result.write_bytes(b"\x89HDF")
     ablation.teacher(9, 0.8)
     studies = list(ablation.rows)
     ablation.row("other", [0.6])
@@ -98,7 +98,7 @@ def test_missing_seeds_and_unequal_budgets_are_said(ablation: Lab) -> None:
 
 
 def test_scores_that_are_not_the_predictions_are_found(ablation: Lab) -> None:
-    place = ablation.row_of("crd").confirm(2, "abcdef01")
+    place = ablation.row_of("crd").final_run(2, "abcdef01")
     result = read_result(place.result)
     better = {**result.metrics, "test": {**result.metrics["test"], "accuracy": 0.99}}
     write_result(place, type(result)(**{**vars(result), "metrics": better}))
@@ -108,7 +108,7 @@ def test_scores_that_are_not_the_predictions_are_found(ablation: Lab) -> None:
 
 @pytest.mark.parametrize(("stored", "said"), [(b"others", "not those that result.h5 names"), (None, "No such file")])
 def test_weights_that_are_not_those_of_the_result_are_said(ablation: Lab, stored: bytes | None, said: str) -> None:
-    place = next(place for place in ablation.row_of("crd").confirms())
+    place = next(place for place in ablation.row_of("crd").final_runs())
     assert "nothing is wrong" in report(ablation)
     if stored is None:
         place.weights.unlink()

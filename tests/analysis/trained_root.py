@@ -63,7 +63,7 @@ def build_trained(path: Path, data: tuple[Path, str], *, train: bool = True, **r
                 distillation=complete(Distillation(method=method, settings=row.get("settings", {}))),
                 teacher=None if method == "no_kd" else teachers[seed],
             )
-            trial = Root(path).row(name, "0" * 8).confirm(seed, digest(to_json(config)))
+            trial = Root(path).row(name, "0" * 8).final_run(seed, digest(to_json(config)))
             _begun(trial, config, train)
             confirm[seed] = trial.path.name
         write_json(place / "winner.json", winner_record(confirm, 0))

@@ -21,7 +21,7 @@ def make_small_root(path: Path, **study: Any) -> Path:
     row.path.mkdir(parents=True)
     data = {"modalities": ["video"], "classes": ["a", "b", "c"]}
     write_json(row.row, row_record(data, method="kd", training={"epochs": 2}))
-    confirm = {seed: row.confirm(seed, "ab12cd34") for seed in (1, 2)}
+    confirm = {seed: row.final_run(seed, "ab12cd34") for seed in (1, 2)}
     for seed, place in {0: row.trial(0), **confirm}.items():
         make_trial(place, seed)
     write_json(row.winner, winner_record({seed: place.path.name for seed, place in confirm.items()}))

@@ -160,7 +160,9 @@ def marked(tmp_path: Path) -> Path:
     failed.attempts.mkdir(parents=True)
     failed.config.write_text(row.trial(0).config.read_text())
     failed.attempt.write_text("1\n")
-    write_json(failed.ran(1), {"started": 1.0, "host": f"node{text}", "end": "error", "message": f"It broke {text}"})
+    write_json(
+        failed.job_record(1), {"started": 1.0, "host": f"node{text}", "end": "error", "message": f"It broke {text}"}
+    )
     failed.log(1).parent.mkdir()
     failed.log(1).write_text(f"log {text}\n")
     (row.path / "trials" / "<i>stray\x1b[2J").mkdir()

@@ -51,8 +51,8 @@ def test_the_monitor_shows_a_running_trial_of_any_length(small_root: Path, capsy
     place.attempts.mkdir(parents=True)
     place.config.write_text((small_root / "rows" / "kd-00000000" / "trials" / "0" / "config.json").read_text())
     place.attempt.write_text("1\n")
-    place.ran(1).write_text(json.dumps({"started": 1.0, "host": "node1"}))
-    place.submitted(1).write_text(json.dumps({"backend": "slurm", "job": "1", "name": "x", "submitted": 1.0}))
+    place.job_record(1).write_text(json.dumps({"started": 1.0, "host": "node1"}))
+    place.controller_record(1).write_text(json.dumps({"backend": "slurm", "job": "1", "name": "x", "submitted": 1.0}))
     place.metrics.write_text(lines(1, 50_000))
     assert run(monitor, "--root", small_root, "--once") == 0
     assert "50000" in capsys.readouterr().out.replace(",", "")

@@ -131,7 +131,7 @@ def test_a_new_winner_needs_no_reading(varied: Lab, read: list[str]) -> None:
     load(varied.path)
     read.clear()
     row = varied.row_of("crd")
-    varied.choose(row, {1: row.confirm(1, "abcdef01")})
+    varied.choose(row, {1: row.final_run(1, "abcdef01")})
     superseded = load(varied.path).trials.query("superseded")["directory"]
     assert [name.rpartition("/")[2] for name in superseded] == ["2-abcdef01", "3-abcdef01"]
     assert read == []

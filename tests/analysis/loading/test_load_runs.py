@@ -94,14 +94,14 @@ def test_diverged_and_absent_trials_are_in_the_frame(lab: Lab) -> None:
 
 def test_confirming_runs_that_the_winner_does_not_name_are_superseded(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
-    finish(row.confirm(1, "0000000000"), student_config(1, None), 0.1)
+    finish(row.final_run(1, "0000000000"), student_config(1, None), 0.1)
     trials = load(ablation.path, cache=False).trials
     assert list(trials.loc[trials["superseded"], "directory"]) == [f"rows/{row.path.name}/confirm/1-00000000"]
 
 
 def test_what_cannot_be_read_is_rejected_with_its_reason(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
-    truncated = row.confirm(1, "abcdef01").result
+    truncated = row.final_run(1, "abcdef01").result
     truncated.write_bytes(truncated.read_bytes()[:500])
     torn, old, stray = row.trial(7), row.trial(8), row.path / "trials" / "copy"
     for place in (torn.path, old.path, stray):
@@ -138,7 +138,7 @@ def test_trials_of_a_row_that_cannot_be_read_stay(ablation: Lab) -> None:
 
 
 def test_predictions_are_read_on_demand(ablation: Lab) -> None:
-    stored = predictions(ablation.root.rows()[0].confirm(1, "abcdef01").path)
+    stored = predictions(ablation.root.rows()[0].final_run(1, "abcdef01").path)
     assert sorted(stored) == ["test", "valid"]
     assert stored["test"].logits.shape == (SAMPLES, 3)
 
@@ -184,8 +184,8 @@ def test_a_row_says_what_decides_it_a_column_a_value(lab: Lab) -> None:
 
 def test_files_of_an_unforeseen_shape_reject_one_trial_and_no_other(ablation: Lab) -> None:
     row = ablation.row_of("crd")
-    write_json(row.trial(0).ran(1), {"seconds": "a minute", "end": "complete"})
-    write_json(row.trial(1).ran(1), 7)
+    write_json(row.trial(0).job_record(1), {"seconds": "a minute", "end": "complete"})
+    write_json(row.trial(1).job_record(1), 7)
     runs = load(ablation.path, cache=False)
     assert [path.rpartition("/")[2] for path in runs.rejected["path"]] == ["0", "1"]
     assert all("not as a trial's files are" in reason for reason in runs.rejected["reason"])

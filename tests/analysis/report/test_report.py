@@ -121,7 +121,7 @@ def _flat(value: dict[str, object], prefix: str = "") -> dict[str, str]:
 def test_failed_superseded_and_unfinished_trials_are_listed_too(ablation: Lab) -> None:
     row = ablation.row_of("crd")
     fail(row.trial(2), student_config(0, None), "timeout")
-    finish(row.confirm(1, "ffffffffff"), student_config(1, None), 0.5)
+    finish(row.final_run(1, "ffffffffff"), student_config(1, None), 0.5)
     row.trial(3).path.mkdir()
     text = seen(report(load(ablation.path, cache=False), kinds=())).text
     assert "2 tuning failed (timeout): it broke 1 7" in text

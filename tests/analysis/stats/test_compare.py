@@ -62,7 +62,7 @@ def test_one_seed_has_no_interval_over_seeds_but_one_over_samples(lab: Lab) -> N
 
 
 def test_rows_of_different_samples_cannot_be_paired(ablation: Lab) -> None:
-    place = ablation.row_of("crd").confirm(1, "abcdef01")
+    place = ablation.row_of("crd").final_run(1, "abcdef01")
     result = read_result(place.result)
     test = result.predictions["test"]
     renamed = {**result.predictions, "test": Predictions(test.logits, test.labels, [f"x{k}" for k in test.ids])}

@@ -37,7 +37,9 @@ def test_means_spreads_and_counts(ablation: Lab) -> None:
     assert (cell.value, cell.spread) == (pytest.approx(75.0), pytest.approx(1.0))  # SD of 74, 75, 76 with n - 1
     assert cell.text == "75.0 ± 1.0"  # one SD digit more by PDG; 1000 samples allow 0.1
     for metric in ("weighted_f1", "macro_f1", "majority_share"):
-        stored = [read_result(ablation.row_of("crd").confirm(k, "abcdef01").result).metrics["test"] for k in (1, 2, 3)]
+        stored = [
+            read_result(ablation.row_of("crd").final_run(k, "abcdef01").result).metrics["test"] for k in (1, 2, 3)
+        ]
         mean = 100 * sum(metrics[metric] for metrics in stored) / 3
         assert result["CRD on attention maps"].cells[metric].value == pytest.approx(mean)
     assert result["CRD on attention maps"].cells["seeds"].text == "3"
@@ -188,8 +190,8 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     lab.rows[-1]["seeds"] = [1, 2, 3]
     broken = lab.begin_row("broken", seeds=[1])
     lab.tune(broken, [0.5, 0.5])
-    fail(broken.confirm(1, "abcdef01"), student_config(1, None), "error")
-    lab.choose(broken, {1: broken.confirm(1, "abcdef01")})
+    fail(broken.final_run(1, "abcdef01"), student_config(1, None), "error")
+    lab.choose(broken, {1: broken.final_run(1, "abcdef01")})
     lab.rows.append({**lab.rows[0], "name": "later", "label": "later", "directory": "later-00000000"})
     result = made(lab, name="demo")
     assert confirming.winner.exists()
@@ -207,8 +209,8 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
 @pytest.mark.parametrize("end", ["preempted", "timeout", "cancelled"])
 def test_a_run_that_a_relaunch_goes_on_with_has_not_ended(ablation: Lab, end: str) -> None:
     row = ablation.row_of("crd")
-    row.confirm(3, "abcdef01").result.unlink()
-    fail(row.confirm(3, "abcdef01"), student_config(3, None), end)
+    row.final_run(3, "abcdef01").result.unlink()
+    fail(row.final_run(3, "abcdef01"), student_config(3, None), end)
     assert rows(made(ablation))["CRD on attention maps"].status == "confirming 2/3"
     row.winner.unlink()
     row.trial(1).result.unlink()
@@ -241,7 +243,7 @@ def test_no_gap_to_a_control_of_other_data(lab: Lab) -> None:
 
 
 def test_a_failed_seed_is_counted_and_named(ablation: Lab) -> None:
-    place = ablation.root.rows()[0].confirm(3, "abcdef01")
+    place = ablation.root.rows()[0].final_run(3, "abcdef01")
     place.result.unlink()
     finish(place, student_config(3, teacher_config(3)), 0.0, status=Status.DIVERGED)
     result = made(ablation)
@@ -261,7 +263,7 @@ def test_a_missing_teacher_is_named(ablation: Lab) -> None:
 
 
 def test_a_truncated_result_is_a_missing_seed_with_a_warning(ablation: Lab) -> None:
-    place = ablation.root.rows()[0].confirm(3, "abcdef01")
+    place = ablation.root.rows()[0].final_run(3, "abcdef01")
     place.result.write_bytes(place.result.read_bytes()[:400])
     result = made(ablation)
     assert rows(result)["CRD on attention maps"].status == "confirming 2/3"
@@ -269,7 +271,7 @@ def test_a_truncated_result_is_a_missing_seed_with_a_warning(ablation: Lab) -> N
 
 
 def test_superseded_runs_do_not_count(ablation: Lab) -> None:
-    finish(ablation.root.rows()[0].confirm(1, "00000000"), student_config(1, None), 0.1, seconds=1e6)
+    finish(ablation.root.rows()[0].final_run(1, "00000000"), student_config(1, None), 0.1, seconds=1e6)
     assert rows(made(ablation))["CRD on attention maps"].cells["accuracy"].value == pytest.approx(75.0)
     assert rows(made(ablation))["CRD on attention maps"].cells["cost"].value == pytest.approx(50 / 60)
 
@@ -291,7 +293,7 @@ def test_rows_that_are_unlike_each_other_are_warned_of(lab: Lab) -> None:
 
 def test_the_budget_is_what_was_asked_not_what_this_study_asks(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
-    ablation.choose(row, {seed: row.confirm(seed, "abcdef01") for seed in (1, 2, 3)}, trials=16)
+    ablation.choose(row, {seed: row.final_run(seed, "abcdef01") for seed in (1, 2, 3)}, trials=16)
     result = made(ablation)
     assert rows(result)["CRD on attention maps"].cells["trials"].text == "2/16"
     assert "tuning budgets (trials) are unequal: 2: Student without KD; 16: CRD" in said(result.warnings)
@@ -355,7 +357,7 @@ def test_the_papers_figures_are_not_set_beside_other_data(ablation: Lab) -> None
 
 def test_a_former_winner_that_was_measured_on_test_is_said(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
-    finish(row.confirm(1, "0123456789"), student_config(1, None), 0.9)
+    finish(row.final_run(1, "0123456789"), student_config(1, None), 0.9)
     warning = said(made(ablation).warnings)
     assert "test was also read for the former winner (1 run, not shown)" in warning
     assert rows(made(ablation))["CRD on attention maps"].cells["accuracy"].value == pytest.approx(75.0)

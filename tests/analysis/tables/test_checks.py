@@ -56,11 +56,11 @@ def test_a_trial_that_was_tried_again_under_a_new_number_takes_its_place(lab: La
 
 
 def unlike_budgets(lab: Lab) -> None:
-    lab.choose(lab.row_of("crd"), {s: lab.row_of("crd").confirm(s, "abcdef01") for s in (1, 2, 3)}, trials=16)
+    lab.choose(lab.row_of("crd"), {s: lab.row_of("crd").final_run(s, "abcdef01") for s in (1, 2, 3)}, trials=16)
 
 
 def other_data_in_a_row(lab: Lab) -> None:
-    finish(lab.row_of("crd").confirm(2, "abcdef01"), student_config(2, teacher_config(2), "e" * 64), 0.75)
+    finish(lab.row_of("crd").final_run(2, "abcdef01"), student_config(2, teacher_config(2), "e" * 64), 0.75)
 
 
 def a_teacher_of_other_data(lab: Lab) -> None:
@@ -70,18 +70,18 @@ def a_teacher_of_other_data(lab: Lab) -> None:
 
 def another_commit(lab: Lab) -> None:
     finish(
-        lab.row_of("none").confirm(2, "abcdef01"), student_config(2, None, learning_rate=1e-2), 0.71, commit="b" * 40
+        lab.row_of("none").final_run(2, "abcdef01"), student_config(2, None, learning_rate=1e-2), 0.71, commit="b" * 40
     )
 
 
 def a_seed_under_two_names(lab: Lab) -> None:
     row = lab.row_of("crd")
-    shutil.rmtree(row.confirm(3, "abcdef01").path)
-    shutil.copytree(row.confirm(2, "abcdef01").path, row.confirm(3, "abcdef01").path)
+    shutil.rmtree(row.final_run(3, "abcdef01").path)
+    shutil.copytree(row.final_run(2, "abcdef01").path, row.final_run(3, "abcdef01").path)
 
 
 def seeds_that_changed_nothing(lab: Lab) -> None:
-    first, second = (lab.row_of("crd").confirm(seed, "abcdef01") for seed in (1, 2))
+    first, second = (lab.row_of("crd").final_run(seed, "abcdef01") for seed in (1, 2))
     result = read_result(second.result)
     same = read_result(first.result).weights_sha256
     write_result(second, type(result)(**{**vars(result), "weights_sha256": same}))
@@ -102,7 +102,7 @@ def a_winner_that_validation_did_not_choose(lab: Lab) -> None:
 
 
 def confirming_runs_of_other_hyperparameters(lab: Lab) -> None:
-    finish(lab.row_of("crd").confirm(2, "abcdef01"), student_config(2, teacher_config(2), learning_rate=0.5), 0.75)
+    finish(lab.row_of("crd").final_run(2, "abcdef01"), student_config(2, teacher_config(2), learning_rate=0.5), 0.75)
 
 
 def pruning_in_one_row(lab: Lab) -> None:

@@ -27,7 +27,7 @@ def test_a_finished_trial_is_read_once(watched: WatchedRoot) -> None:
     watched.study()
     collector = Collector(watched.root, None)
     (first,) = collector.look().trials
-    for path in (row.trial(0).result, row.trial(0).submitted(1), row.trial(0).ran(1)):
+    for path in (row.trial(0).result, row.trial(0).controller_record(1), row.trial(0).job_record(1)):
         path.unlink()
 
     assert collector.look().trials == (first,)

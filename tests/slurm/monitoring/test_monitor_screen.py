@@ -123,14 +123,14 @@ def test_the_end_of_a_log_is_what_a_terminal_would_show(watched: WatchedRoot) ->
 
 def test_a_trial_is_named_by_its_row_or_its_folder_and_a_wrong_name_is_explained(watched: WatchedRoot) -> None:
     row = watched.row("crd")
-    for place in (row.trial(3), row.confirm(1, "aaaaaaaa"), watched.root.teacher("cafe" * 4)):
+    for place in (row.trial(3), row.final_run(1, "aaaaaaaa"), watched.root.teacher("cafe" * 4)):
         watched.announce(place)
     watched.study()
     rows = Collector(watched.root, None).look().rows
 
     for name in ("crd/trials/3", "crd-00000000/trials/3", "rows/crd-00000000/trials/3/"):
         assert find_trial(name, watched.root, rows) == row.trial(3)
-    assert find_trial("crd/confirm/1", watched.root, rows) == row.confirm(1, "aaaaaaaa")
+    assert find_trial("crd/confirm/1", watched.root, rows) == row.final_run(1, "aaaaaaaa")
     assert find_trial("teachers/cafe", watched.root, rows) == watched.root.teacher("cafe" * 4)
     with pytest.raises(UserError, match=r"--log crd/trials/9: no such trial.*\(3\)"):
         find_trial("crd/trials/9", watched.root, rows)

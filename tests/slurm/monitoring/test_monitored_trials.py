@@ -108,7 +108,7 @@ def test_confirming_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(
     row = watched.row("crd", trials=1, seeds=1)
     watched.finish(row.trial(0), loss=0.5, seconds=1800)
     write_json(row.winner, winner_record({1: "1-bbbbbbbb"}))
-    watched.finish(row.confirm(1, "aaaaaaaa"), loss=0.5, seconds=1800)
+    watched.finish(row.final_run(1, "aaaaaaaa"), loss=0.5, seconds=1800)
     watched.study(max_gpu_hours=3)
 
     picture = look(watched)

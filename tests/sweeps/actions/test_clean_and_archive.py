@@ -79,7 +79,7 @@ def test_cleaning_takes_the_checkpoints_of_superseded_runs_and_of_rows_that_bega
 
     study = launched(study_file, tmp_path, backend=FakeBackend(fails), stop=after(40, Stop.WITH_JOBS))
     row = study.rows[0].directory
-    superseded = next(run for run in row.confirms() if not run.result.exists())
+    superseded = next(run for run in row.final_runs() if not run.result.exists())
     superseded.superseded.write_text("trial 2 is the row's winner now\n")
     aside = row.path / "failed-1" / "trials" / "0" / "checkpoint.pt"
     aside.parent.mkdir(parents=True)

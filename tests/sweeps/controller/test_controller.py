@@ -105,7 +105,7 @@ def test_confirming_runs_of_a_former_winner_are_kept_and_marked(study_file: Path
     few, many = (rows_of(study_file, tmp_path, change, f"rows.*.trials={n}")["no_kd"] for n in (1, 6))
     run([few], root, FakeBackend())
     run([many], root, FakeBackend())
-    confirms = many.directory.confirms()
+    confirms = many.directory.final_runs()
     counted = set(read_json(many.directory.winner)["confirm"].values())
     assert len(confirms) == 4
     assert {c.path.name for c in confirms if not c.superseded.exists()} == counted
@@ -241,8 +241,8 @@ def test_a_job_whose_id_was_never_noted_is_superseded(rows: list[Row], root: Roo
     with pytest.raises(Interrupted):
         run(rows[:1], root, FakeBackend(delay=50), stop=lambda: next(rounds) > 2)
     trial = rows[0].directory.trial(0)
-    write_json(trial.submitted(1), {"attempt": 1, "backend": "fake"})
-    trial.ran(1).unlink(missing_ok=True)
+    write_json(trial.controller_record(1), {"attempt": 1, "backend": "fake"})
+    trial.job_record(1).unlink(missing_ok=True)
     run(rows[:1], root, FakeBackend())
     assert [a.number for a in read_attempts(trial)] == [1, 2]
     assert trial.attempt.read_text() == "2\n"
@@ -280,7 +280,7 @@ def test_a_relaunch_tries_a_failed_seed_and_a_failed_teacher_again(rows: list[Ro
     works = run(rows, root, FakeBackend(fails))
     assert works[0].failed == ""
     assert works[1].failed.startswith("its teacher failed")
-    assert not rows[0].directory.confirms()[1].result.exists()
+    assert not rows[0].directory.final_runs()[1].result.exists()
     works = run(rows, root, FakeBackend())
     assert [work.failed for work in works] == ["", ""]
-    assert rows[0].directory.confirms()[1].result.exists()
+    assert rows[0].directory.final_runs()[1].result.exists()

@@ -111,9 +111,9 @@ def test_a_kill_between_submission_and_record_is_mended_by_the_jobs_name(row: Ro
     with pytest.raises(Interrupted):
         run(row, root, backend, 3, stop=lambda: Stop.WITHOUT_JOBS if next(rounds) > 3 else None)
     for trial in row.directory.trials():
-        record = read_json(trial.submitted(1))
+        record = read_json(trial.controller_record(1))
         del record["job"]
-        write_json(trial.submitted(1), record)
+        write_json(trial.controller_record(1), record)
     run(row, root, backend, 3)
     assert len(backend.jobs) == 3 + 2
     assert [a.submitted["job"] for t in row.directory.trials() for a in read_attempts(t)] == ["0", "1", "2"]

@@ -242,8 +242,8 @@ def test_a_row_that_changes_its_winner_and_dies_before_the_former_runs_are_marke
     run(many, root, Backend())
     (row,) = many
     counted = set(read_json(row.directory.winner)["confirm"].values())
-    assert {c.path.name for c in row.directory.confirms() if not c.superseded.exists()} == counted
-    assert len(row.directory.confirms()) == 2 * len(counted)
+    assert {c.path.name for c in row.directory.final_runs() if not c.superseded.exists()} == counted
+    assert len(row.directory.final_runs()) == 2 * len(counted)
 
 
 def test_a_row_that_begins_again_and_dies_with_half_of_it_set_aside_loses_nothing(
@@ -280,7 +280,7 @@ def test_a_told_trial_whose_result_is_damaged_runs_again_and_is_not_told_again(
 ) -> None:
     rows, root = planned(study, tmp_path), Root(tmp_path / "runs")
     run(rows, root, Backend())
-    places = [rows[0].directory.trial(1), rows[1].directory.confirms()[0], root.teachers()[0]]
+    places = [rows[0].directory.trial(1), rows[1].directory.final_runs()[0], root.teachers()[0]]
     for place in places:
         content = bytearray(place.result.read_bytes())
         content[len(content) // 3] ^= 4
@@ -301,10 +301,10 @@ def test_a_told_trial_that_ran_again_while_no_controller_saw_it_has_its_end_note
     rows, root = planned(study, tmp_path), Root(tmp_path / "runs")
     run(rows, root, Backend())
     place = rows[0].directory.trial(1)
-    noted = read_json(place.submitted(1))
+    noted = read_json(place.controller_record(1))
     assert noted is not None
     unseen = {key: value for key, value in noted.items() if key not in ("end", "message", "ended", "epochs")}
-    write_json(place.submitted(1), unseen)
+    write_json(place.controller_record(1), unseen)
     before, again = told(root.path), Backend()
     run(rows, root, again)
     assert again.jobs == [], "nothing runs twice"

@@ -105,8 +105,8 @@ def test_a_result_that_the_file_system_shows_late_is_waited_for(
         nonlocal turns
         turns += 1
         if turns == 20:
-            assert read_json(place.ran(1))["end"] == "complete"
-            assert "end" not in read_json(place.submitted(1))
+            assert read_json(place.job_record(1))["end"] == "complete"
+            assert "end" not in read_json(place.controller_record(1))
             fake_result(place)
         return None
 
