@@ -212,7 +212,7 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
     except (MemoryError, torch.OutOfMemoryError) as error:
         end, message, code = Failure.OUT_OF_MEMORY, str(error).splitlines()[0] if str(error) else "", EXIT_ERROR
     except Exception as error:
-        # The only directory that catches an unforeseen error of a job: it must be recorded before the job ends.
+        # Unforeseen errors are caught here alone: they must be recorded before the job ends.
         traceback.print_exc()
         disk_failed = isinstance(error, OSError) and error.errno in DISK_ERRORS
         end, code = Failure.NODE_FAIL if disk_failed else Failure.ERROR, EXIT_ERROR
