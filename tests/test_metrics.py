@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from mmkd.metrics import classification_metrics, cross_entropy, f1_scores, score_metrics, softmax
+from mmkd.metrics import (
+    best_trial,
+    classification_metrics,
+    confusion_counts,
+    cross_entropy,
+    f1_scores,
+    score_metrics,
+    softmax,
+)
 
 SEVEN = np.linspace(-3, 3, 7)
 
@@ -122,3 +130,15 @@ def test_the_correlation_is_pearsons_and_0_where_a_side_is_constant() -> None:
     assert score_metrics(sure(expected), truth, SEVEN)["correlation"] == pytest.approx(0.5)
     assert score_metrics(sure([1.0, 1.0, 1.0]), truth, SEVEN)["correlation"] == 0.0
     assert score_metrics(sure(expected), np.ones(3), SEVEN)["correlation"] == 0.0
+
+
+def test_the_best_trial_is_the_lowest_loss_or_the_highest_score_and_the_earliest_of_equals() -> None:
+    values = {3: 0.2, 1: 0.5, 2: 0.2, 4: 0.5}
+    assert best_trial("loss", values) == 2
+    assert best_trial("macro_f1", values) == 1
+    assert best_trial("loss", {}) is None
+
+
+def test_confusion_counts_are_true_by_predicted_class() -> None:
+    counts = confusion_counts(np.array([0, 0, 2]), np.array([0, 2, 2]), 3)
+    assert counts.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]

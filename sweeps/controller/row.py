@@ -316,6 +316,5 @@ def teacher_task(root: Root, row: Row, seed: int) -> Task:
     """The teacher that `row` needs for `seed`."""
     config = row.teacher_config(seed)
     assert config is not None
-    directory = root.teacher(identity(config))
-    name, label = f"teacher-{directory.path.name[:8]}.s{seed}", f"{teacher_label(config.branch)} seed {seed}"
-    return Task(name, label, "teacher", directory, config)
+    directory, label = root.teacher(identity(config)), f"{teacher_label(config.branch)} seed {seed}"
+    return Task(f"teacher-{directory.path.name[:8]}.s{seed}", label, "teacher", directory, config)

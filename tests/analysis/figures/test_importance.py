@@ -11,13 +11,13 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
 from analysis.figures.importance import importance_data
-from analysis.figures.tuning import Range, Tuning
+from analysis.figures.tuning import SearchRange, Tuning
 from mmkd.errors import UserError
 
 SPACE = {
-    "learning_rate": Range(low=1e-4, high=1e-2, log=True),
-    "beta": Range(low=0.0, high=1.0),
-    "temperature": Range(low=0.1, high=10.0, log=True),
+    "learning_rate": SearchRange(low=1e-4, high=1e-2, log=True),
+    "beta": SearchRange(low=0.0, high=1.0),
+    "temperature": SearchRange(low=0.1, high=10.0, log=True),
 }
 
 

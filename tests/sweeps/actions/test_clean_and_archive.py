@@ -153,7 +153,7 @@ def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_
         (place / "mmkd" / "trial.py").write_text("")
         write_json(place / "snapshot.json", {"code": digest, "git": {}})
     patch.write_text("a patch")
-    entry = {"code": "111111111111", "commit": "c" * 40, "diff": "d" * 12}
+    entry = {"code": "111111111111", "commit": "c" * 40, "diff": "d" * 12, "since": 0.0}
     write_json(study.rows[0].directory.code, [entry])
     assert main(command(study, "--archive", str(tmp_path / "a.tgz"))) == 0
     with tarfile.open(tmp_path / "a.tgz") as tar:
