@@ -13,7 +13,7 @@ from analysis.__main__ import main
 from analysis.commands import missing as command
 from analysis.loading.runs import Runs
 from analysis.networks.missing_modalities import View, measure_views, missing, views
-from analysis.tables import formats as rendering
+from analysis.tables import formats
 from mmkd.config import Network
 from mmkd.data import read_split
 from mmkd.errors import UserError
