@@ -1,22 +1,17 @@
-"""Which rows are watched, and what their own files say of them."""
+"""Read the rows that are watched, and their studies."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from mmkd.errors import UserError, choose
 from mmkd.files import read_json
-from mmkd.lock import STALE_SECONDS
+from mmkd.lock import Holder, read_holder
 from mmkd.rundir import Root, RowDir
 
 
@@ -31,15 +26,6 @@ class Study:
     rows: tuple[Mapping[str, Any], ...]
     max_gpu_hours: float | None
     controller_job: str
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a controller's lock, and how many seconds ago it was heard of; a dead one is nobody."""
-
-    host: str
-    pid: int
-    heard: float
 
 
 @dataclass(frozen=True)
@@ -134,6 +120,7 @@ def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
 
 def _read_row(root: Root, directory: str, entries: list[tuple[str, Mapping[str, Any]]], twice: set[str]) -> Row:
     place = RowDir(root.path / "rows" / directory)
+    holder = read_holder(place.lock)
     identity: dict[str, Any] = read_mapping(place.row).get("identity", {})
     first = entries[0][1] if entries else {}
     name = str(first.get("name") or directory)
@@ -149,7 +136,7 @@ def _read_row(root: Root, directory: str, entries: list[tuple[str, Mapping[str, 
         selection=str(identity.get("selection", "loss")),
         family=family(identity.get("teacher"), identity.get("data")),
         winner=_read_winner(place),
-        controller=read_holder(place.lock),
+        controller=holder if holder and holder.alive else None,
     )
 
 
@@ -167,21 +154,6 @@ def _read_winner(place: RowDir) -> Winner | None:
         return Winner(int(facts["trial"]), int(facts.get("trials", 0)), names)
     except (KeyError, AttributeError, TypeError, ValueError):
         return None  # damaged: as if it were not there, which a launch will say and mend
-
-
-def read_holder(lock: Path) -> Holder | None:
-    """Who holds a lock, as far as can be told without touching it: taking it, even shared, could refuse a launch."""
-    try:
-        age = max(time.time() - os.stat(lock).st_mtime, 0.0)
-    except FileNotFoundError:
-        return None
-    facts = read_mapping(lock)
-    if not facts or age > STALE_SECONDS:
-        return None
-    holder = Holder(str(facts.get("host", "?")), int(facts.get("pid", 0)), age)
-    if holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid):
-        return None
-    return holder
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
