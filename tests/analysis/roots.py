@@ -113,9 +113,8 @@ def fail(place: TrialDir, config: Run, end: str, seconds: float = 7.0, attempts:
     write_json(place.config, to_json(config))
     place.attempt.write_text(f"{attempts}")
     for number in range(1, attempts + 1):
-        record_run(
-            place, number, attempt=number, host="node1", started=1.0, end=end, message="it broke", seconds=seconds
-        )
+        facts = {"host": "node1", "started": 1.0, "message": "it broke", "seconds": seconds}
+        record_run(place, number, attempt=number, end=end, **facts)
 
 
 class Lab:

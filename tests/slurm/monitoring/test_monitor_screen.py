@@ -67,7 +67,7 @@ def test_a_busy_screen_is_never_larger_than_the_terminal(busy: WatchedRoot, widt
 def test_a_busy_screen_shows_something_of_everything(busy: WatchedRoot, width: int, height: int) -> None:
     lines = lines_of(busy, width, height)
 
-    for title in ("RUNNING 10", "WAITING 14", "ROWS 40", "FAILURES", "LOG "):
+    for title in ("RUNNING 10", "WAITING 16", "ROWS 40", "FAILURES", "LOG "):
         (place,) = (i for i, line in enumerate(lines) if line.startswith(title))
         assert lines[place + 1].startswith(("row_", "preempted", "there is no log yet"))
     assert any(line.startswith("… and ") for line in lines)

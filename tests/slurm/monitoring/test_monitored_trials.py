@@ -42,19 +42,24 @@ def test_a_trial_whose_process_is_gone_is_lost_and_one_of_another_host_is_believ
     assert conditions(look(watched)) == {"crd t0": Sign.LOST, "crd t1": State.RUNNING}
 
 
-def test_what_was_interrupted_is_left_to_do_and_what_failed_is_not(watched: WatchedRoot) -> None:
+def test_what_is_to_be_retried_is_left_to_do_and_what_failed_is_not(watched: WatchedRoot) -> None:
     row = watched.row("crd", trials=4, seeds=2)
-    for number, end in enumerate(("preempted", "error")):
-        watched.run(row.trial(number))
-        watched.end(row.trial(number), end, message="ValueError: no such thing")
+    for number, *ends in ((0, "preempted"), (1, "error", "error"), (2, "error")):
+        for attempt, end in enumerate(ends, start=1):
+            watched.run(row.trial(number), attempt=attempt)
+            watched.end(row.trial(number), end, attempt, message="ValueError: no such thing")
     watched.study()
 
     overview = look(watched)
 
-    assert conditions(overview) == {"crd t0": State.RETRY_DUE, "crd t1": State.FAILED}
+    assert conditions(overview) == {
+        "crd t0": State.RETRY_DUE,
+        "crd t1": State.FAILED,
+        "crd t2": State.RETRY_DUE,
+    }
     assert overview.left == 3 + 2
     shown = text(overview, 100)
-    assert re.search(r"error +1 +1 +crd t1 +ValueError: no such thing", shown)
+    assert re.search(r"error +3 +2 +crd t1 +ValueError: no such thing", shown)
     assert re.search(r"preempted +1 +1 +crd t0", shown)
 
 
@@ -66,8 +71,13 @@ def test_a_teacher_that_failed_is_not_left_to_do_either(watched: WatchedRoot) ->
     watched.run(place)
     write_json(place.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
     watched.end(place, "error", message="ValueError: no such thing")
+    between = look(watched)
+    watched.run(place, attempt=2)
+    write_json(place.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
+    watched.end(place, "error", attempt=2, message="ValueError: no such thing")
     after = look(watched)
     assert (before.left, before.count(State.FAILED)) == (3 + 4 + 2, 0)
+    assert (between.left, between.count(State.RETRY_DUE)) == (3 + 4 + 2, 1)
     assert (after.left, after.count(State.FAILED)) == (2 + 4 + 2, 1)
 
 
@@ -101,7 +111,7 @@ def test_the_best_is_of_the_complete_trials_by_the_selection_metric(
 
     assert count.best is not None
     assert count.best.name == best
-    assert (count.settled, count.asked) == (5, 5)
+    assert (count.ended, count.sampled) == (5, 5)
 
 
 def test_confirming_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(watched: WatchedRoot) -> None:
@@ -113,7 +123,7 @@ def test_confirming_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(
 
     overview = look(watched)
 
-    assert (overview.rows[0].confirmed, overview.left) == (0, 1)
+    assert (overview.rows[0].final, overview.left) == (0, 1)
     assert overview.gpu_hours.spent == pytest.approx(1.0)
     assert "GPU-hours 1.00 of 3, 2.00 left" in text(overview)
 
