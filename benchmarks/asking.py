@@ -26,7 +26,7 @@ from rich.table import Table
 
 from mmkd.lock import FileLock
 from mmkd.rundir import Root
-from sweeps.controller.loop import optuna_study as tuning
+from sweeps.controller import optuna_study
 from sweeps.controller.optuna_study import Tuning
 from sweeps.resolve import open_data
 from sweeps.rows import Machine, Row, plan
@@ -122,7 +122,7 @@ def main() -> int:
             row = make_row(sampler, folder)
             for finished in (n for n in options.trials if n <= most):
                 # What a Gaussian process would cost beyond its bound, too.
-                with patch.object(tuning, "GP_TRIALS", math.inf):
+                with patch.object(optuna_study, "GP_TRIALS", math.inf):
                     seen = measure(row, finished)
                 milliseconds = (f"{1e3 * seen[what]:.1f}" for what in ("ask", "ask, by the clock", "tell"))
                 table.add_row(sampler, f"{finished}", f"{seen['open']:.2f}", *milliseconds)
@@ -130,7 +130,7 @@ def main() -> int:
         shutil.rmtree(folder)
     console = Console(width=100)
     console.print(table)
-    console.print(f"From trial {tuning.GP_TRIALS} on, TPE takes over from the Gaussian process.", highlight=False)
+    console.print(f"From trial {optuna_study.GP_TRIALS} on, TPE takes over from the Gaussian process.", highlight=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command: from a study to an ablation table. `python sweeps/launch.py --help` teaches it."""
+"""Run a study from its file to its ablation table: `python sweeps/launch.py --help`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 # torch, Optuna and pandas are imported where they are first needed: --help and --list answer at once.
 
 EXIT_BUDGET = 3
-"""The GPU-hours of --max-gpu-hours are spent, and the study is not done."""
+"""Exit code: the GPU-hours of --max-gpu-hours are spent and runs are left."""
 
 
 def list_studies() -> None:
-    """One line a study."""
+    """Print one line per study."""
     for name in study_names():
         print(f"{name:<24} {read_toml(find_study(name)).get('title', '')}")
 
 
 def print_table(root: Root, name: str) -> None:
-    """The study's ablation table."""
+    """Print the study's ablation table."""
     import analysis
 
     width = shutil.get_terminal_size(fallback=(100, 24)).columns
@@ -44,7 +44,7 @@ def print_table(root: Root, name: str) -> None:
 
 
 def launch(options: argparse.Namespace) -> int:
-    """Run a study to its table; the exit code."""
+    """Run a study to its table and return the exit code."""
     from sweeps.actions.detach import detach
     from sweeps.actions.dry_run import dry_run, show_plan
     from sweeps.actions.snapshot import take_snapshot
@@ -62,7 +62,7 @@ def launch(options: argparse.Namespace) -> int:
 
 
 def run(made: Launch, options: argparse.Namespace) -> int:
-    """Work on the rows until they are done, and print the table; the exit code."""
+    """Run the rows until they are done, print the table and return the exit code."""
     from mmkd.files import remove_leftovers
     from sweeps.actions.detach import begin, hand_over
     from sweeps.controller.loop import Interrupted, StopRequests
@@ -75,7 +75,7 @@ def run(made: Launch, options: argparse.Namespace) -> int:
         if options.detached:
             begin(made)
         works.extend(RowWork(row, made.root, made.parallel, made.origin) for row in made.rows)
-        stop.file.unlink(missing_ok=True)  # what was asked of an earlier controller
+        stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, stop)
     except Interrupted:
@@ -86,15 +86,15 @@ def run(made: Launch, options: argparse.Namespace) -> int:
             work.close()
     if not interrupted:
         return conclude(made, options, works, budget_spent=budget_spent)
-    print("stopped; the same command goes on where it was")
+    print("stopped; run the same command again to resume")
     return hand_over(made, options) if stop.wants_successor() else stop.exit_code
 
 
 def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork], stop: StopRequests) -> bool:
-    """Keep the slots busy until all rows are done; whether the GPU-hours were spent before that.
+    """Keep the slots busy until all rows are done. Return True if the GPU-hours ran out before that.
 
     Raises:
-        Interrupted: `stop`; everything is on disk.
+        Interrupted: on `stop`; everything is on disk.
     """
     from rich.console import Console
 
@@ -108,11 +108,11 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
 
     for work in works if options.retry == "failed" and not goes_on(options) else ():
         again = work.retry_failed()
-        print(f"row {work.row.name}: {count(again, 'failed trial')} {'is' if again == 1 else 'are'} tried again")
+        print(f"row {work.row.name}: retrying {count(again, 'failed trial')}")
     if any(work.remaining for work in works):
         check_data(made.rows)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
-    # srun --unbuffered gives a job a terminal, which nobody looks at: its log gets plain lines.
+    # srun --unbuffered gives a job a terminal that nobody watches: write plain lines to its log.
     with Reporter(Console(force_terminal=False if options.detached else None)) as reporter:
         if changed := watch.begin():
             reporter.event(changed)
@@ -125,7 +125,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
 
 
 def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork], *, budget_spent: bool) -> int:
-    """Say what failed and print the table; the exit code."""
+    """Report failures, print the table and return the exit code."""
     from sweeps.actions.detach import dismiss_successors
     from sweeps.actions.dry_run import say_next
 
@@ -137,14 +137,17 @@ def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork]
         dismiss_successors(made)
     if budget_spent:
         spent = f"--max-gpu-hours {options.max_gpu_hours:g} is spent and runs are left"
-        print(f"{spent}: raise it, and the same command goes on")
+        print(f"{spent}: raise it and run the same command again to resume")
         return EXIT_BUDGET
     say_next(made.study, made.root, made.name, succeeded=not failed)
     return 1 if failed else 0
 
 
 def failure_of(work: RowWork, *, ended: bool) -> str:
-    """What of a row failed for good; empty if nothing did. Unless all its work has `ended`, only the row itself can."""
+    """Describe the failures of a row that will not be retried; empty if there are none.
+
+    Trials and seeds are included once all work of the study has `ended`.
+    """
     from mmkd.formatting import count
 
     if work.failed:
@@ -153,23 +156,23 @@ def failure_of(work: RowWork, *, ended: bool) -> str:
         return ""
     said = []
     if trials := work.failed_trials():
-        said.append(f"{count(len(trials), 'trial')} failed for good (--retry failed tries them again)")
+        said.append(f"{count(len(trials), 'trial')} failed (no retries left; --retry failed retries them)")
     if seeds := work.failed_seeds():
         which = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
-        said.append(f"{which} failed for good (the same command tries them again)")
+        said.append(f"{which} failed (no retries left; the same command retries them)")
     return f"row {work.row.name}: {'; '.join(said)}" if said else ""
 
 
 def look_after(options: argparse.Namespace) -> int:
-    """Do what is asked about a study that was launched; the exit code.
+    """Run the action requested for a launched study and return the exit code.
 
     Raises:
-        UserError: there is none, or it cannot be done now.
+        UserError: there is no such study, or the action is not possible now.
     """
     from sweeps.records import find_recorded
 
     if options.dry_run and not options.clean:
-        raise UserError("--dry-run: goes with a launch, and with --clean")
+        raise UserError("--dry-run: allowed only with a launch or with --clean")
     study = find_recorded(options)
     if options.status:
         from sweeps.actions.status import show_status
@@ -190,7 +193,7 @@ def look_after(options: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+    """Run the command."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     try:
@@ -210,11 +213,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (head, less): there is nobody to tell.
+        # The reader of our output (head, less) has exited: there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, LockLost) as error:
-        complain(f"{error}; the same command goes on when that is mended")
+        complain(f"{error}; fix this and run the same command again to resume")
         return 1
 
 

@@ -30,9 +30,9 @@ from sweeps.study_file import StudyFile, find_study, load_profile, load_study
 
 @dataclass(frozen=True)
 class Launch:
-    """A launch, resolved: what runs where.
+    """A resolved launch.
 
-    `name` is what the study's table is kept as; `code` is the snapshot that jobs run, None for the code as it lies.
+    `name` is the name of the study's record; `code` is the snapshot that jobs run, None to run the working tree.
     """
 
     study: StudyFile
@@ -75,23 +75,21 @@ def prepare(options: argparse.Namespace) -> Launch:
 
 
 def refuse_contradictions(options: argparse.Namespace, backend: Backend) -> None:
-    """Options that do not go together.
+    """Refuse options that contradict each other.
 
     Raises:
         UserError: naming them.
     """
     if options.detach and backend.name != "slurm":
-        raise UserError(
-            f"--detach: needs Slurm, and this would run on {backend.name}: nohup or tmux keep it alive here"
-        )
+        raise UserError(f"--detach: needs Slurm, but this launch would run on {backend.name}; use nohup or tmux here")
     if options.snapshot and backend.name == "debug":
         raise UserError("--snapshot: --cluster debug runs trials in this process; use --cluster local or slurm")
     if options.probe and not options.dry_run:
-        raise UserError("--probe: goes with --dry-run")
+        raise UserError("--probe: allowed only with --dry-run")
 
 
 def open_data(study: StudyFile, root: Root) -> DatasetInfo:
-    """The study's data set; synthetic data are made on first use.
+    """Open the study's data set; synthetic data are generated on first use.
 
     Raises:
         UserError: the file is missing, foreign or damaged.
@@ -112,32 +110,32 @@ def check_data(rows: Sequence[Row]) -> None:
     """Read the whole data set once before anything runs on it.
 
     Raises:
-        UserError: it has changed, or holds NaN; naming split, modality and sample.
+        UserError: it has changed or contains NaN; names split, modality and sample.
     """
     check_dataset(rows[0].machine.data_path)
 
 
 def make_root(root: Root) -> None:
-    """Make the root folder.
+    """Create the root directory.
 
     Raises:
-        UserError: it cannot be made or written, or its name has what sbatch would read as something else.
+        UserError: it cannot be created or written, or its path contains characters that sbatch interprets.
     """
     if "\\" in str(root.path) or not is_plain(str(root.path)):
         raise UserError(f"--root {str(root.path)!r}: choose a path without line breaks, control characters and '\\'")
     try:
         root.path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root.path) as probe:
-            probe.write(b"x")  # which a full disk refuses, while it may still make a file
+            probe.write(b"x")  # a full disk may create a file and still refuse to write to it
     except OSError as error:
         raise UserError(f"--root {root.path}: cannot be written ({error.strerror})") from None
 
 
 def choose_cluster(options: argparse.Namespace) -> str:
-    """slurm, local or debug; `auto` is Slurm where an option asks for it, and on a machine of a cluster.
+    """Choose slurm, local or debug; `auto` is Slurm if an option requests it or this machine belongs to a cluster.
 
     Raises:
-        UserError, ConnectionError: Slurm is asked for, or this is a machine of a cluster, and it does not answer.
+        UserError, ConnectionError: Slurm is requested, or this machine belongs to a cluster, but it does not answer.
     """
     if options.cluster in ("local", "debug"):
         return str(options.cluster)
@@ -148,15 +146,15 @@ def choose_cluster(options: argparse.Namespace) -> str:
         ask("sinfo", "-h", "-o", "%P")
     except NoAnswer as error:
         if not asking and error.of_no_cluster:
-            return "local"  # installed, but this machine is of no cluster
-        refuse_without_slurm(asking, error, "; --cluster local runs here")
+            return "local"  # installed, but this machine belongs to no cluster
+        refuse_without_slurm(asking, error, "; --cluster local runs the study on this machine")
     return "slurm"
 
 
 def option_for_slurm(options: argparse.Namespace) -> str:
-    """The option of the command line that asks for Slurm, "" where none does.
+    """Return the command-line option that requests Slurm, "" if there is none.
 
-    `[slurm]` in a site file does not: it may be the user's own file, read on every machine.
+    `[slurm]` in a site file does not count: a user's own site file is read on every machine.
     """
     if options.cluster == "slurm":
         return "--cluster slurm"
@@ -165,15 +163,15 @@ def option_for_slurm(options: argparse.Namespace) -> str:
 
 
 def refuse_without_slurm(asking: str, error: NoAnswer, instead: str = "") -> NoReturn:
-    """End a command that needs Slurm, with Slurm's words.
+    """Raise the error for a command that needs Slurm, quoting Slurm.
 
     Args:
-        asking: the option that needs it, "" where none does.
-        error: what Slurm's command said.
-        instead: how to do without.
+        asking: the option that needs it, "" if there is none.
+        error: the answer of Slurm's command.
+        instead: an alternative to suggest.
 
     Raises:
-        UserError: this machine is of no cluster.
+        UserError: this machine belongs to no cluster.
         ConnectionError: the scheduler is down.
     """
     kind = UserError if error.of_no_cluster else ConnectionError
@@ -181,7 +179,7 @@ def refuse_without_slurm(asking: str, error: NoAnswer, instead: str = "") -> NoR
 
 
 def slurm_backend(settings: SlurmSettings) -> SlurmBackend:
-    """The Slurm backend.
+    """Create the Slurm backend.
 
     Raises:
         UserError: this machine has no Slurm.
@@ -193,10 +191,10 @@ def slurm_backend(settings: SlurmSettings) -> SlurmBackend:
 
 
 def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, int]:
-    """The backend and its number of slots.
+    """Choose the backend and its number of slots.
 
     Raises:
-        UserError, ConnectionError: it is not to be had.
+        UserError, ConnectionError: it is not available.
     """
     from mmkd import trial  # torch: not before it is needed
 
@@ -212,13 +210,13 @@ def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, in
 
 
 def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:
-    """The backend that an earlier launch submitted jobs to, to watch and end them: each had `gpus` GPUs.
+    """Recreate the backend of an earlier launch, to watch and end its jobs.
 
     Args:
-        name: as the attempts' records have it.
-        gpus: what their GPU-seconds are reckoned by.
-        site: the site as it is now.
-        poll: seconds between questions to Slurm.
+        name: its name in the attempts' records.
+        gpus: GPUs per job, for GPU-seconds.
+        site: the present site.
+        poll: seconds between queries to Slurm.
 
     Raises:
         UserError, ConnectionError: this machine cannot reach it.
@@ -226,7 +224,7 @@ def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:
     if name == "local":
         return LocalBackend(["0"] * gpus)
     if name != "slurm":
-        raise UserError(f"an attempt was recorded on backend {name!r}, which this mmkd does not know")
+        raise UserError(f"an attempt was recorded on backend {name!r}, which this version does not know")
     try:
         ask("sinfo", "-h", "-o", "%P")
     except NoAnswer as error:

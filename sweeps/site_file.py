@@ -1,4 +1,4 @@
-"""What a lab writes down once about its cluster: the site file, and the command line's words over it."""
+"""Read the site file: the settings of a cluster, with the command line's changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SITE_FILE = "mmkd/site.toml"
 
 
 class ControllerJob(Frozen):
-    """What a detached controller's job asks for that differs from a trial's."""
+    """Resources of a detached controller's job that differ from a trial's."""
 
     partition: Name | None = None
     account: Name | None = None
@@ -29,9 +29,9 @@ class ControllerJob(Frozen):
 
 
 class Site(Frozen):
-    """A site file: `[slurm]` for trials, `[detach]` for detached controllers, and what jobs share.
+    """A site file: `[slurm]` for trials, `[detach]` for detached controllers, and shared settings.
 
-    `parallel`: jobs at once, waiting ones too; `stage`: copy data to the node's own disk ($TMPDIR) first.
+    `parallel`: jobs at once, including pending ones; `stage`: copy the data to the node's disk ($TMPDIR) first.
     """
 
     parallel: Count = 16
@@ -45,20 +45,20 @@ class Site(Frozen):
         for key in table if isinstance(table, dict) else ():
             if key in SlurmSettings.model_fields:
                 other = ", or under [detach] for a detached controller" if key in ControllerJob.model_fields else ""
-                raise ValueError(f"{key}: belongs under [slurm]{other}; a key below that line is in that table")
+                raise ValueError(f"{key}: belongs under [slurm]{other}; move it below that heading")
         return table
 
 
 def default_site_file() -> Path:
-    """Where a user's site file lies: under $XDG_CONFIG_HOME, by default ~/.config."""
+    """Return the path of the user's site file: under $XDG_CONFIG_HOME, by default ~/.config."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / SITE_FILE
 
 
 def load_site(path: Path | None, changes: Mapping[str, Any]) -> Site:
-    """The site file at `path` (None: the user's own, if there is one), with the command line's `changes` over it.
+    """Load the site file at `path` (None: the user's own, if it exists) and apply the command line's `changes`.
 
     Raises:
-        UserError: there is no such file, or a value in it or on the command line is not valid.
+        UserError: the file does not exist, or a value in it or on the command line is invalid.
     """
     if path is None and not default_site_file().exists():
         table, origin = {}, "command line"

@@ -10,11 +10,11 @@ from mmkd.provenance import SOURCE
 from mmkd.rundir import Root
 
 PACKAGES = ("mmkd", "sweeps", "slurm", "analysis")
-"""What a controller imports; trials need the first alone."""
+"""Packages that a controller imports; trials need only the first."""
 
 
 def code_files(base: Path) -> list[Path]:
-    """Modules and tables of the packages under `base`."""
+    """List the modules and TOML files of the packages under `base`."""
     found = (path for package in PACKAGES for path in (base / package).rglob("*"))
     return sorted(path for path in found if path.suffix in (".py", ".toml"))
 
@@ -29,11 +29,11 @@ def code_digest(base: Path) -> str:
 
 
 def snapshot_place(root: Root) -> Path:
-    """Where a snapshot of the code as it is now lies, or would."""
+    """Return the directory for a snapshot of the present code, whether it exists or not."""
     return root.code / code_digest(SOURCE.parent)
 
 
 def run_from(folder: Path) -> dict[str, str]:
-    """Variables with which Python imports the packages in `folder`, whatever the working directory holds."""
+    """Return variables that make Python import the packages in `folder`, whatever the working directory contains."""
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
     return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

@@ -1,4 +1,4 @@
-"""The study file: a list of rows, read, overridden from the command line, and checked."""
+"""Read a study file (TOML), apply the command line's overrides, and validate it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Pruner = Literal["none", "median", "halving"]
 
 
 LARGEST_FILE = 2**20
-"""Bytes of a study, profile or site file; real ones have a few thousand."""
+"""Maximum size of a study, profile or site file in bytes; real ones have a few thousand."""
 
 
 LONGEST_LINE = 200
@@ -37,13 +37,13 @@ def _is_plain(text: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(_is_plain)]
-"""What is shown to people, and goes into tables."""
+"""Text that is shown to people and printed in tables."""
 Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Range(Frozen):
-    """Values from `low` to `high`, even on a logarithmic scale with `log`; `default` is tried first."""
+    """Values from `low` to `high`, uniform or with `log` log-uniform; `default` is tried first."""
 
     low: float
     high: float
@@ -66,7 +66,7 @@ UnitWeight = Annotated[float, Field(ge=0, le=1)]
 
 
 class Space(Frozen):
-    """What is tuned: a range, or a number that stays fixed. What is left out has the method's default."""
+    """The search space: a range or a fixed number per hyper-parameter; the method's default if omitted."""
 
     learning_rate: Range | Positive | None = None
     alpha: Range | UnitWeight | None = None
@@ -87,7 +87,7 @@ class Space(Frozen):
 
 
 class Defaults(Frozen):
-    """What rows take that do not say otherwise."""
+    """Defaults of all rows."""
 
     pairing: str = "others"
     space: Space = Space()
@@ -102,7 +102,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class PaperFigures(Frozen):
-    """What the paper prints for a row on MOSEI, and for the teacher of its section, in per cent."""
+    """The paper's figures for a row on CMU-MOSEI and for the teacher of its section, in per cent."""
 
     accuracy: Percent
     f1: Percent
@@ -111,7 +111,7 @@ class PaperFigures(Frozen):
 
 
 class RowSpec(Frozen):
-    """One row: a method on a pairing. `settings` are the method's own; tables are partial and go over the study's."""
+    """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's."""
 
     name: str
     label: Line | None = None
@@ -168,7 +168,7 @@ class StudyFile(Frozen):
 
 
 class Profile(Frozen):
-    """Networks and training that suit a kind of data: `sources` are words of the data set's source."""
+    """Networks and training recipe for a kind of data; `sources` are words in the data set's source."""
 
     sources: list[str] = []
     teacher: dict[str, Any] = {}
@@ -178,12 +178,12 @@ class Profile(Frozen):
 
 
 def study_names() -> list[str]:
-    """The studies that come with mmkd."""
+    """List the studies that come with mmkd."""
     return sorted(path.stem for path in STUDIES.glob("*.toml"))
 
 
 def find_study(name: str) -> Path:
-    """The file of a study that comes with mmkd, or of the user's own (a path that ends in .toml).
+    """Find the file of a built-in study, or of the user's own (a path that ends in .toml).
 
     Raises:
         UserError: there is none; with the nearest names.
@@ -201,7 +201,7 @@ def find_study(name: str) -> Path:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The TOML in `path`.
+    """Read the TOML file `path`.
 
     Raises:
         UserError: it cannot be read, or is not TOML; with the line.
@@ -219,7 +219,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> StudyFile:
-    """The study in `path`, with values of the command line put in at dotted keys; rows are addressed by name.
+    """Load the study in `path` and set the command line's values at dotted keys; rows are addressed by name.
 
     Raises:
         UserError: naming the file, the key, the value and the choices.
@@ -235,7 +235,7 @@ def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> StudyFi
 
 
 def override(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Put `value` at a dotted key such as `training.epochs` or `rows.crd_attention.space.beta.high`.
+    """Set `value` at a dotted key such as `training.epochs` or `rows.crd_attention.space.beta.high`.
 
     `rows.*` addresses every row.
 
@@ -255,7 +255,7 @@ def override(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _rows(raw: Mapping[str, Any]) -> list[Any]:
-    """The entries of `rows` as the file has them, which may be anything."""
+    """Return the raw entries of `rows`, which may be anything."""
     rows = raw.get("rows")
     return rows if isinstance(rows, list) else []
 
@@ -269,7 +269,7 @@ def _put(table: dict[str, Any], path: list[str], value: Any, key: str) -> None:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """KEY=VALUE of the command line; VALUE is read as TOML, and as a plain word where it is none.
+    """Parse KEY=VALUE; VALUE is read as TOML, or as a plain word if it is not TOML.
 
     Raises:
         UserError: there is no `=`.
@@ -284,7 +284,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def load_profile(name: str, source: str) -> tuple[str, Profile]:
-    """The profile called `name`; for `auto` the first whose words occur in the data's source, else `default`.
+    """Load the profile `name`; for `auto` the first whose words occur in the data's source, otherwise `default`.
 
     Raises:
         UserError: unknown, or not valid.
@@ -308,7 +308,7 @@ def _read_profile(path: Path) -> Profile:
 
 
 def merge(*tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables put over each other, key by key, the later over the earlier."""
+    """Merge tables key by key; later ones take precedence."""
     merged: dict[str, Any] = {}
     for table in tables:
         for key, value in table.items():

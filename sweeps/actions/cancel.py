@@ -1,4 +1,4 @@
-"""End all jobs of a study so that they can go on later: through its controller, or in the place of one that is gone."""
+"""Implement --cancel: end all jobs of a study, through its controller or in place of a dead one."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from sweeps.resolve import past_backend, refuse_without_slurm
 from sweeps.site_file import Site
 
 PATIENCE = 120.0
-"""Seconds that controllers and jobs are given to end: a checkpoint, and Slurm's KillWait where one does not listen."""
+"""Seconds for controllers and jobs to end: a checkpoint, then Slurm's KillWait for a job that does not react."""
 POLL = 5.0
-"""Seconds between questions to Slurm while we wait: less than usual, for it is for two minutes at most."""
+"""Seconds between queries to Slurm while waiting; short, because the wait lasts two minutes at most."""
 
 
 def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> int:
-    """End the study's jobs and its controller; the exit code: 1 where something would not end in time.
+    """End the study's jobs and its controller. Return the exit code: 1 if a job did not end in time.
 
     Raises:
-        UserError: another study's controller has all its rows; or this machine has no Slurm.
+        UserError: another study's controller holds all its rows, or this machine has no Slurm.
         ConnectionError: Slurm does not answer.
     """
     try:
@@ -42,19 +42,19 @@ def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> i
             waiting = controller_jobs(study.root, study.name)
             scancel([job.id for job in waiting])
             if waiting:
-                print(f"its detached controller's job {', '.join(job.id for job in waiting)} is cancelled")
+                print(f"cancelled its detached controller: job {', '.join(job.id for job in waiting)}")
             left = _end_jobs(study, site, locks, patience)
     except NoAnswer as error:
         refuse_without_slurm("--cancel", error)
     if left:
         return 1
-    print("nothing of it runs any more; the launch command goes on where it was")
+    print("nothing is running any more; run the launch command again to resume")
     return 0
 
 
 @contextmanager
 def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLocks]:
-    """The locks of the study's rows, once its controller has ended; a study's controller holds all rows or none."""
+    """Hold the locks of the study's rows after its controller has ended; a controller holds all of its rows or none."""
     stop = study.root.stop(study.name)
     deadline = time.monotonic() + patience
     asked = False
@@ -63,18 +63,18 @@ def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLo
             if locks.held or not locks.refused:
                 stop.unlink(missing_ok=True)
                 for row, holder in locks.refused.items():
-                    print(f"row {row.path.name} is left alone: {holder}, for another study")
+                    print(f"row {row.path.name} skipped: {holder}, for another study")
                 yield locks
                 return
             holder = next(iter(locks.refused.values()))
         if not asked:
-            print(f"its controller is asked to end with its jobs, and waited for: {holder}", flush=True)
+            print(f"waiting for its controller to end with its jobs: {holder}", flush=True)
             asked = True
         if time.monotonic() > deadline:
             stop.unlink(missing_ok=True)
             raise UserError(
-                f"{holder}, and did not end in {patience:.0f} s: it may be another study's that has the same rows "
-                f"(cancel that one), or busy (try again)"
+                f"{holder} did not end in {patience:.0f} s: it may run another study with the same rows (cancel that "
+                f"one) or be busy (try again)"
             )
         if not stop.exists():
             write_text(stop, f"launch.py --cancel on {socket.gethostname()}\n")
@@ -82,7 +82,7 @@ def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLo
 
 
 def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float) -> int:
-    """End what no controller watches; how many attempts are still there."""
+    """End jobs without a controller. Return the number of attempts left."""
     with ExitStack() as claims:
         runs = [run for row in study.rows if row.directory in locks.held for run in row.runs()]
         teachers = [teacher for teacher in study.teachers() if _claim(teacher, claims)]
@@ -91,9 +91,9 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
             backend, _, identifier = _recorded(directory)
             host = host_of(identifier)
             if backend == "debug":
-                continue  # it ran in its controller's process, and is gone with it
+                continue  # it ran in its controller's process and ended with it
             if backend == "local" and host not in ("", socket.gethostname()):
-                print(f"{_label(study, directory)} runs on {host}, out of this machine's reach: --cancel it there")
+                print(f"{_label(study, directory)} runs on {host}, which this machine cannot reach: run --cancel there")
                 left += 1
             else:
                 reachable.append(directory)
@@ -102,19 +102,19 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
 
 
 def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
-    """Whether no other controller has this teacher trained; if so, none will until `claims` are given back."""
+    """True if no other controller trains this teacher; then none will until `claims` are released."""
     if not teacher.path.is_dir():
         return False
     try:
         claims.enter_context(FileLock(teacher.claim))
     except LockHeld as held:
-        print(f"teacher {teacher.path.name} is left alone: {held}, for another study")
+        print(f"teacher {teacher.path.name} skipped: {held}, for another study")
         return False
     return True
 
 
 def _recorded(directory: TrialDir) -> tuple[str, int, str]:
-    """The backend, GPUs and id of the current attempt's job."""
+    """Return backend, GPUs and id of the current attempt's job."""
     facts = read_json(directory.submitted(current_attempt(directory))) or {}
     return str(facts.get("backend", "")), int(facts.get("gpus", 0)), str(facts.get("job", ""))
 
@@ -124,7 +124,7 @@ def _label(study: RecordedStudy, directory: TrialDir) -> str:
 
 
 def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -> list[Jobs]:
-    """The jobs of these trials, watched through the backends that they were submitted to."""
+    """Watch the jobs of these trials through the backends they were submitted to."""
     found: dict[tuple[str, int], Jobs] = {}
     for directory in directories:
         name, gpus, _ = _recorded(directory)
@@ -137,10 +137,10 @@ def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -
 
 
 def _wait(groups: list[Jobs], renew: Callable[[], None], patience: float) -> int:
-    """Ask the jobs to end, write down how each did, and tell how many did not in time."""
+    """Ask the jobs to end and record each end. Return the number that did not end in time."""
     running = sum(len(jobs.running) for jobs in groups)
     if running:
-        print(f"{count(running, 'job')} without a controller: asked to write checkpoints and end", flush=True)
+        print(f"ending {count(running, 'job')} without a controller, with checkpoints", flush=True)
     for jobs in groups:
         jobs.cancel()
     deadline, renewed = time.monotonic() + patience, time.monotonic()
@@ -153,7 +153,7 @@ def _wait(groups: list[Jobs], renew: Callable[[], None], patience: float) -> int
         time.sleep(0.2)
     left = [running.task.label for jobs in groups for running in jobs.running.values()]
     for label in left:
-        print(f"{label}: has not ended after {patience:.0f} s; --cancel again looks again")
+        print(f"{label}: has not ended after {patience:.0f} s; run --cancel again to check")
     for jobs in groups:
         jobs.close_accounts()
     return len(left)

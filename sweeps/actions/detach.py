@@ -1,4 +1,4 @@
-"""The controller as a small Slurm job: the same command, and near its time limit a successor that goes on."""
+"""Implement --detach: the controller as a small Slurm job that submits a successor near its time limit."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from sweeps.resolve import Launch
 
 HANDOVER_SECONDS = 300
-"""So long before its time limit a controller hands over; half the limit where that is shorter."""
+"""A controller hands over this long before its time limit, or at half the limit if that is later."""
 RETRY_SECONDS = 10.0
-"""Between two tries to submit a successor that has to wait."""
+"""Seconds between attempts to submit a successor."""
 FIRST, NEXT = "first", "next"
-"""Values of the hidden option --detached: the controller that --detach submitted, and those that go on for it."""
+"""Values of the hidden option --detached: the controller that --detach submitted, and its successors."""
 FOR_HERE = frozenset({"--detach", "--dry-run", "--probe"})
-"""Options of the command line that the controller's own job is not given."""
+"""Command-line options that the controller's job does not get."""
 OF_TRIALS = frozenset({"exclusive", "gres", "tmp"})
-"""Options of sbatch in `extra` that ask for a node's resources, of which a controller needs none."""
+"""Options of sbatch in `extra` that request resources of a node, which a controller does not need."""
 
 
 def controller_jobs(root: Root, name: str) -> list[QueuedJob]:
-    """Jobs of a study's detached controller that wait or run.
+    """Return pending and running jobs of a study's detached controller.
 
     Raises:
-        NoAnswer: Slurm is asked, and does not answer.
+        NoAnswer: Slurm does not answer.
     """
     if not was_detached(root, name):
         return []
@@ -53,16 +53,17 @@ def controller_jobs(root: Root, name: str) -> list[QueuedJob]:
 
 
 def was_detached(root: Root, name: str) -> bool:
-    """Whether a controller of the study was ever submitted as a job."""
+    """True if a controller of the study was ever submitted as a job."""
     return root.controller_log(name).with_suffix(".sbatch").exists()
 
 
 def controller_settings(site: Site) -> SlurmSettings:
-    """What the controller's job asks for: the site's `[detach]`, no GPU, and the trials' account and partition where
-    that names none. It runs outside of a container (`prefix`), for it needs sbatch.
+    """Return the settings of the controller's job: the site's `[detach]` without a GPU.
+
+    Account, partition and QOS default to the trials'. It runs outside the container (`prefix`) because it needs sbatch.
 
     Raises:
-        UserError: a value that sbatch would not take.
+        UserError: a value that sbatch would refuse.
     """
     own, slurm = site.detach, site.slurm
     try:
@@ -84,7 +85,7 @@ def controller_settings(site: Site) -> SlurmSettings:
 
 
 def controller_of(made: Launch, arguments: list[str], after: str = "") -> Job:
-    """The job that runs the launch command `arguments`; `after`: the job whose work it goes on with."""
+    """Return the job that runs the launch command `arguments`, if given `after` another job has ended."""
     code = made.code if made.code is not None else SOURCE.parent
     command = (sys.executable, str(code / "sweeps" / "launch.py"), *arguments)
     log = made.root.controller_log(made.name)
@@ -94,12 +95,12 @@ def controller_of(made: Launch, arguments: list[str], after: str = "") -> Job:
 
 
 def controller_script(made: Launch, options: argparse.Namespace) -> str:
-    """The sbatch script that --detach would submit."""
+    """Return the sbatch script that --detach would submit."""
     return slurm_backend(controller_settings(made.site)).script(controller_of(made, absolute(options)))
 
 
 def absolute(options: argparse.Namespace) -> list[str]:
-    """The command line of a detached controller: ours, each path once and absolute, less what is for here alone."""
+    """Return a detached controller's command line: this one with absolute paths, without `FOR_HERE`."""
     placed = {"--cluster": "slurm", "--root": str(Root.at(options.root).path)}
     for name in ("study", "data", "site"):
         value = getattr(options, name)
@@ -116,35 +117,35 @@ def absolute(options: argparse.Namespace) -> list[str]:
 
 
 def detach(made: Launch, options: argparse.Namespace) -> int:
-    """Submit the controller's job; the exit code.
+    """Submit the controller's job and return the exit code.
 
     Raises:
-        UserError: one waits or runs already, or works on these rows here; or Slurm refuses the job.
-        ConnectionError: Slurm does not answer, or has no room for a job now.
+        UserError: a controller already works on the study, or Slurm refuses the job.
+        ConnectionError: Slurm does not answer, or accepts no job now.
     """
     refuse_second(made)
     job = controller_of(made, absolute(options))
     try:
         identifier = slurm_backend(controller_settings(made.site)).submit(job)
     except SubmissionRefused as refusal:
-        raise UserError(f"--detach: {refusal} (for the controller: in [detach] of the site file)") from None
+        raise UserError(f"--detach: {refusal} (set the controller's resources in [detach] of the site file)") from None
     except SubmissionDelayed as delay:
-        unsure = "" if delay.certain else "; look with --status whether there is a job"
-        raise ConnectionError(f"--detach: Slurm says: {delay}{unsure}") from None
+        unsure = "" if delay.certain else "; use --status to see whether there is a job"
+        raise ConnectionError(f"--detach: Slurm says {delay}{unsure}") from None
     again = f"--study {made.name} --root {made.root.path}"
-    print(f"\ndetached: job {identifier} ({job.name}) is the controller; you may log out")
-    print(f"what it prints   {job.log}")
-    print(f"how it stands    python sweeps/launch.py {again} --status")
-    print(f"live             python slurm/monitor.py {again}")
-    print(f"end its jobs     python sweeps/launch.py {again} --cancel")
+    print(f"\ndetached: job {identifier} ({job.name}) is the controller; you can log out")
+    print(f"log              {job.log}")
+    print(f"status           python sweeps/launch.py {again} --status")
+    print(f"live view        python slurm/monitor.py {again}")
+    print(f"end all jobs     python sweeps/launch.py {again} --cancel")
     return 0
 
 
 def refuse_second(made: Launch) -> None:
-    """See whether nobody works on the study.
+    """Refuse a second controller of the study.
 
     Raises:
-        UserError: somebody does; with the job's id, or host and process.
+        UserError: one exists; names the job's id, or host and process.
         ConnectionError: Slurm does not answer.
     """
     try:
@@ -153,28 +154,30 @@ def refuse_second(made: Launch) -> None:
         refuse_without_slurm("--detach", error)
     if there:
         raise UserError(
-            f"--detach: job {there[0].id} ({there[0].state}) is this study's controller already; --status shows it, "
+            f"--detach: job {there[0].id} ({there[0].state}) is already this study's controller; --status shows it, "
             f"--cancel ends it"
         )
     with take_rows(row.directory for row in made.rows if row.directory.path.is_dir()) as locks:
         for holder in locks.refused.values():
-            raise UserError(f"--detach: a controller is at work: {holder}; end it first (kill -USR1 leaves its jobs)")
+            raise UserError(
+                f"--detach: a controller is running: {holder}; end it first (kill -USR1 leaves its jobs running)"
+            )
 
 
 def begin(made: Launch) -> None:
-    """What a controller in a job of its own does first: it says where it runs, and waits for one that died."""
+    """Start a detached controller: print where it runs, and wait for the locks of a dead predecessor."""
     number, restart = os.environ.get("SLURM_JOB_ID", "?"), os.environ.get("SLURM_RESTART_COUNT", "0")
     print(f"controller: job {number}, start {int(restart) + 1}, on {socket.gethostname()}, {time.ctime()}", flush=True)
     wait_for_rows((row.directory for row in made.rows), STALE_SECONDS + 60)
 
 
 def goes_on(options: argparse.Namespace) -> bool:
-    """Whether this controller goes on for another one: what its command asks for once is done already."""
+    """True if this controller continues for another one, so that one-time requests are already done."""
     return options.detached == NEXT or bool(options.detached and os.environ.get("SLURM_RESTART_COUNT", "0") != "0")
 
 
 def hand_over(made: Launch, options: argparse.Namespace) -> int:
-    """Submit the controller that goes on after this one, unless one waits; the exit code."""
+    """Submit the successor of this controller, unless one is pending, and return the exit code."""
     arguments = options.arguments[: options.arguments.index("--detached")]
     own = os.environ.get("SLURM_JOB_ID", "")
     job = controller_of(made, [*arguments, "--detached", NEXT], after=own)
@@ -184,20 +187,20 @@ def hand_over(made: Launch, options: argparse.Namespace) -> int:
             others = [other for other in controller_jobs(made.root, made.name) if other.id != own]
             identifier = others[0].id if others else backend.submit(job)
         except (NoAnswer, SubmissionDelayed) as delay:
-            print(f"no successor yet, for Slurm says: {' '.join(str(delay).split())}", flush=True)
+            print(f"no successor yet: Slurm says {' '.join(str(delay).split())}", flush=True)
             time.sleep(RETRY_SECONDS)
         except SubmissionRefused as refusal:
-            print(f"error: no successor: {refusal}; the launch command goes on", file=sys.stderr)
+            print(f"error: no successor: {refusal}; run the launch command again to resume", file=sys.stderr)
             return 1
         else:
-            print(f"job {identifier} goes on as the controller", flush=True)
+            print(f"job {identifier} is the next controller", flush=True)
             return 0
 
 
 def dismiss_successors(made: Launch) -> None:
-    """Cancel a controller that waits to go on where nothing is left to do."""
+    """Cancel pending successors when nothing is left to do."""
     own = os.environ.get("SLURM_JOB_ID", "")
     try:
         scancel([job.id for job in controller_jobs(made.root, made.name) if job.id != own])
     except NoAnswer as error:
-        print(f"a waiting controller was not cancelled, for Slurm says: {' '.join(str(error).split())}")
+        print(f"a pending controller was not cancelled: Slurm says {' '.join(str(error).split())}")

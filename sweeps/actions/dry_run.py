@@ -1,4 +1,4 @@
-"""What a study will do, shown before it does it."""
+"""Implement --dry-run, and print the plan of a study at launch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sweeps.study_file import Range, StudyFile
 
 
 def dry_run(made: Launch, options: argparse.Namespace) -> int:
-    """What is left, what it will take, and on Slurm the scripts of jobs; nothing of the study runs."""
+    """Print the remaining work, its estimated cost and, on Slurm, the job scripts. Nothing runs."""
 
     left = [left_of(row, made.root, retry_failed=options.retry == "failed") for row in made.rows]
     runs, teachers = estimates_of(left, made.root, made.backend.name, prompt=made.backend.prompt)
@@ -37,7 +37,7 @@ def dry_run(made: Launch, options: argparse.Namespace) -> int:
 
 
 def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, backend: str, parallel: int) -> None:
-    """Print the study, each row with its search space and what is done of it, and where everything lies."""
+    """Print the study, its paths, and each row with its search space and progress."""
     info, machine = rows[0].info, rows[0].machine
     print(f"{study.title}")
     sizes = ", ".join(f"{n} {split}" for split, n in info.sizes.items())
@@ -51,7 +51,7 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
         print(f"          {describe_method(row)}")
         print(f"          {describe_space(row)}")
         print(
-            f"          {count(row.trials, 'trial')} ({row.sampler} sampler), the best by valid {row.selection} again "
+            f"          {count(row.trials, 'trial')} ({row.sampler} sampler); best by valid {row.selection} retrained "
             f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
         )
         if not row.directory.row.exists():
@@ -59,24 +59,24 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     teachers = {directory for row in rows for directory in teacher_directories(row, root)}
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
-        print(f"teachers  {len(teachers)} (one for tuning and one for each seed), of which {trained} are trained")
+        print(f"teachers  {len(teachers)} (one for tuning and one per seed), {trained} trained")
     if backend != "slurm":
         runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.confirms()))
         warn_of_slurm_jobs([*teachers, *runs])
 
 
 def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
-    """Say of a launch on this machine what an earlier one has sent to Slurm without having seen its end."""
+    """Warn about jobs that an earlier launch left on Slurm."""
     sent = sum(submitted_job(directory)[2] == "slurm" for directory in without_end(directories))
     if sent:
         print(
-            f"warning   {count(sent, 'job')} of an earlier launch on Slurm may wait or run still; from here only their "
-            "files can be seen: --cluster slurm asks Slurm"
+            f"warning   {count(sent, 'job')} of an earlier launch may still be pending or running on Slurm; a local "
+            "launch sees only their files: use --cluster slurm to query Slurm"
         )
 
 
 def describe_method(row: Row) -> str:
-    """Method, level, pairing and settings in one line."""
+    """Describe method, level, pairing and settings in one line."""
     distillation = row.distillation
     level = f" at {distillation.level}" if distillation.level else ""
     settings = ", ".join(f"{name} = {value}" for name, value in distillation.settings.items())
@@ -84,7 +84,7 @@ def describe_method(row: Row) -> str:
 
 
 def describe_space(row: Row) -> str:
-    """The row's search space in one line."""
+    """Describe the row's search space in one line."""
     tuned = [f"{name} {_describe(r)}" for name, r in row.ranges.items()]
     fixed = [f"{name} = {value:g}" for name, value in row.fixed.items()]
     return "; ".join(f"{what} {', '.join(values)}" for what, values in (("tunes", tuned), ("fixed:", fixed)) if values)
@@ -95,7 +95,7 @@ def _describe(r: Range) -> str:
 
 
 def finished(row: RowDir) -> tuple[int, float]:
-    """Finished runs of a row and the seconds that they took."""
+    """Count the finished runs of a row and sum their seconds."""
     results = [_seconds(directory) for directory in [*row.trials(), *row.confirms()]]
     spent = [seconds for seconds in results if seconds is not None]
     return len(spent), sum(spent)
@@ -109,21 +109,18 @@ def _seconds(directory: TrialDir) -> float | None:
 
 
 def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str, str]) -> None:
-    """Where jobs are scripts, print one as an example: the very script of the row's first trial."""
+    """On Slurm, print an example script: the exact script of the row's first trial."""
     if not isinstance(backend, SlurmBackend):
         return
     config = row.config(row.default(), TUNING_SEED)
     name = f"{row.directory.path.name}.t0"
     task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
-    print(
-        f"script    for example of {task.label}, whether that is left to run or not; others differ in name and folder, "
-        "and after failures in options\n"
-    )
+    print(f"script    example: {task.label}; other trials differ in name and directory, retries also in options\n")
     print(backend.script(make_job(task, 1, job_tag(root), environment)))
 
 
 def say_neighbour(row: Row, root: Root) -> None:
-    """Where an existing row is like this new one but for a few values, say which."""
+    """Print how a new row differs from the most similar existing one, if any is close."""
     found = nearest_neighbour(row, root)
     if found is None:
         return
@@ -133,10 +130,10 @@ def say_neighbour(row: Row, root: Root) -> None:
 
 
 def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> None:
-    """Where the results are, and after a success on synthetic data how to do the real thing."""
-    print(f"\nEverything lies in {root.path} (rows, teachers, studies/{name}.json).")
+    """Print where the results are and, after a success on synthetic data, how to use real data."""
+    print(f"\nResults saved to {root.path} (rows, teachers, studies/{name}.json).")
     if succeeded and study.data.startswith("synthetic:"):
         print(
-            "This was synthetic data. The real thing: python -m mmkd.data import --help, then\n"
+            "This was synthetic data. To use your own: python -m mmkd.data import --help, then\n"
             f"python sweeps/launch.py --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
         )

@@ -1,4 +1,4 @@
-"""One epoch of what has never run: how long a run of each row, and each teacher, takes on this machine."""
+"""Implement --probe: run one epoch of each row and teacher that has no estimate, and extrapolate."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def probe(
     teachers: Mapping[TrialDir, Estimate | None],
     environment: Mapping[str, str],
 ) -> tuple[dict[str, Estimate | None], dict[TrialDir, Estimate | None]]:
-    """Fill the gaps in estimates: run one epoch of each row without one, and of its teacher, under a temporary root.
+    """Fill gaps in the estimates by running one epoch of each row without one, and of its teacher.
 
     Args:
-        left: the rows.
-        runs: what is known of a run of each row, by name.
-        teachers: what is known of each missing teacher.
+        left: the rows and their remaining runs.
+        runs: the estimate per run of each row, by name.
+        teachers: the estimate of each missing teacher.
         environment: variables for each job.
 
     Raises:
-        UserError: a run failed; with the last line of its log.
+        UserError: a run failed; quotes the last line of its log.
     """
     known, known_teachers = dict(runs), dict(teachers)
     with tempfile.TemporaryDirectory(prefix="mmkd-probe-") as folder:
@@ -71,7 +71,7 @@ def _of_one_epoch(row: Row) -> Row:
 
 
 def _run(task: Task, training: Training, root: Root, environment: Mapping[str, str]) -> Estimate:
-    """Run a task of one epoch; what it would take with the epochs of `training`."""
+    """Run a task of one epoch and extrapolate to the epochs of `training`."""
     print(f"probing   {task.label}", flush=True)
     write_config(task)
     job = make_job(task, 0, job_tag(root), environment)

@@ -1,7 +1,7 @@
-"""Ask, submit, watch, tell: keeps the slots busy until every row is done.
+"""Run the controller loop: sample, submit, watch and report trials until every row is done.
 
-The directories are the truth. What the controller holds in memory can be built from them at any time, which is what a
-relaunch does; the only other thing that it writes is each row's Optuna journal.
+The directories are the source of truth. The controller's memory can be rebuilt from them at any time, which is what a
+relaunch does. Besides them it writes only each row's Optuna journal.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from sweeps.rows import TUNING_SEED
 
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
-"""How long jobs are given to write a checkpoint when the user stops the controller."""
+"""Time for jobs to write a checkpoint when the user stops the controller."""
 FILLING_SECONDS = 5.0
-"""Filling many slots is interrupted after so long: jobs end meanwhile, and users and locks want to be heard."""
+"""Filling many slots pauses after this time, to collect ended jobs, renew locks and react to the user."""
 LOOKS_A_SECOND = 2000.0
-"""A round looks at a file of each running job, on a file system that others use too: rounds of many jobs are rarer."""
+"""A round reads one file per running job. This limit keeps the load on the shared file system constant."""
 PRUNING_SECONDS = 5.0
-"""Progress of running trials is looked at this often where a row has a pruner."""
+"""Interval between looks at the progress of running trials in rows with a pruner."""
 
 
 class Stop(Enum):
-    """What is asked of a controller that shall end: to end its jobs too, or to leave them to its successor."""
+    """How a controller stops: together with its jobs, or leaving them to its successor."""
 
     WITH_JOBS = "with jobs"
     WITHOUT_JOBS = "without jobs"
 
 
 class Interrupted(Exception):
-    """The user asked the controller to stop; everything is on disk."""
+    """The controller was asked to stop; everything is on disk."""
 
 
 class Controller:
-    """Runs the rows' trials on a backend, at most `parallel` at a time.
+    """Run the rows' trials on a backend, at most `parallel` at a time.
 
     Args:
         rows: the rows, locked and opened.
-        root: where everything lies.
-        backend: where jobs run.
-        parallel: slots.
-        reporter: is told what happens.
-        stop_asked: asked in every round; an answer ends with `Interrupted`.
+        root: the root directory.
+        backend: runs the jobs.
+        parallel: number of slots.
+        reporter: receives events and progress.
+        stop_asked: called in every round; any answer ends the run with `Interrupted`.
         environment: variables for each job.
-        max_gpu_hours: no new attempt is submitted once so much is spent.
-        news: asked at each heartbeat; what it says is reported.
+        max_gpu_hours: submit no new attempt once this much is spent.
+        news: called at each heartbeat; its text is reported.
         interval: seconds between rounds.
     """
 
@@ -84,16 +84,16 @@ class Controller:
         spent = gpu_seconds_of([d for work in rows for d in work.directories()]) if max_gpu_hours else 0.0
         self.jobs = Jobs(root, backend, environment or {}, spent)
         self.budget_spent = False
-        """Whether something was not submitted because the budget is spent."""
+        """True once a submission was withheld because the budget is spent."""
         self._renewed = self._looked = time.monotonic()
 
     def run(self) -> None:
         """Work until every row is done, or nothing more may be submitted.
 
         Raises:
-            Interrupted: `stop_asked`; everything is on disk, and the same command goes on.
+            Interrupted: `stop_asked` answered; everything is on disk and the same command resumes.
             LockLost: another controller has taken over a row.
-            UserError: the backend will not take such jobs.
+            UserError: the backend refuses such jobs.
         """
         try:
             self._attach_living()
@@ -125,11 +125,11 @@ class Controller:
         return len(teachers) + sum(work.remaining for work in self.rows)
 
     def _follow_up(self, ended: Ended) -> None:
-        """Say how an attempt ended, and take over what a finished trial gave."""
+        """Report how an attempt ended and record the outcome of a finished trial."""
         task, owner = ended.running.task, ended.running.owner
         if decide(task.directory, self.launched).is_due:
             number = ended.running.attempt
-            self.reporter.event(f"{task.label}: attempt {number} ended ({ended.end}: {ended.message}); it goes on")
+            self.reporter.event(f"{task.label}: attempt {number} ended ({ended.end}: {ended.message}); retrying")
         elif owner is None:
             how = "trained" if ended.end == "complete" else f"failed: {ended.message}"
             self.reporter.event(f"{task.label}: {how}")
@@ -137,19 +137,19 @@ class Controller:
             self._settle(task, owner, news=True)
 
     def _attach_living(self) -> None:
-        """Watch all jobs that an earlier controller left, also where they are more than the slots."""
-        for task, owner in self._due(ask=False):
+        """Watch all jobs of an earlier controller, even if they exceed the slots."""
+        for task, owner in self._due(sample=False):
             mine = owner is not None or self.teachers.claim(task.directory)
             if mine and decide(task.directory, self.launched).is_live:
                 self.jobs.attach(task, owner)
 
     def _fill(self) -> bool:
-        """Give free slots work; whether any work is left that is not running."""
+        """Fill free slots. Return True if work is left that is not running."""
         running, waiting, began = self.jobs.running, False, time.monotonic()
         may_submit = not self._budget_is_spent() and not self.jobs.blocked
         if len(running) >= self.parallel:
             return True
-        for task, owner in self._due(ask=may_submit):
+        for task, owner in self._due(sample=may_submit):
             if task.directory in running:
                 continue
             waiting = True
@@ -167,11 +167,11 @@ class Controller:
         return waiting or not may_submit
 
     def _submit(self, task: Task, owner: RowWork | None) -> bool:
-        """Submit an attempt; False where the scheduler lets us wait, which is said once."""
+        """Submit an attempt; False if the scheduler delays it, which is reported once."""
         before = self.jobs.delayed
         submitted = self.jobs.submit(task, owner)
         if self.jobs.delayed and self.jobs.delayed != before:
-            self.reporter.event(f"{task.label}: has to wait, for the scheduler says: {self.jobs.delayed}")
+            self.reporter.event(f"{task.label}: waiting: the scheduler says {self.jobs.delayed}")
         return submitted
 
     def _budget_is_spent(self) -> bool:
@@ -187,14 +187,14 @@ class Controller:
         if line and news:
             self.reporter.event(f"{task.label}: {line}")
 
-    def _due(self, *, ask: bool) -> Iterator[tuple[Task, RowWork | None]]:
-        """All that could run now, most urgent first: teachers that tuning waits for, trials, the other teachers.
+    def _due(self, *, sample: bool) -> Iterator[tuple[Task, RowWork | None]]:
+        """Yield everything that could run now, most urgent first: tuning's teachers, trials, other teachers.
 
-        `ask`: new trials too.
+        `sample`: include new trials.
         """
         yield from self._teachers_due(urgent=True)
         for work in self.rows:
-            for task in work.tasks(self.teachers.ready, ask=ask):
+            for task in work.tasks(self.teachers.ready, ask=sample):
                 yield task, work
         yield from self._teachers_due(urgent=False)
 
@@ -221,7 +221,7 @@ class Controller:
                 self.reporter.event(said)
 
     def _prune(self) -> None:
-        """Let rows that have a pruner look at their running trials."""
+        """Let rows with a pruner check their running trials."""
         if time.monotonic() - self._looked < PRUNING_SECONDS:
             return
         self._looked = time.monotonic()
@@ -230,13 +230,12 @@ class Controller:
                 self.reporter.event(f"{running.task.label}: asked to stop by the pruner")
 
     def _stop(self, stop: Stop) -> None:
-        """End the jobs and wait until they have written their checkpoints, or leave them alone."""
+        """End the jobs and wait for their checkpoints, or leave them running."""
         if stop is Stop.WITHOUT_JOBS:
-            left = len(self.jobs.running)
-            goes, it = ("goes", "it") if left == 1 else ("go", "them")
-            self.reporter.event(f"stopping; {count(left, 'job')} {goes} on, and whoever relaunches finds {it}")
+            left = count(len(self.jobs.running), "job")
+            self.reporter.event(f"stopping; {left} left running, to be found by the next launch")
             return
-        self.reporter.event(f"stopping: checkpoints of {count(len(self.jobs.running), 'job')} are written")
+        self.reporter.event(f"stopping: waiting for checkpoints of {count(len(self.jobs.running), 'job')}")
         self.jobs.cancel()
         deadline = time.monotonic() + ENDING_SECONDS
         while self.jobs.running and time.monotonic() < deadline:
@@ -247,15 +246,14 @@ class Controller:
 
 
 class StopRequests:
-    """Asked in every round of a controller. Signal handlers set a flag, nothing else.
+    """Collect requests to stop the controller. Signal handlers only set a flag.
 
-    SIGINT and SIGTERM end its jobs too, SIGUSR1 leaves them to whoever launches next, and the stop file ends them. In
-    a job of its own (`detached`) SIGTERM, by which Slurm preempts, and SIGUSR2, which comes some time before the time
-    limit, leave them too: a successor goes on.
+    SIGINT, SIGTERM and the stop file end its jobs too; SIGUSR1 leaves them to the next launch. In a detached
+    controller, SIGTERM (preemption) and SIGUSR2 (sent some time before the time limit) leave them to a successor.
 
     Args:
-        file: what --cancel writes.
-        detached: the controller runs in a job of its own.
+        file: the file that --cancel writes.
+        detached: True if the controller runs as a Slurm job.
     """
 
     def __init__(self, file: Path, *, detached: bool) -> None:
@@ -265,7 +263,7 @@ class StopRequests:
             signal.signal(number, lambda got, frame: self.received.append(got))
 
     def __call__(self) -> Stop | None:
-        """What is asked, if anything."""
+        """Return the request, if there is one."""
         if self.received:
             with_jobs = (signal.SIGINT,) if self.detached else (signal.SIGINT, signal.SIGTERM)
             return Stop.WITH_JOBS if self.received[0] in with_jobs else Stop.WITHOUT_JOBS
@@ -273,18 +271,18 @@ class StopRequests:
 
     @property
     def exit_code(self) -> int:
-        """As shells have it; the stop file counts as SIGTERM."""
+        """128 plus the signal, as in shells; the stop file counts as SIGTERM."""
         return 128 + (self.received[0] if self.received else signal.SIGTERM)
 
     def wants_successor(self) -> bool:
-        """Whether a detached controller was stopped by Slurm, which will not run it again: not by its user."""
+        """True if Slurm, not the user, stopped a detached controller and will not restart it."""
         if not self.detached or not self.received:
             return False
         return self.received[0] == signal.SIGUSR2 or (self.received[0] == signal.SIGTERM and _is_running())
 
 
 def _is_running() -> bool:
-    """Whether Slurm counts our job as running still: it is preempted then; else cancelled, or requeued already."""
+    """True if Slurm still counts this job as running: it is preempted. Otherwise it was cancelled or requeued."""
     try:
         return any(job.id == os.environ.get("SLURM_JOB_ID") and job.state == "RUNNING" for job in squeue())
     except NoAnswer:

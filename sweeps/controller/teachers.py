@@ -1,4 +1,4 @@
-"""The teachers that the rows of a study need: each trained once, by whichever controller claims it."""
+"""Track the teachers of a study's rows: each is trained once, by the controller that claims it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweeps.rows import Row
 
 
 class Teachers:
-    """Which teachers are trained, which failed, and which this controller may train."""
+    """Teachers that are trained, that failed, and that this controller may train."""
 
     def __init__(self, root: Root) -> None:
         self.root, self.launched = root, time.time()
@@ -27,14 +27,14 @@ class Teachers:
         self.failed: dict[TrialDir, str] = {}
 
     def task(self, row: Row, seed: int) -> Task:
-        """The teacher of a row and seed; made once, for every round asks."""
+        """Return the teacher of a row and seed; cached, because every round asks."""
         key = (row.digest, seed)
         if key not in self._tasks:
             self._tasks[key] = teacher_task(self.root, row, seed)
         return self._tasks[key]
 
     def ready(self, row: Row, seed: int) -> bool:
-        """Whether the teacher of a row and seed is trained (or none is needed)."""
+        """True if the teacher of a row and seed is trained, or none is needed."""
         if row.teacher is None:
             return True
         directory = self.task(row, seed).directory
@@ -43,7 +43,7 @@ class Teachers:
         return directory in self._ready
 
     def claim(self, directory: TrialDir) -> bool:
-        """Whether we may train this teacher: nobody else does."""
+        """True if this controller may train the teacher: no other one does."""
         if directory in self._claims:
             return True
         directory.path.mkdir(parents=True, exist_ok=True)
@@ -56,12 +56,12 @@ class Teachers:
         return True
 
     def renew(self) -> None:
-        """Fresh heartbeats of all claims."""
+        """Renew the heartbeats of all claims."""
         for lock in self._claims.values():
             lock.renew()
 
     def release(self) -> None:
-        """Give all claims back, and remove what trials left that were killed while they kept a teacher's outputs."""
+        """Release all claims and remove the temporary files of trials killed while storing a teacher's outputs."""
         for lock in self._claims.values():
             lock.release()
         self._claims.clear()
@@ -71,7 +71,7 @@ class Teachers:
     def _look(self, directory: TrialDir) -> None:
         state = decide(directory, self.launched)
         if state.is_live:
-            return  # somebody has its end still to note
+            return  # its end has not been recorded yet
         result = usable_result(directory)
         if result is not None and not has_its_weights(directory, result):
             set_aside(directory, f"{directory.weights}: not the weights that {directory.result.name} names")
@@ -81,10 +81,10 @@ class Teachers:
         elif result is not None:
             self.failed[directory] = f"is {result.status}: {result.reason}"
         elif state is State.FAILED:
-            self.failed[directory] = f"failed for good: {why_failed(read_attempts(directory), self.launched)}"
+            self.failed[directory] = f"failed (no retries left): {why_failed(read_attempts(directory), self.launched)}"
         else:
             return
-        # A controller that was killed may have left its claim.
+        # A killed controller may have left its claim.
         if directory.claim.exists() and self.claim(directory):
             clean_up(directory)
             self._claims.pop(directory).release()

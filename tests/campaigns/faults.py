@@ -279,7 +279,7 @@ def main() -> int:
         outcomes = campaign.outcomes()
         show(outcomes, console)
     if stopped:
-        console.print("stopped; the same command goes on")
+        console.print("stopped; run the same command again to resume")
         return 130
     return int(any(outcome.wrong for outcome in outcomes))
 

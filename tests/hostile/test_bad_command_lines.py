@@ -55,7 +55,7 @@ LAUNCH: dict[str, tuple[list[str], str]] = {
     "a table's name that is a path": (["--study", "crd_attention", "--as", "../x"], "study '../x': use 1 to 80"),
     "a table's name of 300 letters": (["--study", "crd_attention", "--as", "x" * 300], "study 'xxx.*use 1 to 80"),
     "a table's name for a shell": (["--study", "crd_attention", "--as", "$(x)`y`"], "use 1 to 80"),
-    "--probe alone": (["--study", "crd_attention", "--probe"], "--probe: goes with --dry-run"),
+    "--probe alone": (["--study", "crd_attention", "--probe"], "--probe: allowed only with --dry-run"),
     "--detach without Slurm": (["--study", "crd_attention", "--detach"], "--detach: needs Slurm"),
     "a snapshot of this process": (["--study", "crd_attention", "--snapshot", "--cluster", "debug"], "--snapshot: "),
     "CUDA where there is none": (["--study", "crd_attention", "--device", "cuda"], "--device cuda: nvidia-smi shows"),
@@ -63,7 +63,10 @@ LAUNCH: dict[str, tuple[list[str], str]] = {
     "the status of nothing": (["--study", "crd_attention", "--status"], "no study 'crd_attention' was launched there"),
     "to cancel nothing": (["--study", "crd_attention", "--cancel"], "no study 'crd_attention' was launched there"),
     "to clean nothing": (["--study", "crd_attention", "--clean"], "no study 'crd_attention' was launched there"),
-    "a dry run of the status": (["--study", "crd_attention", "--status", "--dry-run"], "--dry-run: goes with a launch"),
+    "a dry run of the status": (
+        ["--study", "crd_attention", "--status", "--dry-run"],
+        "--dry-run: allowed only with a launch",
+    ),
 }
 
 

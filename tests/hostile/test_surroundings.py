@@ -116,7 +116,7 @@ def test_a_slurm_that_is_missing_or_misconfigured_is_named(
         refuses.folder / "r",
     ]
     monkeypatch.setenv("PATH", str(refuses.folder))
-    missing = r"--cluster slurm: Slurm does not answer \(sinfo: no such command.*\); --cluster local runs here"
+    missing = r"--cluster slurm: Slurm does not answer \(sinfo: no such command.*\); --cluster local runs the study"
     refuses.of(launch, *options, "--dry-run", said=missing)
     sinfo = refuses.folder / "sinfo"
     sinfo.write_text(

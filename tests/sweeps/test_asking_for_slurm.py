@@ -55,7 +55,9 @@ def test_who_asks_for_slurm_where_it_does_not_answer_is_told_why_and_nothing_run
     assert main(["--study", str(study_file), "--root", str(tmp_path / "runs"), *asking]) == code
     said = capsys.readouterr()
     option = " ".join(asking) if asking[0] == "--cluster" else asking[0]
-    assert said.err.startswith(f"error: {option}: Slurm does not answer ({cause}); --cluster local runs here")
+    assert said.err.startswith(
+        f"error: {option}: Slurm does not answer ({cause}); --cluster local runs the study on this machine"
+    )
     assert said.err.count("\n") == 1
     assert "try again later" not in said.err
     assert said.out == ""
@@ -123,5 +125,5 @@ def test_a_controllers_job_for_which_the_queue_has_no_room_now_went_wrong_at_run
     made = SimpleNamespace(root=Root(tmp_path), name="tiny", rows=[], site=Site(), code=None)
     options = make_parser().parse_args(["--study", "kd", "--detach"])
     options.arguments = ["--study", "kd", "--detach"]
-    with pytest.raises(ConnectionError, match=r"^--detach: Slurm says: QOSMaxSubmitJobPerUserLimit$"):
+    with pytest.raises(ConnectionError, match=r"^--detach: Slurm says QOSMaxSubmitJobPerUserLimit$"):
         detaching.detach(made, options)

@@ -46,7 +46,7 @@ def test_a_dry_run_says_what_would_run_and_runs_nothing(
     said = capsys.readouterr().out
     assert "3 trials (random sampler)" in said
     assert "temperature 0.05 to 1 (log)" in said
-    assert "teachers  3 (one for tuning and one for each seed), of which 0 are trained" in said
+    assert "teachers  3 (one for tuning and one per seed), 0 trained" in said
     assert list(root.iterdir()) == []
 
 

@@ -27,7 +27,7 @@ def test_the_real_thing_is_recommended_after_a_success_on_synthetic_data_alone(
     say_next(synthetic, Root(tmp_path), "tiny", succeeded=succeeded)
     said = capsys.readouterr().out
     assert ("This was synthetic data" in said) is succeeded
-    assert f"Everything lies in {tmp_path}" in said
+    assert f"Results saved to {tmp_path}" in said
     say_next(load_study(study_file, []), Root(tmp_path), "tiny", succeeded=True)
     assert "synthetic" not in capsys.readouterr().out
 
@@ -35,10 +35,10 @@ def test_the_real_thing_is_recommended_after_a_success_on_synthetic_data_alone(
 @pytest.mark.parametrize(
     ("how", "slots", "expected"),
     [
-        (Stop.WITHOUT_JOBS, 1, "stopping; 1 job goes on, and whoever relaunches finds it"),
-        (Stop.WITHOUT_JOBS, 2, "stopping; 2 jobs go on, and whoever relaunches finds them"),
-        (Stop.WITH_JOBS, 1, "stopping: checkpoints of 1 job are written"),
-        (Stop.WITH_JOBS, 2, "stopping: checkpoints of 2 jobs are written"),
+        (Stop.WITHOUT_JOBS, 1, "stopping; 1 job left running, to be found by the next launch"),
+        (Stop.WITHOUT_JOBS, 2, "stopping; 2 jobs left running, to be found by the next launch"),
+        (Stop.WITH_JOBS, 1, "stopping: waiting for checkpoints of 1 job"),
+        (Stop.WITH_JOBS, 2, "stopping: waiting for checkpoints of 2 jobs"),
     ],
 )
 def test_a_controller_that_stops_counts_its_jobs(
@@ -64,9 +64,7 @@ def test_a_dry_runs_script_is_called_an_example(
     row = planned(study_file, tmp_path)[0]
     show_script(row, Root(tmp_path / "runs"), SlurmBackend(SlurmSettings()), {})
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith(
-        "script    for example of no_kd trial 0, whether that is left to run or not; others differ in"
-    )
+    assert first.startswith("script    example: no_kd trial 0; other trials differ in name and directory")
 
 
 def test_a_launch_on_this_machine_warns_of_jobs_that_an_earlier_one_left_on_slurm(
@@ -81,8 +79,8 @@ def test_a_launch_on_this_machine_warns_of_jobs_that_an_earlier_one_left_on_slur
 
     assert "warning" not in plan_on("local"), "nothing was ever sent"
     launched(study_file, tmp_path, backend=FakeCluster(delay=50), stop=after(3, Stop.WITHOUT_JOBS))
-    assert "of an earlier launch on Slurm may wait or run still" in plan_on("local")
-    assert "--cluster slurm asks Slurm" in plan_on("local")
+    assert "of an earlier launch may still be pending or running on Slurm" in plan_on("local")
+    assert "use --cluster slurm to query Slurm" in plan_on("local")
     assert "warning" not in plan_on("slurm")
     launched(study_file, tmp_path, backend=FakeCluster())
     assert "warning" not in plan_on("local"), "all have ended"

@@ -13,7 +13,7 @@ from analysis.__main__ import main
 from analysis.commands import missing as command
 from analysis.loading.runs import Runs
 from analysis.networks.missing_modalities import View, measure_views, missing, views
-from analysis.tables.ablation import formats as rendering
+from analysis.tables import formats
 from mmkd.config import Network
 from mmkd.data import read_split
 from mmkd.errors import UserError
@@ -115,4 +115,4 @@ def test_a_study_without_a_measured_teacher_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_knows_the_formats_of_tables() -> None:
-    assert tuple(rendering.FORMATS) == command.FORMATS
+    assert tuple(formats.FORMATS) == command.FORMATS

@@ -55,7 +55,7 @@ def test_without_a_controller_the_jobs_end_and_a_relaunch_goes_on(
     trial, process = with_job(study)
     assert main(["--study", "tiny", "--root", str(study.root.path), "--cancel"]) == 0
     assert process.wait(timeout=5) != 0
-    assert "the launch command goes on where it was" in capsys.readouterr().out
+    assert "run the launch command again to resume" in capsys.readouterr().out
     assert without_end(study.directories()) == []
     assert read_attempts(trial)[-1].end == "preempted"
     assert not list(study.root.path.rglob("*.lock"))
@@ -99,7 +99,7 @@ def test_a_row_that_another_study_works_on_is_left_alone(
     trial, process = with_job(study)
     with take_rows([study.rows[0].directory]):
         assert cancel(study, Site(), patience=5.0) == 0
-    assert "is left alone" in capsys.readouterr().out
+    assert "skipped: " in capsys.readouterr().out
     assert process.poll() is None
     assert trial in without_end(study.directories())
     process.kill()
@@ -111,7 +111,7 @@ def test_a_job_of_another_host_is_reported_and_not_declared_dead(
     trial, process = with_job(study)
     record_submission(trial, 1, job="elsewhere:12:1.00:")
     assert cancel(study, Site(), patience=0.5) == 1
-    assert "runs on elsewhere, out of this machine's reach" in capsys.readouterr().out
+    assert "runs on elsewhere, which this machine cannot reach" in capsys.readouterr().out
     assert trial in without_end(study.directories())
     process.kill()
 

@@ -131,8 +131,8 @@ def test_a_study_that_was_never_launched_is_refused_with_those_that_were(
     [
         (["--detach"], "--detach: needs Slurm"),
         (["--snapshot", "--cluster", "debug"], "--snapshot: --cluster debug runs trials in this process"),
-        (["--probe"], "--probe: goes with --dry-run"),
-        (["--cancel", "--dry-run"], "--dry-run: goes with a launch, and with --clean"),
+        (["--probe"], "--probe: allowed only with --dry-run"),
+        (["--cancel", "--dry-run"], "--dry-run: allowed only with a launch or with --clean"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

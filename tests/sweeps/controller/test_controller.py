@@ -127,7 +127,7 @@ def test_an_error_is_tried_twice_told_as_failed_and_the_others_go_on(rows: list[
 
     works = run(rows[:1], root, FakeBackend(fails))
     assert works[0].failed == ""
-    assert failure_of(works[0], ended=True).startswith("row no_kd: 1 trial failed for good (--retry failed")
+    assert failure_of(works[0], ended=True).startswith("row no_kd: 1 trial failed (no retries left; --retry failed")
     assert failure_of(works[0], ended=False) == ""
     assert left_of(rows[0], root).tuning == 0
     assert left_of(rows[0], root, retry_failed=True).tuning == 1
@@ -141,7 +141,9 @@ def test_a_seed_that_failed_for_good_is_named(rows: list[Row], root: Root) -> No
         return Failure.ERROR if "/confirm/2-" in job.command[3] else None
 
     works = run(rows[:1], root, FakeBackend(fails))
-    assert failure_of(works[0], ended=True) == "row no_kd: seed 2 failed for good (the same command tries them again)"
+    assert (
+        failure_of(works[0], ended=True) == "row no_kd: seed 2 failed (no retries left; the same command retries them)"
+    )
 
 
 def test_an_error_in_between_does_not_count_with_other_failures(rows: list[Row], root: Root) -> None:
@@ -164,7 +166,7 @@ def test_a_row_whose_trials_all_fail_stops_and_the_other_row_does_not(rows: list
 def test_a_row_without_its_teacher_fails_and_says_why(rows: list[Row], root: Root) -> None:
     works = run(rows, root, FakeBackend(lambda job, n: Failure.ERROR if "/teachers/" in job.command[3] else None))
     assert works[0].failed == ""
-    assert works[1].failed.startswith("its teacher failed for good: error in 2 attempts")
+    assert works[1].failed.startswith("its teacher failed (no retries left): error in 2 attempts")
 
 
 def test_a_diverged_trial_is_a_result_told_as_failed(rows: list[Row], root: Root) -> None:

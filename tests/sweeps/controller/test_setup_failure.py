@@ -43,6 +43,6 @@ def test_a_setup_line_that_fails_is_an_error_and_its_words_are_the_reason(
     work, said = run(row, Root(tmp_path / "runs"), Cluster())
     attempts = read_attempts(row.directory.trial(0))
     assert [attempt.end for attempt in attempts] == ["error", "error"]
-    assert "failed for good: error in 2 attempts" in said
+    assert "failed (no retries left): error in 2 attempts" in said
     assert "mmkd: setup line failed (exit 127): module load cuda/99" in said
     assert work.failed

@@ -116,7 +116,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(study: Path, unbroken
     controller.send_signal(signal.SIGINT)
     said, _ = controller.communicate(timeout=60)
     assert controller.returncode == 130
-    assert "stopped; the same command goes on" in said
+    assert "stopped; run the same command again to resume" in said
     assert jobs_under(root) == []
     ends = [read_attempts(TrialDir(p.parent))[-1].end for p in root.glob("**/config.json")]
     assert set(ends) <= {"complete", "preempted", "node_fail"}
