@@ -1,4 +1,4 @@
-"""What is in a root, and what is wrong there: nothing disappears, and every finding says what it is about."""
+"""Examine a root: account for every directory, and report what is wrong."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ from mmkd.trial_state import State
 
 IN_A_TABLE = "in a table"
 REMARK = "remark"
+UNFINISHED = "unfinished"
+"""Trials that run or will run, and rows that wait for them: nothing is wrong with them."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found: `fates` has one line a directory (`directory`, `fate`), each exactly once."""
+    """The findings, and the `fates`: one line for each directory (`directory`, `fate`)."""
 
     fates: pd.DataFrame
     findings: tuple[Finding, ...]
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """The findings that are wrong, less mere remarks."""
-        return tuple(finding for finding in self.findings if finding.kind != REMARK)
+        """The findings, less remarks and what is unfinished."""
+        return tuple(finding for finding in self.findings if finding.kind not in (REMARK, UNFINISHED))
 
 
 def examine(runs: Runs) -> Examination:
-    """Look at everything under a root; reads the predictions of all runs that tables show."""
+    """Examine everything under a root; reads the predictions of all runs that tables show."""
     studies, broken = _studies(runs)
     fates = _fates(runs, [row for rows in studies.values() for row in rows])
     findings = [
         *broken,
         *_whole_root(runs, fates),
+        *(Finding("failed", f"study {name}: {row.title}: {row.status}") for name, row in _failed(studies)),
         *(
             Finding(finding.kind, f"study {name}: {finding.text}")
             for name, rows in studies.items()
@@ -66,8 +69,13 @@ def _studies(runs: Runs) -> tuple[dict[str, list[Evidence]], list[Finding]]:
     return studies, broken
 
 
+def _failed(studies: dict[str, list[Evidence]]) -> Iterator[tuple[str, Evidence]]:
+    """The rows that have ended without a score, with their studies."""
+    return ((name, row) for name, rows in studies.items() for row in rows if row.status.startswith("failed"))
+
+
 def _fates(runs: Runs, rows: list[Evidence]) -> pd.DataFrame:
-    """Where each directory's figures go."""
+    """The use of each directory."""
     trials = runs.trials
     of_a_study = trials["row"].isin({row.spec.directory for row in rows})
     shown = trials[of_a_study & ~trials["superseded"]]
@@ -84,13 +92,15 @@ def _whole_root(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
     for path, reason in runs.rejected.itertuples(index=False):
         yield Finding("rejected", f"{path}: {reason.removeprefix(f'{path}: ')}")
     trials = runs.trials
-    done = ended(trials)
-    failed = trials[done & (trials["status"] == State.FAILED)]
+    failed = trials[trials["status"] == State.FAILED]
     for line in failed.to_dict("records"):
         yield Finding("failed", f"{line['directory']}: {line['failure']}: {line['message'] or 'no message'}")
-    states = trials["status"].mask(trials["status"] == State.FAILED, trials["failure"])[~done]
-    for state, some in trials[~done].groupby(states):
-        yield Finding("unfinished", f"trials that are {state}: {len(some)} ({first_few(some['directory'])})")
+    unfinished = trials[~ended(trials) & (trials["status"] != State.SUPERSEDED)]
+    due = unfinished["status"] == State.RETRY_DUE
+    for state, some in unfinished.groupby(
+        unfinished["status"].mask(due, "to be retried after " + unfinished["failure"])
+    ):
+        yield Finding(UNFINISHED, f"trials that are {state}: {len(some)} ({first_few(some['directory'])})")
     diverged = trials[trials["status"] == Status.DIVERGED]
     if len(diverged):
         yield Finding(REMARK, f"trials that diverged: {len(diverged)} ({first_few(diverged['directory'])})")

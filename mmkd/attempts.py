@@ -13,7 +13,7 @@ from mmkd.rundir import TrialDir
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt's story, the controller's record and the job's put together (absent keys: not known)."""
+    """The controller's and the job's record of one attempt (absent keys: not known)."""
 
     number: int
     submitted: Mapping[str, Any]
@@ -33,14 +33,23 @@ class Attempt:
         """Why it failed, in one line; empty if it did not."""
         return str(self.submitted.get("message") or self.ran.get("message") or "")
 
+    @property
+    def epochs(self) -> int:
+        """Epochs that were done when it ended, those of earlier attempts included."""
+        return int(self.submitted.get("epochs", 0))
+
+
+def read_attempt(directory: TrialDir, number: int) -> Attempt:
+    """One attempt of a trial; nothing is known of one that there is not."""
+    return Attempt(
+        number, read_json(directory.controller_record(number)) or {}, read_json(directory.job_record(number)) or {}
+    )
+
 
 def read_attempts(directory: TrialDir) -> list[Attempt]:
     """All attempts of a trial, in order."""
     names = {p.name.split(".")[0] for p in directory.attempts.glob("[0-9]*.json")}
-    return [
-        Attempt(k, read_json(directory.controller_record(k)) or {}, read_json(directory.job_record(k)) or {})
-        for k in sorted(int(name) for name in names if name.isdecimal())
-    ]
+    return [read_attempt(directory, k) for k in sorted(int(name) for name in names if name.isdecimal())]
 
 
 def current_attempt(directory: TrialDir) -> int:

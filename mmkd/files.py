@@ -57,6 +57,19 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
+def last_lines(path: Path, size: int) -> list[bytes]:
+    """The lines in the last `size` bytes of a file, without the first if it is cut there and not the only one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    with path.open("rb") as file:
+        start = max(os.fstat(file.fileno()).st_size - size, 0)
+        file.seek(start)
+        lines = file.read().split(b"\n")
+    return lines[1:] if start and len(lines) > 1 else lines
+
+
 def remove_leftovers(directory: Path, name: str = "*") -> None:
     """Delete what a killed `write_atomically` of `name` left in `directory`; only the writer of `name` may."""
     for leftover in directory.glob(f".tmp-*-{name}"):

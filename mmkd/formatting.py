@@ -1,21 +1,83 @@
-"""Numbers and columns in words."""
+"""Format numbers, times, names and columns for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+BARS = "▁▂▃▄▅▆▇█"
 
 
 def count(number: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    """`1 trial`, `2,000 trials`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as Slurm writes them: 4:05, 1:02:03, 2-03:04:05."""
+    whole = int(max(seconds, 0))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}-{hours:02}:{minutes:02}:{whole % 60:02}"
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`, `2.1 days`."""
-    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min"), (72 * 3600, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / unit:.{1 if name == 'h' else 0}f} {name}"
-    return f"{seconds / 86400:.1f} days"
+    """Seconds as people say them: 40 s, 12 min, 3 h 20 min, 2 d 5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h" if hours % 24 else f"{hours // 24} d"
+
+
+def remaining(work: float, slots: float, chains: Iterable[float] = ()) -> float:
+    """Seconds until all is done: `work` slot-seconds on `slots`, but no less than the longest of `chains`.
+
+    A chain is the seconds of runs that must follow one another: a teacher, its trials, the final runs of the winner.
+    """
+    return max(work / slots, *chains, 0.0)
+
+
+def figure(value: float | None) -> str:
+    """A metric in four digits; empty where there is none."""
+    return "" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in per cent; empty where there is none."""
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def short_path(path: Path, room: int) -> str:
+    """A path's last folders, as many as fit."""
+    parts = path.parts
+    shorter = ("…/" + "/".join(parts[i:]) for i in range(1, len(parts)))
+    return next((text for text in (str(path), *shorter) if len(text) <= room), "")
+
+
+def shorten(text: str, width: int) -> str:
+    """A name in at most `width` characters: its middle goes, for names differ in their beginnings and ends."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}" if width > 0 else ""
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A curve in at most `width` characters, each the mean of as many values; flat where all are equal."""
+    width = min(width, len(values))
+    cuts = [round(i * len(values) / width) for i in range(width + 1)] if width else []
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    low, high = min(means, default=0.0), max(means, default=0.0)
+    if low == high:
+        return BARS[3] * len(means)
+    return "".join(BARS[round((mean - low) / (high - low) * (len(BARS) - 1))] for mean in means)
 
 
 def size(number: float) -> str:

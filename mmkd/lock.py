@@ -8,9 +8,14 @@ import os
 import secrets
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import psutil
+
+from mmkd.files import read_json
 
 STALE_SECONDS = 180.0
 """A holder on another host that has not renewed its lock for this long is taken for dead."""
@@ -151,6 +156,38 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that wrote a lock's file last; `age` is the seconds since its last heartbeat."""
+
+    host: str
+    pid: int
+    age: float
+
+    @property
+    def alive(self) -> bool:
+        """True if it lives, by its process, or on another host by its heartbeat."""
+        if self.host != socket.gethostname():
+            return self.age < STALE_SECONDS
+        try:
+            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def read_holder(path: Path) -> Holder | None:
+    """The last holder of a lock that was not given back. To take the lock, even shared, could refuse a launch."""
+    facts = read_json(path) or {}
+    try:
+        age = max(time.time() - path.stat().st_mtime, 0.0)
+        return Holder(str(facts["host"]), int(facts["pid"]), age)
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _describe(holder: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmkd.files import write_atomically
+from mmkd.files import last_lines, write_atomically
 from mmkd.rundir import TrialDir
 
 
@@ -34,26 +34,29 @@ def read_metrics(directory: TrialDir) -> list[dict[str, Any]]:
     return lines
 
 
+def tail_metrics(directory: TrialDir, size: int = 65536) -> list[dict[str, Any]]:
+    """The epochs' lines in the last `size` bytes (by default some 200 epochs), less what is cut short at either end."""
+    try:
+        lines = last_lines(directory.metrics, size)
+    except FileNotFoundError:
+        return []
+    return [value for line in lines if isinstance(value := _parsed(line), dict)]
+
+
 def last_metrics(directory: TrialDir) -> dict[str, Any]:
     """The last whole line of the metrics file, however long that is; empty where there is none."""
-    try:
-        with directory.metrics.open("rb") as file:
-            file.seek(max(os.fstat(file.fileno()).st_size - LAST_BYTES, 0))
-            text = file.read()
-    except FileNotFoundError:
-        return {}
-    for raw in reversed(text.split(b"\n")):
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            return value
-    return {}
+    return next(reversed(tail_metrics(directory, LAST_BYTES)), {})
 
 
 LAST_BYTES = 16384
 """More than any line of a metrics file has."""
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def cut_metrics(directory: TrialDir, history: Sequence[Mapping[str, Any]]) -> None:

@@ -1,16 +1,20 @@
-"""The state of a trial, from its directory."""
+"""The state of a trial, from its directory, and the table of what each failure leads to.
+
+Everybody who says how a trial stands asks here: the controller, the monitor, --status, doctor, tables and figures.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
-from mmkd.attempts import Attempt, current_attempt
-from mmkd.files import read_json
+from mmkd.attempts import Attempt, current_attempt, read_attempt, read_attempts
 from mmkd.rundir import TrialDir
 
 
 class Failure(StrEnum):
-    """Why an attempt ended without a result; decides what happens next."""
+    """Why an attempt ended without a result; decides what happens next. A diverged trial has a result."""
 
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
@@ -20,35 +24,131 @@ class Failure(StrEnum):
     CANCELLED = "cancelled"
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Retry after a failure: at most `limit` attempts in a row may end so with nothing gained (None: any number).
+
+    The next attempt gets `memory` times as much for each earlier failure of this class, and `avoids_node`: not the
+    nodes that failed.
+    """
+
+    limit: int | None = None
+    memory: float = 1.0
+    avoids_node: bool = False
+
+
+RULES = {
+    Failure.PREEMPTED: Rule(),
+    Failure.CANCELLED: Rule(),
+    Failure.TIMEOUT: Rule(limit=5),
+    Failure.NODE_FAIL: Rule(limit=5, avoids_node=True),
+    Failure.OUT_OF_MEMORY: Rule(limit=3, memory=2.0),  # the third gets as much as is given by default
+    Failure.ERROR: Rule(limit=2),
+}
+MOST_MEMORY = 64.0
+"""The largest factor; the site's limit on memory is mostly below it."""
+AVOIDED = 2
+"""So many nodes are avoided, the ones that failed last."""
+
+
 class State(StrEnum):
-    """Where a trial stands, by its directory alone. Whether a job still lives is for its backend to say."""
+    """How a trial stands, by its directory. Whether a job still lives is for its backend to say.
 
-    ABSENT = "absent"
-    """No configuration yet."""
-    CREATED = "created"
-    """Never submitted."""
-    SUBMITTED = "submitted"
-    """Its last attempt has been announced and has not been heard of."""
+    A stop file changes no state: the trial ends as pruned at its next epoch, in this attempt or in a retry.
+    """
+
+    SAMPLED = "sampled"
+    """No attempt yet."""
+    PENDING = "pending"
+    """Its last attempt was announced, and its job has not been heard of."""
     RUNNING = "running"
-    """Its last attempt has started and has not said that it ended."""
+    """Its last attempt has started, and nobody has said that it ended."""
+    RETRY_DUE = "retry_due"
+    """Its last attempt ended without a result; the next one resumes from its checkpoint."""
     FAILED = "failed"
-    """Its last attempt ended without a result."""
+    """Its last attempts ended without a result, and there are no retries left."""
+    SUPERSEDED = "superseded"
+    """A final run without a result, whose row has another winner now."""
     FINISHED = "finished"
-    """There is a result."""
+    """There is a result: complete, pruned or diverged."""
+
+    @property
+    def is_due(self) -> bool:
+        """True if the controller submits an attempt."""
+        return self in (State.SAMPLED, State.RETRY_DUE)
+
+    @property
+    def is_live(self) -> bool:
+        """True if there is, or may be, a job that nobody has seen end."""
+        return self in (State.PENDING, State.RUNNING)
 
 
-def trial_state(directory: TrialDir) -> State:
-    """The state of a trial: one function of its directory."""
+def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, *, since: float = 0.0) -> State:
+    """The state of a trial: one function of its directory.
+
+    Args:
+        directory: the trial's.
+        attempts: its attempts, where the caller has read them.
+        since: when the present launch began. Its controller counts its own attempts only, because a launch tries
+            final runs and teachers anew that failed in an earlier one. All other readers count all attempts: for them
+            FAILED means that no controller retries, until the study is launched again. A failed tuning trial was
+            reported to Optuna, and is retried, under a new number, by --retry failed alone.
+    """
     if directory.result.exists():
         return State.FINISHED
-    if not directory.config.exists():
-        return State.ABSENT
     number = current_attempt(directory)
+    if number > 0:
+        last = next((a for a in attempts or () if a.number == number), None) or read_attempt(directory, number)
+        if not last.end:
+            return State.RUNNING if last.ran else State.PENDING
+    if directory.superseded.exists():
+        return State.SUPERSEDED
     if number == 0:
-        return State.CREATED
-    attempt = Attempt(
-        number, read_json(directory.controller_record(number)) or {}, read_json(directory.job_record(number)) or {}
-    )
-    if attempt.end:
-        return State.FAILED
-    return State.RUNNING if attempt.ran else State.SUBMITTED
+        return State.SAMPLED
+    told = read_attempts(directory) if attempts is None else attempts
+    return State.FAILED if has_no_retries([a for a in told if a.number <= number], since) else State.RETRY_DUE
+
+
+def has_no_retries(attempts: Sequence[Attempt], since: float = 0.0) -> bool:
+    """True if as many attempts as the last one's failure allows have ended alike, of those submitted `since`."""
+    alike = fruitless(attempts, since)
+    limit = RULES[Failure(str(alike[-1].end))].limit if alike else None
+    return limit is not None and len(alike) >= limit
+
+
+def why_failed(attempts: Sequence[Attempt], since: float = 0.0) -> str:
+    """The class, number and last message of the attempts after which there are no retries left."""
+    alike = fruitless(attempts, since)
+    times = f"{len(alike)} attempts" if len(alike) > 1 else "1 attempt"
+    return f"{alike[-1].end} in {times}: {alike[-1].message or 'no message'}" if alike else "no attempt"
+
+
+def fruitless(attempts: Sequence[Attempt], since: float = 0.0) -> list[Attempt]:
+    """The last attempts submitted `since` that all ended in the same failure with nothing gained after the first.
+
+    Gained is an epoch, or the steps of one too long for a time limit, which a job has saved that was asked to end.
+    """
+    alike: list[Attempt] = []
+    for attempt in reversed(attempts):
+        if attempt.submitted.get("submitted", 0.0) < since:
+            break
+        if attempt.end not in set(Failure) or (alike and attempt.end != alike[0].end):
+            break
+        if attempt.ran.get("end") in (Failure.PREEMPTED, Failure.TIMEOUT):
+            break
+        if alike and attempt.epochs != alike[0].epochs:
+            break
+        alike.insert(0, attempt)
+    return alike
+
+
+def next_resources(attempts: Sequence[Attempt]) -> tuple[float, tuple[str, ...]]:
+    """The factor on the memory of a trial's next attempt, and the nodes that it avoids, after these attempts."""
+    memory, nodes = 1.0, []
+    for attempt in attempts:
+        rule = RULES[Failure(attempt.end)] if attempt.end in set(Failure) else Rule()
+        memory *= rule.memory
+        if rule.avoids_node:
+            nodes.append(attempt.submitted.get("node") or attempt.ran.get("node"))
+    avoided = dict.fromkeys(str(node) for node in reversed(nodes) if node)
+    return min(memory, MOST_MEMORY), tuple(avoided)[:AVOIDED]

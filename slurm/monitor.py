@@ -19,14 +19,15 @@ from rich.live import Live
 
 from mmkd.command import Parser, run_command
 from mmkd.rundir import Root, TrialDir
+from mmkd.trial_state import State
 from slurm.monitoring.collecting import Collector, Survey
 from slurm.monitoring.export import to_json
 from slurm.monitoring.logs import LogTail, find_trial, tail_log
-from slurm.monitoring.overview import Picture, make_picture
+from slurm.monitoring.overview import Overview, make_overview
 from slurm.monitoring.rows import controller_script
 from slurm.monitoring.screen import draw
 from slurm.monitoring.squeue_polling import Squeue
-from slurm.monitoring.watching import Condition
+from slurm.monitoring.watching import Sign
 
 REFRESH_SECONDS = 2.0
 READING_SHARE = 0.2
@@ -62,15 +63,15 @@ def make_parser() -> Parser:
 
 
 class Monitor:
-    """What is watched, and whose log is shown."""
+    """The studies that are watched, and the trial whose log is shown."""
 
     def __init__(self, root: Root, study: str | None, log: str | None) -> None:
         self.collector, self.squeue = Collector(root, study), Squeue()
         self.wanted_log = log
         self.logged: TrialDir | None = None
 
-    def look(self, seconds: float = float("inf"), *, wait: bool = False) -> Picture:
-        """A picture of now; `wait` for squeue's answer, else the last one holds.
+    def look(self, seconds: float = float("inf"), *, wait: bool = False) -> Overview:
+        """An overview of now; `wait` for squeue's answer, else the last one holds.
 
         Raises:
             UserError: there is no such root, study or trial.
@@ -79,23 +80,22 @@ class Monitor:
         self.squeue.ask(users_of(survey), wait=wait)
         if self.wanted_log is not None:
             self.logged, self.wanted_log = find_trial(self.wanted_log, self.collector.root, survey.rows), None
-        return make_picture(survey, self.squeue.answer)
+        return make_overview(survey, self.squeue.answer)
 
     def log(self) -> LogTail | None:
         """The end of the log that is shown."""
         return tail_log(self.logged) if self.logged else None
 
-    def step(self, picture: Picture, steps: int) -> None:
+    def step(self, overview: Overview, steps: int) -> None:
         """Show the next or the previous log: of what runs, then of what failed, then none."""
-        chosen = picture.select(Condition.RUNNING, Condition.STARTING, Condition.LOST)
-        chosen += picture.select(Condition.FAILED, Condition.INTERRUPTED)
+        chosen = overview.select(State.RUNNING, *Sign) + overview.select(State.FAILED, State.RETRY_DUE)
         logs: list[TrialDir | None] = [None, *(watched.trial.place.directory for watched in chosen)]
         here = logs.index(self.logged) if self.logged in logs else 0
         self.logged = logs[(here + steps) % len(logs)]
 
 
 def users_of(survey: Survey) -> set[str]:
-    """Whose queue to ask for: the owners of what Slurm runs or is about to run; nobody where nothing is."""
+    """Owners of the jobs that Slurm runs or is about to run, whose queue to ask for."""
     open_trials = [trial for trial in survey.trials if trial.last and not trial.last.end]
     paths = [t.place.directory.path for t in open_trials if t.last and t.last.backend == "slurm"]
     if any(row.winner is None for row in survey.rows):
@@ -111,18 +111,18 @@ def _owner(path: Path) -> str:
 
 
 def watch_once(monitor: Monitor, console: Console, *, as_json: bool) -> None:
-    """Print everything once; a terminal is told how far the reading is."""
+    """Print everything once; a terminal shows the progress of the reading."""
     errors = Console(stderr=True)
     with errors.status("") if errors.is_terminal else nullcontext() as status:
         while unread := monitor.collector.look(FIRST_SECONDS).unread:
             if status:
                 status.update(f"reading: {unread:,} trials to go")
-        picture = monitor.look(wait=True)
+        overview = monitor.look(wait=True)
     if as_json:
-        print(json.dumps(to_json(picture), indent=2, allow_nan=False))  # ASCII: nothing in it steers a terminal
+        print(json.dumps(to_json(overview), indent=2, allow_nan=False))  # ASCII: nothing in it steers a terminal
         return
     with console.capture() as captured:
-        console.print(draw(picture, console.width, None, monitor.log()))
+        console.print(draw(overview, console.width, None, monitor.log()))
     print("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")))
 
 
@@ -132,24 +132,24 @@ def watch_live(monitor: Monitor, console: Console) -> None:
         patience = FIRST_SECONDS
         while True:
             began = time.monotonic()
-            picture = monitor.look(patience)
+            overview = monitor.look(patience)
             took = time.monotonic() - began
             patience = REFRESH_SECONDS
-            pause = 0.0 if picture.survey.unread else max(REFRESH_SECONDS, took / READING_SHARE)
+            pause = 0.0 if overview.survey.unread else max(REFRESH_SECONDS, took / READING_SHARE)
             until = time.monotonic() + pause
             pressed: str | None = ""
             while pressed is not None:
-                live.update(screen(monitor, console, picture), refresh=True)
+                live.update(screen(monitor, console, overview), refresh=True)
                 pressed = key(until - time.monotonic())
                 if pressed == "q":
                     return
-                monitor.step(picture, {"n": 1, "p": -1}.get(pressed or "", 0))
+                monitor.step(overview, {"n": 1, "p": -1}.get(pressed or "", 0))
 
 
-def screen(monitor: Monitor, console: Console, picture: Picture) -> RenderableType:
-    """The picture as large as the terminal is now."""
+def screen(monitor: Monitor, console: Console, overview: Overview) -> RenderableType:
+    """The overview as large as the terminal is now."""
     foot = "q leaves, n and p show the logs of what runs or failed" if sys.stdin.isatty() else "Ctrl-C leaves"
-    return draw(picture, console.width, console.height, monitor.log(), foot)
+    return draw(overview, console.width, console.height, monitor.log(), foot)
 
 
 @contextmanager

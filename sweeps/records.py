@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mmkd.errors import UserError
 from mmkd.records import PaperFigures, StudyRecord, StudyRow, read_record, study_names, write_record
 from mmkd.rundir import Root, RowDir, TrialDir, check_name
-from mmkd.trial_state import State, trial_state
+from mmkd.trial_state import trial_state
 from sweeps.study_file import find_study
 
 if TYPE_CHECKING:
@@ -141,4 +141,4 @@ def read_recorded(root: Root, name: str) -> RecordedStudy:
 
 def without_end(directories: Iterable[TrialDir]) -> list[TrialDir]:
     """Those whose last attempt has been announced and has not ended, as far as anybody has written down."""
-    return [d for d in directories if trial_state(d) in (State.SUBMITTED, State.RUNNING)]
+    return [d for d in directories if trial_state(d).is_live]

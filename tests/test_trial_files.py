@@ -240,26 +240,26 @@ def test_records_of_controller_and_job_are_merged_and_the_controllers_word_count
 
 def test_a_trial_goes_through_its_states(place: TrialDir) -> None:
     shutil.rmtree(place.path)
-    assert trial_state(place) is State.ABSENT
+    assert trial_state(place) is State.SAMPLED
     place.path.mkdir()
-    assert trial_state(place) is State.ABSENT
+    assert trial_state(place) is State.SAMPLED
     write_json(place.config, {})
-    assert trial_state(place) is State.CREATED
+    assert trial_state(place) is State.SAMPLED
     record_submission(place, 1, job="77")
-    assert trial_state(place) is State.CREATED  # recorded, not yet announced
+    assert trial_state(place) is State.SAMPLED  # recorded, not yet announced
     write_text(place.attempt, "1\n")
-    assert trial_state(place) is State.SUBMITTED
+    assert trial_state(place) is State.PENDING
     record_run(place, 1, host="node3")
     assert trial_state(place) is State.RUNNING
     record_run(place, 1, end="preempted")
-    assert trial_state(place) is State.FAILED
+    assert trial_state(place) is State.RETRY_DUE
     write_text(place.attempt, "2\n")
-    assert trial_state(place) is State.SUBMITTED  # attempt 1 does not count any more
+    assert trial_state(place) is State.PENDING  # attempt 1 does not count any more
     record_run(place, 2, host="node4")
     record_run(place, 1, host="node3")  # a superseded attempt's last word
     assert trial_state(place) is State.RUNNING
     record_submission(place, 2, end="node_fail")
-    assert trial_state(place) is State.FAILED
+    assert trial_state(place) is State.RETRY_DUE
     write_result(place, make_result(status=Status.DIVERGED))
     assert trial_state(place) is State.FINISHED
 

@@ -1,4 +1,4 @@
-"""`python -m analysis doctor`: what is in a root, and what is wrong there."""
+"""`python -m analysis doctor`: account for all that is under a root, and report what is wrong."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ def add_command(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "doctor",
         help="what is wrong under a root (exit code 1) or that nothing is (0)",
-        description="Rejected files, mixed configurations, missing seeds, unequal budgets, unfinished trials, scores "
-        "that are not their predictions', rows that no study shows. Exit code 1 if something is wrong.",
+        description="Rejected files, mixed configurations, missing seeds, unequal budgets, failed trials, scores that "
+        "are not their predictions'. Exit code 1 if something is wrong; unfinished trials and rows that no study shows "
+        "are listed only.",
     )
     add_root(parser)
     add_cache(parser)

@@ -17,7 +17,7 @@ from analysis.figures.labels import shown
 from analysis.figures.study_rows import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import ENDED, Evidence
+from analysis.loading.study_rows import Evidence, ended
 from mmkd.errors import choose
 from mmkd.metrics import best_trial, lower_is_better
 from mmkd.records import RowRecord, SearchRange, read_record
@@ -65,12 +65,12 @@ def tuning_data(runs: Runs, row: Evidence) -> Tuning:
     Raises:
         UserError: no trial has ended, or the row's file is broken.
     """
-    ended = row.tuning[row.tuning["status"].isin(ENDED)]
-    if ended.empty:
+    done = row.tuning[ended(row.tuning)]
+    if done.empty:
         raise nothing(row, "tuning trial that has ended")
     identity = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).identity
     metric = f"valid_{identity.selection}"
-    lines = ended.set_index("number").sort_index()
+    lines = done.set_index("number").sort_index()
     values = lines[metric].where(lines["status"] == Status.COMPLETE) if metric in lines else np.nan
     names = list(identity.space)
     counted = bool((lines["gpu_seconds"] > 0).any())

@@ -22,8 +22,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+import mmkd.attempts
 import mmkd.config
 import mmkd.result_file
+import mmkd.trial_state
 from analysis.loading import frames, trial
 from analysis.loading.frames import ATTEMPTS, CURVES, REJECTED, TRIALS, Schema, curves_frame, frame, typed
 from analysis.loading.trial import Reading, read_trial, signature
@@ -89,7 +91,8 @@ def _merge(kept: Trials, made: Trials, directories: Sequence[str], stale: set[st
 @cache
 def _code() -> str:
     """A hash of the code that makes frames of files: what other code made is not used."""
-    sources = [inspect.getsource(module) for module in (frames, trial, mmkd.config, mmkd.result_file)]
+    ours = (mmkd.attempts, mmkd.config, mmkd.result_file, mmkd.trial_state)
+    sources = [inspect.getsource(module) for module in (frames, trial, *ours)]
     return hashlib.sha256("".join([*sources, inspect.getsource(_write_frame)]).encode()).hexdigest()
 
 

@@ -35,13 +35,14 @@ class Runs:
             `asked` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
             `winner_*` are missing while it is tuned. What else decides the row
             follows, a column a value: `space.beta.high`, `training.epochs`, `student.width`.
-        trials: one line a trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned or
-            diverged, or the state of what is not finished; `failure` is the class of a failed one. `superseded` is a
-            confirming run that the row's winner.json does not name. `teacher` is the teacher's directory (a teacher's
-            own), `teacher_family` what its seeds share. `seconds` are the result's, else those that its attempts
-            recorded; `gpu_seconds` those that a cluster counted. `commit` is the last attempt's, with `+<hash>` where
-            the code was changed since; `weights` a checksum. Metrics are called `<split>_<metric>`; the five that
-            every table shows come first, the others follow by name.
+        trials: one line for each trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned
+            or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a trial that
+            has failed or is to be retried. `superseded` is a final run that the row's winner.json does not name.
+            `teacher` is the teacher's directory (a teacher's own), `teacher_family` is what its seeds share. `seconds`
+            are the result's, else those that its attempts recorded; `gpu_seconds` those that a cluster counted.
+            `commit` is the last attempt's, with `+<hash>` where the code was changed since; `weights` a checksum.
+            Metrics are called `<split>_<metric>`; the five that every table shows come first, the others follow by
+            name.
         curves: one line a trial and epoch (from 1), also of trials that are not finished.
         attempts: one line an attempt as the job told it; the controller's facts are called `submitted.<key>`.
         rejected: what is in none of these, and why.

@@ -1,4 +1,4 @@
-"""What the runs say about each row of a study: which trials count, and how far the row is."""
+"""Collect the trials that count for each row of a study, and the row's progress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import pandas as pd
 from analysis.loading.runs import Runs
 from mmkd.records import StudyRecord, StudyRow
 from mmkd.result_file import Status
-from mmkd.trial_state import Failure, State
+from mmkd.trial_state import State
 
 FINISHED = tuple(Status)
-ENDED = (*FINISHED, State.FAILED)
-INTERRUPTED = (Failure.PREEMPTED, Failure.TIMEOUT, Failure.CANCELLED)
-"""Failures after which a relaunch goes on, however often: such a trial has not ended."""
 MISSING = "missing"
 
 
@@ -54,7 +51,7 @@ class Evidence:
 
     @cached_property
     def status(self) -> str:
-        """Empty where every seed has ended and one or more has a score; else how far the row is, or why it failed."""
+        """The row's progress, or why it failed; empty once every seed has ended and one or more has a score."""
         if self.row is None:
             return "not started" if self.tuning.empty else "row.json not readable"
         if pd.isna(self.row["winner_trial"]):
@@ -113,8 +110,8 @@ def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:
 
 
 def ended(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Which runs have a result, or failed in a way that no relaunch mends."""
-    return frame["status"].isin(ENDED) & ~(frame["status"].eq(State.FAILED) & frame["failure"].isin(INTERRUPTED))
+    """True for trials that have a result, or have failed (no retries left)."""
+    return frame["status"].isin((*FINISHED, State.FAILED))
 
 
 def scored(frame: pd.DataFrame) -> pd.DataFrame:
@@ -123,10 +120,11 @@ def scored(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def failures(frame: pd.DataFrame) -> str:
-    """What became of the runs without a score: "seed 2 diverged, seed 3 failed (timeout)"."""
+    """The runs without a score: "seed 2 diverged, seed 3 failed (timeout)"."""
     lacking = frame.drop(index=scored(frame).index)
     return ", ".join(
-        f"{_seed(index, line)} {line['status']}" + ("" if pd.isna(line["failure"]) else f" ({line['failure']})")
+        f"{_seed(index, line)} {str(line['status']).replace('_', ' ')}"
+        + ("" if pd.isna(line["failure"]) else f" ({line['failure']})")
         for index, line in lacking.iterrows()
     )
 

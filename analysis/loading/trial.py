@@ -1,4 +1,4 @@
-"""One trial's directory, read: all of it, or the reason why not. Nothing but its own files decides what comes out."""
+"""Read one trial's directory: all of it, or the reason why not. Nothing but its own files decides the outcome."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State, trial_state
 
 _PLACE = TrialDir(Path())
-FILES = tuple(path.name for path in (_PLACE.config, _PLACE.attempt, _PLACE.metrics, _PLACE.result))
+FILES = tuple(p.name for p in (_PLACE.config, _PLACE.attempt, _PLACE.metrics, _PLACE.result, _PLACE.superseded))
 ATTEMPTS = _PLACE.attempts.name
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a directory (relative to the root) holds, as lines of the frames; or why it is rejected."""
+    """The content of a directory (relative to the root) as lines of the frames; or why it is rejected."""
 
     directory: str
     trial: Mapping[str, Any] = field(default_factory=dict)
@@ -43,8 +43,9 @@ def read_trial(root: Path, directory: str) -> Reading:
         result = read_result(place.result, predictions=False) if place.result.exists() else None
         config = _config(place, result)
         attempts = read_attempts(place)
-        status = result.status.value if result else trial_state(place).value
-        line = {"directory": directory, "status": status, **_decided(config), **_story(status, attempts)}
+        state = trial_state(place, attempts)
+        status = result.status.value if result else state.value
+        line = {"directory": directory, "status": status, **_decided(config), **_story(state, attempts)}
         series = result.curves if result else _columns(read_metrics(place))
         curves = {name: np.array(values, np.float64) for name, values in series.items()}
         told = [{"directory": directory, **_attempt_line(attempt)} for attempt in attempts]
@@ -86,7 +87,7 @@ def _config(place: TrialDir, result: Result | None) -> TeacherConfig | StudentCo
 
 
 def _decided(config: TeacherConfig | StudentConfig | None) -> dict[str, Any]:
-    """What the configuration decides: data, seed, hyper-parameters, teacher."""
+    """The columns that the configuration decides: data, seed, hyper-parameters, teacher."""
     if config is None:
         return {}
     line: dict[str, Any] = {
@@ -104,11 +105,11 @@ def _decided(config: TeacherConfig | StudentConfig | None) -> dict[str, Any]:
     return line
 
 
-def _story(status: str, attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """What the attempts say of a trial that may have no result; `_outcome` goes over it."""
+def _story(state: State, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """The columns that the attempts decide; those of a result replace some of them (`_outcome`)."""
     last = attempts[-1] if attempts else None
     return {
-        "failure": last.end if last and status == State.FAILED else None,
+        "failure": last.end if last and state in (State.FAILED, State.RETRY_DUE) else None,
         "message": last.message if last else "",
         "attempts": len(attempts),
         "seconds": _total([attempt.ran.get("seconds") for attempt in attempts]),
@@ -131,7 +132,7 @@ def _commit(attempt: Attempt | None) -> str | None:
 
 
 def _outcome(result: Result | None) -> dict[str, Any]:
-    """What a finished trial leaves: scalars, and metrics as `<split>_<metric>`."""
+    """The columns of a result: scalars, and metrics as `<split>_<metric>`."""
     if result is None:
         return {}
     scalars = {name: getattr(result, name) for name in ("best_epoch", "epochs", "seconds", "parameters", "device")}

@@ -1,5 +1,5 @@
-"""What `slurm/monitor.py` shows: read from files and squeue, reckoned, drawn. Nothing here writes.
+"""The steps of `slurm/monitor.py`, one per module. Nothing here writes.
 
-One step a module: `trials` and `rows` read files, `collecting` remembers what cannot change, `queueing` asks Slurm,
-`picture` joins all that, `reckoning` says what is left, `screen` draws it and `export` gives it to programs.
+`trials` and `rows` read files, `collecting` remembers what cannot change, `squeue_polling` asks Slurm, `watching` joins
+a trial with its job, `overview` counts, `remaining` estimates, `screen` draws it and `export` makes JSON.
 """

@@ -1,21 +1,27 @@
-"""The picture for programs: JSON whose keys stay."""
+"""Export the overview as JSON whose keys stay."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from slurm.monitoring.overview import Picture, RowCount
+from mmkd.result_file import Status
+from mmkd.trial_state import State
+from slurm.monitoring.overview import Overview, RowCount
 from slurm.monitoring.remaining import Eta
-from slurm.monitoring.watching import BUSY, Condition, Watched
+from slurm.monitoring.watching import Sign, Watched
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a key changes its meaning or goes; new keys may come at any time."""
 
 
-def to_json(picture: Picture) -> dict[str, Any]:
-    """The picture as JSON values; docs/monitor.md says what each key is."""
-    survey, eta, hours = picture.survey, picture.eta, picture.gpu_hours
+DETAILS = (State.PENDING, State.SAMPLED, State.RETRY_DUE, State.FAILED)
+"""States that are counted beside the busy and the finished trials."""
+
+
+def to_json(overview: Overview) -> dict[str, Any]:
+    """The overview as JSON values; docs/monitor.md says what each key is."""
+    survey, eta, hours = overview.survey, overview.eta, overview.gpu_hours
     limit = hours.limit
     return {
         "format": FORMAT,
@@ -23,13 +29,13 @@ def to_json(picture: Picture) -> dict[str, Any]:
         "root": str(survey.root),
         "studies": [study.name for study in survey.studies],
         "runs": {
-            "finished": picture.finished,
-            "left": picture.left,
-            "running": picture.count(*BUSY),
-            **{c.value: picture.count(c) for c in Condition if c not in BUSY},
+            "finished": overview.finished,
+            "left": overview.left,
+            "running": overview.busy,
+            **{word.value: overview.count(word) for word in (*DETAILS, Sign.LOST, *Status)},
         },
-        "teachers": {"trained": picture.teachers_trained, "needed": picture.teachers_needed},
-        "slots": {"busy": picture.count(*BUSY), "recent": round(picture.slots, 3)},
+        "teachers": {"trained": overview.teachers_trained, "needed": overview.teachers_needed},
+        "slots": {"busy": overview.busy, "recent": round(overview.slots, 3)},
         "gpu_hours": {
             "spent": round(hours.spent, 4),
             "max": limit,
@@ -37,12 +43,10 @@ def to_json(picture: Picture) -> dict[str, Any]:
         },
         "eta": asdict(eta) if isinstance(eta, Eta) else None,
         "no_eta": "" if isinstance(eta, Eta) else eta,
-        "controllers": [
-            {"host": c.host, "pid": c.pid, "heard_seconds": round(c.heard, 1)} for c in picture.controllers
-        ],
-        "controller_jobs": [asdict(job) for job in picture.controller_jobs],
-        "rows": [_row(row) for row in picture.rows],
-        "trials": [_trial(watched) for watched in picture.trials if watched.trial.status is None],
+        "controllers": [{"host": c.host, "pid": c.pid, "heard_seconds": round(c.age, 1)} for c in overview.controllers],
+        "controller_jobs": [asdict(job) for job in overview.controller_jobs],
+        "rows": [_row(row) for row in overview.rows],
+        "trials": [_trial(watched) for watched in overview.trials if watched.trial.status is None],
         "failures": [
             {
                 "class": f.failure,
@@ -51,9 +55,9 @@ def to_json(picture: Picture) -> dict[str, Any]:
                 "latest": _directory(f.latest.place.directory.path.parts, f.latest.place.kind),
                 "message": f.message,
             }
-            for f in picture.failures
+            for f in overview.failures
         ],
-        "queue": _queue(picture),
+        "queue": _queue(overview),
         "problems": list(survey.problems),
     }
 
@@ -66,10 +70,10 @@ def _row(count: RowCount) -> dict[str, Any]:
         "label": row.label,
         "group": row.group,
         "studies": list(row.studies),
-        "trials": {"wanted": row.trials, "asked": count.asked, "settled": count.settled, "left": count.left.tuning},
-        "confirm": {"wanted": row.seeds, "finished": count.confirmed, "left": count.left.confirm},
+        "trials": {"wanted": row.trials, "sampled": count.sampled, "ended": count.ended, "left": count.left.tuning},
+        "confirm": {"wanted": row.seeds, "finished": count.final, "left": count.left.confirm},
         "running": count.busy,
-        "waiting": count.waiting,
+        "pending": count.pending,
         "failed": count.failed,
         "selection": row.selection,
         "best": best and {"trial": best.name, "value": best.value, "accuracy": best.accuracy},
@@ -84,7 +88,7 @@ def _trial(watched: Watched) -> dict[str, Any]:
         "row": place.label,
         "name": place.name,
         "kind": place.kind,
-        "state": watched.condition.value,
+        "state": watched.shown.value,
         "attempt": last.number if last else 0,
         "epoch": trial.epoch,
         "epochs": place.epochs,
@@ -106,10 +110,10 @@ def _directory(parts: tuple[str, ...], kind: str) -> str:
     return "/".join(parts[-2:] if kind == "teacher" else parts[-4:])
 
 
-def _queue(picture: Picture) -> dict[str, Any]:
-    answer = picture.answer
+def _queue(overview: Overview) -> dict[str, Any]:
+    answer = overview.answer
     return {
         "asked": answer.asked if answer else None,
         "problem": answer.problem if answer else "",
-        "others": [asdict(job) for job in picture.others],
+        "others": [asdict(job) for job in overview.others],
     }

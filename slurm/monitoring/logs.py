@@ -1,8 +1,7 @@
-"""The end of a trial's log."""
+"""Read the end of a trial's log."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
+from mmkd.files import last_lines
 from mmkd.rundir import Root, TrialDir
 from slurm.monitoring.rows import Row
 
@@ -53,19 +53,16 @@ def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
 def tail_log(directory: TrialDir) -> LogTail:
     """The end of the log of a trial's latest attempt."""
     path = directory.log(current_attempt(directory))
-    return LogTail(path.relative_to(directory.root.path), tuple(_last_lines(path)))
+    return LogTail(path.relative_to(directory.root.path), tuple(_shown_lines(path)))
 
 
-def _last_lines(path: Path) -> list[str]:
+def _shown_lines(path: Path) -> list[str]:
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(size - LOG_BYTES, 0))
-            text = file.read().decode("utf-8", "replace")
+        raw = last_lines(path, LOG_BYTES)
     except FileNotFoundError:
         return ["there is no log yet"]
     # A progress bar writes over its line: what stands after the last carriage return is what a terminal would show.
-    shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    shown = (line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2] for line in raw)
     lines = [Text.from_ansi(line.expandtabs()).plain for line in shown]
-    said = [line for line in lines[1 if size > LOG_BYTES else 0 :] if line.strip()]
+    said = [line for line in lines if line.strip()]
     return said[-LOG_LINES:] or ["the log is empty"]

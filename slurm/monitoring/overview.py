@@ -1,4 +1,4 @@
-"""What is going on under a root: trials joined with the queue, counted by row, failures by class."""
+"""Join trials with the queue; count them by row, and failures by class."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from mmkd.lock import Holder
 from mmkd.metrics import best_trial
 from mmkd.records import WinnerRecord
+from mmkd.result_file import Status
 from mmkd.trial_state import State
 from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Survey
 from slurm.monitoring.remaining import Eta, GpuHours, Left, forecast, gpu_hours, slots_in_use
-from slurm.monitoring.rows import Holder, Row
+from slurm.monitoring.rows import Row
 from slurm.monitoring.squeue_polling import Answer
 from slurm.monitoring.trials import Trial
-from slurm.monitoring.watching import BUSY, OPEN, Condition, Watched, watch
+from slurm.monitoring.watching import Sign, Watched, watch
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,14 @@ class Best:
 
 @dataclass(frozen=True)
 class RowCount:
-    """How far a row is. `asked` counts tuning trials that were begun, `settled` those that will change no more."""
+    """The progress of a row: its tuning trials that were `sampled`, those of them that `ended`, and its final runs."""
 
     row: Row
-    asked: int
-    settled: int
-    confirmed: int
+    sampled: int
+    ended: int
+    final: int
     busy: int
-    waiting: int
+    pending: int
     failed: int
     left: Left
     best: Best | None
@@ -45,7 +47,7 @@ class RowCount:
 
 @dataclass(frozen=True)
 class FailureCount:
-    """One class: attempts that ended so, trials that now stand so, and the latest."""
+    """One class: the attempts that ended so, the trials whose last attempt did, and the latest."""
 
     failure: str
     attempts: int
@@ -55,8 +57,8 @@ class FailureCount:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """All that is shown. `trials` are those that count: confirming runs of former winners are left out."""
+class Overview:
+    """All that is shown. `trials` are those that count: final runs of former winners are left out."""
 
     survey: Survey
     answer: Answer | None
@@ -73,13 +75,18 @@ class Picture:
     gpu_hours: GpuHours
     eta: Eta | str
 
-    def count(self, *conditions: Condition) -> int:
-        """Trials of these conditions."""
-        return sum(watched.condition in conditions for watched in self.trials)
+    def count(self, *words: State | Sign | Status) -> int:
+        """Number of the trials that are shown with these words."""
+        return len(self.select(*words))
 
-    def select(self, *conditions: Condition) -> list[Watched]:
-        """The trials of these conditions."""
-        return [watched for watched in self.trials if watched.condition in conditions]
+    def select(self, *words: State | Sign | Status) -> list[Watched]:
+        """The trials that are shown with these words."""
+        return [watched for watched in self.trials if watched.shown in words]
+
+    @property
+    def busy(self) -> int:
+        """Trials that have a slot."""
+        return sum(watched.is_busy for watched in self.trials)
 
     @property
     def left(self) -> int:
@@ -89,28 +96,28 @@ class Picture:
     @property
     def finished(self) -> int:
         """Runs that are finished, teachers included."""
-        return self.count(Condition.COMPLETE, Condition.PRUNED, Condition.DIVERGED)
+        return self.count(*Status)
 
 
-def make_picture(survey: Survey, answer: Answer | None) -> Picture:
-    """Join what the files and the queue say."""
+def make_overview(survey: Survey, answer: Answer | None) -> Overview:
+    """Join a survey of the files with squeue's answer."""
     everything = [watch(trial, answer) for trial in survey.trials]
     winners = {row.directory.path.name: row.winner for row in survey.rows}
-    trials = [watched for watched in everything if _counts(watched.trial, winners)]
+    trials = [watched for watched in everything if _counts(watched, winners)]
     by_owner: dict[str, list[Watched]] = {}
     for watched in trials:
         by_owner.setdefault(watched.trial.place.owner, []).append(watched)
     rows = [count_row(row, by_owner.get(row.directory.path.name, [])) for row in survey.rows]
     teachers = [watched for watched in trials if watched.trial.place.kind == "teacher"]
-    trained = sum(watched.condition is Condition.COMPLETE for watched in teachers)
+    trained = sum(watched.shown is Status.COMPLETE for watched in teachers)
     needed = max(teachers_needed(survey.rows), len(teachers))
-    teachers_left = needed - sum(watched.condition not in OPEN for watched in teachers)
+    teachers_left = needed - sum(not watched.is_open for watched in teachers)
     known = {watched.job.id for watched in everything if watched.job}
     rest = [job for job in (answer.jobs.values() if answer else ()) if job.id not in known and not job.ended]
     controllers = {study.controller_job for study in survey.studies}
     slots = slots_in_use(everything, survey.taken)
     left = {row.row.directory.path.name: row.left for row in rows}
-    return Picture(
+    return Overview(
         survey,
         answer,
         tuple(rows),
@@ -128,36 +135,39 @@ def make_picture(survey: Survey, answer: Answer | None) -> Picture:
     )
 
 
-def _counts(trial: Trial, winners: Mapping[str, WinnerRecord | None]) -> bool:
-    """Whether a trial counts: all do but the confirming runs of a winner that is the winner no more."""
+def _counts(watched: Watched, winners: Mapping[str, WinnerRecord | None]) -> bool:
+    """True of all but final runs of a former winner: those that winner.json does not name, or that are marked."""
+    trial = watched.trial
     winner = winners.get(trial.place.owner)
+    if watched.state is State.SUPERSEDED:
+        return False
     return trial.place.kind != "confirm" or winner is None or trial.place.directory.path.name in winner.confirm.values()
 
 
 def _controllers(rows: Sequence[Row]) -> Iterable[Holder]:
-    """Who works on the rows, each once, as heard of last."""
-    held = sorted((row.controller for row in rows if row.controller), key=lambda holder: -holder.heard)
+    """The processes that work on the rows, each once, with its last heartbeat."""
+    held = sorted((row.controller for row in rows if row.controller), key=lambda holder: -holder.age)
     return {(holder.host, holder.pid): holder for holder in held}.values()
 
 
 def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
-    """How far a row is.
+    """Count a row's trials.
 
-    What failed for good counts against the budget, as in the controller, and so is not left to do.
+    A trial without retries left counts against the budget, as in the controller, and so is not left to do.
     """
     tuning = [watched for watched in trials if watched.trial.place.kind == "tuning"]
     confirm = [watched for watched in trials if watched.trial.place.kind == "confirm" and row.winner]
     begun = max(len(tuning), row.winner.trials if row.winner else 0)
-    is_open = sum(watched.condition in OPEN for watched in tuning)
-    seeds_left = max(row.seeds - sum(watched.condition not in OPEN for watched in confirm), 0)
+    is_open = sum(watched.is_open for watched in tuning)
+    seeds_left = max(row.seeds - sum(not watched.is_open for watched in confirm), 0)
     return RowCount(
         row,
-        asked=len(tuning),
-        settled=len(tuning) - is_open,
-        confirmed=sum(watched.trial.state is State.FINISHED for watched in confirm),
-        busy=sum(watched.condition in BUSY for watched in trials),
-        waiting=sum(watched.condition is Condition.WAITING for watched in trials),
-        failed=sum(watched.condition is Condition.FAILED for watched in trials),
+        sampled=len(tuning),
+        ended=len(tuning) - is_open,
+        final=sum(watched.state is State.FINISHED for watched in confirm),
+        busy=sum(watched.is_busy for watched in trials),
+        pending=sum(watched.shown is State.PENDING for watched in trials),
+        failed=sum(watched.state is State.FAILED for watched in trials),
         left=Left(max(row.trials - begun, 0) + is_open, seeds_left),
         best=best_of(row, tuning),
     )
@@ -165,7 +175,7 @@ def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
 
 def best_of(row: Row, tuning: Sequence[Watched]) -> Best | None:
     """The complete trial with the best selection metric, the earliest among equals."""
-    complete = [watched.trial for watched in tuning if watched.condition is Condition.COMPLETE]
+    complete = [watched.trial for watched in tuning if watched.shown is Status.COMPLETE]
     values = {number: trial.value for number, trial in enumerate(complete) if trial.value is not None}
     best = best_trial(row.selection, values)
     return None if best is None else Best(complete[best].place.name, values[best], complete[best].accuracy)
@@ -180,9 +190,7 @@ def teachers_needed(rows: Sequence[Row]) -> int:
 def count_failures(trials: Sequence[Watched]) -> list[FailureCount]:
     """Failed attempts by class, the most frequent first."""
     failed = [(a, w) for w in trials for a in w.trial.attempts if a.end and a.end != "complete"]
-    standing = Counter(
-        w.trial.last.end for w in trials if w.condition in (Condition.FAILED, Condition.INTERRUPTED) and w.trial.last
-    )
+    standing = Counter(w.trial.last.end for w in trials if w.shown in (State.FAILED, State.RETRY_DUE) and w.trial.last)
     found = []
     for failure, number in Counter(attempt.end for attempt, _ in failed).most_common():
         attempt, watched = max((p for p in failed if p[0].end == failure), key=lambda p: p[0].ended or 0.0)

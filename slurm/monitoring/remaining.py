@@ -1,13 +1,15 @@
-"""What is left and what it costs, reckoned from what has been measured so far."""
+"""Estimate the time to go, and add up slots and GPU-hours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mmkd.formatting import remaining
+from mmkd.trial_state import State
 from slurm.monitoring.collecting import Survey
 from slurm.monitoring.trials import AttemptStory
-from slurm.monitoring.watching import BUSY, OPEN, Condition, Watched
+from slurm.monitoring.watching import Watched
 
 ENOUGH = 3
 """Finished runs before a time is said."""
@@ -29,7 +31,7 @@ class Left:
 
     @property
     def stages(self) -> int:
-        """Runs that must follow one another: the winner is confirmed after the last tuning trial."""
+        """Runs that must follow one another: final runs begin after the last tuning trial."""
         return (self.tuning > 0) + (self.confirm > 0)
 
 
@@ -75,7 +77,7 @@ def slots_in_use(trials: Sequence[Watched], now: float) -> float:
     recent = [(begin, end) for begin, end in spans if end > now - WINDOW_SECONDS]
     since = max(now - WINDOW_SECONDS, min((begin for begin, _ in recent), default=now))
     average = sum(end - max(begin, since) for begin, end in recent) / max(now - since, 1.0)
-    return max(average, sum(watched.condition is Condition.RUNNING for watched in trials))
+    return max(average, sum(watched.shown is State.RUNNING for watched in trials))
 
 
 def forecast(
@@ -85,14 +87,14 @@ def forecast(
 
     A run is taken to last as long as the finished ones of its row did on average (all their attempts); where a row has
     none, as those of all rows. What running trials have done already is taken off. No row ends before a tuning trial
-    and a confirming run one after the other, as far as it needs them.
+    and a final run one after the other, as far as it needs them.
     """
     runs = sum(row.runs for row in left.values()) + teachers_left
     if not runs:
         return "all is done" if trials else "nothing has begun"
     spent = _seconds_by_owner(trials, now)
     learned = [seconds for owner in spent.values() for seconds in owner]
-    if not any(watched.condition in BUSY for watched in trials):
+    if not any(watched.is_busy for watched in trials):
         return "nothing runs just now"
     if len(learned) < ENOUGH or slots == 0:
         return f"no estimate before {ENOUGH} runs have finished"
@@ -103,15 +105,15 @@ def forecast(
     work = teachers_left * teacher + sum(means[owner] * row.runs for owner, row in left.items())
     shares: dict[str, list[float]] = {}
     for watched in trials:
-        if watched.condition in OPEN:
+        if watched.is_open:
             shares.setdefault(watched.trial.place.owner, []).append(_share_done(watched))
     begun = sum(means.get(owner, teacher) * sum(done) for owner, done in shares.items())
     chains = (means[owner] * (row.stages - max(shares.get(owner, [0.0]))) for owner, row in left.items())
-    return Eta(max((work - begun) / slots, *chains, 0.0), runs, work / runs, slots, len(learned))
+    return Eta(remaining(work - begun, slots, chains), runs, work / runs, slots, len(learned))
 
 
 def _runs(watched: Watched, attempt: AttemptStory) -> bool:
-    return watched.condition is Condition.RUNNING and attempt is watched.trial.last
+    return watched.shown is State.RUNNING and attempt is watched.trial.last
 
 
 def _seconds_by_owner(trials: Sequence[Watched], now: float) -> dict[str, list[float]]:

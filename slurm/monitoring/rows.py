@@ -1,22 +1,17 @@
-"""Which rows are watched, and what their own files say of them."""
+"""Read the rows that are watched, and their studies."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from mmkd.errors import UserError, choose
 from mmkd.files import read_json
-from mmkd.lock import STALE_SECONDS
+from mmkd.lock import Holder, read_holder
 from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
 from mmkd.rundir import Root, RowDir
 
@@ -28,15 +23,6 @@ class Study:
     name: str
     record: StudyRecord
     controller_job: str
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a controller's lock, and how many seconds ago it was heard of; a dead one is nobody."""
-
-    host: str
-    pid: int
-    heard: float
 
 
 @dataclass(frozen=True)
@@ -109,6 +95,7 @@ def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
 def _read_row(root: Root, directory: str, entries: list[tuple[str, StudyRow]], twice: set[str]) -> Row:
     """Read a row; a damaged record counts as absent: a relaunch says so and writes it anew."""
     place = RowDir(root.path / "rows" / directory)
+    holder = read_holder(place.lock)
     record = find_record(place.row, RowRecord)
     identity = None if record is None else record.identity
     first = entries[0][1] if entries else None
@@ -124,7 +111,7 @@ def _read_row(root: Root, directory: str, entries: list[tuple[str, StudyRow]], t
         selection="loss" if identity is None else identity.selection,
         family="" if identity is None else family(identity.teacher, identity.data),
         winner=find_record(place.winner, WinnerRecord),
-        controller=read_holder(place.lock),
+        controller=holder if holder and holder.alive else None,
     )
 
 
@@ -133,21 +120,6 @@ def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
     if not teacher:
         return ""
     return json.dumps([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))], sort_keys=True)
-
-
-def read_holder(lock: Path) -> Holder | None:
-    """Who holds a lock, as far as can be told without touching it: taking it, even shared, could refuse a launch."""
-    try:
-        age = max(time.time() - os.stat(lock).st_mtime, 0.0)
-    except FileNotFoundError:
-        return None
-    facts = read_mapping(lock)
-    if not facts or age > STALE_SECONDS:
-        return None
-    holder = Holder(str(facts.get("host", "?")), int(facts.get("pid", 0)), age)
-    if holder.host == socket.gethostname() and not psutil.pid_exists(holder.pid):
-        return None
-    return holder
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

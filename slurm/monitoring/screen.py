@@ -1,4 +1,4 @@
-"""The picture drawn: sections that share the lines there are, tables whose names alone give way."""
+"""Draw the overview: sections that share the lines there are, tables whose names alone give way."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from mmkd.formatting import clock, figure, percent, short_path, sparkline
+from mmkd.result_file import Status
+from mmkd.trial_state import State
 from slurm.monitoring.heading import heading
 from slurm.monitoring.logs import LogTail
-from slurm.monitoring.overview import Picture, RowCount
+from slurm.monitoring.overview import Overview, RowCount
 from slurm.monitoring.tables import TITLE, Cell, Column, Unsteered, cell, table
 from slurm.monitoring.trials import AttemptStory
-from slurm.monitoring.watching import Condition, Watched
-from slurm.monitoring.words import duration, figure, percent, short_path, sparkline
+from slurm.monitoring.watching import Sign, Watched
 
 NARROW, WIDE, WIDER, WIDEST = 72, 100, 120, 150
 """Columns of the terminal from which more is shown."""
@@ -34,13 +36,18 @@ class Section:
     draw: Callable[[int], RenderableType]
 
 
-def draw(picture: Picture, width: int, height: int | None, log: LogTail | None = None, foot: str = "") -> Group:
+def draw(overview: Overview, width: int, height: int | None, log: LogTail | None = None, foot: str = "") -> Group:
     """The whole screen, `width` columns wide, in at most `height` lines; None: as many as it takes."""
-    top = heading(picture, width, note_lines=1 if height is not None and height < TALL else 3)
-    sections = [_running(picture, width), _waiting(picture, width), _rows(picture, width), _failures(picture, width)]
+    top = heading(overview, width, note_lines=1 if height is not None and height < TALL else 3)
+    sections = [
+        _running(overview, width),
+        _waiting(overview, width),
+        _rows(overview, width),
+        _failures(overview, width),
+    ]
     if log is not None:
         sections.append(_log(log, width))
-    sections.append(_latest(picture, width))
+    sections.append(_latest(overview, width))
     room = 10**9 if height is None else height - len(top) - bool(foot)
     spaced = sum(section.wants + 1 for section in sections if section.wants) <= room
     given = share(room - (len(sections) if spaced else 0), [section.wants for section in sections])
@@ -70,17 +77,17 @@ def share(lines: int, wants: Sequence[int]) -> list[int]:
     return share(lines, [0 if i == last else want for i, want in enumerate(wants)])
 
 
-_STATES = {
-    Condition.STARTING: ("starting", "yellow"),
-    Condition.LOST: ("its job is gone", "red"),
-    Condition.WAITING: ("submitted", ""),
-    Condition.CREATED: ("to be submitted", "dim"),
-    Condition.INTERRUPTED: ("to go on", "yellow"),
+_STATES: dict[State | Sign | Status, tuple[str, str]] = {
+    Sign.STARTING: ("starting", "yellow"),
+    Sign.LOST: ("its job is gone", "red"),
+    State.PENDING: ("submitted", ""),
+    State.SAMPLED: ("to be submitted", "dim"),
+    State.RETRY_DUE: ("to be retried", "yellow"),
 }
 
 
-def _running(picture: Picture, width: int) -> Section:
-    watched = picture.select(Condition.RUNNING, Condition.STARTING, Condition.LOST)
+def _running(overview: Overview, width: int) -> Section:
+    watched = overview.select(State.RUNNING, *Sign)
     selections = {w.trial.place.selection for w in watched}
     columns = [
         Column(f"RUNNING {len(watched)}", flexible="name", style="green"),
@@ -97,7 +104,7 @@ def _running(picture: Picture, width: int) -> Section:
         Column("heard", right=True, since=WIDER),
     ]
     curve = 8 if width < WIDE else 16 if width < WIDER else 24
-    rows = [_running_cells(w, picture.survey.taken, curve) for w in watched]
+    rows = [_running_cells(w, overview.survey.taken, curve) for w in watched]
     return Section(len(rows) + 1 if rows else 0, lambda lines: table(columns, rows, width, lines))
 
 
@@ -105,7 +112,7 @@ def _running_cells(watched: Watched, now: float, curve: int) -> list[Cell]:
     trial, job = watched.trial, watched.job
     last = trial.last
     to_go = (trial.place.epochs - trial.epoch) * trial.pace if trial.pace else None
-    runs = watched.condition is Condition.RUNNING
+    runs = watched.shown is State.RUNNING
     return [
         trial.place.label,
         trial.place.name,
@@ -113,17 +120,17 @@ def _running_cells(watched: Watched, now: float, curve: int) -> list[Cell]:
         f"{trial.epoch}/{trial.place.epochs}",
         figure(trial.value),
         percent(trial.accuracy),
-        sparkline(trial.curve, curve) if runs else Text(*_STATES[watched.condition]),
+        sparkline(trial.curve, curve) if runs else Text(*_STATES[watched.shown]),
         (job.node if job and job.node else last.node) if last else "",
-        job.used if job else duration(last.seconds(now)) if last and last.started and runs else "",
+        job.used if job else clock(last.seconds(now)) if last and last.started and runs else "",
         job.left if job else "",
-        duration(to_go) if to_go is not None and runs else "",
-        duration(now - trial.heard) if trial.heard else "",
+        clock(to_go) if to_go is not None and runs else "",
+        clock(now - trial.heard) if trial.heard else "",
     ]
 
 
-def _waiting(picture: Picture, width: int) -> Section:
-    watched = picture.select(Condition.WAITING, Condition.CREATED, Condition.INTERRUPTED)
+def _waiting(overview: Overview, width: int) -> Section:
+    watched = overview.select(State.PENDING, State.SAMPLED, State.RETRY_DUE)
     columns = [
         Column(f"WAITING {len(watched)}", flexible="name", style="yellow"),
         Column(""),
@@ -140,7 +147,7 @@ def _waiting(picture: Picture, width: int) -> Section:
 
 def _waiting_cells(watched: Watched) -> list[Cell]:
     trial, job, last = watched.trial, watched.job, watched.trial.last
-    state = Text(job.state.lower()) if job else Text(*_STATES[watched.condition])
+    state = Text(job.state.lower()) if job else Text(*_STATES[watched.shown])
     why = job.reason if job else f"{last.end}: {last.message}" if last and last.end else ""
     start = job.start[5:16].replace("T", " ") if job and job.start not in ("", "N/A") else ""  # month to minute
     epoch = f"{trial.epoch}/{trial.place.epochs}" if trial.epoch else ""
@@ -148,10 +155,10 @@ def _waiting_cells(watched: Watched) -> list[Cell]:
     return [trial.place.label, trial.place.name, attempt, epoch, state, why, start, job.partition if job else ""]
 
 
-def _rows(picture: Picture, width: int) -> Section:
-    selections = {row.row.selection for row in picture.rows}
+def _rows(overview: Overview, width: int) -> Section:
+    selections = {row.row.selection for row in overview.rows}
     columns = [
-        Column(f"ROWS {len(picture.rows)}", flexible="name"),
+        Column(f"ROWS {len(overview.rows)}", flexible="name"),
         Column("trials", right=True),
         Column("seeds", right=True),
         Column("running", right=True, since=NARROW),
@@ -164,24 +171,24 @@ def _rows(picture: Picture, width: int) -> Section:
     ]
 
     def lines_of(lines: int) -> RenderableType:
-        counts = picture.rows if len(picture.rows) < lines else sorted(picture.rows, key=_interest)
+        counts = overview.rows if len(overview.rows) < lines else sorted(overview.rows, key=_interest)
         return table(columns, [_row_cells(row) for row in counts], width, lines)
 
-    return Section(len(picture.rows) + 1 if picture.rows else 0, lines_of)
+    return Section(len(overview.rows) + 1 if overview.rows else 0, lines_of)
 
 
 def _interest(row: RowCount) -> int:
-    """What is shown first where not all rows fit: those at work, those that are begun, those to come, the rest."""
-    return 0 if row.busy or row.waiting else 3 if not row.left.runs else 1 if row.asked else 2
+    """Sort rows where not all fit: those at work, those that are begun, those to come, the rest."""
+    return 0 if row.busy or row.pending else 3 if not row.left.runs else 1 if row.sampled else 2
 
 
 def _row_cells(row: RowCount) -> list[Cell]:
     of, best = row.row, row.best
     done = not row.left.runs
     return [
-        Text(of.name, style="green" if row.busy else "dim" if not row.asked else ""),
-        f"{row.settled}/{of.trials}" if of.trials else str(row.settled),
-        Text(f"{row.confirmed}/{of.seeds}" if of.seeds else str(row.confirmed), style="bold" if done else ""),
+        Text(of.name, style="green" if row.busy else "dim" if not row.sampled else ""),
+        f"{row.ended}/{of.trials}" if of.trials else str(row.ended),
+        Text(f"{row.final}/{of.seeds}" if of.seeds else str(row.final), style="bold" if done else ""),
         str(row.busy or ""),
         Text(str(row.failed or ""), style="red"),
         figure(best.value) if best else "",
@@ -192,7 +199,7 @@ def _row_cells(row: RowCount) -> list[Cell]:
     ]
 
 
-def _failures(picture: Picture, width: int) -> Section:
+def _failures(overview: Overview, width: int) -> Section:
     columns = [
         Column("FAILURES", style="red"),
         Column("attempts", right=True),
@@ -202,13 +209,13 @@ def _failures(picture: Picture, width: int) -> Section:
     ]
     rows: list[list[Cell]] = [
         [f.failure, str(f.attempts), str(f.trials), f"{f.latest.place.label} {f.latest.place.name}", f.message]
-        for f in picture.failures
+        for f in overview.failures
     ]
     return Section(len(rows) + 1 if rows else 0, lambda lines: table(columns, rows, width, lines))
 
 
-def _latest(picture: Picture, width: int) -> Section:
-    ended = picture.select(Condition.COMPLETE, Condition.PRUNED, Condition.DIVERGED, Condition.FAILED)
+def _latest(overview: Overview, width: int) -> Section:
+    ended = overview.select(*Status, State.FAILED)
     stories = [(w, w.trial.last) for w in ended if w.trial.last is not None]
     latest = sorted(stories, key=lambda pair: -(pair[1].ended or 0.0))[:LATEST]
     columns = [
@@ -220,7 +227,7 @@ def _latest(picture: Picture, width: int) -> Section:
         Column("took", right=True),
         Column("ago", right=True),
     ]
-    rows = [_latest_cells(watched, last, picture.survey.taken) for watched, last in latest]
+    rows = [_latest_cells(watched, last, overview.survey.taken) for watched, last in latest]
     return Section(len(rows) + 1 if rows else 0, lambda lines: table(columns, rows[: lines - 1], width, lines))
 
 
@@ -229,11 +236,11 @@ def _latest_cells(watched: Watched, last: AttemptStory, now: float) -> list[Cell
     return [
         trial.place.label,
         trial.place.name,
-        Text(watched.condition.value, style="" if watched.condition is Condition.COMPLETE else "red"),
+        Text(watched.shown.value, style="" if watched.shown is Status.COMPLETE else "red"),
         figure(trial.value),
         percent(trial.accuracy),
-        duration(sum(attempt.seconds(now) for attempt in trial.attempts)),
-        duration(now - last.ended) if last.ended else "",
+        clock(sum(attempt.seconds(now) for attempt in trial.attempts)),
+        clock(now - last.ended) if last.ended else "",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What squeue says, asked politely and without holding up the screen."""
+"""Ask squeue at a polite rate, without holding up the screen."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from mmkd.formatting import shorten
 from mmkd.terminal import printable
-from slurm.monitoring.words import shorten
 
 TITLE = "bold cyan"
 GAP = 2
@@ -34,7 +34,7 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int, lines: int) -> RenderableType:
-    """A titled table in at most `lines` lines, which says how many it leaves out; so are columns without a word."""
+    """A titled table in at most `lines` lines, which ends with the number it leaves out; empty columns go."""
     shown = rows if len(rows) < lines else rows[: max(lines - 2, 1)]
     kept = [i for i, c in enumerate(columns) if width >= c.since and (i == 0 or any(str(row[i]) for row in rows))]
     widths = _widths([columns[i] for i in kept], [[row[i] for i in kept] for row in shown], width)

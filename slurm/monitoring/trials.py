@@ -1,8 +1,7 @@
-"""One trial as its files tell it."""
+"""Read one trial's files."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.attempts import Attempt, read_attempts
+from mmkd.metrics_log import tail_metrics
 from mmkd.result_file import Status, read_summary
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import State, trial_state
-
-TAIL_BYTES = 65536
-"""So much of a metrics file is read, from its end: about 200 epochs, however long the file is."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True)
 class AttemptStory:
-    """One attempt, the controller's record and the job's put together. Times in seconds since 1970, None: not known."""
+    """One attempt by the controller's record and the job's. Times in seconds since 1970, None: not known."""
 
     number: int
     end: str
@@ -103,11 +100,12 @@ def read_trial(place: Place) -> Trial:
         OSError: a file cannot be read just now.
         ResultError: its result cannot be read.
     """
-    state = trial_state(place.directory)
-    attempts = tuple(_story(attempt) for attempt in read_attempts(place.directory))
+    told = read_attempts(place.directory)
+    state = trial_state(place.directory, told)
+    attempts = tuple(map(_story, told))
     if state is State.FINISHED:
         return _finished(place, attempts)
-    lines = tail_metrics(place.directory.metrics)
+    lines = tail_metrics(place.directory)
     last = lines[-1] if lines else {}
     key = f"valid_{place.selection}"
     epoch, seconds = int(_number(last, "epoch") or 0), _number(last, "seconds")
@@ -125,7 +123,7 @@ def read_trial(place: Place) -> Trial:
 
 
 def _finished(place: Place, attempts: tuple[AttemptStory, ...]) -> Trial:
-    """A finished trial: of its result only what is shown, which takes a tenth of the time of all of it."""
+    """A finished trial, with the summary of its result, which takes a tenth of the time of all of it."""
     found = read_summary(place.directory.result)
     valid = found.metrics.get("valid", {})
     return Trial(
@@ -137,27 +135,6 @@ def _finished(place: Place, attempts: tuple[AttemptStory, ...]) -> Trial:
         value=_number(valid, place.selection),
         accuracy=_number(valid, "accuracy"),
     )
-
-
-def tail_metrics(path: Path) -> list[dict[str, Any]]:
-    """The last epochs' lines of a metrics file; a line that is cut short, at either end, is left out."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(size - TAIL_BYTES, 0))
-            raw = file.read().split(b"\n")
-    except FileNotFoundError:
-        return []
-    lines = [_line(text) for text in raw[1 if size > TAIL_BYTES else 0 :]]
-    return [line for line in lines if line is not None]
-
-
-def _line(text: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _story(attempt: Attempt) -> AttemptStory:

@@ -12,7 +12,7 @@ from mmkd.lock import is_held
 from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from sweeps.controller.row_locks import take_rows
-from sweeps.records import RecordedStudy, without_end
+from sweeps.records import RecordedStudy
 
 KINDS = ("checkpoints", "weights", "results", "logs", "other")
 
@@ -69,17 +69,16 @@ def unneeded(study: RecordedStudy) -> list[Path]:
     What a job or another study's controller may be writing just now is left alone. Weights, results, logs and metrics
     stay: tables, prediction and a relaunch read them.
     """
-    busy = {d.path for d in without_end(study.directories())}
     found: list[Path] = []
     for trial in study.directories():
         if is_held(trial.lock) or is_held(trial.claim):
             continue
-        settled = trial.result.exists() or trial.superseded.exists()
-        if settled and (trial.path not in busy):
+        state = trial_state(trial)
+        if state in (State.FINISHED, State.SUPERSEDED):
             found += _existing([trial.checkpoint])
-        if trial.result.exists():
-            found += [*_leftovers([trial.path, trial.attempts]), *_existing([trial.lock])]
-        elif trial_state(trial) in (State.FAILED, State.CREATED):
+        if state is State.FINISHED:
+            found += _existing([trial.lock])
+        if not state.is_live:
             found += _leftovers([trial.path, trial.attempts])
     for row in study.places():
         found += [*_leftovers([row.path]), *_set_aside(row)]

@@ -19,7 +19,7 @@ from mmkd.provenance import SOURCE
 from mmkd.rundir import Root
 from slurm.accounting import NoAnswer, QueuedJob, scancel, squeue
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
-from slurm.settings import SlurmSettings
+from slurm.settings import SlurmSettings, seconds
 from sweeps.controller.retries import controller_job
 from sweeps.controller.row_locks import take_rows, wait_for_rows
 from sweeps.resolve import refuse_without_slurm, slurm_backend
@@ -81,15 +81,7 @@ def controller_settings(site: Site) -> SlurmSettings:
         )
     except ValidationError as error:
         raise UserError(explain(error, "site file, [detach]")) from None
-    return settings.model_copy(update={"grace": max(1, min(HANDOVER_SECONDS, seconds_of(settings.time) // 2))})
-
-
-def seconds_of(limit: str) -> int:
-    """A valid time limit as sbatch reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours:…"""
-    days, dash, rest = limit.rpartition("-")
-    numbers = [int(part) for part in rest.split(":")]
-    hours, minutes, seconds = (*numbers, 0, 0)[:3] if dash or len(numbers) == 3 else (0, *numbers, 0)[:3]
-    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+    return settings.model_copy(update={"grace": max(1, min(HANDOVER_SECONDS, seconds(settings.time) // 2))})
 
 
 def controller_of(made: Launch, arguments: list[str], after: str = "") -> Job:

@@ -1,8 +1,7 @@
-"""What is left of a study, and what that will take: from runs that were alike, or from a probe of one epoch."""
+"""Estimate the runs that a study needs still, and their time, from similar runs or a probe of one epoch."""
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from mmkd.attempts import read_attempts
 from mmkd.config import Run
 from mmkd.files import read_json
-from mmkd.formatting import count, duration
+from mmkd.formatting import count, duration, remaining
 from mmkd.records import RowRecord, as_written, find_record
 from mmkd.rundir import Root, RowDir, TrialDir
 from sweeps.actions.status import read_journal
@@ -45,9 +44,9 @@ def left_of(row: Row, root: Root, *, retry_failed: bool = False) -> Left:
 
     With `retry_failed`, trials that failed for good count too.
     """
-    told = read_journal(row.directory)
-    again = [n for n in told.failed if retry_failed and not row.directory.trial(n).result.exists()]
-    tuning = max(row.trials - told.asked, 0) + len(told.open) + len(again)
+    journal = read_journal(row.directory)
+    again = [n for n in journal.failed if retry_failed and not row.directory.trial(n).result.exists()]
+    tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
     confirming = row.seeds if tuning else max(row.seeds - len(counting), 0)
     missing = [teacher for teacher in teacher_directories(row, root) if not teacher.result.exists()]
@@ -146,7 +145,7 @@ class Forecast:
 def forecast(
     left: Sequence[Left], runs: Mapping[str, float], teachers: Mapping[TrialDir, float], slots: int
 ) -> Forecast:
-    """Play the controller's order through: teachers that tuning waits for, trials, other teachers, confirming runs.
+    """The work of all rows over the slots, or the rounds of the row that takes longest by itself.
 
     Args:
         left: the rows.
@@ -154,34 +153,16 @@ def forecast(
         teachers: seconds of each missing teacher.
         slots: runs at once.
     """
-    free = [0.0] * slots
-    work = 0.0
-
-    def place(seconds: float, ready: float) -> float:
-        nonlocal work
-        work += seconds
-        end = max(heapq.heappop(free), ready) + seconds
-        heapq.heappush(free, end)
-        return end
-
-    def train(wanted: Iterable[TrialDir]) -> None:
-        for teacher in wanted:
-            if teacher not in trained:
-                trained[teacher] = place(teachers[teacher], 0.0)
-
-    trained: dict[TrialDir, float] = {}
-    tuned: dict[str, float] = {}
-    train(teacher for row in left for teacher in row.tuning_teacher)
+    wanted = {teacher for row in left for teacher in (*row.tuning_teacher, *row.other_teachers)}
+    work = sum(teachers[teacher] for teacher in wanted)
+    chains = []
     for row in left:
-        ready = max((trained[teacher] for teacher in row.tuning_teacher), default=0.0)
-        ends = [place(runs[row.row.name], ready) for _ in range(row.tuning)]
-        tuned[row.row.name] = max(ends, default=0.0)
-    train(teacher for row in left for teacher in row.other_teachers)
-    for row in sorted(left, key=lambda row: tuned[row.row.name]):
-        ready = max([tuned[row.row.name], *(trained[teacher] for teacher in row.other_teachers)])
-        for _ in range(row.confirming):
-            place(runs[row.row.name], ready)
-    return Forecast(max(free), work)
+        seconds = runs[row.row.name]
+        work += seconds * (row.tuning + row.confirming)
+        tuned = sum(teachers[teacher] for teacher in row.tuning_teacher) + seconds * math.ceil(row.tuning / slots)
+        taught = max((teachers[teacher] for teacher in row.other_teachers), default=0.0)
+        chains.append(max(tuned, taught) + seconds * math.ceil(row.confirming / slots))
+    return Forecast(remaining(work, slots, chains), work)
 
 
 def show_estimate(

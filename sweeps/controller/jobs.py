@@ -1,22 +1,21 @@
-"""The controller's jobs: submitted, watched, and every attempt's story written down."""
+"""Submit and watch the controller's jobs, and record every attempt."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmkd.attempts import Attempt, current_attempt, read_attempts, record_submission
+from mmkd.attempts import current_attempt, read_attempts, record_submission
 from mmkd.errors import UserError
-from mmkd.files import read_json, write_text
+from mmkd.files import last_lines, read_json, write_text
 from mmkd.lock import is_held
 from mmkd.metrics_log import read_metrics
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure
+from mmkd.trial_state import Failure, next_resources
 from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.retries import job_tag
@@ -256,7 +255,7 @@ def why_ended(directory: TrialDir, attempt: int, told: str | None, reported: str
         told: the job's own word, None where it left none.
         reported: the scheduler's, "" where it knows of no failure.
     """
-    if told in (None, Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_lines(directory.log(attempt), 20)):
+    if told in (None, Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_words(directory.log(attempt), 20)):
         return Failure.OUT_OF_MEMORY
     return str(told) if told in set(Failure) else reported or Failure.ERROR
 
@@ -269,16 +268,9 @@ def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> J
         environment["CUDA_VISIBLE_DEVICES"] = ""
     directory = str(task.directory.path.absolute())
     command = (sys.executable, "-m", "mmkd.trial", directory, "--attempt", str(attempt))
-    past = read_attempts(task.directory)
-    starved = sum(a.end == Failure.OUT_OF_MEMORY for a in past)
+    memory, avoid = next_resources(read_attempts(task.directory))
     name, log = f"{tag}.{task.name}.a{attempt}", task.directory.log(attempt)
-    return Job(name, command, log, environment, memory=2.0 ** min(starved, 6), avoid=_failed_nodes(past))
-
-
-def _failed_nodes(past: Collection[Attempt]) -> tuple[str, ...]:
-    """The last two nodes that failed under a trial."""
-    failed = [a.submitted.get("node") or a.ran.get("node") for a in past if a.end == Failure.NODE_FAIL]
-    return tuple(dict.fromkeys(str(node) for node in reversed(failed) if node))[:2]
+    return Job(name, command, log, environment, memory=memory, avoid=avoid)
 
 
 def _take_back(directory: TrialDir, number: int) -> None:
@@ -289,17 +281,15 @@ def _take_back(directory: TrialDir, number: int) -> None:
 
 def last_line(directory: TrialDir, attempt: int) -> str:
     """The last line that an attempt printed, before what srun says of every job that fails."""
-    said = last_lines(directory.log(attempt), 4).split("\n")
+    said = last_words(directory.log(attempt), 4).split("\n")
     return next((line for line in reversed(said) if not SRUN_ECHO.match(line)), said[-1])
 
 
-def last_lines(path: Path, count: int) -> str:
-    """The last lines of a log that are not empty."""
+def last_words(log: Path, count: int) -> str:
+    """The last lines of a log that are not empty, each cut to 300 characters; or that there are none."""
     try:
-        with path.open("rb") as log:
-            log.seek(max(0, os.fstat(log.fileno()).st_size - 4096 * count))
-            lines = log.read().decode("utf-8", "replace").split("\n")
+        lines = last_lines(log, 4096 * count)
     except FileNotFoundError:
         return "it left no log"
-    said = [line.strip()[:300] for line in lines if line.strip()]
+    said = [text[:300] for line in lines if (text := line.decode("utf-8", "replace").strip())]
     return "\n".join(said[-count:]) if said else "its log is empty"

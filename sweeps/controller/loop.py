@@ -19,7 +19,7 @@ from slurm.accounting import NoAnswer, squeue
 from slurm.backend import Backend
 from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
-from sweeps.controller.retries import Verdict, decide, gpu_seconds_of
+from sweeps.controller.retries import decide, gpu_seconds_of
 from sweeps.controller.row import RowWork, Task
 from sweeps.controller.teachers import Teachers
 from sweeps.rows import TUNING_SEED
@@ -127,7 +127,7 @@ class Controller:
     def _follow_up(self, ended: Ended) -> None:
         """Report how an attempt ended and record the outcome of a finished trial."""
         task, owner = ended.running.task, ended.running.owner
-        if decide(task.directory, self.launched).verdict is Verdict.SUBMIT:
+        if decide(task.directory, self.launched).is_due:
             number = ended.running.attempt
             self.reporter.event(f"{task.label}: attempt {number} ended ({ended.end}: {ended.message}); retrying")
         elif owner is None:
@@ -140,7 +140,7 @@ class Controller:
         """Watch all jobs of an earlier controller, even if they exceed the slots."""
         for task, owner in self._due(sample=False):
             mine = owner is not None or self.teachers.claim(task.directory)
-            if mine and decide(task.directory, self.launched).verdict is Verdict.WATCH:
+            if mine and decide(task.directory, self.launched).is_live:
                 self.jobs.attach(task, owner)
 
     def _fill(self) -> bool:
@@ -155,10 +155,10 @@ class Controller:
             waiting = True
             if owner is None and not self.teachers.claim(task.directory):
                 continue  # another controller trains this teacher
-            verdict = decide(task.directory, self.launched).verdict
-            if verdict is Verdict.WATCH:
+            state = decide(task.directory, self.launched)
+            if state.is_live:
                 self.jobs.attach(task, owner)
-            elif verdict is not Verdict.SUBMIT:
+            elif not state.is_due:
                 self._settle(task, owner, news=task.kind == "tuning")
             elif not may_submit or not self._submit(task, owner):
                 return True

@@ -1,4 +1,4 @@
-"""What the user sees while a study runs: a line an event, and in a terminal a line that moves."""
+"""Print a running study's events, one line each, and its progress; in a terminal on a line that moves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from mmkd.formatting import count, duration, remaining
 from mmkd.metrics_log import last_metrics
 from mmkd.terminal import printable
 from sweeps.controller.row import Task
@@ -45,11 +46,11 @@ class Reporter:
             self._status.stop()
 
     def event(self, text: str) -> None:
-        """Something happened."""
+        """Print an event."""
         self.console.print(f"[{self._clock()}] {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     def progress(self, left: int, running: Sequence[Task]) -> None:
-        """How far it is: `left` runs are not finished, those `running` among them."""
+        """Show the progress: `left` runs are not finished, those `running` among them."""
         if self._left is not None and left < self._left:
             self._finished += self._left - left
         self._left = left
@@ -58,7 +59,7 @@ class Reporter:
         if now - self._shown < pause or not left:
             return
         self._shown = now
-        text = f"{left} {'run' if left == 1 else 'runs'} to go{self._forecast(left)}; {_describe(running)}"
+        text = f"{count(left, 'run')} to go{self._forecast(left)}; {_describe(running)}"
         if self._status is not None:
             self._status.update(escape(f"[{self._clock()}] {text}"))
         else:
@@ -71,8 +72,8 @@ class Reporter:
     def _forecast(self, left: int) -> str:
         if self._finished < 3:
             return ""
-        minutes = (time.monotonic() - self.started) / self._finished * left / 60
-        return f", about {minutes:.0f} min" if minutes >= 1 else ", less than a minute"
+        pace = (time.monotonic() - self.started) / self._finished
+        return f", about {duration(remaining(left * pace, 1))}"
 
 
 def _describe(running: Sequence[Task]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
+from mmkd.attempts import read_attempts
 from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
@@ -21,8 +22,9 @@ from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
 from mmkd.result_checks import clean_up, has_lost_result, usable_result
 from mmkd.result_file import Result, Status
 from mmkd.rundir import Root, TrialDir
+from mmkd.trial_state import State, why_failed
 from sweeps.controller.optuna_study import Tuning
-from sweeps.controller.retries import Verdict, decide, is_unnoted
+from sweeps.controller.retries import decide, is_unnoted
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
 from sweeps.study_file import merge
 
@@ -196,9 +198,9 @@ class RowWork:
         Exactly once: a trial is open until it is told, and Optuna refuses a second telling.
         """
         result = usable_result(task.directory)
-        decision = decide(task.directory, self.launched)
-        if result is None and decision.verdict is not Verdict.GIVE_UP:
+        if result is None and decide(task.directory, self.launched) is not State.FAILED:
             return ""
+        reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         if result is not None and identity(from_json(result.config, task.directory.result)) != identity(task.config):
             raise UserError(
                 f"{task.directory.path}: its result is another configuration's (was the journal removed or replaced?); "
@@ -206,7 +208,7 @@ class RowWork:
             )
         clean_up(task.directory)
         if task.kind == "confirm":
-            return self._settle_confirm(task, result, decision.reason)
+            return self._settle_confirm(task, result, reason)
         number = int(task.directory.path.name)
         if number not in self._open:
             return ""
@@ -216,8 +218,8 @@ class RowWork:
         self.tuning.tell(number, value, pruned=result is not None and result.status is Status.PRUNED)
         del self._open[number]
         if result is None:
-            self._give_up(decision.reason)
-            return f"failed for good: {decision.reason}"
+            self._give_up(reason)
+            return f"failed for good: {reason}"
         if value is None:
             return f"{result.status}: {result.reason}"
         best = self.tuning.winner()

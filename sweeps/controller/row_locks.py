@@ -1,49 +1,14 @@
-"""Which controller works on a row: asked without a trace, or settled by taking the rows' locks."""
+"""Take the locks of rows, or wait until they are free."""
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 
-import psutil
-
-from mmkd.files import read_json
-from mmkd.lock import STALE_SECONDS, FileLock, LockHeld
+from mmkd.lock import FileLock, LockHeld
 from mmkd.rundir import RowDir
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who wrote a lock's file last; `age` is the seconds since its last heartbeat."""
-
-    host: str
-    pid: int
-    age: float
-
-    @property
-    def alive(self) -> bool:
-        """Whether it lives, as far as can be told without touching the lock: its process, or on another host its
-        heartbeat."""
-        if self.host != socket.gethostname():
-            return self.age < STALE_SECONDS
-        try:
-            return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-
-def holder(lock: Path) -> Holder | None:
-    """The last holder of a lock that was not given back; nothing is locked or written."""
-    facts = read_json(lock) or {}
-    try:
-        age = time.time() - lock.stat().st_mtime
-        return Holder(str(facts["host"]), int(facts["pid"]), age)
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        return None
 
 
 @dataclass

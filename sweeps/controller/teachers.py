@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+from mmkd.attempts import read_attempts
 from mmkd.files import remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.result_checks import clean_up, has_its_weights, set_aside, usable_result
 from mmkd.result_file import Status
 from mmkd.rundir import Root, TrialDir
-from sweeps.controller.retries import Verdict, decide
+from mmkd.trial_state import State, why_failed
+from sweeps.controller.retries import decide
 from sweeps.controller.row import Task, teacher_task
 from sweeps.rows import Row
 
@@ -67,8 +69,8 @@ class Teachers:
             remove_leftovers(directory.path)
 
     def _look(self, directory: TrialDir) -> None:
-        decision = decide(directory, self.launched)
-        if decision.verdict is Verdict.WATCH:
+        state = decide(directory, self.launched)
+        if state.is_live:
             return  # its end has not been recorded yet
         result = usable_result(directory)
         if result is not None and not has_its_weights(directory, result):
@@ -78,8 +80,8 @@ class Teachers:
             self._ready.add(directory)
         elif result is not None:
             self.failed[directory] = f"is {result.status}: {result.reason}"
-        elif decision.verdict is Verdict.GIVE_UP:
-            self.failed[directory] = f"failed (no retries left): {decision.reason}"
+        elif state is State.FAILED:
+            self.failed[directory] = f"failed (no retries left): {why_failed(read_attempts(directory), self.launched)}"
         else:
             return
         # A killed controller may have left its claim.

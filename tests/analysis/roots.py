@@ -108,12 +108,14 @@ def predicted(accuracy: float, seed: int) -> Predictions:
     return Predictions(4 * np.eye(3, dtype=np.float32)[shown], labels, [str(i) for i in range(SAMPLES)])
 
 
-def fail(place: TrialDir, config: Run, end: str, seconds: float = 7.0) -> None:
-    """A trial whose one attempt ended without a result."""
+def fail(place: TrialDir, config: Run, end: str, seconds: float = 7.0, attempts: int = 1) -> None:
+    """A trial whose attempts all ended so, without a result."""
     place.path.mkdir(parents=True, exist_ok=True)
     write_json(place.config, to_json(config))
-    place.attempt.write_text("1")
-    record_run(place, 1, attempt=1, host="node1", started=1.0, end=end, message="it broke", seconds=seconds)
+    place.attempt.write_text(f"{attempts}")
+    for number in range(1, attempts + 1):
+        facts = {"host": "node1", "started": 1.0, "message": "it broke", "seconds": seconds}
+        record_run(place, number, attempt=number, end=end, **facts)
 
 
 class Lab:

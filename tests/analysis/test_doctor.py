@@ -32,6 +32,7 @@ def messy(ablation: Lab) -> Lab:
     row.trial(7).config.write_text('{"algo')
     fail(row.trial(8), student_config(0, None), "out_of_memory")
     fail(row.trial(11), student_config(0, None), "preempted")
+    fail(row.trial(12), student_config(0, None), "out_of_memory", attempts=3)
     row.trial(9).path.mkdir()
     finish(row.trial(10), student_config(0, None), 0.0, status=Status.DIVERGED)
     (row.path / "trials" / "copy").mkdir()
@@ -53,7 +54,7 @@ def test_every_directory_has_one_fate(messy: Lab) -> None:
     assert sorted(fates["directory"]) == sorted(directories(messy))
     counts = fates["fate"].value_counts().to_dict()
     assert counts == {
-        "in a table": 15,  # 6 + 2 tuning trials, 2 + 3 confirming runs, 2 teachers
+        "in a table": 16,  # 6 + 3 tuning trials, 2 + 3 confirming runs, 2 teachers
         "rejected": 3,
         "superseded": 1,
         "teacher of no run that a table shows": 2,  # one of them of the run that cannot be read
@@ -67,9 +68,10 @@ def test_each_problem_is_said_with_its_reason(messy: Lab) -> None:
         "rejected: rows/crd-01234567/trials/7: rows/crd-01234567/trials/7/config.json: not a whole JSON value",
         "rejected: rows/crd-01234567/trials/copy: not the name of a trial's directory",
         "rejected: rows/crd-01234567/confirm/3-abcdef01: rows/crd-01234567/confirm/3-abcdef01/result.h5: not a",
-        "failed: rows/crd-01234567/trials/8: out_of_memory: it broke",
-        "unfinished: trials that are absent: 1 (rows/crd-01234567/trials/9)",
-        "unfinished: trials that are preempted: 1 (rows/crd-01234567/trials/11)",
+        "failed: rows/crd-01234567/trials/12: out_of_memory: it broke",
+        "unfinished: trials that are sampled: 1 (rows/crd-01234567/trials/9)",
+        "unfinished: trials that are to be retried after out_of_memory: 1 (rows/crd-01234567/trials/8)",
+        "unfinished: trials that are to be retried after preempted: 1 (rows/crd-01234567/trials/11)",
         "remark: trials that diverged: 1 (rows/crd-01234567/trials/10)",
         "remark: rows/other-01234567: in no study's table",
         "unfinished: study demo: 1 of 2 rows have no final score: CRD on attention maps (confirming 2/3)",
@@ -77,6 +79,12 @@ def test_each_problem_is_said_with_its_reason(messy: Lab) -> None:
     ):
         assert words in said
     assert main(["doctor", "--root", str(messy.path)]) == 1
+
+
+@pytest.mark.parametrize(("attempts", "code"), [(1, 0), (2, 1)])
+def test_a_trial_is_wrong_once_it_has_no_retries_left(ablation: Lab, attempts: int, code: int) -> None:
+    fail(ablation.row_of("crd").trial(8), student_config(0, None), "error", attempts=attempts)
+    assert main(["doctor", "--root", str(ablation.path)]) == code
 
 
 def test_remarks_alone_are_not_wrong(ablation: Lab) -> None:

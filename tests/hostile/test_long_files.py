@@ -13,7 +13,7 @@ from mmkd.metrics_log import last_metrics, read_metrics
 from mmkd.rundir import TrialDir
 from slurm.monitor import main as monitor
 from slurm.monitoring.logs import tail_log
-from sweeps.controller.jobs import last_lines
+from sweeps.controller.jobs import last_words
 
 MIB = 2**20
 
@@ -41,7 +41,7 @@ def test_a_log_of_a_gigabyte_costs_what_its_end_costs(tmp_path: Path) -> None:
         file.write(b"\nalmost\nthe last line\n")
     tracemalloc.start()
     assert tail_log(place).lines[-2:] == ("almost", "the last line")
-    assert last_lines(place.log(1), 1) == "the last line"
+    assert last_words(place.log(1), 1) == "the last line"
     assert tracemalloc.get_traced_memory()[1] < 4 * MIB
     tracemalloc.stop()
 

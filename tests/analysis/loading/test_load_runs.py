@@ -76,18 +76,21 @@ def test_curves_have_one_line_an_epoch_also_while_a_trial_runs(lab: Lab) -> None
 def test_a_failed_trial_has_its_class_and_its_attempts_seconds(lab: Lab) -> None:
     row = lab.begin_row("crd")
     fail(row.trial(0), student_config(0, None), "out_of_memory", seconds=12.5)
+    fail(row.trial(1), student_config(0, None), "out_of_memory", seconds=12.5, attempts=3)
     runs = load(lab.path, cache=False)
-    trial, attempt = runs.trials.iloc[0], runs.attempts.iloc[0]
+    due, trial, attempt = runs.trials.iloc[0], runs.trials.iloc[1], runs.attempts.iloc[0]
+    assert (due["status"], due["failure"], due["message"]) == ("retry_due", "out_of_memory", "it broke")
+    assert (due["seconds"], due["attempts"], attempt["host"]) == (12.5, 1, "node1")
     assert (trial["status"], trial["failure"], trial["message"]) == ("failed", "out_of_memory", "it broke")
-    assert (trial["seconds"], trial["attempts"], attempt["host"]) == (12.5, 1, "node1")
+    assert (trial["seconds"], trial["attempts"]) == (37.5, 3)
 
 
-def test_diverged_and_absent_trials_are_in_the_frame(lab: Lab) -> None:
+def test_diverged_and_empty_trials_are_in_the_frame(lab: Lab) -> None:
     row = lab.begin_row("crd")
     finish(row.trial(0), student_config(0, None), 0.0, status=Status.DIVERGED)
     row.trial(1).path.mkdir(parents=True)
     trials = load(lab.path, cache=False).trials
-    assert list(trials["status"]) == ["diverged", "absent"]
+    assert list(trials["status"]) == ["diverged", "sampled"]
     assert trials["message"].iloc[0] == "epoch 1: the loss is nan"
     assert pd.isna(trials["failure"].iloc[0])
 

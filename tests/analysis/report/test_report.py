@@ -121,13 +121,15 @@ def _flat(value: dict[str, object], prefix: str = "") -> dict[str, str]:
 def test_failed_superseded_and_unfinished_trials_are_listed_too(ablation: Lab) -> None:
     row = ablation.row_of("crd")
     fail(row.trial(2), student_config(0, None), "timeout")
+    fail(row.trial(4), student_config(0, None), "error", attempts=2)
     finish(row.final_run(1, "ffffffffff"), student_config(1, None), 0.5)
     row.trial(3).path.mkdir()
     text = seen(report(load(ablation.path, cache=False), kinds=())).text
-    assert "2 tuning failed (timeout): it broke 1 7" in text
+    assert "2 tuning retry_due (timeout): it broke 1 7" in text
+    assert "4 tuning failed (error): it broke 2 14" in text
     assert "1-ffffffff superseded complete" in text
     assert re.search(r"3 tuning \w+ 0 no config\.json", text)
-    assert "attempts 15 (complete: 14, timeout: 1)" in text
+    assert "attempts 17 (complete: 14, error: 2, timeout: 1)" in text
 
 
 def test_a_further_trial_costs_less_than_a_kilobyte(ablation: Lab) -> None:

@@ -16,6 +16,7 @@ from mmkd.errors import UserError
 from mmkd.files import read_json, write_json
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
+from mmkd.trial_state import Failure
 
 
 def made(lab: Lab, **study: str) -> Table:
@@ -190,7 +191,7 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     lab.rows[-1]["seeds"] = [1, 2, 3]
     broken = lab.begin_row("broken", seeds=[1])
     lab.tune(broken, [0.5, 0.5])
-    fail(broken.final_run(1, "abcdef01"), student_config(1, None), "error")
+    fail(broken.final_run(1, "abcdef01"), student_config(1, None), "error", attempts=2)
     lab.choose(broken, {1: broken.final_run(1, "abcdef01")})
     lab.rows.append({**lab.rows[0], "name": "later", "label": "later", "directory": "later-00000000"})
     result = made(lab, name="demo")
@@ -206,8 +207,8 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     assert rows(result)["confirming"].cells["accuracy"].value == pytest.approx(75)
 
 
-@pytest.mark.parametrize("end", ["preempted", "timeout", "cancelled"])
-def test_a_run_that_a_relaunch_goes_on_with_has_not_ended(ablation: Lab, end: str) -> None:
+@pytest.mark.parametrize("end", list(Failure))
+def test_a_run_that_is_to_be_retried_has_not_ended(ablation: Lab, end: str) -> None:
     row = ablation.row_of("crd")
     row.final_run(3, "abcdef01").result.unlink()
     fail(row.final_run(3, "abcdef01"), student_config(3, None), end)

@@ -17,12 +17,13 @@ import pytest
 from watched_roots import FakeSqueue, WatchedRoot, conditions, text
 
 from mmkd.lock import FileLock
+from mmkd.trial_state import State
 from slurm import monitor
 from slurm.backend import Job
 from slurm.devcluster import DevCluster
 from slurm.monitoring.export import to_json
-from slurm.monitoring.overview import Picture
-from slurm.monitoring.watching import Condition
+from slurm.monitoring.overview import Overview
+from slurm.monitoring.watching import Sign
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
 
@@ -166,16 +167,16 @@ def test_on_a_real_cluster_running_waiting_and_lost_jobs_are_told_apart(
     watched.study()
     cluster.run("scancel", ids[2])
 
-    def wanted(picture: Picture) -> bool:
-        return list(conditions(picture).values()) == [Condition.RUNNING, Condition.WAITING, Condition.LOST]
+    def wanted(overview: Overview) -> bool:
+        return list(conditions(overview).values()) == [State.RUNNING, State.PENDING, Sign.LOST]
 
     deadline = time.monotonic() + 30
-    while not wanted(picture := monitor.Monitor(watched.root, None, None).look(wait=True)):
-        assert time.monotonic() < deadline, conditions(picture)
+    while not wanted(overview := monitor.Monitor(watched.root, None, None).look(wait=True)):
+        assert time.monotonic() < deadline, conditions(overview)
         time.sleep(0.3)
 
-    running, waiting, _ = to_json(picture)["trials"]
+    running, waiting, _ = to_json(overview)["trials"]
     assert re.fullmatch(r"n[1-4]", running["job"]["node"])
     assert re.fullmatch(r"(9|10):\d\d", running["job"]["left"])
     assert waiting["job"]["reason"] == "BeginTime"
-    assert re.search(r"crd +t1 .* BeginTime +\d\d-\d\d \d\d:\d\d", text(picture))
+    assert re.search(r"crd +t1 .* BeginTime +\d\d-\d\d \d\d:\d\d", text(overview))

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from watched_roots import WatchedRoot, text
 
+from mmkd.metrics_log import tail_metrics
 from mmkd.result_file import Status
 from slurm import monitor
 from slurm.monitoring import collecting
 from slurm.monitoring.collecting import Collector
-from slurm.monitoring.overview import make_picture
-from slurm.monitoring.trials import tail_metrics
+from slurm.monitoring.overview import make_overview
 
 SCRIPT = Path(monitor.__file__)
 
@@ -76,7 +76,7 @@ def test_a_large_root_is_shown_before_all_of_it_is_read_latest_trials_first(watc
     first = collector.look(0)
 
     assert ([trial.place.name for trial in first.trials], first.unread) == (["t29"], 29)
-    assert "reading: 29 trials not looked at yet" in text(make_picture(first, None))
+    assert "reading: 29 trials not looked at yet" in text(make_overview(first, None))
     assert collector.look(0).unread == 28
     assert collector.look().unread == 0
 
@@ -91,7 +91,7 @@ def test_of_a_metrics_file_of_a_gigabyte_the_end_is_read(watched: WatchedRoot) -
     watched.study()
 
     began = time.monotonic()
-    found = tail_metrics(trial.metrics)
+    found = tail_metrics(trial)
 
     assert [line["epoch"] for line in found] == [1, 2, 3, 4, 5]
     assert time.monotonic() - began < 0.5

@@ -10,12 +10,12 @@ from rich.console import Console
 from watched_roots import WatchedRoot, queued, text
 
 from mmkd.errors import UserError
+from mmkd.formatting import clock, duration, sparkline
 from slurm.monitoring.collecting import Collector
 from slurm.monitoring.logs import find_trial, tail_log
-from slurm.monitoring.overview import make_picture
+from slurm.monitoring.overview import make_overview
 from slurm.monitoring.screen import draw, share
 from slurm.monitoring.squeue_polling import Answer
-from slurm.monitoring.words import duration, roughly, sparkline
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,10 @@ SIZES = [(80, 24), (80, 50), (100, 30), (120, 40), (200, 60)]
 
 
 def lines_of(busy: WatchedRoot, width: int, height: int) -> list[str]:
-    picture = make_picture(Collector(busy.root, None).look(), answer_for(busy))
+    overview = make_overview(Collector(busy.root, None).look(), answer_for(busy))
     log = tail_log(busy.root.row("row_0_with_a_name_that_is_rather_long_as_names_go", "0" * 8).trial(0))
     console = Console(width=width, height=height, record=True, file=io.StringIO())
-    console.print(draw(picture, width, height, log, "q leaves"), end="")
+    console.print(draw(overview, width, height, log, "q leaves"), end="")
     return console.export_text().splitlines()
 
 
@@ -67,7 +67,7 @@ def test_a_busy_screen_is_never_larger_than_the_terminal(busy: WatchedRoot, widt
 def test_a_busy_screen_shows_something_of_everything(busy: WatchedRoot, width: int, height: int) -> None:
     lines = lines_of(busy, width, height)
 
-    for title in ("RUNNING 10", "WAITING 14", "ROWS 40", "FAILURES", "LOG "):
+    for title in ("RUNNING 10", "WAITING 16", "ROWS 40", "FAILURES", "LOG "):
         (place,) = (i for i, line in enumerate(lines) if line.startswith(title))
         assert lines[place + 1].startswith(("row_", "preempted", "there is no log yet"))
     assert any(line.startswith("… and ") for line in lines)
@@ -82,11 +82,11 @@ def test_figures_are_never_cut_names_lose_their_middle(busy: WatchedRoot) -> Non
 
 
 def test_a_wider_terminal_shows_more_columns(busy: WatchedRoot) -> None:
-    picture = make_picture(Collector(busy.root, None).look(), answer_for(busy))
+    overview = make_overview(Collector(busy.root, None).look(), answer_for(busy))
 
-    assert "to go  heard" not in text(picture, 80)
-    assert "to go  heard" in text(picture, 120)
-    assert "partition" in text(picture, 120)
+    assert "to go  heard" not in text(overview, 80)
+    assert "to go  heard" in text(overview, 120)
+    assert "partition" in text(overview, 120)
 
 
 def test_a_long_metric_curve_is_drawn_in_the_width_there_is() -> None:
@@ -105,8 +105,8 @@ def test_lines_are_shared_and_nobody_gets_a_title_alone() -> None:
 
 
 def test_times_read_as_slurm_and_people_write_them() -> None:
-    assert [duration(s) for s in (5, 65, 3661, 93784)] == ["0:05", "1:05", "1:01:01", "1-02:03:04"]
-    assert [roughly(s) for s in (40, 700, 7200, 12000, 190800)] == ["40 s", "12 min", "2 h", "3 h 20 min", "2 d 5 h"]
+    assert [clock(s) for s in (5, 65, 3661, 93784)] == ["0:05", "1:05", "1:01:01", "1-02:03:04"]
+    assert [duration(s) for s in (40, 700, 7200, 12000, 190800)] == ["40 s", "12 min", "2 h", "3 h 20 min", "2 d 5 h"]
 
 
 def test_the_end_of_a_log_is_what_a_terminal_would_show(watched: WatchedRoot) -> None:

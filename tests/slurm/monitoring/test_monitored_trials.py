@@ -15,10 +15,11 @@ from watched_roots import TEACHER, FakeSqueue, WatchedRoot, conditions, ended_pr
 from mmkd.files import write_json
 from mmkd.lock import FileLock
 from mmkd.result_file import Status
+from mmkd.trial_state import State
 from slurm import monitor
 from slurm.monitoring.collecting import Collector
 from slurm.monitoring.squeue_polling import Answer, Squeue
-from slurm.monitoring.watching import Condition
+from slurm.monitoring.watching import Sign
 
 
 def test_a_running_trial_is_shown_with_its_epoch_last_metric_and_curve(watched: WatchedRoot) -> None:
@@ -39,22 +40,27 @@ def test_a_trial_whose_process_is_gone_is_lost_and_one_of_another_host_is_believ
     watched.run(row.trial(1), job="elsewhere:1:1.00:")
     watched.study()
 
-    assert conditions(look(watched)) == {"crd t0": Condition.LOST, "crd t1": Condition.RUNNING}
+    assert conditions(look(watched)) == {"crd t0": Sign.LOST, "crd t1": State.RUNNING}
 
 
-def test_what_was_interrupted_is_left_to_do_and_what_failed_is_not(watched: WatchedRoot) -> None:
+def test_what_is_to_be_retried_is_left_to_do_and_what_failed_is_not(watched: WatchedRoot) -> None:
     row = watched.row("crd", trials=4, seeds=2)
-    for number, end in enumerate(("preempted", "error")):
-        watched.run(row.trial(number))
-        watched.end(row.trial(number), end, message="ValueError: no such thing")
+    for number, *ends in ((0, "preempted"), (1, "error", "error"), (2, "error")):
+        for attempt, end in enumerate(ends, start=1):
+            watched.run(row.trial(number), attempt=attempt)
+            watched.end(row.trial(number), end, attempt, message="ValueError: no such thing")
     watched.study()
 
-    picture = look(watched)
+    overview = look(watched)
 
-    assert conditions(picture) == {"crd t0": Condition.INTERRUPTED, "crd t1": Condition.FAILED}
-    assert picture.left == 3 + 2
-    shown = text(picture, 100)
-    assert re.search(r"error +1 +1 +crd t1 +ValueError: no such thing", shown)
+    assert conditions(overview) == {
+        "crd t0": State.RETRY_DUE,
+        "crd t1": State.FAILED,
+        "crd t2": State.RETRY_DUE,
+    }
+    assert overview.left == 3 + 2
+    shown = text(overview, 100)
+    assert re.search(r"error +3 +2 +crd t1 +ValueError: no such thing", shown)
     assert re.search(r"preempted +1 +1 +crd t0", shown)
 
 
@@ -66,9 +72,14 @@ def test_a_teacher_that_failed_is_not_left_to_do_either(watched: WatchedRoot) ->
     watched.run(place)
     write_json(place.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
     watched.end(place, "error", message="ValueError: no such thing")
+    between = look(watched)
+    watched.run(place, attempt=2)
+    write_json(place.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
+    watched.end(place, "error", attempt=2, message="ValueError: no such thing")
     after = look(watched)
-    assert (before.left, before.count(Condition.FAILED)) == (3 + 4 + 2, 0)
-    assert (after.left, after.count(Condition.FAILED)) == (2 + 4 + 2, 1)
+    assert (before.left, before.count(State.FAILED)) == (3 + 4 + 2, 0)
+    assert (between.left, between.count(State.RETRY_DUE)) == (3 + 4 + 2, 1)
+    assert (after.left, after.count(State.FAILED)) == (2 + 4 + 2, 1)
 
 
 def test_an_attempt_that_failed_and_went_on_is_counted_but_its_trial_is_not(
@@ -101,7 +112,7 @@ def test_the_best_is_of_the_complete_trials_by_the_selection_metric(
 
     assert count.best is not None
     assert count.best.name == best
-    assert (count.settled, count.asked) == (5, 5)
+    assert (count.ended, count.sampled) == (5, 5)
 
 
 def test_confirming_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(watched: WatchedRoot) -> None:
@@ -111,11 +122,11 @@ def test_confirming_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(
     watched.finish(row.final_run(1, "aaaaaaaa"), loss=0.5, seconds=1800)
     watched.study(max_gpu_hours=3)
 
-    picture = look(watched)
+    overview = look(watched)
 
-    assert (picture.rows[0].confirmed, picture.left) == (0, 1)
-    assert picture.gpu_hours.spent == pytest.approx(1.0)
-    assert "GPU-hours 1.00 of 3, 2.00 left" in text(picture)
+    assert (overview.rows[0].final, overview.left) == (0, 1)
+    assert overview.gpu_hours.spent == pytest.approx(1.0)
+    assert "GPU-hours 1.00 of 3, 2.00 left" in text(overview)
 
 
 def test_teachers_are_those_that_the_rows_of_the_study_need_one_a_seed(watched: WatchedRoot) -> None:
@@ -127,9 +138,9 @@ def test_teachers_are_those_that_the_rows_of_the_study_need_one_a_seed(watched: 
         watched.finish(place, loss=0.1)
         write_json(place.config, {**TEACHER, "network": network, "data": {"fingerprint": "f" * 8}, "seed": 0})
 
-    picture = look(watched)
+    overview = look(watched)
 
-    assert (picture.teachers_trained, picture.teachers_needed) == (1, 4)  # seeds 0 to 3; not the wider one
+    assert (overview.teachers_trained, overview.teachers_needed) == (1, 4)  # seeds 0 to 3; not the wider one
     assert (look(watched, study=None).teachers_trained) == 2
 
 
@@ -167,10 +178,10 @@ def test_a_trial_that_cannot_be_read_is_named_and_hides_no_other(watched: Watche
     (row.trial(0).path / damage).write_bytes(b"[1]")
     watched.study()
 
-    picture = look(watched)
+    overview = look(watched)
 
-    assert conditions(picture) == {"crd t1": Condition.COMPLETE}
-    assert re.search(rf"cannot be read: rows/crd-00000000/trials/0: .*{words}", " ".join(text(picture, 200).split()))
+    assert conditions(overview) == {"crd t1": Status.COMPLETE}
+    assert re.search(rf"cannot be read: rows/crd-00000000/trials/0: .*{words}", " ".join(text(overview, 200).split()))
 
 
 def test_the_queue_tells_reason_start_node_and_times_of_our_jobs(watched: WatchedRoot, squeue: FakeSqueue) -> None:
@@ -218,8 +229,8 @@ def test_a_job_that_the_queue_does_not_show_is_lost_unless_it_is_younger_than_th
     jobs = [queued("0", "somebody else's", "RUNNING"), queued("1", "mmkd-0.crd.t1.a1", "TIMEOUT")]
     answer = Answer(watched.now, {job.id: job for job in jobs})
 
-    lost = dict.fromkeys(("crd t0", "crd t1", "crd t2"), Condition.LOST)
-    assert conditions(look(watched, answer)) == {**lost, "crd t3": Condition.WAITING}
+    lost = dict.fromkeys(("crd t0", "crd t1", "crd t2"), Sign.LOST)
+    assert conditions(look(watched, answer)) == {**lost, "crd t3": State.PENDING}
 
 
 def test_a_job_whose_id_was_never_noted_is_found_by_its_name(watched: WatchedRoot) -> None:
@@ -227,7 +238,7 @@ def test_a_job_whose_id_was_never_noted_is_found_by_its_name(watched: WatchedRoo
     watched.study()
     answer = Answer(watched.now, {"5": queued("5", "mmkd-0.crd.t0.a1", "PENDING")})
 
-    assert conditions(look(watched, answer)) == {"crd t0": Condition.WAITING}
+    assert conditions(look(watched, answer)) == {"crd t0": State.PENDING}
 
 
 def test_where_slurm_does_not_answer_files_are_believed_and_its_words_are_shown(
@@ -239,10 +250,10 @@ def test_where_slurm_does_not_answer_files_are_believed_and_its_words_are_shown(
     watched.study()
     squeue.complain("slurm_load_jobs error: Unable to contact slurm controller")
 
-    picture = monitor.Monitor(watched.root, None, None).look(wait=True)
+    overview = monitor.Monitor(watched.root, None, None).look(wait=True)
 
-    assert conditions(picture) == {"crd t0": Condition.RUNNING, "crd t1": Condition.WAITING}
-    assert "Unable to contact slurm controller" in " ".join(text(picture).split())
+    assert conditions(overview) == {"crd t0": State.RUNNING, "crd t1": State.PENDING}
+    assert "Unable to contact slurm controller" in " ".join(text(overview).split())
 
 
 def test_a_slow_squeue_does_not_hold_up_the_screen(watched: WatchedRoot, squeue: FakeSqueue) -> None:

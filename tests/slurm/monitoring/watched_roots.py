@@ -20,12 +20,13 @@ from mmkd.files import write_json, write_text
 from mmkd.metrics_log import append_metrics
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
+from mmkd.trial_state import State
 from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Collector
-from slurm.monitoring.overview import Picture, make_picture
+from slurm.monitoring.overview import Overview, make_overview
 from slurm.monitoring.screen import draw
 from slurm.monitoring.squeue_polling import Answer
-from slurm.monitoring.watching import Condition
+from slurm.monitoring.watching import Sign
 
 EPOCHS = 10
 TEACHER = {"branch": None, "network": {"width": 8}, "training": {"epochs": 5}}
@@ -132,17 +133,17 @@ class FakeSqueue:
         return self.calls_file.read_text().splitlines()
 
 
-def look(watched: WatchedRoot, answer: Answer | None = None, study: str | None = "study") -> Picture:
-    return make_picture(Collector(watched.root, study).look(), answer)
+def look(watched: WatchedRoot, answer: Answer | None = None, study: str | None = "study") -> Overview:
+    return make_overview(Collector(watched.root, study).look(), answer)
 
 
-def conditions(picture: Picture) -> dict[str, Condition]:
-    return {f"{w.trial.place.label} {w.trial.place.name}": w.condition for w in picture.trials}
+def conditions(overview: Overview) -> dict[str, State | Sign | Status]:
+    return {f"{w.trial.place.label} {w.trial.place.name}": w.shown for w in overview.trials}
 
 
-def text(picture: Picture, width: int = 80, height: int | None = None) -> str:
+def text(overview: Overview, width: int = 80, height: int | None = None) -> str:
     console = Console(width=width, height=height or 1000, record=True, file=io.StringIO())
-    console.print(draw(picture, width, height))
+    console.print(draw(overview, width, height))
     return console.export_text()
 
 

@@ -13,8 +13,9 @@ from mmkd.rundir import Root
 from slurm.accounting import NoAnswer, QueuedJob
 from slurm.backend import Job, SubmissionDelayed
 from slurm.settings import SlurmSettings
+from slurm.settings import seconds as seconds_of
 from sweeps.actions import detach as detaching
-from sweeps.actions.detach import absolute, controller_jobs, controller_settings, goes_on, seconds_of
+from sweeps.actions.detach import absolute, controller_jobs, controller_settings, goes_on
 from sweeps.controller.loop import Stop, StopRequests
 from sweeps.options import make_parser
 from sweeps.site_file import ControllerJob, Site

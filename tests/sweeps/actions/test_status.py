@@ -38,12 +38,12 @@ def said(capsys: pytest.CaptureFixture[str]):
 
 def cells(said: str, row: str) -> list[str]:
     """A row's line of the status, cell by cell."""
-    return next(line for line in said.splitlines() if line.startswith(f"{row} ")).split(maxsplit=6)
+    return next(line for line in said.splitlines() if line.startswith(f"{row} ")).split(maxsplit=7)
 
 
 def test_a_finished_study_shows_budgets_best_and_teachers(said, study_file: Path, tmp_path: Path) -> None:
     status = said(launched(study_file, tmp_path))
-    assert cells(status, "no_kd") == ["no_kd", "3/3", "0", "0", "0", "2/2", "loss 0.0000 (trial 0)"]
+    assert cells(status, "no_kd") == ["no_kd", "3/3", "0", "0", "0", "0", "2/2", "loss 0.0000 (trial 0)"]
     assert "teachers    3 of 3 trained" in status
     assert "controller  none is at work" in status
     assert "jobs        none" in status
@@ -58,7 +58,7 @@ def test_open_failed_and_diverged_trials_are_told_apart(said, study_file: Path, 
 
     backend = FakeBackend(fails)
     status = said(launched(study_file, tmp_path, "defaults.trials=5", backend=backend, stop=after(6, Stop.WITH_JOBS)))
-    name, told, still_open, running, failed, *_ = cells(status, "no_kd")
+    name, told, still_open, running, _, failed, *_ = cells(status, "no_kd")
     assert (name, running) == ("no_kd", "0")
     assert int(told.split("/")[0]) + int(still_open) <= 5
     assert failed == "2"

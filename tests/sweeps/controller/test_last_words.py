@@ -13,11 +13,11 @@ from rich.console import Console
 from mmkd.attempts import read_attempts, record_run, record_submission
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure
+from mmkd.trial_state import RULES, Failure, State, next_resources
 from slurm.backend import Handle, Job, Report
 from sweeps.controller.loop import Controller, Interrupted, Stop
 from sweeps.controller.progress import Reporter
-from sweeps.controller.retries import LIMITS, Verdict, decide
+from sweeps.controller.retries import decide
 from sweeps.controller.row import RowWork
 from sweeps.rows import Row
 
@@ -198,17 +198,22 @@ def attempts_that_ended(place: TrialDir, *told: tuple[str, str | None]) -> None:
         write_text(place.attempt, f"{number}\n")
 
 
-@pytest.mark.parametrize("failure", sorted(LIMITS))
+@pytest.mark.parametrize("failure", [failure for failure in Failure if RULES[failure].limit])
 def test_a_failure_that_gains_nothing_is_given_up_after_its_limit(failure: Failure, tmp_path: Path) -> None:
     below, at = TrialDir(tmp_path / "below"), TrialDir(tmp_path / "at")
-    attempts_that_ended(below, *[(failure, None)] * (LIMITS[failure] - 1))
-    attempts_that_ended(at, *[(failure, None)] * LIMITS[failure])
-    assert [decide(place, 0.0).verdict for place in (below, at)] == [Verdict.SUBMIT, Verdict.GIVE_UP]
-    assert decide(at, launched=11.0).verdict is Verdict.SUBMIT, "a relaunch tries anew"
+    limit = RULES[failure].limit
+    assert limit is not None
+    attempts_that_ended(below, *[(failure, None)] * (limit - 1))
+    attempts_that_ended(at, *[(failure, None)] * limit)
+    assert [decide(place, 0.0) for place in (below, at)] == [State.RETRY_DUE, State.FAILED]
+    assert decide(at, launched=11.0) is State.RETRY_DUE, "a relaunch tries anew"
 
 
-def test_memory_is_raised_to_four_times_before_it_is_given_up() -> None:
-    assert LIMITS[Failure.OUT_OF_MEMORY] == 3
+def test_memory_is_raised_to_four_times_before_it_is_given_up(tmp_path: Path) -> None:
+    place = TrialDir(tmp_path / "trial")
+    assert RULES[Failure.OUT_OF_MEMORY].limit == 3
+    attempts_that_ended(place, *[(Failure.OUT_OF_MEMORY, None)] * 2)
+    assert next_resources(read_attempts(place)) == (4.0, ())
 
 
 def test_a_trial_whose_epochs_are_longer_than_the_time_limit_goes_on_as_long_as_it_saves_its_steps(
@@ -216,4 +221,4 @@ def test_a_trial_whose_epochs_are_longer_than_the_time_limit_goes_on_as_long_as_
 ) -> None:
     place = TrialDir(tmp_path / "trial")
     attempts_that_ended(place, *[("timeout", "timeout")] * 20)
-    assert decide(place, 0.0).verdict is Verdict.SUBMIT
+    assert decide(place, 0.0) is State.RETRY_DUE
