@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis.doctor import examine
     from analysis.loading.runs import load
-    from analysis.stats.compare import compare
     from analysis.stats.per_class import per_class
     from analysis.stats.uncertainty import expected_best
     from analysis.tables.ablation import table
+    from analysis.tables.comparison import compare
     from analysis.tables.formats import to_csv, to_html, to_json, to_latex, to_markdown, to_text
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "compare": "stats.compare",
+    "compare": "tables.comparison",
     "examine": "doctor",
     "expected_best": "stats.uncertainty",
     "load": "loading.runs",

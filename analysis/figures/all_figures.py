@@ -15,7 +15,7 @@ from analysis.figures.confusion import confusion
 from analysis.figures.forest import forest
 from analysis.figures.learning import learning_curve, learning_curve_data
 from analysis.figures.parallel import parallel_coordinates
-from analysis.figures.study_rows import Chosen, study_rows
+from analysis.figures.rows_with_control import Chosen, study_rows
 from analysis.figures.style import (
     CONTROL,
     DOUBLE,

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from analysis.figures.study_rows import choose_row, nothing
+from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import DOUBLE, SEQUENTIAL, SINGLE, SMALL, house_style, new_grid, plain, wrapped
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, scored

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.figures.study_rows import choose_row, nothing
+from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
 from analysis.loading.records import Record, read_record
 from analysis.loading.runs import Runs, predictions

@@ -11,13 +11,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from analysis.figures.labels import shown
-from analysis.figures.study_rows import nothing, study_rows
+from analysis.figures.rows_with_control import nothing, study_rows
 from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, wrapped
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, scored
-from analysis.stats.scores import METRICS, score_rows
+from analysis.stats.scores import METRICS, Difference, score_rows
 from analysis.stats.uncertainty import ALPHA
-from analysis.tables.model import Difference
 from mmkd.errors import UserError, choose
 
 BRIEF, LONG = 1.2, 2.2

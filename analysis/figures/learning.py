@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.labels import shown
-from analysis.figures.study_rows import choose_row, nothing
+from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect, scored
-from analysis.stats.scores import mean_cell
+from analysis.stats.scores import mean_score
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import with_text
 from mmkd.data.tensors import load_samples
@@ -118,7 +118,9 @@ def _cell(fractions: pd.Series, wanted: int) -> Cell:
 
 def _student_row(row: Evidence) -> TableRow:
     done, wanted = len(scored(row.confirming)), len(row.confirming)
-    cells = {metric: mean_cell(row.confirming, f"test_{metric}", "sd") for metric in (*SHOWN, "majority_share")}
+    cells = {
+        metric: Cell.of(mean_score(row.confirming, f"test_{metric}", "sd")) for metric in (*SHOWN, "majority_share")
+    }
     cells["seeds"] = Cell(float(done), n=done, wanted=wanted)
     return TableRow(row.spec.name, row.title, "student", row.status, cells)
 

@@ -19,11 +19,12 @@ from analysis.loading.study_rows import Evidence, collect
 from analysis.report.configurations import LEFT_OUT, LONGEST, Flat, Group, group
 from analysis.report.drawings import Kind, drawings
 from analysis.report.origins import Fact, origins
-from analysis.stats.compare import Comparison, compare, p_value
+from analysis.stats.scores import Difference
 from analysis.stats.significance import PAIRS_NEEDED
 from analysis.tables.ablation import table
+from analysis.tables.comparison import Comparison, compare, p_value
 from analysis.tables.html_markdown import STYLE, html_table
-from analysis.tables.model import Difference, Table
+from analysis.tables.model import Table
 from analysis.tables.rounding import MINUS
 from mmkd import __version__
 from mmkd.errors import UserError

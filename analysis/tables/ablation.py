@@ -11,13 +11,13 @@ import pandas as pd
 from analysis.loading.records import read_study
 from analysis.loading.runs import Runs, predictions
 from analysis.loading.study_rows import FINISHED, Evidence, collect, scored
-from analysis.stats.scores import METRICS, mean_cell, score_rows
+from analysis.stats.scores import METRICS, Score, mean_score, score_rows
 from analysis.stats.uncertainty import Error
 from analysis.tables.checks import guard
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import legend, notes
-from analysis.tables.provenance import provenance
 from analysis.tables.rounding import with_text
+from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
 
@@ -50,7 +50,7 @@ class Basis:
 
     rows: Sequence[Evidence]
     control: Evidence | None
-    scores: Mapping[str, Mapping[str, Cell]]
+    scores: Mapping[str, Mapping[str, Score]]
     clock: Clock
     error: Error
     footnotes: list[str]
@@ -120,7 +120,7 @@ def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRo
         digest = str(family["teacher_family"].iloc[0])
         name = label if labels.count(label) == 1 else f"{label} {digest[:6]}"
         status = "" if len(scored(family)) else "no score yet"
-        cells = {metric: mean_cell(family, f"test_{metric}", basis.error) for metric in METRICS}
+        cells = {metric: Cell.of(mean_score(family, f"test_{metric}", basis.error)) for metric in METRICS}
         cells |= _measured(family, basis.error) | {"cost": _cost(basis, family)}
         paper = next((row.spec.paper for row in members if row.spec.paper and digest in _families(row)), None)
         if paper:
@@ -129,7 +129,7 @@ def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRo
 
 
 def _student_row(basis: Basis, row: Evidence) -> TableRow:
-    cells = {metric: basis.scores[metric][row.spec.name] for metric in METRICS}
+    cells = {metric: Cell.of(basis.scores[metric][row.spec.name]) for metric in METRICS}
     cells |= _measured(row.confirming, basis.error) | {
         "gap": _gap(basis, row),
         "compression": _compression(row),
@@ -174,7 +174,7 @@ def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
     done = scored(wanted)
     cells = {"seeds": Cell(float(len(done)), n=len(done), wanted=len(wanted))}
     if len(done):
-        cells["majority_share"] = mean_cell(wanted, "test_majority_share", error)
+        cells["majority_share"] = Cell.of(mean_score(wanted, "test_majority_share", error))
         cells["parameters"] = Cell(float(done["parameters"].mean()))
     return cells
 

@@ -13,7 +13,7 @@ from trained_root import build_trained
 
 from analysis import load
 from analysis.figures.attention_maps import AttentionMaps, attention_data, attention_maps
-from analysis.figures.study_rows import choose_row
+from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence
 from mmkd.data import read_split

@@ -17,7 +17,7 @@ from analysis.figures import (
     tuning_data,
 )
 from analysis.figures.parallel import Scale
-from analysis.figures.study_rows import choose_row
+from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence
 from analysis.stats.scores import score_rows

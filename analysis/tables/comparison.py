@@ -12,7 +12,7 @@ from analysis.loading.predictions import predictions
 from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect
-from analysis.stats.scores import percents
+from analysis.stats.scores import Difference, percents
 from analysis.stats.significance import (
     PAIRS_NEEDED,
     clustered_mcnemar,
@@ -22,7 +22,6 @@ from analysis.stats.significance import (
     welch,
 )
 from analysis.tables.checks import guard
-from analysis.tables.model import Difference
 from mmkd.errors import UserError, choose
 
 
