@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from analysis.doctor import examine
     from analysis.loading.runs import load
     from analysis.stats.per_class import per_class
-    from analysis.stats.uncertainty import expected_best
     from analysis.tables.ablation import table
     from analysis.tables.comparison import compare
     from analysis.tables.formats import to_csv, to_html, to_json, to_latex, to_markdown, to_text
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "compare",
     "examine",
-    "expected_best",
     "load",
     "per_class",
     "table",
@@ -40,7 +38,6 @@ __all__ = [
 _MODULES = {
     "compare": "tables.comparison",
     "examine": "doctor",
-    "expected_best": "stats.uncertainty",
     "load": "loading.runs",
     "per_class": "stats.per_class",
     "table": "tables.ablation",

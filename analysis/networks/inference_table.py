@@ -15,7 +15,7 @@ from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.networks.distinct import Subject, subjects
 from analysis.networks.inference_cost import BATCHES, Cost, Machine, describe_machine, measure
-from analysis.tables.html_markdown import to_markdown
+from analysis.tables.markdown import to_markdown
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import TIMES
 from analysis.tables.text import to_text

@@ -23,7 +23,7 @@ from analysis.stats.scores import Difference
 from analysis.stats.significance import PAIRS_NEEDED
 from analysis.tables.ablation import table
 from analysis.tables.comparison import Comparison, compare, p_value
-from analysis.tables.html_markdown import STYLE, html_table
+from analysis.tables.html import STYLE, html_table
 from analysis.tables.model import Table
 from analysis.tables.rounding import MINUS
 from mmkd import __version__
@@ -149,11 +149,11 @@ def _study(
     return StudyPart(
         spec.name,
         spec.title,
-        Markup(html_table(table(runs, spec.name))),
+        html_table(table(runs, spec.name)),
         None if control is None else control.title,
         compared,
         tuple(kind for kind in shown if kind.drawings),
-        None if costs is None else Markup(html_table(costs(spec.name))),
+        None if costs is None else html_table(costs(spec.name)),
         origins(runs, ran),
     )
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.loading.study_rows import Evidence, scored
+from analysis.stats.error_bars import Error
 from analysis.stats.significance import holm, tied_with_best, welch
-from analysis.stats.uncertainty import Error, Floats, half_width
+from analysis.stats.uncertainty import Floats, half_width
 
 METRICS = ("accuracy", "weighted_f1", "macro_f1")
 """What is shown with its spread and compared; of all of them more is better."""

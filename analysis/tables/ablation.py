@@ -11,8 +11,8 @@ import pandas as pd
 from analysis.loading.records import read_study
 from analysis.loading.runs import Runs, predictions
 from analysis.loading.study_rows import FINISHED, Evidence, collect, scored
+from analysis.stats.error_bars import Error
 from analysis.stats.scores import METRICS, Score, mean_score, score_rows
-from analysis.stats.uncertainty import Error
 from analysis.tables.checks import guard
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import legend, notes

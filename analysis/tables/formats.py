@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.tables.csv_json import to_csv, to_json
-from analysis.tables.html_markdown import to_html, to_markdown
+from analysis.tables.html import to_html
 from analysis.tables.latex import to_latex
+from analysis.tables.markdown import to_markdown
 from analysis.tables.model import Table
 from analysis.tables.text import to_text
 

@@ -8,6 +8,10 @@ from typing import Any, Literal
 
 from analysis.stats.scores import Score
 
+TIED = "≈"
+ARROWS = {"higher": "\N{NO-BREAK SPACE}↑", "lower": "\N{NO-BREAK SPACE}↓", None: ""}
+"""The mark of what is tied with the best, and what follows a column's label."""
+
 Style = Literal["spread", "mean", "ratio", "count", "times", "cost", "difference", "p"]
 
 
@@ -35,6 +39,11 @@ class Cell(Score):
 
     text: str = ""
     footnote: int | None = None
+
+    @property
+    def tied_with_another(self) -> bool:
+        """True if it is tied with the best; the best is tied with itself, which needs no mark."""
+        return bool(self.tied) and self.rank != 1
 
     @classmethod
     def of(cls, score: Score) -> Cell:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analysis.loading.study_rows import Evidence
+from analysis.stats.error_bars import ERRORS, Error
 from analysis.stats.scores import comparable, percents
-from analysis.stats.uncertainty import ERRORS, Error, smallest_difference
+from analysis.stats.uncertainty import minimum_detectable_difference
 from analysis.tables.checks import fact
 
 
@@ -102,10 +103,11 @@ def _majority(rows: Sequence[Evidence]) -> Iterator[str]:
 
 def _power(rows: Sequence[Evidence]) -> str:
     scores = [percents(row.measured, "test_accuracy") for row in rows if not row.status]
-    smallest = smallest_difference([(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1])
-    if smallest is None:
+    groups = [(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1]
+    minimum = minimum_detectable_difference(groups)
+    if minimum is None:
         return "no finished row has two seeds: no spread is known, and no difference can be told from chance"
     return (
-        f"smallest difference that {smallest.n} seeds a row could show: {smallest.difference:.2g} points of accuracy "
-        f"(Welch's t, two-sided 5 %, power .8, pooled SD {smallest.pooled:.2g}, no correction for several comparisons)"
+        f"minimum detectable difference: {minimum.difference:.2g} points of accuracy with {minimum.n} seeds per row "
+        f"(Welch's t, two-sided 5 %, power .8, pooled SD {minimum.pooled:.2g}, no correction for several comparisons)"
     )

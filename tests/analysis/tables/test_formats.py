@@ -13,7 +13,7 @@ from roots import Lab
 from analysis import load, table, to_csv, to_html, to_json, to_markdown, to_text
 from analysis.__main__ import main
 from analysis.commands import table as table_command
-from analysis.stats.uncertainty import ERRORS
+from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS
 from analysis.tables.model import Table
 
