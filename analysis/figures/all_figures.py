@@ -53,12 +53,12 @@ class Planned:
 
 
 def plan(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    """The figures of one kind, a key of `KINDS`.
+    """The figures of one kind, a key of `analysis.figure_list.FIGURES`.
 
     Raises:
         UserError: there is no such study, or its file is broken.
     """
-    return KINDS[kind](runs, study, kind)
+    return _PLANNERS[kind](runs, study, kind)
 
 
 def _learning(metric: str, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
@@ -191,7 +191,7 @@ def _figure(ax: Axes) -> Figure:
     return figure
 
 
-KINDS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
+_PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
     "learning-loss": partial(_learning, "valid_loss"),
     "learning-accuracy": partial(_learning, "valid_accuracy"),
     "best-trials": partial(_best, "trials"),

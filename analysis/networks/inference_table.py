@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from io import StringIO
 from typing import Any
 
 import torch
 
+import analysis.tables.formats as tables
 from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
 from analysis.networks.distinct import Subject, subjects
 from analysis.networks.inference_cost import BATCHES, Cost, Machine, describe_machine, measure
-from analysis.tables.markdown import to_markdown
+from analysis.tables.csv_json import csv_text
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import TIMES
-from analysis.tables.text import to_text
 
 PAPER = {"teacher_parameters": 1.802e6, "student_parameters": 0.675e6, "compression": 1.802 / 0.675, "time_saved": 0.22}
 """Section 5: "around 2.5 times" fewer parameters, and 29 ms, 22 % less; the batch size is not said."""
@@ -176,11 +174,7 @@ def _record(found: Efficiency, one: Measured) -> dict[str, Any]:
 def to_csv(found: Efficiency) -> str:
     """See `to_records`."""
     records = to_records(found)
-    text = StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return csv_text(list(records[0]), records)
 
 
 def to_json(found: Efficiency) -> str:
@@ -189,9 +183,8 @@ def to_json(found: Efficiency) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-FORMATS: dict[str, Callable[[Efficiency], str]] = {
-    "txt": lambda found: to_text(to_table(found)),
-    "md": lambda found: to_markdown(to_table(found)),
-    "csv": to_csv,
-    "json": to_json,
-}
+def write(found: Efficiency, style: str) -> str:
+    """The costs in one of `analysis.tables.formats.FORMATS`; CSV and JSON at full precision."""
+    if style in ("csv", "json"):
+        return to_csv(found) if style == "csv" else to_json(found)
+    return tables.write(to_table(found), style)

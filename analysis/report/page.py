@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.figures.all_figures import KINDS
+from analysis.figure_list import FIGURES
 from analysis.loading.records import Study, read_study, study_names
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import Evidence, collect
@@ -84,7 +84,7 @@ def report(
     runs: Runs,
     studies: Sequence[str] | None = None,
     *,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] = tuple(FIGURES),
     costs: Callable[[str], Table] | None = None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> str:
@@ -93,7 +93,7 @@ def report(
     Args:
         runs: what `analysis.load` gave.
         studies: their names, in the order wanted; None is all of them, and all that lies beside them under the root.
-        kinds: which figures, of `analysis.figures.all_figures.KINDS`.
+        kinds: which figures, of `analysis.figure_list.FIGURES`.
         costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
         tell: is told what is being done, for it may take minutes.
 
