@@ -1,4 +1,4 @@
-"""`python -m analysis efficiency`: what teacher and students cost in use, on this machine."""
+"""`python -m analysis efficiency`: inference cost of teacher and students on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands share: their options, and where their text goes."""
+"""Options and output that several commands share."""
 
 from __future__ import annotations
 

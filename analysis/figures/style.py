@@ -1,4 +1,4 @@
-"""What all figures share: a paper's sizes, colours that colour-blind readers tell apart, files equal byte for byte."""
+"""The style of all figures: a paper's sizes, colour-blind safe colours, reproducible files."""
 
 from __future__ import annotations
 

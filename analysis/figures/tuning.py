@@ -18,7 +18,7 @@ from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
 from analysis.loading.records import Record, read_record
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import ENDED, Evidence
+from analysis.loading.study_rows import ENDED, RowRuns
 from mmkd.errors import choose
 from mmkd.result_file import Status
 from mmkd.rundir import RowDir
@@ -83,7 +83,7 @@ class Tuning:
         return self.trials[self.trials["value"].notna()]
 
 
-def tuning_data(runs: Runs, row: Evidence) -> Tuning:
+def tuning_data(runs: Runs, row: RowRuns) -> Tuning:
     """The tuning of a row.
 
     Raises:

@@ -37,7 +37,7 @@ class Runs:
             follows, a column a value: `space.beta.high`, `training.epochs`, `student.width`.
         trials: one line a trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned or
             diverged, or the state of what is not finished; `failure` is the class of a failed one. `superseded` is a
-            confirming run that the row's winner.json does not name. `teacher` is the teacher's directory (a teacher's
+            final run that the row's winner.json does not name. `teacher` is the teacher's directory (a teacher's
             own), `teacher_family` what its seeds share. `seconds` are the result's, else those that its attempts
             recorded; `gpu_seconds` those that a cluster counted. `commit` is the last attempt's, with `+<hash>` where
             the code was changed since; `weights` a checksum. Metrics are called `<split>_<metric>`; the five that
@@ -57,7 +57,7 @@ class Runs:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The stored outputs of every confirming run that counts and of every teacher, read when first asked for.
+        """The stored outputs of every final run that counts and of every teacher, read when first asked for.
 
         See `analysis.loading.predictions.predictions_of`, which also reads those of other trials.
         """
@@ -171,7 +171,7 @@ def _top_strays(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _placed(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:
-    """The trials with what their place says: kind, row, number, and for confirming runs whether they count."""
+    """The trials with what their place says: kind, row, number, and for final runs whether they count."""
     parts = trials["directory"].str.split("/", expand=True).reindex(columns=range(4))
     kinds = parts[2].map({"trials": "tuning", "confirm": "confirm"}).fillna("teacher")
     return typed(

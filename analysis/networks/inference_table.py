@@ -1,4 +1,4 @@
-"""What the networks of a study cost, beside each other and beside the paper's claim: table, CSV and JSON."""
+"""The inference costs of a study's networks, compared with the paper's claim: table, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOISY = 0.2
 
 @dataclass(frozen=True)
 class Measured:
-    """A network, what it costs, and what its teacher costs (None: it has none, or is one)."""
+    """A network, its cost, and its teacher's cost (None: it has no teacher, or is one)."""
 
     subject: Subject
     cost: Cost

@@ -1,4 +1,4 @@
-"""Missing modalities: what the teacher is worth when one is blank, beside the students that never had it."""
+"""Missing modalities: scores of the teacher with one blank, beside the students that never had it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pandas as pd
 
 from analysis.loading.records import read_study
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect, scored
+from analysis.loading.study_rows import RowRuns, collect, scored
 from analysis.stats.scores import mean_score
+from analysis.tables.ablation import teacher_label
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import with_text
 from mmkd.data.tensors import load_samples
@@ -29,7 +30,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class View:
-    """What a network is shown: the modalities `kept`; all others are blank."""
+    """An input of a network: the modalities `kept`; all others are blank."""
 
     label: str
     kept: tuple[str, ...]
@@ -83,18 +84,17 @@ def missing(runs: Runs, study: str, tell: Callable[[str], object] = lambda what:
         raise UserError(f"study {study}: no teacher has a score on test yet")
     sections, sizes = [], []
     for _, family in teachers.groupby("teacher_family", sort=False):
-        branch = family["branch"].iloc[0]
-        label = "Teacher" if pd.isna(branch) else f"Teacher, {branch} branch"
+        label = teacher_label(family["branch"].iloc[0])
         tell(label)
         measured = measure_views(runs, [str(directory) for directory in scored(family).index])
         sizes += list(measured["samples"])
         sections.append(Section(label, tuple(_view_rows(measured, "teacher", label, len(family)))))
     for row in rows:
-        if row.row is not None and row.row["pairing"] == "multimodal" and len(scored(row.confirming)):
+        if row.row is not None and row.row["pairing"] == "multimodal" and len(scored(row.final_runs)):
             tell(row.title)
-            measured = measure_views(runs, list(scored(row.confirming)["directory"]))
+            measured = measure_views(runs, list(scored(row.final_runs)["directory"]))
             sections.append(
-                Section(row.title, tuple(_view_rows(measured, "student", row.spec.name, len(row.confirming))))
+                Section(row.title, tuple(_view_rows(measured, "student", row.spec.name, len(row.final_runs))))
             )
     sections.append(Section("Students, as trained", tuple(_student_row(row) for row in rows)))
     shown = tuple(with_text(sections, COLUMNS, min(sizes, default=0)))
@@ -116,16 +116,16 @@ def _cell(fractions: pd.Series, wanted: int) -> Cell:
     return Cell(float(values.mean()), spread, len(values), wanted, spread)
 
 
-def _student_row(row: Evidence) -> TableRow:
-    done, wanted = len(scored(row.confirming)), len(row.confirming)
+def _student_row(row: RowRuns) -> TableRow:
+    done, wanted = len(scored(row.final_runs)), len(row.final_runs)
     cells = {
-        metric: Cell.of(mean_score(row.confirming, f"test_{metric}", "sd")) for metric in (*SHOWN, "majority_share")
+        metric: Cell.of(mean_score(row.final_runs, f"test_{metric}", "sd")) for metric in (*SHOWN, "majority_share")
     }
     cells["seeds"] = Cell(float(done), n=done, wanted=wanted)
     return TableRow(row.spec.name, row.title, "student", row.status, cells)
 
 
-def _notes(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
+def _notes(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
     yield (
         "a modality that is missing is blank: all of its standardised features are zero, which is their mean over "
         "train; the network computes as ever, and was never trained for it"
@@ -141,5 +141,5 @@ def _notes(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
     yield "nothing was selected by these figures: they are of the runs that the study's table shows"
 
 
-def _is_multimodal(row: Evidence) -> bool:
+def _is_multimodal(row: RowRuns) -> bool:
     return row.row is not None and row.row["pairing"] == "multimodal"

@@ -1,4 +1,4 @@
-"""Puts the report together: what each part says is decided here, how it looks in `page.html` and `page.css`."""
+"""Assemble the report: its content. `page.html` and `page.css` decide its appearance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from analysis.figure_list import FIGURES
 from analysis.loading.records import Study, read_study, study_names
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect
+from analysis.loading.study_rows import RowRuns, collect
 from analysis.report.configurations import LEFT_OUT, LONGEST, Flat, Group, group
 from analysis.report.drawings import Kind, drawings
 from analysis.report.origins import Fact, origins
@@ -32,7 +32,7 @@ from mmkd.rundir import RowDir
 
 _HERE = Path(__file__).parent
 _TUNING = ("selection", "sampler", "pruner", "asked", "winner_trial", "winner_value")
-"""What a row's search is described by, beside its space."""
+"""The description of a row's search, beside its space."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _study(
     for kind in kinds:
         tell(f"{spec.name}: figures: {kind}")
         shown.append(drawings(runs, spec.name, kind, prefix))
-    ran = pd.concat([part for row in rows for part in (row.tuning, row.confirming, row.superseded, row.teachers)])
+    ran = pd.concat([part for row in rows for part in (row.tuning, row.final_runs, row.superseded, row.teachers)])
     ran = ran.dropna(subset=["directory"]).drop_duplicates("directory")
     return StudyPart(
         spec.name,
@@ -158,7 +158,7 @@ def _study(
     )
 
 
-def _compared(runs: Runs, spec: Study, rows: Sequence[Evidence], control: Evidence) -> Iterator[Against]:
+def _compared(runs: Runs, spec: Study, rows: Sequence[RowRuns], control: RowRuns) -> Iterator[Against]:
     for row in rows:
         if row is control:
             continue
@@ -221,7 +221,7 @@ def _teacher_title(lines: pd.DataFrame) -> str:
     branch, family = lines["branch"].iloc[0], lines["teacher_family"].iloc[0]
     if pd.isna(family):
         return "Teacher without config.json"
-    use = "confirming runs" if lines["test_accuracy"].notna().any() else "tuning"
+    use = "final runs" if lines["test_accuracy"].notna().any() else "tuning"
     return f"Teacher, {'complete' if pd.isna(branch) else f'{branch} branch'}, of {use}"
 
 

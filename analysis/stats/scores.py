@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from analysis.loading.study_rows import Evidence, scored
+from analysis.loading.study_rows import RowRuns, scored
 from analysis.stats.error_bars import Error
 from analysis.stats.significance import holm, tied_with_best, welch
 from analysis.stats.uncertainty import Floats, half_width
 
 METRICS = ("accuracy", "weighted_f1", "macro_f1")
-"""What is shown with its spread and compared; of all of them more is better."""
+"""Shown with their spread and compared; higher is better for all of them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Score:
 
 
 def mean_score(wanted: pd.DataFrame, column: str, error: Error) -> Score:
-    """The mean over the runs that have a score, in per cent; `wanted` has one line a run that was asked for."""
+    """The mean over the runs that have a score, in per cent; `wanted` has one line for each wanted run."""
     return _mean(percents(scored(wanted), column), len(wanted), error)
 
 
@@ -65,13 +65,13 @@ def percents(measured: pd.DataFrame, column: str) -> Floats:
     return np.asarray(100 * measured[column].to_numpy(np.float64))
 
 
-def score_rows(rows: Sequence[Evidence], control: Evidence | None, error: Error) -> Mapping[str, Mapping[str, Score]]:
+def score_rows(rows: Sequence[RowRuns], control: RowRuns | None, error: Error) -> Mapping[str, Mapping[str, Score]]:
     """By metric and name of the row: the cell of every row, with its rank, tie and difference where it is compared."""
     members = comparable(rows, control)
     made = {}
     for metric in METRICS:
         found = {row.spec.name: percents(row.measured, f"test_{metric}") for row in rows}
-        cells = {row.spec.name: _mean(found[row.spec.name], len(row.confirming), error) for row in rows}
+        cells = {row.spec.name: _mean(found[row.spec.name], len(row.final_runs), error) for row in rows}
         values = {row.spec.name: found[row.spec.name] for row in members}
         differences = _differences(values, control.spec.name if control else "")
         ties = dict(zip(values, tied_with_best(list(values.values())), strict=True)) if len(values) > 1 else {}
@@ -84,7 +84,7 @@ def score_rows(rows: Sequence[Evidence], control: Evidence | None, error: Error)
     return made
 
 
-def comparable(rows: Sequence[Evidence], control: Evidence | None) -> list[Evidence]:
+def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns]:
     """The rows that are ranked and tested: finished ones on the control's data.
 
     Without a control all must be on the same data, else none is compared.

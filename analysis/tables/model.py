@@ -1,4 +1,4 @@
-"""A table as data: what every renderer reads. Raw values are kept; `text` alone is rounded."""
+"""A table as data, read by every format. Raw values are kept; only `text` is rounded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Cell(Score):
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line; `status` is empty where the row is finished, else says how far it is or why it failed."""
+    """One line; `status` is empty if the row is finished, else its progress or why it failed."""
 
     name: str
     label: str
