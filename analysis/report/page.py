@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.figure_list import FIGURES
@@ -23,7 +22,7 @@ from analysis.stats.scores import Difference
 from analysis.stats.significance import PAIRS_NEEDED
 from analysis.tables.ablation import table
 from analysis.tables.comparison import Comparison, compare, p_value
-from analysis.tables.html import STYLE, html_table
+from analysis.tables.html import STYLE, html_table, templates
 from analysis.tables.model import Table
 from analysis.tables.rounding import MINUS
 from mmkd import __version__
@@ -227,14 +226,7 @@ def _teacher_title(lines: pd.DataFrame) -> str:
 
 def render(page: Page) -> str:
     """The page as HTML; all text is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(_HERE)
     environment.filters |= {"difference": _difference, "p_value": p_value, "percent": _percent, "digits": _digits}
     style = Markup(STYLE + (_HERE / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("page.html").render(

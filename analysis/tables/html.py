@@ -24,12 +24,16 @@ def html_table(table: Table) -> Markup:
 
 
 def _render(template: str, **values: object) -> Markup:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
+    return Markup(templates(_HERE).get_template(template).render(**values))
+
+
+def templates(folder: Path) -> Environment:
+    """The templates of a folder; all text in them is escaped."""
+    return Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return Markup(environment.get_template(template).render(**values))
