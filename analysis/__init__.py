@@ -1,10 +1,9 @@
 """From trial directories to tables: `to_text(table(load("runs"), "table1"))`. No training code, nothing that submits.
 
-`reading`, `cache` and `loading` read what is on disk into frames, `records` what the controller wrote of studies, and
-`predictions` what trials predicted; `evidence` collects a study's rows. `uncertainty` and `comparisons` have the
-statistics, `scores` applies them to rows, `guards` finds what makes rows unlike each other. `tables`, `cells` and
-`captions` make the neutral model in `model`; `text`, `markup`, `latex` and `tidy` write it. `comparing` and `classes`
-look closer at rows, `doctor` at a whole root. Figures are in `figures`, subcommands in `commands`.
+Lower packages know nothing of higher ones: `loading` reads trial directories into frames and collects a study's rows;
+`stats` has tests and uncertainty; `tables` makes a neutral table (`tables.model`) and writes it in each format, and
+compares two rows; `networks` measures trained networks; `doctor` examines a whole root; `figures` draws; `report` puts
+all into one HTML file; `commands` has the subcommands.
 
 The names below are imported when they are first used: `python -m analysis --help` needs no pandas, and a table no
 matplotlib.
@@ -16,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis.doctor import examine
     from analysis.loading.runs import load
-    from analysis.stats.compare import compare
     from analysis.stats.per_class import per_class
     from analysis.tables.ablation import table
-    from analysis.tables.formats import to_csv, to_html, to_json, to_latex, to_markdown, to_text
+    from analysis.tables.comparison import compare
+    from analysis.tables.csv_json import to_csv, to_json
+    from analysis.tables.html import to_html
+    from analysis.tables.latex import to_latex
+    from analysis.tables.markdown import to_markdown
+    from analysis.tables.text import to_text
 
 __all__ = [
     "compare",
@@ -36,12 +39,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "compare": "stats.compare",
+    "compare": "tables.comparison",
     "examine": "doctor",
     "load": "loading.runs",
     "per_class": "stats.per_class",
     "table": "tables.ablation",
-    **dict.fromkeys((name for name in __all__ if name.startswith("to_")), "tables.formats"),
+    "to_csv": "tables.csv_json",
+    "to_html": "tables.html",
+    "to_json": "tables.csv_json",
+    "to_latex": "tables.latex",
+    "to_markdown": "tables.markdown",
+    "to_text": "tables.text",
 }
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect, ended
-from analysis.tables.checks import Finding, first_few, guard
+from analysis.loading.study_rows import RowRuns, collect, ended
+from analysis.tables.checks import Finding, check_rows, first_few
 from mmkd.errors import UserError
 from mmkd.metrics import cross_entropy, f1_scores
 from mmkd.records import read_study
@@ -50,7 +50,7 @@ def examine(runs: Runs) -> Examination:
         *(
             Finding(finding.kind, f"study {name}: {finding.text}")
             for name, rows in studies.items()
-            for finding in guard(runs, rows)
+            for finding in check_rows(runs, rows)
             if finding.kind != "rejected"
         ),
         *_wrong_scores(runs, fates),
@@ -59,7 +59,7 @@ def examine(runs: Runs) -> Examination:
     return Examination(fates, tuple(findings))
 
 
-def _studies(runs: Runs) -> tuple[dict[str, list[Evidence]], list[Finding]]:
+def _studies(runs: Runs) -> tuple[dict[str, list[RowRuns]], list[Finding]]:
     studies, broken = {}, []
     for name in runs.studies["study"].unique():
         try:
@@ -69,12 +69,12 @@ def _studies(runs: Runs) -> tuple[dict[str, list[Evidence]], list[Finding]]:
     return studies, broken
 
 
-def _failed(studies: dict[str, list[Evidence]]) -> Iterator[tuple[str, Evidence]]:
+def _failed(studies: dict[str, list[RowRuns]]) -> Iterator[tuple[str, RowRuns]]:
     """The rows that have ended without a score, with their studies."""
     return ((name, row) for name, rows in studies.items() for row in rows if row.status.startswith("failed"))
 
 
-def _fates(runs: Runs, rows: list[Evidence]) -> pd.DataFrame:
+def _fates(runs: Runs, rows: list[RowRuns]) -> pd.DataFrame:
     """The use of each directory."""
     trials = runs.trials
     of_a_study = trials["row"].isin({row.spec.directory for row in rows})

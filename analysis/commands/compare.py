@@ -29,7 +29,7 @@ def add_command(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print or write the comparison."""
     from analysis.loading.runs import load
-    from analysis.stats.compare import compare, comparison_text
+    from analysis.tables.comparison import compare, comparison_text
 
     runs = load(options.root, cache=options.cache)
     found = compare(runs, chosen_study(options.root, options.study), options.a, options.b)

@@ -1,4 +1,4 @@
-"""`python -m analysis efficiency`: what teacher and students cost in use, on this machine."""
+"""`python -m analysis efficiency`: inference cost of teacher and students on this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from analysis.commands.options import (
     tell,
     write_out,
 )
+from analysis.tables.formats import FORMATS
 from mmkd.errors import UserError
-
-FORMATS = ("txt", "md", "csv", "json")
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from analysis.loading.runs import load
-    from analysis.networks.inference_table import FORMATS, efficiency
+    from analysis.networks.inference_table import efficiency, write
 
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads {options.threads}: 1 or more")
@@ -63,5 +62,5 @@ def run(options: argparse.Namespace) -> int:
         options.seconds,
         lambda what: tell(f"measuring {what}"),
     )
-    write_out(FORMATS[options.format](found), options.out)
+    write_out(write(found, options.format), options.out)
     return 0

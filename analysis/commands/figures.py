@@ -6,22 +6,9 @@ import argparse
 from pathlib import Path
 
 from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study
+from analysis.figure_list import FIGURES, FORMATS
 from mmkd.errors import UserError
 from mmkd.terminal import printable
-
-FORMATS = ("pdf", "svg", "png")
-KINDS = (
-    "learning-loss",
-    "learning-accuracy",
-    "best-trials",
-    "best-hours",
-    "importance",
-    "slices",
-    "parallel",
-    "forest",
-    "confusion",
-    "attention",
-)
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -35,7 +22,7 @@ def add_command(subparsers: Subparsers) -> None:
     add_study(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it is not there")
     parser.add_argument("--format", choices=FORMATS, default="pdf", help="default: %(default)s")
-    parser.add_argument("--only", nargs="+", choices=KINDS, metavar="NAME", help=f"some of {', '.join(KINDS)}")
+    parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="NAME", help=f"some of {', '.join(FIGURES)}")
     add_cache(parser)
     parser.set_defaults(run=run)
 
@@ -55,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"--out {options.out}: {error.strerror}") from None
     written = 0
-    for kind in options.only or KINDS:
+    for kind in options.only or FIGURES:
         for planned in plan(runs, study, kind):
             path = options.out / f"{planned.name}.{options.format}"
             try:

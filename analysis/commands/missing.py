@@ -15,8 +15,7 @@ from analysis.commands.options import (
     tell,
     write_out,
 )
-
-FORMATS = ("txt", "md", "tex", "html", "csv", "json")
+from analysis.tables.formats import FORMATS, write
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -38,7 +37,6 @@ def run(options: argparse.Namespace) -> int:
     """Measure, and print or write the table."""
     from analysis.loading.runs import load
     from analysis.networks.missing_modalities import missing
-    from analysis.tables.formats import FORMATS
 
     check_out(options.out)
     made = missing(
@@ -46,5 +44,5 @@ def run(options: argparse.Namespace) -> int:
         chosen_study(options.root, options.study),
         lambda what: tell(f"measuring {what}"),
     )
-    write_out(FORMATS[options.format](made), options.out)
+    write_out(write(made, options.format), options.out)
     return 0

@@ -1,10 +1,10 @@
-"""What several commands share: their options, and where their text goes."""
+"""Options and output that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,9 +35,9 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
+def add_output(parser: argparse.ArgumentParser, formats: Iterable[str]) -> None:
     """Add --format, by default text, and --out."""
-    parser.add_argument("--format", choices=formats, default="txt", help="default: %(default)s")
+    parser.add_argument("--format", choices=tuple(formats), default="txt", help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
 
 

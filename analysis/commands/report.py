@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.commands.figures import KINDS
 from analysis.commands.options import Subparsers, add_cache, add_root, check_out, tell, write_out
+from analysis.figure_list import FIGURES
 from mmkd.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def add_command(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--figures",
         nargs="*",
-        choices=KINDS,
-        default=KINDS,
+        choices=FIGURES,
+        default=tuple(FIGURES),
         metavar="NAME",
-        help=f"some of {', '.join(KINDS)}, or none (default: all)",
+        help=f"some of {', '.join(FIGURES)}, or none (default: all)",
     )
     parser.add_argument(
         "--efficiency", action="store_true", help="also measure the networks' cost in use, now and on this machine"

@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+from analysis.stats.error_bars import ERRORS
+from analysis.tables.formats import FORMATS, write
 from mmkd.errors import UserError
-
-FORMATS = ("txt", "md", "tex", "html", "csv", "json")
-ERRORS = ("sd", "sem", "ci")
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -35,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     """Print or write the table; on a terminal as wide as that is."""
     from analysis.loading.runs import load
     from analysis.tables.ablation import table
-    from analysis.tables.formats import FORMATS, to_text
+    from analysis.tables.text import to_text
 
     ending = options.out.suffix[1:] if options.out else ""
     if options.format is None and ending and ending not in FORMATS:
@@ -47,5 +46,5 @@ def run(options: argparse.Namespace) -> int:
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)
     else:
-        write_out(FORMATS[style](made), options.out)
+        write_out(write(made, style), options.out)
     return 0

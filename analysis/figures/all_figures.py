@@ -1,4 +1,4 @@
-"""All figures of a study by name, laid out for a paper: one file a study, or one a row where a row fills it."""
+"""All figures of a study by name, laid out for a paper: one file per study, or one per row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from analysis.figures.confusion import confusion
 from analysis.figures.forest import forest
 from analysis.figures.learning import learning_curve, learning_curve_data
 from analysis.figures.parallel import parallel_coordinates
-from analysis.figures.study_rows import Chosen, study_rows
+from analysis.figures.rows_with_control import Chosen, study_rows
 from analysis.figures.style import (
     CONTROL,
     DOUBLE,
@@ -32,13 +32,13 @@ from analysis.figures.style import (
 )
 from analysis.figures.tuning import Cost, best_so_far, slices, tuning_data
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence
+from analysis.loading.study_rows import RowRuns
 from mmkd.errors import UserError
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, and what of the study is not in it, with the reasons."""
+    """A figure, and the reasons for what is left out."""
 
     figure: Figure
     left_out: tuple[str, ...] = ()
@@ -46,26 +46,26 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Planned:
-    """A figure to be: its file's name without ending, and what draws it, or raises a UserError that says why not."""
+    """A figure to draw: its file's name without ending, and the function that draws it or raises a UserError."""
 
     name: str
     draw: Callable[[], Drawn]
 
 
 def plan(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    """The figures of one kind, a key of `KINDS`.
+    """The figures of one kind, a key of `analysis.figure_list.FIGURES`.
 
     Raises:
         UserError: there is no such study, or its file is broken.
     """
-    return KINDS[kind](runs, study, kind)
+    return _PLANNERS[kind](runs, study, kind)
 
 
 def _learning(metric: str, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    def check(row: Evidence) -> object:
+    def check(row: RowRuns) -> object:
         return learning_curve_data(runs, row, metric)
 
-    def draw(row: Evidence, ax: Axes, legend: bool) -> str:
+    def draw(row: RowRuns, ax: Axes, legend: bool) -> str:
         learning_curve(runs, study, row.spec.name, metric, ax, legend)
         return learning_curve_data(runs, row, metric).count
 
@@ -73,10 +73,10 @@ def _learning(metric: str, runs: Runs, study: str, kind: str) -> Iterator[Planne
 
 
 def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    def check(row: Evidence) -> object:
+    def check(row: RowRuns) -> object:
         return tuning_data(runs, row)
 
-    def draw(row: Evidence, ax: Axes, legend: bool) -> str:
+    def draw(row: RowRuns, ax: Axes, legend: bool) -> str:
         best_so_far(runs, study, row.spec.name, cost, ax, legend)
         return ""
 
@@ -84,7 +84,7 @@ def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
 
 
 def _small_multiples(
-    rows: Sequence[Chosen], check: Callable[[Evidence], object], draw: Callable[[Evidence, Axes, bool], str]
+    rows: Sequence[Chosen], check: Callable[[RowRuns], object], draw: Callable[[RowRuns, Axes, bool], str]
 ) -> Drawn:
     """A panel a row, each before the control; rows that `check` refuses are left out. `draw` returns a note.
 
@@ -123,24 +123,24 @@ def _small_multiples(
     return Drawn(figure, tuple(left_out))
 
 
-def _panel_title(row: Evidence, note: str, inches: float) -> str:
+def _panel_title(row: RowRuns, note: str, inches: float) -> str:
     unbroken = note.replace(" ", "\N{NO-BREAK SPACE}")
     parts = [row.spec.group or "", f"{row.spec.label} ({unbroken})" if note else row.spec.label]
     return "\n".join(wrapped(part, inches, SMALL) for part in parts if part)
 
 
-def _a_row(draw: Callable[[Runs, str, Evidence], Figure], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+def _a_row(draw: Callable[[Runs, str, RowRuns], Figure], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
     """One figure a row."""
     for chosen in study_rows(runs, study):
         row = chosen.row
         yield Planned(f"{kind}-{row.spec.name}", partial(_draw_row, draw, runs, study, row))
 
 
-def _draw_row(draw: Callable[[Runs, str, Evidence], Figure], runs: Runs, study: str, row: Evidence) -> Drawn:
+def _draw_row(draw: Callable[[Runs, str, RowRuns], Figure], runs: Runs, study: str, row: RowRuns) -> Drawn:
     return Drawn(draw(runs, study, row))
 
 
-def _slices(runs: Runs, study: str, row: Evidence) -> Figure:
+def _slices(runs: Runs, study: str, row: RowRuns) -> Figure:
     tuning = tuning_data(runs, row)
     names = list(tuning.space)
     if not names:
@@ -157,21 +157,21 @@ def _slices(runs: Runs, study: str, row: Evidence) -> Figure:
     return figure
 
 
-def _parallel(runs: Runs, study: str, row: Evidence) -> Figure:
+def _parallel(runs: Runs, study: str, row: RowRuns) -> Figure:
     return _figure(parallel_coordinates(runs, study, row.spec.name))
 
 
-def _confusion(runs: Runs, study: str, row: Evidence) -> Figure:
+def _confusion(runs: Runs, study: str, row: RowRuns) -> Figure:
     return _figure(confusion(runs, study, row.spec.name))
 
 
-def _importance(runs: Runs, study: str, row: Evidence) -> Figure:
+def _importance(runs: Runs, study: str, row: RowRuns) -> Figure:
     from analysis.figures.importance import importance  # Optuna is slow to import, and nothing else needs it
 
     return _figure(importance(runs, study, row.spec.name))
 
 
-def _attention(runs: Runs, study: str, row: Evidence) -> Figure:
+def _attention(runs: Runs, study: str, row: RowRuns) -> Figure:
     if row.row is None or pd.isna(row.row["level"]) or row.row["level"] != "attention_maps":
         raise UserError(
             f"{row.title}: it does not distil attention maps; use analysis.figures.attention_maps for those of any row"
@@ -191,7 +191,7 @@ def _figure(ax: Axes) -> Figure:
     return figure
 
 
-KINDS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
+_PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
     "learning-loss": partial(_learning, "valid_loss"),
     "learning-accuracy": partial(_learning, "valid_accuracy"),
     "best-trials": partial(_best, "trials"),

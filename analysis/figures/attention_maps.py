@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from analysis.figures.study_rows import choose_row, nothing
+from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import DOUBLE, SEQUENTIAL, SINGLE, SMALL, house_style, new_grid, plain, wrapped
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, scored
+from analysis.loading.study_rows import RowRuns, scored
 from mmkd.data.tensors import Samples, chunks, load_samples
 from mmkd.distillation.attention_distance import jensen_shannon
 from mmkd.errors import UserError, choose
@@ -76,7 +76,7 @@ class Trio(NamedTuple):
 
 
 def attention_data(
-    runs: Runs, row: Evidence, control: Evidence | None, stack: str | None = None, sample: str | None = None
+    runs: Runs, row: RowRuns, control: RowRuns | None, stack: str | None = None, sample: str | None = None
 ) -> AttentionMaps:
     """The maps of a row's networks on one test sample, and their distances over the whole test split.
 
@@ -91,13 +91,13 @@ def attention_data(
         sample: a test sample's id; by default the first, so that nobody chose it for its looks.
 
     Raises:
-        UserError: no confirming run has a score and a teacher; weights or data are gone; there is no such stack or
+        UserError: no final run has a score and a teacher; weights or data are gone; there is no such stack or
             sample; maps are of unlike shape and have no cells in common.
     """
-    done = scored(row.confirming)
+    done = scored(row.final_runs)
     done = done[done["teacher"].notna()]
     if done.empty:
-        raise nothing(row, "confirming run with a score and a teacher")
+        raise nothing(row, "final run with a score and a teacher")
     device = default_device()
     students = [load_network(runs.root / directory, device) for directory in done["directory"]]
     teachers = [load_network(runs.root / directory, device) for directory in done["teacher"]]
@@ -127,10 +127,10 @@ def attention_data(
 
 
 def _with_control(
-    runs: Runs, trios: list[Trio], labels: list[str], control: Evidence, stack: str, device: torch.device
+    runs: Runs, trios: list[Trio], labels: list[str], control: RowRuns, stack: str, device: torch.device
 ) -> tuple[list[Trio], list[str]]:
     """The same with the control's networks, for the seeds that it has too; as it was where it cannot be compared."""
-    done = scored(control.confirming)["directory"]
+    done = scored(control.final_runs)["directory"]
     common = [trio for trio in trios if trio.seed in done.index]
     beside = [load_network(runs.root / done[trio.seed], device) for trio in common]
     if not common or any(stack not in (*s.network.stacks, *s.network.fusions) for s in beside):
@@ -139,7 +139,7 @@ def _with_control(
     return [Trio(trio.seed, (*trio.networks, s.network)) for trio, s in both], [*labels, control.spec.label]
 
 
-def _check_shapes(trio: Trio, stack: str, row: Evidence) -> None:
+def _check_shapes(trio: Trio, stack: str, row: RowRuns) -> None:
     teacher, *students = (network.map_shape(stack) for network in trio.networks)
     for shape in students:
         if shape != teacher:

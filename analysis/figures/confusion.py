@@ -1,4 +1,4 @@
-"""Confusion matrices of a row's confirming runs, from the predictions that they stored."""
+"""Confusion matrices of a row's final runs, from the predictions that they stored."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.figures.study_rows import choose_row, nothing
+from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
 from analysis.loading.runs import Runs, predictions
-from analysis.loading.study_rows import Evidence, scored
+from analysis.loading.study_rows import RowRuns, scored
 from mmkd.errors import UserError
 from mmkd.metrics import confusion_counts
 from mmkd.records import RowRecord, read_record
@@ -40,13 +40,13 @@ class Confusion:
         return shares
 
 
-def confusion_data(runs: Runs, row: Evidence) -> Confusion:
+def confusion_data(runs: Runs, row: RowRuns) -> Confusion:
     """See `Confusion`.
 
     Raises:
-        UserError: no confirming run has a score, or its predictions cannot be read.
+        UserError: no final run has a score, or its predictions cannot be read.
     """
-    done = scored(row.confirming)["directory"]
+    done = scored(row.final_runs)["directory"]
     if done.empty:
         raise nothing(row, "score on test")
     names = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).data.classes

@@ -1,4 +1,4 @@
-"""A forest plot: how far each row is from the control."""
+"""A forest plot: the difference of each row to the control."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from analysis.figures.labels import shown
-from analysis.figures.study_rows import nothing, study_rows
+from analysis.figures.rows_with_control import nothing, study_rows
 from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, wrapped
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, scored
-from analysis.stats.scores import METRICS, score_rows
+from analysis.loading.study_rows import RowRuns, scored
+from analysis.stats.scores import METRICS, Difference, score_rows
 from analysis.stats.uncertainty import ALPHA
-from analysis.tables.model import Difference
 from mmkd.errors import UserError, choose
 
 BRIEF, LONG = 1.2, 2.2
@@ -34,11 +33,11 @@ class Compared:
     seeds: int
 
 
-def forest_data(rows: Sequence[Evidence], control: Evidence, metric: str) -> list[Compared]:
+def forest_data(rows: Sequence[RowRuns], control: RowRuns, metric: str) -> list[Compared]:
     """All rows but the control, in their order, with the table's own differences in a metric of `METRICS`."""
     cells = score_rows(rows, control, "sd")[metric]
     return [
-        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(scored(row.confirming)))
+        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(scored(row.final_runs)))
         for row in rows
         if row is not control
     ]
@@ -58,7 +57,7 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
     control = next((chosen.control for chosen in rows if chosen.control is not None), None)
     if control is None:
         raise UserError(f"study {study}: no row to measure from; name one by 'control' in the study file")
-    if scored(control.confirming).empty:
+    if scored(control.final_runs).empty:
         raise nothing(control, "score on test, and it is the control")
     data = forest_data([chosen.row for chosen in rows], control, metric)
     if all(compared.difference is None for compared in data):

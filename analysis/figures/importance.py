@@ -14,7 +14,7 @@ from optuna.distributions import FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
-from analysis.figures.study_rows import choose_row
+from analysis.figures.rows_with_control import choose_row
 from analysis.figures.style import LINE, ROW, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
 from analysis.loading.runs import Runs

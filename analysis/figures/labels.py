@@ -1,4 +1,4 @@
-"""How metrics are called in figures."""
+"""Labels of metrics in figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning curves: a metric over the epochs of the confirming runs."""
+"""Learning curves: a metric over the epochs of the final runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.labels import shown
-from analysis.figures.study_rows import choose_row, nothing
+from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence
+from analysis.loading.study_rows import RowRuns
 from mmkd.errors import choose
 from mmkd.result_file import Status
 
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """A metric of a row's confirming runs, epoch by epoch.
+    """A metric of a row's final runs, epoch by epoch.
 
     Attributes:
         title: the row's.
@@ -51,7 +51,7 @@ class LearningCurve:
         return f"{done}{of} seed{'s' * (self.wanted != 1)}"
 
 
-def learning_curve_data(runs: Runs, row: Evidence, metric: str) -> LearningCurve:
+def learning_curve_data(runs: Runs, row: RowRuns, metric: str) -> LearningCurve:
     """The curve of a row.
 
     Raises:
@@ -62,7 +62,7 @@ def learning_curve_data(runs: Runs, row: Evidence, metric: str) -> LearningCurve
     seeds: dict[int, Floats] = {}
     best: dict[int, int] = {}
     completed = []
-    for seed, line in row.confirming.iterrows():
+    for seed, line in row.final_runs.iterrows():
         values = curves[curves["directory"] == line["directory"]].sort_values("epoch")[metric].dropna()
         if values.empty:
             continue
@@ -72,9 +72,9 @@ def learning_curve_data(runs: Runs, row: Evidence, metric: str) -> LearningCurve
             completed.append(number)
             best[number] = int(line["best_epoch"])
     if not seeds:
-        raise nothing(row, "confirming run with an epoch")
+        raise nothing(row, "final run with an epoch")
     mean, spread = _mean_and_spread([seeds[number] for number in completed])
-    return LearningCurve(row.title, len(row.confirming), seeds, best, tuple(completed), mean, spread)
+    return LearningCurve(row.title, len(row.final_runs), seeds, best, tuple(completed), mean, spread)
 
 
 def _mean_and_spread(curves: Sequence[Floats]) -> tuple[Floats, Floats]:

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.figures.labels import Shown, shown
-from analysis.figures.study_rows import choose_row
+from analysis.figures.rows_with_control import choose_row
 from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
 from analysis.loading.runs import Runs

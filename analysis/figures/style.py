@@ -1,4 +1,4 @@
-"""What all figures share: a paper's sizes, colours that colour-blind readers tell apart, files equal byte for byte."""
+"""The style of all figures: a paper's sizes, colour-blind safe colours, reproducible files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from analysis.figure_list import FORMATS, METADATA
 from mmkd.files import write_atomically
 
 SINGLE, DOUBLE = 3.3, 7.0
@@ -48,14 +49,6 @@ STYLE: dict[str, Any] = {
     "savefig.dpi": 300,
     "pdf.fonttype": 42,  # TrueType: publishers refuse matplotlib's usual Type 3
     "svg.hashsalt": "mmkd",  # else the ids in the file are random
-}
-
-FileFormat = Literal["pdf", "svg", "png"]
-FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
-METADATA: dict[FileFormat, dict[str, None]] = {
-    "pdf": {"CreationDate": None},
-    "svg": {"Date": None},
-    "png": {"Software": None},
 }
 
 

@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.labels import shown
-from analysis.figures.study_rows import choose_row, nothing
+from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, ended
+from analysis.loading.study_rows import RowRuns, ended
 from mmkd.errors import choose
 from mmkd.metrics import best_trial, lower_is_better
 from mmkd.records import RowRecord, SearchRange, read_record
@@ -59,7 +59,7 @@ class Tuning:
         return self.trials[self.trials["value"].notna()]
 
 
-def tuning_data(runs: Runs, row: Evidence) -> Tuning:
+def tuning_data(runs: Runs, row: RowRuns) -> Tuning:
     """The tuning of a row.
 
     Raises:

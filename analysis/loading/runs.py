@@ -58,7 +58,7 @@ class Runs:
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """The stored outputs of every confirming run that counts and of every teacher, read when first asked for.
+        """The stored outputs of every final run that counts and of every teacher, read when first asked for.
 
         See `analysis.loading.predictions.predictions_of`, which also reads those of other trials.
         """
@@ -175,7 +175,7 @@ def _top_strays(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _placed(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:
-    """The trials with what their place says: kind, row, number, and for confirming runs whether they count."""
+    """The trials with what their place says: kind, row, number, and for final runs whether they count."""
     parts = trials["directory"].str.split("/", expand=True).reindex(columns=range(4))
     kinds = parts[2].map({"trials": "tuning", "confirm": "confirm"}).fillna("teacher")
     return typed(

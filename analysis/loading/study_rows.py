@@ -17,12 +17,12 @@ MISSING = "missing"
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RowRuns:
     """A row of a study and its trials.
 
-    `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `confirming` has one
+    `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `final_runs` has one
     line a seed that the study asks for, `teachers` one line a teacher that these runs name; the status of a line
-    whose directory is missing or rejected is "missing"; `superseded` are confirming runs of former winners. `title` is
+    whose directory is missing or rejected is "missing"; `superseded` are final runs of former winners. `title` is
     the row's label, and its group where another row has the same label.
     """
 
@@ -30,14 +30,14 @@ class Evidence:
     title: str
     row: pd.Series | None
     tuning: pd.DataFrame
-    confirming: pd.DataFrame
+    final_runs: pd.DataFrame
     teachers: pd.DataFrame
     superseded: pd.DataFrame
 
     @cached_property
     def measured(self) -> pd.DataFrame:
-        """The confirming runs that have a score."""
-        return scored(self.confirming)
+        """The final runs that have a score."""
+        return scored(self.final_runs)
 
     @cached_property
     def measured_teachers(self) -> pd.DataFrame:
@@ -45,7 +45,7 @@ class Evidence:
         return scored(self.teachers)
 
     @property
-    def asked(self) -> int:
+    def sampled(self) -> int:
         """Tuning trials that the winner was chosen from, failed ones too; while tuning, those that are planned."""
         return self.spec.trials if self.row is None or pd.isna(self.row["asked"]) else int(self.row["asked"])
 
@@ -56,10 +56,10 @@ class Evidence:
             return "not started" if self.tuning.empty else "row.json not readable"
         if pd.isna(self.row["winner_trial"]):
             return self._tuning_status()
-        done, wanted = len(self.measured), len(self.confirming)
-        if not ended(self.confirming).all():
+        done, wanted = len(self.measured), len(self.final_runs)
+        if not ended(self.final_runs).all():
             return f"confirming {done}/{wanted}"
-        return "" if done else f"failed: {failures(self.confirming)}"
+        return "" if done else f"failed: {failures(self.final_runs)}"
 
     def _tuning_status(self) -> str:
         done = int(ended(self.tuning).sum())
@@ -68,7 +68,7 @@ class Evidence:
         return f"tuning {min(done, self.spec.trials)}/{self.spec.trials}"
 
 
-def collect(runs: Runs, study: StudyRecord) -> list[Evidence]:
+def collect(runs: Runs, study: StudyRecord) -> list[RowRuns]:
     """The evidence on each row of a study, in the study's order."""
     trials = runs.trials.set_index("directory", drop=False)
     by_row = dict(list(trials.groupby("row")))
@@ -82,21 +82,21 @@ def collect(runs: Runs, study: StudyRecord) -> list[Evidence]:
 
 def _collect_row(
     spec: StudyRow, title: str, lines: pd.DataFrame, own: pd.DataFrame | None, trials: pd.DataFrame
-) -> Evidence:
+) -> RowRuns:
     """From the row's line, if there is one, its own trials, if there are any, and all trials."""
     own = trials.iloc[:0] if own is None else own
     confirms = own[own["kind"] == "confirm"]
     counting = confirms[~confirms["superseded"]]
-    # By the seed in the directory's name: a configuration with another one is for the guards to find.
+    # By the seed in the directory's name: a configuration with another one is for the checks to find.
     seeds = counting["directory"].str.extract(r"/(\d+)-[^/]*$")[0].astype("Int64")
-    confirming = _lines(counting.set_index(seeds).pipe(_first), list(dict.fromkeys(spec.seeds)))
-    teachers = _lines(trials, list(confirming["teacher"].dropna().unique()))
+    final_runs = _lines(counting.set_index(seeds).pipe(_first), list(dict.fromkeys(spec.seeds)))
+    teachers = _lines(trials, list(final_runs["teacher"].dropna().unique()))
     # The runs know their teachers' families also where a teacher's directory is missing.
-    families = confirming.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
+    families = final_runs.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
     teachers = teachers.assign(teacher_family=families["teacher_family"], branch=families["branch"])
     row = None if lines.empty else lines.iloc[0]
     tuning, superseded = own[own["kind"] == "tuning"], confirms[confirms["superseded"]]
-    return Evidence(spec, title, row, tuning, confirming, teachers, superseded)
+    return RowRuns(spec, title, row, tuning, final_runs, teachers, superseded)
 
 
 def _first(frame: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def failures(frame: pd.DataFrame) -> str:
 
 
 def _seed(index: object, line: pd.Series) -> str:
-    """A confirming run is known by its seed, a teacher by its directory until it has one."""
+    """A final run is known by its seed, a teacher by its directory until it has one."""
     if isinstance(index, str):
         return index if pd.isna(line["seed"]) else f"seed {line['seed']}"
     return f"seed {index}"

@@ -1,4 +1,4 @@
-"""The networks of a study, each once: what differs in its weights alone is the same network."""
+"""The networks of a study, each once. Networks that differ only in their weights are one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect
+from analysis.loading.study_rows import RowRuns, collect
 from mmkd.config import StudentConfig, TeacherConfig, digest, from_json
 from mmkd.data import DatasetInfo
 from mmkd.distillation import load_method
@@ -49,7 +49,7 @@ def subjects(runs: Runs, study: str) -> list[Subject]:
     if not known:
         raise UserError(f"study {study}: no trial has begun, so nothing says what its networks are")
     teachers = {_key(c.teacher): c.teacher for _, c in known if c.teacher is not None}
-    students: dict[str, list[tuple[Evidence, StudentConfig]]] = {}
+    students: dict[str, list[tuple[RowRuns, StudentConfig]]] = {}
     for row, config in known:
         students.setdefault(_student_key(config), []).append((row, config))
     return [
@@ -58,9 +58,9 @@ def subjects(runs: Runs, study: str) -> list[Subject]:
     ]
 
 
-def _config(runs: Runs, row: Evidence) -> StudentConfig | None:
+def _config(runs: Runs, row: RowRuns) -> StudentConfig | None:
     """The configuration of one of the row's trials: their networks are alike."""
-    directories = [*row.confirming["directory"].dropna(), *row.tuning["directory"].dropna()]
+    directories = [*row.final_runs["directory"].dropna(), *row.tuning["directory"].dropna()]
     for directory in directories:
         path: Path = TrialDir(runs.root / directory).config
         config = from_json(read_json(path), path)
@@ -85,14 +85,14 @@ def _student_key(student: StudentConfig) -> str:
     )
 
 
-def _teacher(config: TeacherConfig, known: Sequence[tuple[Evidence, StudentConfig]]) -> Subject:
+def _teacher(config: TeacherConfig, known: Sequence[tuple[RowRuns, StudentConfig]]) -> Subject:
     info = open_data(config)
     rows = tuple(row.title for row, c in known if c.teacher is not None and _key(c.teacher) == _key(config))
     network = build_teacher(info, config.network, config.branch)
     return Subject(teacher_label(config.branch, "Teacher"), "teacher", network, info.modalities, info, rows)
 
 
-def _student(members: Sequence[tuple[Evidence, StudentConfig]]) -> Subject:
+def _student(members: Sequence[tuple[RowRuns, StudentConfig]]) -> Subject:
     config = members[0][1]
     info = open_data(config)
     network, pairing = new_student(config, info)

@@ -1,4 +1,4 @@
-"""What teacher and students cost when they are used: parameters, FLOPs, latency, memory, on this machine."""
+"""Measure the inference cost of networks: parameters, FLOPs, latency, memory, on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Shapes = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured on: a processor's or a GPU's name, threads of the CPU, the numbers' type, torch's version."""
+    """The machine of a measurement: name of the CPU or GPU, CPU threads, number type, version of torch."""
 
     device: str
     kind: Literal["cpu", "cuda"]
@@ -50,7 +50,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs in evaluation mode.
+    """The cost of a network in evaluation mode.
 
     `flops` are of one sample: two for each multiplication and addition of matrix products and convolutions, which is
     nearly all there is; `latency` and `memory` are by batch size. `memory` in bytes is what one forward pass holds at

@@ -1,23 +1,21 @@
-"""What the networks of a study cost, beside each other and beside the paper's claim: table, CSV and JSON."""
+"""The inference costs of a study's networks, compared with the paper's claim: table, CSV and JSON."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from io import StringIO
 from typing import Any
 
 import torch
 
+import analysis.tables.formats as tables
 from analysis.loading.runs import Runs
 from analysis.networks.distinct import Subject, subjects
 from analysis.networks.inference_cost import BATCHES, Cost, Machine, describe_machine, measure
-from analysis.tables.html_markdown import to_markdown
+from analysis.tables.csv_json import csv_text
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import TIMES
-from analysis.tables.text import to_text
 from mmkd.records import read_study
 
 PAPER = {"teacher_parameters": 1.802e6, "student_parameters": 0.675e6, "compression": 1.802 / 0.675, "time_saved": 0.22}
@@ -29,7 +27,7 @@ NOISY = 0.2
 
 @dataclass(frozen=True)
 class Measured:
-    """A network, what it costs, and what its teacher costs (None: it has none, or is one)."""
+    """A network, its cost, and its teacher's cost (None: it has no teacher, or is one)."""
 
     subject: Subject
     cost: Cost
@@ -176,11 +174,7 @@ def _record(found: Efficiency, one: Measured) -> dict[str, Any]:
 def to_csv(found: Efficiency) -> str:
     """See `to_records`."""
     records = to_records(found)
-    text = StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return csv_text(list(records[0]), records)
 
 
 def to_json(found: Efficiency) -> str:
@@ -189,9 +183,8 @@ def to_json(found: Efficiency) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-FORMATS: dict[str, Callable[[Efficiency], str]] = {
-    "txt": lambda found: to_text(to_table(found)),
-    "md": lambda found: to_markdown(to_table(found)),
-    "csv": to_csv,
-    "json": to_json,
-}
+def write(found: Efficiency, style: str) -> str:
+    """The costs in one of `analysis.tables.formats.FORMATS`; CSV and JSON at full precision."""
+    if style in ("csv", "json"):
+        return to_csv(found) if style == "csv" else to_json(found)
+    return tables.write(to_table(found), style)

@@ -1,4 +1,4 @@
-"""Missing modalities: what the teacher is worth when one is blank, beside the students that never had it."""
+"""Missing modalities: scores of the teacher with one blank, beside the students that never had it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect, scored
-from analysis.stats.scores import mean_cell
+from analysis.loading.study_rows import RowRuns, collect, scored
+from analysis.stats.scores import mean_score
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import with_text
 from mmkd.data.tensors import load_samples
@@ -31,7 +31,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class View:
-    """What a network is shown: the modalities `kept`; all others are blank."""
+    """An input of a network: the modalities `kept`; all others are blank."""
 
     label: str
     kept: tuple[str, ...]
@@ -91,11 +91,11 @@ def missing(runs: Runs, study: str, tell: Callable[[str], object] = lambda what:
         sizes += list(measured["samples"])
         sections.append(Section(label, tuple(_view_rows(measured, "teacher", label, len(family)))))
     for row in rows:
-        if row.row is not None and row.row["pairing"] == "multimodal" and len(scored(row.confirming)):
+        if row.row is not None and row.row["pairing"] == "multimodal" and len(scored(row.final_runs)):
             tell(row.title)
-            measured = measure_views(runs, list(scored(row.confirming)["directory"]))
+            measured = measure_views(runs, list(scored(row.final_runs)["directory"]))
             sections.append(
-                Section(row.title, tuple(_view_rows(measured, "student", row.spec.name, len(row.confirming))))
+                Section(row.title, tuple(_view_rows(measured, "student", row.spec.name, len(row.final_runs))))
             )
     sections.append(Section("Students, as trained", tuple(_student_row(row) for row in rows)))
     shown = tuple(with_text(sections, COLUMNS, min(sizes, default=0)))
@@ -117,14 +117,16 @@ def _cell(fractions: pd.Series, wanted: int) -> Cell:
     return Cell(float(values.mean()), spread, len(values), wanted, spread)
 
 
-def _student_row(row: Evidence) -> TableRow:
-    done, wanted = len(scored(row.confirming)), len(row.confirming)
-    cells = {metric: mean_cell(row.confirming, f"test_{metric}", "sd") for metric in (*SHOWN, "majority_share")}
+def _student_row(row: RowRuns) -> TableRow:
+    done, wanted = len(scored(row.final_runs)), len(row.final_runs)
+    cells = {
+        metric: Cell.of(mean_score(row.final_runs, f"test_{metric}", "sd")) for metric in (*SHOWN, "majority_share")
+    }
     cells["seeds"] = Cell(float(done), n=done, wanted=wanted)
     return TableRow(row.spec.name, row.title, "student", row.status, cells)
 
 
-def _notes(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
+def _notes(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
     yield (
         "a modality that is missing is blank: all of its standardised features are zero, which is their mean over "
         "train; the network computes as ever, and was never trained for it"
@@ -140,5 +142,5 @@ def _notes(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
     yield "nothing was selected by these figures: they are of the runs that the study's table shows"
 
 
-def _is_multimodal(row: Evidence) -> bool:
+def _is_multimodal(row: RowRuns) -> bool:
     return row.row is not None and row.row["pairing"] == "multimodal"

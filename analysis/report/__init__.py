@@ -1,7 +1,7 @@
 """The report: everything about studies in one HTML file that needs nothing from elsewhere.
 
-`page` puts it together and renders `page.html` with `page.css`; `drawings` makes the figures, `origins` says what ran
-where, `configurations` lists every trial.
+`page` assembles it and renders `page.html` with `page.css`; `drawings` makes the figures, `origins` has the
+provenance, `configurations` lists every trial.
 """
 
 from analysis.report.page import report

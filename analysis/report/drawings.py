@@ -10,8 +10,9 @@ from io import StringIO
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from analysis.figure_list import FIGURES, METADATA
 from analysis.figures.all_figures import plan
-from analysis.figures.style import METADATA, house_style
+from analysis.figures.style import house_style
 from analysis.loading.runs import Runs
 from mmkd.errors import UserError
 
@@ -40,46 +41,10 @@ class Kind:
         return tuple(drawing for drawing in self.drawings if drawing.svg)
 
 
-_CURVES = (
-    "Confirming runs over epochs: seeds thin, mean, and a band of one sample standard deviation; a dot where a run's "
-    "weights are from; the control grey and dashed."
-)
-CAPTIONS = {
-    "learning-loss": ("Learning curves: validation loss", _CURVES),
-    "learning-accuracy": ("Learning curves: validation accuracy", _CURVES),
-    "best-trials": (
-        "Best so far against trials",
-        "The best validation value after so many trials; crosses are trials without a value.",
-    ),
-    "best-hours": (
-        "Best so far against time",
-        "The best validation value after so many hours of trials, without the teachers'; crosses are trials without a "
-        "value.",
-    ),
-    "importance": (
-        "Hyper-parameter importance",
-        "PED-ANOVA on the best quarter of the trials; a bar that does not leave the grey says nothing.",
-    ),
-    "slices": ("Slices", "The validation value against each hyper-parameter, early trials dark."),
-    "parallel": ("Parallel coordinates", "A line a trial over all hyper-parameters; dotted where it has no value."),
-    "forest": (
-        "Differences to the control",
-        "Test accuracy less the control's with 95 % intervals (Welch); filled where Holm's p is below 5 %.",
-    ),
-    "confusion": ("Confusion matrices", "Test, summed over seeds, in shares of the true class."),
-    "attention": (
-        "Attention maps",
-        "One test sample, mean over heads; above a map the Jensen-Shannon divergence to the teacher's over the whole "
-        "test split, in bits.",
-    ),
-}
-"""Title and caption of each kind; docs/figures.md says more."""
-
-
 def drawings(runs: Runs, study: str, kind: str, prefix: str) -> Kind:
     """The figures of one kind; `prefix` sets their ids apart from those of all others in the page."""
-    drawn = tuple(_drawings(runs, study, kind, prefix))
-    return Kind(kind, *CAPTIONS[kind], drawn)
+    named = FIGURES[kind]
+    return Kind(kind, named.title, named.caption, tuple(_drawings(runs, study, kind, prefix)))
 
 
 def _drawings(runs: Runs, study: str, kind: str, prefix: str) -> Iterator[Drawing]:

@@ -1,4 +1,4 @@
-"""Puts the report together: what each part says is decided here, how it looks in `page.html` and `page.css`."""
+"""Assemble the report: its content. `page.html` and `page.css` decide its appearance."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.figures.all_figures import KINDS
+from analysis.figure_list import FIGURES
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect
+from analysis.loading.study_rows import RowRuns, collect
 from analysis.report.configurations import LEFT_OUT, LONGEST, Flat, Group, group
 from analysis.report.drawings import Kind, drawings
 from analysis.report.origins import Fact, origins
-from analysis.stats.compare import Comparison, compare, p_value
+from analysis.stats.scores import Difference
 from analysis.stats.significance import PAIRS_NEEDED
 from analysis.tables.ablation import table
-from analysis.tables.html_markdown import STYLE, html_table
-from analysis.tables.model import Difference, Table
+from analysis.tables.comparison import Comparison, compare, p_value
+from analysis.tables.html import STYLE, html_table, templates
+from analysis.tables.model import Table
 from analysis.tables.rounding import MINUS
 from mmkd import __version__
 from mmkd.errors import UserError
@@ -32,7 +32,7 @@ from mmkd.rundir import RowDir
 
 _HERE = Path(__file__).parent
 _TUNING = ("selection", "sampler", "pruner", "asked", "winner_trial", "winner_value")
-"""What a row's search is described by, beside its space."""
+"""The description of a row's search, beside its space."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def report(
     runs: Runs,
     studies: Sequence[str] | None = None,
     *,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] = tuple(FIGURES),
     costs: Callable[[str], Table] | None = None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> str:
@@ -93,7 +93,7 @@ def report(
     Args:
         runs: what `analysis.load` gave.
         studies: their names, in the order wanted; None is all of them, and all that lies beside them under the root.
-        kinds: which figures, of `analysis.figures.all_figures.KINDS`.
+        kinds: which figures, of `analysis.figure_list.FIGURES`.
         costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
         tell: is told what is being done, for it may take minutes.
 
@@ -144,21 +144,21 @@ def _study(
     for kind in kinds:
         tell(f"{spec.name}: figures: {kind}")
         shown.append(drawings(runs, spec.name, kind, prefix))
-    ran = pd.concat([part for row in rows for part in (row.tuning, row.confirming, row.superseded, row.teachers)])
+    ran = pd.concat([part for row in rows for part in (row.tuning, row.final_runs, row.superseded, row.teachers)])
     ran = ran.dropna(subset=["directory"]).drop_duplicates("directory")
     return StudyPart(
         spec.name,
         spec.title,
-        Markup(html_table(table(runs, spec.name))),
+        html_table(table(runs, spec.name)),
         None if control is None else control.title,
         compared,
         tuple(kind for kind in shown if kind.drawings),
-        None if costs is None else Markup(html_table(costs(spec.name))),
+        None if costs is None else html_table(costs(spec.name)),
         origins(runs, ran),
     )
 
 
-def _compared(runs: Runs, spec: StudyRecord, rows: Sequence[Evidence], control: Evidence) -> Iterator[Against]:
+def _compared(runs: Runs, spec: StudyRecord, rows: Sequence[RowRuns], control: RowRuns) -> Iterator[Against]:
     for row in rows:
         if row is control:
             continue
@@ -221,20 +221,13 @@ def _teacher_title(lines: pd.DataFrame) -> str:
     branch, family = lines["branch"].iloc[0], lines["teacher_family"].iloc[0]
     if pd.isna(family):
         return "Teacher without config.json"
-    use = "confirming runs" if lines["test_accuracy"].notna().any() else "tuning"
+    use = "final runs" if lines["test_accuracy"].notna().any() else "tuning"
     return f"{teacher_label(branch, 'Teacher')}, of {use}"
 
 
 def render(page: Page) -> str:
     """The page as HTML; all text is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(_HERE)
     environment.filters |= {"difference": _difference, "p_value": p_value, "percent": _percent, "digits": _digits}
     style = Markup(STYLE + (_HERE / "page.css").read_text(encoding="utf-8"))
     return environment.get_template("page.html").render(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect
+from analysis.loading.study_rows import RowRuns, collect
 from mmkd.metrics import confusion_counts
 from mmkd.records import RowRecord, read_record, read_study
 from mmkd.rundir import RowDir
@@ -30,7 +30,7 @@ def per_class(runs: Runs, study: str) -> pd.DataFrame:
     return pd.DataFrame([line for row in rows if len(row.measured) for line in _lines(runs, row)])
 
 
-def _lines(runs: Runs, row: Evidence) -> Iterator[dict[str, Any]]:
+def _lines(runs: Runs, row: RowRuns) -> Iterator[dict[str, Any]]:
     names = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).data.classes
     outputs = [predictions(runs.root / directory)["test"] for directory in row.measured["directory"]]
     confusions = np.stack([confusion_counts(o.labels, o.logits.argmax(axis=1), o.logits.shape[1]) for o in outputs])

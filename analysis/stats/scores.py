@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from analysis.loading.study_rows import Evidence, scored
+from analysis.loading.study_rows import RowRuns, scored
+from analysis.stats.error_bars import Error
 from analysis.stats.significance import holm, tied_with_best, welch
-from analysis.stats.uncertainty import Error, Floats, half_width
-from analysis.tables.model import Cell, Difference
+from analysis.stats.uncertainty import Floats, half_width
 
 METRICS = ("accuracy", "weighted_f1", "macro_f1")
-"""What is shown with its spread and compared; of all of them more is better."""
+"""Shown with their spread and compared; higher is better for all of them."""
 
 
-def mean_cell(wanted: pd.DataFrame, column: str, error: Error) -> Cell:
-    """The mean over the runs that have a score, in per cent; `wanted` has one line a run that was asked for."""
+@dataclass(frozen=True)
+class Difference:
+    """A row's mean minus the control's in points, its 95 % interval (of this one comparison), p, and p corrected for
+    all rows that are compared. None where there are too few seeds."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    corrected: float | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value, the sample SD of the `n` values that it is the mean of, and how many were `wanted`.
+
+    `error` is shown behind ±. `rank` is 1 for the best and 2 for the second among the students that are compared;
+    `tied` is True if the row is not told apart from the best (None: not tested).
+    """
+
+    value: float | None = None
+    spread: float | None = None
+    n: int | None = None
+    wanted: int | None = None
+    error: float | None = None
+    rank: int | None = None
+    tied: bool | None = None
+    difference: Difference | None = None
+
+
+def mean_score(wanted: pd.DataFrame, column: str, error: Error) -> Score:
+    """The mean over the runs that have a score, in per cent; `wanted` has one line for each wanted run."""
     return _mean(percents(scored(wanted), column), len(wanted), error)
 
 
-def _mean(values: Floats, wanted: int, error: Error) -> Cell:
+def _mean(values: Floats, wanted: int, error: Error) -> Score:
     if not len(values):
-        return Cell(n=0, wanted=wanted)
+        return Score(n=0, wanted=wanted)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
     shown = None if sd is None else float(half_width(sd, len(values), error))
-    return Cell(float(values.mean()), sd, len(values), wanted, shown)
+    return Score(float(values.mean()), sd, len(values), wanted, shown)
 
 
 def percents(measured: pd.DataFrame, column: str) -> Floats:
@@ -35,13 +65,13 @@ def percents(measured: pd.DataFrame, column: str) -> Floats:
     return np.asarray(100 * measured[column].to_numpy(np.float64))
 
 
-def score_rows(rows: Sequence[Evidence], control: Evidence | None, error: Error) -> Mapping[str, Mapping[str, Cell]]:
+def score_rows(rows: Sequence[RowRuns], control: RowRuns | None, error: Error) -> Mapping[str, Mapping[str, Score]]:
     """By metric and name of the row: the cell of every row, with its rank, tie and difference where it is compared."""
     members = comparable(rows, control)
     made = {}
     for metric in METRICS:
         found = {row.spec.name: percents(row.measured, f"test_{metric}") for row in rows}
-        cells = {row.spec.name: _mean(found[row.spec.name], len(row.confirming), error) for row in rows}
+        cells = {row.spec.name: _mean(found[row.spec.name], len(row.final_runs), error) for row in rows}
         values = {row.spec.name: found[row.spec.name] for row in members}
         differences = _differences(values, control.spec.name if control else "")
         ties = dict(zip(values, tied_with_best(list(values.values())), strict=True)) if len(values) > 1 else {}
@@ -54,7 +84,7 @@ def score_rows(rows: Sequence[Evidence], control: Evidence | None, error: Error)
     return made
 
 
-def comparable(rows: Sequence[Evidence], control: Evidence | None) -> list[Evidence]:
+def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns]:
     """The rows that are ranked and tested: finished ones on the control's data.
 
     Without a control all must be on the same data, else none is compared.

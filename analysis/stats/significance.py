@@ -8,12 +8,14 @@ Games-Howell for "as good as the best", in at most one in twenty.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, ndtr, stdtr, stdtrit
+from scipy.stats import binomtest, bootstrap, norm, ttest_ind, tukey_hsd
 
 from analysis.stats.uncertainty import ALPHA, Floats
 
@@ -39,25 +41,20 @@ def welch(a: ArrayLike, b: ArrayLike) -> Welch:
     if min(first.shape[-1], second.shape[-1]) < 2:
         unknown = np.full_like(difference, np.nan)
         return Welch(difference, unknown, unknown, unknown)
-    error, freedom = _error_and_freedom(
-        _squared_error(first), first.shape[-1], _squared_error(second), second.shape[-1]
-    )
-    half = error * stdtrit(freedom, 1 - ALPHA / 2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = 2 * stdtr(freedom, -np.abs(difference) / error)
-    return Welch(difference, difference - half, difference + half, np.asarray(p))
-
-
-def _squared_error(values: Floats) -> Floats:
-    return np.asarray(values.var(axis=-1, ddof=1) / values.shape[-1])
-
-
-def _error_and_freedom(a: Floats, n: ArrayLike, b: Floats, m: ArrayLike) -> tuple[Floats, Floats]:
-    """Standard error of a difference and Welch-Satterthwaite's degrees of freedom, of two squared standard errors."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        freedom = (a + b) ** 2 / (a**2 / (np.asarray(n) - 1) + b**2 / (np.asarray(m) - 1))
     # Where neither side varies there is nothing to divide by, and nothing is claimed.
-    return np.where(a + b > 0, np.sqrt(a + b), np.nan), freedom
+    varies = (np.ptp(first, axis=-1) > 0) | (np.ptp(second, axis=-1) > 0)
+    with _unwarned():
+        test = ttest_ind(first, second, axis=-1, equal_var=False)
+        interval = test.confidence_interval(1 - ALPHA)
+    return Welch(difference, *(np.where(varies, value, np.nan) for value in (*interval, test.pvalue)))
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Silence scipy's warnings about samples that do not vary."""
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        yield
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -71,30 +68,20 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def tied_with_best(groups: Sequence[ArrayLike]) -> list[bool | None]:
-    """Which groups are not told apart from the one of the highest mean, by Games-Howell at 5 % over all pairs.
+    """True for groups that Games-Howell at 5 %, over all pairs, does not tell apart from the one of the highest mean.
 
     The best itself is True. None where it or the group has under two values, or neither of the two varies.
     """
     samples = [np.asarray(group, np.float64) for group in groups]
     best = max(range(len(samples)), key=lambda k: samples[k].mean())
-    size = sum(len(sample) > 1 for sample in samples)
-    return [True if k == best else _not_told_apart(samples[best], sample, size) for k, sample in enumerate(samples)]
-
-
-def _not_told_apart(best: Floats, other: Floats, groups: int) -> bool | None:
-    if min(len(best), len(other)) < 2:
-        return None
-    error, freedom = _error_and_freedom(_squared_error(best), len(best), _squared_error(other), len(other))
-    if np.isnan(error):
-        return None
-    t = float((best.mean() - other.mean()) / error)
-    p = float(2 * stdtr(freedom, -t))
-    # The p of this pair alone is never above Games-Howell's, and a hundred times quicker to have.
-    if groups == 2 or p > ALPHA:
-        return p > ALPHA
-    from scipy.stats import studentized_range  # most of a second to import
-
-    return bool(studentized_range.sf(t * math.sqrt(2), groups, freedom) > ALPHA)
+    tested = [k for k, sample in enumerate(samples) if len(sample) > 1]
+    tied: dict[int, bool | None] = {}
+    if best in tested and len(tested) > 1:
+        with _unwarned():
+            p = tukey_hsd(*(samples[k] for k in tested), equal_var=False).pvalue[tested.index(best)]
+        known = [np.ptp(samples[k]) > 0 or np.ptp(samples[best]) > 0 for k in tested]
+        tied = {k: bool(value > ALPHA) if varies else None for k, value, varies in zip(tested, p, known, strict=True)}
+    return [True if k == best else tied.get(k) for k in range(len(samples))]
 
 
 def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, float]:
@@ -104,8 +91,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int, float
         samples that A alone got right, those that B alone did, and the two-sided binomial p (1 where there are none).
     """
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    tail = float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)) if only_a + only_b else 1.0
-    return only_a, only_b, min(1.0, 2 * tail)
+    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def clustered_mcnemar(differences: Floats) -> float:
@@ -117,16 +103,19 @@ def clustered_mcnemar(differences: Floats) -> float:
     The runs of one sample are not independent, so they are one cluster: z = sum d / sqrt(sum d^2).
     """
     squared = float(np.sum(differences**2))
-    return float(2 * ndtr(-abs(np.sum(differences)) / math.sqrt(squared))) if squared else 1.0
+    return float(2 * norm.sf(abs(np.sum(differences)) / math.sqrt(squared))) if squared else 1.0
 
 
 def paired_bootstrap(differences: Floats, *, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `differences` (N,), when the N samples are drawn anew."""
-    rng, size = np.random.default_rng(seed), len(differences)
-    chunk = max(1, 2_000_000 // size)  # all draws at once would be gigabytes
-    drawn = [min(chunk, draws - done) for done in range(0, draws, chunk)]
-    means = np.concatenate([differences[rng.integers(size, size=(k, size))].mean(axis=1) for k in drawn])
-    low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
+    """The 95 % percentile interval of the mean of `differences` (N,), when the N samples are drawn anew.
+
+    The differences are those of paired samples, so that drawing them draws the pairs.
+    """
+    if len(differences) < 2:
+        return float(differences[0]), float(differences[0])
+    batch = max(1, 2_000_000 // len(differences))  # all draws at once would be gigabytes
+    options = {"n_resamples": draws, "batch": batch, "method": "percentile", "rng": seed}
+    low, high = bootstrap((differences,), np.mean, confidence_level=1 - ALPHA, **options).confidence_interval
     return float(low), float(high)
 
 

@@ -1,4 +1,4 @@
-"""How sure a mean over a few seeds is, how it is rounded, and what so few seeds can show."""
+"""Uncertainty of means over a few seeds: error bars, rounding, minimum detectable difference."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
+from analysis.stats.error_bars import Error
+
 Floats = NDArray[np.float64]
-Error = Literal["sd", "sem", "ci"]
 
 ALPHA, POWER = 0.05, 0.8
 
-ERRORS: dict[Error, str] = {
-    "sd": "sample standard deviation (n - 1)",
-    "sem": "standard error of the mean (sample standard deviation / sqrt(n))",
-    "ci": "half of the 95 % confidence interval of the mean (Student's t)",
-}
-"""What stands behind a mean's ±, in words."""
-
 
 def half_width(sd: ArrayLike, n: ArrayLike, error: Error) -> Floats:
-    """What `error` puts behind the ± of a mean of `n` values (two or more) with sample standard deviation `sd`."""
+    """The value behind the ± of a mean of `n` values (two or more) with sample standard deviation `sd`."""
     if error == "sd":
         return np.asarray(sd, np.float64)
     sem = np.asarray(sd, np.float64) / np.sqrt(n)
@@ -52,15 +45,15 @@ def column_decimals(spreads: Sequence[float], samples: int) -> int:
 
 
 @dataclass(frozen=True)
-class SmallestDifference:
-    """The smallest true difference that two rows of `n` seeds show with power .8, given their pooled SD."""
+class MinimumDetectable:
+    """The minimum detectable difference of two rows of `n` seeds with power .8, given their pooled SD."""
 
     n: int
     pooled: float
     difference: float
 
 
-def smallest_difference(groups: Sequence[tuple[int, float]]) -> SmallestDifference | None:
+def minimum_detectable_difference(groups: Sequence[tuple[int, float]]) -> MinimumDetectable | None:
     """(t.975 + t.80) s sqrt(2 / n), t with 2n - 2 degrees of freedom: a two-sided test at the 5 % level.
 
     Args:
@@ -76,4 +69,4 @@ def smallest_difference(groups: Sequence[tuple[int, float]]) -> SmallestDifferen
     fewest = min(n for n, _ in usable)
     freedom = 2 * fewest - 2
     quantiles = float(stdtrit(freedom, 1 - ALPHA / 2) + stdtrit(freedom, POWER))
-    return SmallestDifference(fewest, pooled, quantiles * pooled * math.sqrt(2 / fewest))
+    return MinimumDetectable(fewest, pooled, quantiles * pooled * math.sqrt(2 / fewest))

@@ -1,4 +1,4 @@
-"""A study's ablation table: its teachers, then its rows in the study's order, with what must be said about them."""
+"""A study's ablation table: its teachers, then its rows in the study's order, with warnings and notes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from itertools import groupby
 import pandas as pd
 
 from analysis.loading.runs import Runs, predictions
-from analysis.loading.study_rows import FINISHED, Evidence, collect, scored
-from analysis.stats.scores import METRICS, mean_cell, score_rows
-from analysis.stats.uncertainty import Error
-from analysis.tables.checks import guard
+from analysis.loading.study_rows import FINISHED, RowRuns, collect, scored
+from analysis.stats.error_bars import Error
+from analysis.stats.scores import METRICS, Score, mean_score, score_rows
+from analysis.tables.checks import check_rows
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import legend, notes
-from analysis.tables.provenance import provenance
 from analysis.tables.rounding import with_text
+from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
 from mmkd.formatting import teacher_label
@@ -47,11 +47,11 @@ DASH = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Basis:
-    """What all rows of a table share."""
+    """Facts that all rows of a table share."""
 
-    rows: Sequence[Evidence]
-    control: Evidence | None
-    scores: Mapping[str, Mapping[str, Cell]]
+    rows: Sequence[RowRuns]
+    control: RowRuns | None
+    scores: Mapping[str, Mapping[str, Score]]
     clock: Clock
     error: Error
     footnotes: list[str]
@@ -86,7 +86,7 @@ def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str]
         shown,
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
-        tuple(finding.text for finding in guard(runs, rows)),
+        tuple(finding.text for finding in check_rows(runs, rows)),
         legend(rows, control),
         tuple(notes(rows, control, samples, error, basis.clock.unit)),
         provenance(runs, spec, rows),
@@ -104,14 +104,14 @@ def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
     return tuple(column for key, column in known.items() if key not in left_out)
 
 
-def count_test_samples(runs: Runs, rows: Sequence[Evidence]) -> int:
+def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
     """Samples of the test split (of the smallest, should the rows' data differ); 0 while no run has been measured."""
     measured = [pd.concat([row.measured["directory"], row.measured_teachers["directory"]]) for row in rows]
     first = dict.fromkeys(directories.iloc[0] for directories in measured if len(directories))
     return min((len(predictions(runs.root / directory)["test"].labels) for directory in first), default=0)
 
 
-def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRow]:
+def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow]:
     """The teachers of a section's rows, each once, averaged over seeds."""
     teachers = pd.concat([row.teachers for row in members])
     teachers = teachers[~teachers.index.duplicated()]
@@ -121,7 +121,7 @@ def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRo
         digest = str(family["teacher_family"].iloc[0])
         name = label if labels.count(label) == 1 else f"{label} {digest[:6]}"
         status = "" if len(scored(family)) else "no score yet"
-        cells = {metric: mean_cell(family, f"test_{metric}", basis.error) for metric in METRICS}
+        cells = {metric: Cell.of(mean_score(family, f"test_{metric}", basis.error)) for metric in METRICS}
         cells |= _measured(family, basis.error) | {"cost": _cost(basis, family)}
         paper = next((row.spec.paper for row in members if row.spec.paper and digest in _families(row)), None)
         if paper:
@@ -129,13 +129,13 @@ def _teacher_rows(basis: Basis, members: Sequence[Evidence]) -> Iterator[TableRo
         yield TableRow(digest, name, "teacher", status, _filled(cells))
 
 
-def _student_row(basis: Basis, row: Evidence) -> TableRow:
-    cells = {metric: basis.scores[metric][row.spec.name] for metric in METRICS}
-    cells |= _measured(row.confirming, basis.error) | {
+def _student_row(basis: Basis, row: RowRuns) -> TableRow:
+    cells = {metric: Cell.of(basis.scores[metric][row.spec.name]) for metric in METRICS}
+    cells |= _measured(row.final_runs, basis.error) | {
         "gap": _gap(basis, row),
         "compression": _compression(row),
         "trials": _trials(row),
-        "cost": _cost(basis, pd.concat([row.tuning, row.confirming])),
+        "cost": _cost(basis, pd.concat([row.tuning, row.final_runs])),
     }
     difference = cells["accuracy"].difference
     if difference is not None:
@@ -150,12 +150,12 @@ def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
     return {column.key: cells.get(column.key, Cell()) for column in COLUMNS}
 
 
-def _on_the_papers_data(rows: Sequence[Evidence]) -> bool:
+def _on_the_papers_data(rows: Sequence[RowRuns]) -> bool:
     sources = [str(row.row["source"]) for row in rows if row.row is not None]
     return any(row.spec.paper for row in rows) and any(PAPER_DATA in source for source in sources)
 
 
-def _families(row: Evidence) -> set[str]:
+def _families(row: RowRuns) -> set[str]:
     return {str(family) for family in row.teachers["teacher_family"]}
 
 
@@ -170,21 +170,21 @@ def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
     done = scored(wanted)
     cells = {"seeds": Cell(float(len(done)), n=len(done), wanted=len(wanted))}
     if len(done):
-        cells["majority_share"] = mean_cell(wanted, "test_majority_share", error)
+        cells["majority_share"] = Cell.of(mean_score(wanted, "test_majority_share", error))
         cells["parameters"] = Cell(float(done["parameters"].mean()))
     return cells
 
 
-def _compression(row: Evidence) -> Cell:
+def _compression(row: RowRuns) -> Cell:
     """The teacher's parameters over the student's; empty where there is no teacher."""
     teacher, student = (runs["parameters"].mean() for runs in (row.measured_teachers, row.measured))
     return Cell() if pd.isna(teacher) or pd.isna(student) else Cell(float(teacher / student))
 
 
-def _trials(row: Evidence) -> Cell:
-    """Trials that were asked, and how many of them ended with a result."""
-    finished = int(row.tuning["status"].isin(FINISHED).sum())  # more than asked while another study extends the row
-    return Cell(float(row.asked), n=min(finished, row.asked), wanted=row.asked)
+def _trials(row: RowRuns) -> Cell:
+    """Trials that were sampled, and how many of them have a result."""
+    finished = int(row.tuning["status"].isin(FINISHED).sum())  # more than sampled while another study extends the row
+    return Cell(float(row.sampled), n=min(finished, row.sampled), wanted=row.sampled)
 
 
 def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
@@ -192,7 +192,7 @@ def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
     return Cell() if seconds is None else Cell(seconds / basis.clock.seconds)
 
 
-def _gap(basis: Basis, row: Evidence) -> Cell:
+def _gap(basis: Basis, row: RowRuns) -> Cell:
     """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
     control = basis.control
     student = row.measured["test_accuracy"].mean()
@@ -208,7 +208,7 @@ def _gap(basis: Basis, row: Evidence) -> Cell:
     return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
 
 
-def _why_no_gap(row: Evidence, control: Evidence | None, teacher: float, baseline: float) -> str:
+def _why_no_gap(row: RowRuns, control: RowRuns | None, teacher: float, baseline: float) -> str:
     if control is None:
         return "no gap: the study names no control"
     if row.teachers.empty:

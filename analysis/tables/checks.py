@@ -1,4 +1,4 @@
-"""What makes the rows of a table unlike each other, incomplete, or chosen on test: said loudly, never repaired."""
+"""Checks of a table: rows that are not comparable, incomplete, or chosen on test. They warn and repair nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import FINISHED, Evidence, failures
+from analysis.loading.study_rows import FINISHED, RowRuns, failures
 from mmkd.metrics import best_trial
 from mmkd.records import differences
 from mmkd.result_file import Status
@@ -19,16 +19,16 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a study; `kind` groups it."""
+    """One problem of a study; `kind` groups it."""
 
     kind: str
     text: str
 
 
-def guard(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
-    """All that is wrong with a study's rows."""
+def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
+    """Run all checks of a study's rows."""
     started = [row for row in rows if row.row is not None]
-    yield from _unequal("budgets", "tuning budgets (trials)", rows, [str(row.asked) for row in rows])
+    yield from _unequal("budgets", "tuning budgets (trials)", rows, [str(row.sampled) for row in rows])
     yield from _unequal("seeds", "seeds", rows, [", ".join(map(str, dict.fromkeys(r.spec.seeds))) for r in rows])
     yield from _unequal("data", "data sets", started, [fact(row, "fingerprint")[:12] for row in started])
     for column in ("selection", "sampler", "pruner"):
@@ -46,13 +46,13 @@ def guard(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
     yield from _rejected(runs, rows)
 
 
-def fact(row: Evidence, column: str) -> str:
+def fact(row: RowRuns, column: str) -> str:
     """A column of the row's line in `Runs.rows`, as text; empty where it is not known."""
     value = None if row.row is None else row.row.get(column)
     return "" if value is None or pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _unequal(kind: str, what: str, rows: Sequence[Evidence], values: Sequence[str]) -> Iterator[Finding]:
+def _unequal(kind: str, what: str, rows: Sequence[RowRuns], values: Sequence[str]) -> Iterator[Finding]:
     """One finding where the rows' values (empty: not known) differ."""
     found: dict[str, list[str]] = {}
     for row, value in zip(rows, values, strict=True):
@@ -69,11 +69,11 @@ def first_few(words: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _repeated_seeds(rows: Sequence[Evidence]) -> Iterator[Finding]:
+def _repeated_seeds(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Two runs that count as two seeds and are one: the spread is then too small, and n too large."""
     for row in rows:
         for column, what in (("seed", "have seed"), ("weights", "ended with the same weights")):
-            for value, same in row.confirming.dropna(subset=[column]).groupby(column):
+            for value, same in row.final_runs.dropna(subset=[column]).groupby(column):
                 if len(same) > 1:
                     names = first_few(same["directory"].str.rpartition("/")[2])
                     which = f" {value}" if column == "seed" else ""
@@ -83,18 +83,18 @@ def _repeated_seeds(rows: Sequence[Evidence]) -> Iterator[Finding]:
             yield Finding("seeds", f"{row.title}: duplicate seeds: the study lists {first_few(map(str, twice))} twice")
 
 
-def _foreign_data(rows: Sequence[Evidence]) -> Iterator[Finding]:
+def _foreign_data(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Runs and teachers that were trained on other data than their row's."""
     for row in rows:
-        ours = pd.concat([row.tuning, row.confirming, row.teachers])
+        ours = pd.concat([row.tuning, row.final_runs, row.teachers])
         foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != fact(row, "fingerprint"))]
         if len(foreign):
             yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
 
 
-def _commits(rows: Sequence[Evidence]) -> Iterator[Finding]:
+def _commits(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Runs that different versions of the code made."""
-    parts = [part[["directory", "commit"]] for row in rows for part in (row.tuning, row.confirming, row.teachers)]
+    parts = [part[["directory", "commit"]] for row in rows for part in (row.tuning, row.final_runs, row.teachers)]
     known = pd.concat(parts).dropna().drop_duplicates("directory") if parts else pd.DataFrame({"commit": []})
     counts = known["commit"].value_counts(sort=False)
     if len(counts) > 1:
@@ -104,8 +104,8 @@ def _commits(rows: Sequence[Evidence]) -> Iterator[Finding]:
         yield Finding("code", f"the code had uncommitted changes: {counts.index[0]}")
 
 
-def _chosen_on_test(row: Evidence) -> Iterator[Finding]:
-    """Ways in which test may have had a say in what is shown."""
+def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
+    """Ways in which test data may have influenced the selection."""
     selection = fact(row, "selection")
     if selection.startswith("test"):
         yield Finding("selection", f"{row.title}: selection on test: its selection metric is {selection!r}")
@@ -126,9 +126,9 @@ def _chosen_on_test(row: Evidence) -> Iterator[Finding]:
         )
 
 
-def _other_winner(row: Evidence, selection: str) -> Iterator[Finding]:
-    """The winner is the best by validation among the trials that were asked when it was chosen, the earliest of equals;
-    and what is confirmed has its hyper-parameters."""
+def _other_winner(row: RowRuns, selection: str) -> Iterator[Finding]:
+    """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals;
+    and the final runs have its hyper-parameters."""
     assert row.row is not None
     column = f"valid_{selection}"
     if pd.isna(row.row["winner_trial"]) or column not in row.tuning:
@@ -144,12 +144,12 @@ def _other_winner(row: Evidence, selection: str) -> Iterator[Finding]:
         )
     chosen = row.tuning[row.tuning["number"] == winner]
     tuned = ["learning_rate", "alpha", "beta", "temperature"]
-    confirmed = row.confirming[tuned].dropna(how="all").drop_duplicates()
-    if len(chosen) and len(confirmed) and not (confirmed == chosen.iloc[0][tuned]).all(axis=None):
-        yield Finding("selection", f"{row.title}: confirming runs have other hyper-parameters than trial {winner}")
+    retrained = row.final_runs[tuned].dropna(how="all").drop_duplicates()
+    if len(chosen) and len(retrained) and not (retrained == chosen.iloc[0][tuned]).all(axis=None):
+        yield Finding("selection", f"{row.title}: final runs have other hyper-parameters than trial {winner}")
 
 
-def _incomplete(rows: Sequence[Evidence]) -> Iterator[Finding]:
+def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Rows that are not finished, and seeds and teachers without a score in those that are."""
     unfinished = [f"{row.title} ({row.status})" for row in rows if row.status]
     if unfinished:
@@ -159,7 +159,7 @@ def _incomplete(rows: Sequence[Evidence]) -> Iterator[Finding]:
     said = set()
     for row in rows:
         for name, done, wanted in (
-            ("seeds", row.measured, row.confirming),
+            ("seeds", row.measured, row.final_runs),
             ("teachers", row.measured_teachers, row.teachers),
         ):
             if row.status or len(done) == len(wanted):
@@ -171,17 +171,17 @@ def _incomplete(rows: Sequence[Evidence]) -> Iterator[Finding]:
         if row.status or row.row is None:
             continue
         took_part = row.tuning["number"] < row.row["numbers"]
-        lost = row.asked - int((row.tuning["status"].isin(FINISHED) & took_part).sum())
+        lost = row.sampled - int((row.tuning["status"].isin(FINISHED) & took_part).sum())
         if lost > 0:
             yield Finding(
                 "trials",
-                f"{row.title}: {lost} of {row.asked} tuning trials have no result; the same launch runs again what "
+                f"{row.title}: {lost} of {row.sampled} tuning trials have no result; the same launch runs again what "
                 "is damaged or gone, --retry failed what failed",
             )
 
 
-def _rejected(runs: Runs, rows: Sequence[Evidence]) -> Iterator[Finding]:
-    """What could not be read of the study's rows and their teachers."""
+def _rejected(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
+    """Unreadable files of the study's rows and their teachers."""
     mine = {f"rows/{row.spec.directory}" for row in rows}
     mine |= {str(directory) for row in rows for directory in row.teachers.index}
     for path, reason in runs.rejected.itertuples(index=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from io import StringIO
 from typing import Any
@@ -23,10 +23,15 @@ DERIVED = ("difference", "p")
 
 def to_csv(table: Table) -> str:
     """One line a row of the table and metric; an empty field is not known or does not apply."""
+    return csv_text(FIELDS, _lines(table))
+
+
+def csv_text(fields: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
+    """Lines as CSV, after a header."""
     text = StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_lines(table))
+    writer.writerows(lines)
     return text.getvalue()
 
 

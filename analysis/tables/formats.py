@@ -1,22 +1,25 @@
-"""The formats that a table is written in, one function each. Equal tables give equal text."""
+"""The formats of a table. Equal tables give equal text. Light to import: --help lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from analysis.tables.csv_json import to_csv, to_json
-from analysis.tables.html_markdown import to_html, to_markdown
-from analysis.tables.latex import to_latex
-from analysis.tables.model import Table
-from analysis.tables.text import to_text
+if TYPE_CHECKING:
+    from analysis.tables.model import Table
 
-__all__ = ["FORMATS", "to_csv", "to_html", "to_json", "to_latex", "to_markdown", "to_text"]
-
-FORMATS: dict[str, Callable[[Table], str]] = {
-    "txt": to_text,
-    "md": to_markdown,
-    "tex": to_latex,
-    "html": to_html,
-    "csv": to_csv,
-    "json": to_json,
+FORMATS = {
+    "txt": ("text", "to_text"),
+    "md": ("markdown", "to_markdown"),
+    "tex": ("latex", "to_latex"),
+    "html": ("html", "to_html"),
+    "csv": ("csv_json", "to_csv"),
+    "json": ("csv_json", "to_json"),
 }
+"""Ending of each format, and the module of `analysis.tables` and its function that write it."""
+
+
+def write(table: Table, style: str) -> str:
+    """The table in one of `FORMATS`."""
+    module, function = FORMATS[style]
+    return str(getattr(import_module(f"analysis.tables.{module}"), function)(table))

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from analysis.tables.model import Cell, Column, Table
+from analysis.tables.model import TIED, Cell, Column, Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -54,7 +54,7 @@ def to_latex(table: Table) -> str:
         for row in section.rows:
             body.append(_row([escape(row.shown), *(_cell(row.cells[column.key]) for column in table.columns)]))
     body += [r"\bottomrule", *_below(table, span), r"\end{tabular}"]
-    sentences = (table.title, *table.notes_with("bold", "underlined", "≈"))
+    sentences = (table.title, *table.notes_with("bold", "underlined", TIED))
     caption = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
     needs = "% Needs \\usepackage{booktabs} and, for accents, \\usepackage[T1]{fontenc}. What a caption should say:"
     lines = [needs, f"% {escape(caption)}", *body]
@@ -85,7 +85,7 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.text and cell.rank in (1, 2):
         text = rf"\{'textbf' if cell.rank == 1 else 'underline'}{{{text}}}"
-    tied = r"\rlap{\,$\approx$}" if cell.tied and cell.rank != 1 else ""  # no width, so that numbers stay aligned
+    tied = r"\rlap{\,$\approx$}" if cell.tied_with_another else ""  # no width, so that numbers stay aligned
     return text + tied + ("" if cell.footnote is None else f"$^{{{cell.footnote}}}$")
 
 

@@ -1,10 +1,16 @@
-"""A table as data: what every renderer reads. Raw values are kept; `text` alone is rounded."""
+"""A table as data, read by every format. Raw values are kept; only `text` is rounded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from analysis.stats.scores import Score
+
+TIED = "≈"
+ARROWS = {"higher": "\N{NO-BREAK SPACE}↑", "lower": "\N{NO-BREAK SPACE}↓", None: ""}
+"""The mark of what is tied with the best, and what follows a column's label."""
 
 Style = Literal["spread", "mean", "ratio", "count", "times", "cost", "difference", "p"]
 
@@ -24,42 +30,30 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A row's mean minus the control's in points, its 95 % interval (of this one comparison), p, and p corrected for
-    all rows that are compared. None where there are too few seeds."""
+class Cell(Score):
+    """A value and its text, rounded.
 
-    value: float
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    corrected: float | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One value, the sample SD of the `n` values that it is the mean of, and how many were `wanted`.
-
-    `error` is what is shown behind ±. `rank` is 1 for the best and 2 for the second among the students that are
-    compared; `tied` says whether the row is not told apart from the best (None: not tested). `footnote` is the 1-based
-    number of a footnote. A cell without value has the text "–" and a footnote that says why, or no text where it does
-    not apply or the row's status says why.
+    `footnote` is the 1-based number of a footnote. A cell without value has the text "–" and a footnote with the
+    reason, or no text where it does not apply or the row's status has the reason.
     """
 
-    value: float | None = None
-    spread: float | None = None
-    n: int | None = None
-    wanted: int | None = None
-    error: float | None = None
-    rank: int | None = None
-    tied: bool | None = None
-    difference: Difference | None = None
     text: str = ""
     footnote: int | None = None
+
+    @property
+    def tied_with_another(self) -> bool:
+        """True if it is tied with the best; the best is tied with itself, which needs no mark."""
+        return bool(self.tied) and self.rank != 1
+
+    @classmethod
+    def of(cls, score: Score) -> Cell:
+        """The cell of a score, without text yet."""
+        return cls(**vars(score))
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line; `status` is empty where the row is finished, else says how far it is or why it failed."""
+    """One line; `status` is empty if the row is finished, else its progress or why it failed."""
 
     name: str
     label: str

@@ -1,4 +1,4 @@
-"""What has to be said with a table: where its numbers come from, how they were tested, what they can show."""
+"""The lines below a table: origin of its numbers, tests, minimum detectable difference."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.loading.study_rows import Evidence
+from analysis.loading.study_rows import RowRuns
+from analysis.stats.error_bars import ERRORS, Error
 from analysis.stats.scores import comparable, percents
-from analysis.stats.uncertainty import ERRORS, Error, smallest_difference
+from analysis.stats.uncertainty import minimum_detectable_difference
 from analysis.tables.checks import fact
 
 
-def legend(rows: Sequence[Evidence], control: Evidence | None) -> str:
-    """What is marked as best; {best}, {second} and {tied} stand for a format's marks. Empty where nothing is."""
+def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
+    """The meaning of the marks; {best}, {second} and {tied} stand for a format's marks. Empty without marks."""
     members = comparable(rows, control)
     if len(members) < 2:
         return ""
@@ -25,8 +26,8 @@ def legend(rows: Sequence[Evidence], control: Evidence | None) -> str:
     )
 
 
-def notes(rows: Sequence[Evidence], control: Evidence | None, samples: int, error: Error, cost: str) -> Iterator[str]:
-    """How to read the table."""
+def notes(rows: Sequence[RowRuns], control: RowRuns | None, samples: int, error: Error, cost: str) -> Iterator[str]:
+    """The notes, in order."""
     yield from _data(rows, samples)
     yield _scores(rows, error)
     yield from _differences(rows, control)
@@ -39,12 +40,12 @@ def notes(rows: Sequence[Evidence], control: Evidence | None, samples: int, erro
     if control is not None:
         yield f"gap: (row - control) / (teacher - control) on mean accuracy; the control is “{control.title}”"
     yield (
-        "params: trained parameters; compr.: the teacher's parameters over the student's; trials: asked, failed ones "
-        f"too (n/N: n of them ended with a result); {cost}: tuning and confirming, for teachers their training"
+        "params: trained parameters; compr.: the teacher's parameters over the student's; trials: sampled, failed ones "
+        f"too (n/N: n of them ended with a result); {cost}: tuning and final runs, for teachers their training"
     )
 
 
-def _data(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
+def _data(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
     started = [row for row in rows if row.row is not None]
     for source, fingerprint in dict.fromkeys((fact(row, "source"), fact(row, "fingerprint")) for row in started):
         warning = ": SYNTHETIC data, made up, no evidence about real ones" if source.startswith("synthetic") else ""
@@ -59,15 +60,15 @@ def _data(rows: Sequence[Evidence], samples: int) -> Iterator[str]:
         yield f"test split: {samples} samples; one is 100/{samples} points; no score is shown finer"
 
 
-def _scores(rows: Sequence[Evidence], error: Error) -> str:
+def _scores(rows: Sequence[RowRuns], error: Error) -> str:
     seeds = [", ".join(map(str, seeds)) for seeds in dict.fromkeys(row.spec.seeds for row in rows)]
     return (
-        f"scores: test split, mean ± {ERRORS[error]} over n confirming seeds ({' or '.join(seeds)}), at the epoch of "
+        f"scores: test split, mean ± {ERRORS[error]} over n final runs (seeds {' or '.join(seeds)}), at the epoch of "
         "lowest validation loss; n/N: n of N seeds have a score; ± says nothing about other test samples"
     )
 
 
-def _differences(rows: Sequence[Evidence], control: Evidence | None) -> Iterator[str]:
+def _differences(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
     if control is None:
         return
     compared = [row for row in comparable(rows, control) if row is not control]
@@ -79,17 +80,17 @@ def _differences(rows: Sequence[Evidence], control: Evidence | None) -> Iterator
         )
 
 
-def _tuning(rows: Sequence[Evidence]) -> str:
+def _tuning(rows: Sequence[RowRuns]) -> str:
     selections = dict.fromkeys(fact(row, "selection") for row in rows if row.row is not None)
-    budgets = dict.fromkeys(f"{row.asked}" for row in rows)
+    budgets = dict.fromkeys(f"{row.sampled}" for row in rows)
     trials = f"{' or '.join(budgets)} trial{'' if list(budgets) == ['1'] else 's'}"
     return (
         f"tuning: winner by validation {' or '.join(selections) or 'metric'}, on the validation split only, "
-        f"{trials} a row; the winner is retrained on the confirming seeds"
+        f"{trials} per row; the winner is retrained on each seed"
     )
 
 
-def _majority(rows: Sequence[Evidence]) -> Iterator[str]:
+def _majority(rows: Sequence[RowRuns]) -> Iterator[str]:
     """The accuracy of always predicting the commonest class of train: a property of the data, equal in all runs."""
     known = pd.concat([row.measured["test_majority_accuracy"] for row in rows])
     shares = dict.fromkeys(f"{100 * value:.1f}" for value in known.dropna())
@@ -100,12 +101,13 @@ def _majority(rows: Sequence[Evidence]) -> Iterator[str]:
         )
 
 
-def _power(rows: Sequence[Evidence]) -> str:
+def _power(rows: Sequence[RowRuns]) -> str:
     scores = [percents(row.measured, "test_accuracy") for row in rows if not row.status]
-    smallest = smallest_difference([(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1])
-    if smallest is None:
+    groups = [(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1]
+    minimum = minimum_detectable_difference(groups)
+    if minimum is None:
         return "no finished row has two seeds: no spread is known, and no difference can be told from chance"
     return (
-        f"smallest difference that {smallest.n} seeds a row could show: {smallest.difference:.2g} points of accuracy "
-        f"(Welch's t, two-sided 5 %, power .8, pooled SD {smallest.pooled:.2g}, no correction for several comparisons)"
+        f"minimum detectable difference: {minimum.difference:.2g} points of accuracy with {minimum.n} seeds per row "
+        f"(Welch's t, two-sided 5 %, power .8, pooled SD {minimum.pooled:.2g}, no correction for several comparisons)"
     )

@@ -3,109 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from textwrap import wrap
 
-from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.table import Table as Grid
 
-from analysis.tables.model import Cell, Column, Section, Table
+from analysis.tables.model import ARROWS, TIED, Cell, Column, Section, Table
 
-GAP = "  "
-BEST, SECOND, TIED = "◆", "◇", "≈"
+GAP = 2
+BEST, SECOND = "◆", "◇"
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-ARROWS = {"higher": "\N{NO-BREAK SPACE}↑", "lower": "\N{NO-BREAK SPACE}↓", None: ""}
 
 
 def to_text(table: Table, width: int = 100) -> str:
     """The table in aligned columns of `width` characters; columns that do not fit follow in further blocks."""
-    blocks = list(_blocks(table, width))
-    rule = "─" * max((len(line) for block in blocks for line in block), default=0)
-    lines = wrap(table.title, width)
-    for block in blocks:
-        lines += [rule if line == "" else line for line in block]
-    lines.append(rule)
-    for number, footnote in enumerate(table.footnotes, start=1):
-        lines += _paragraph(_superscript(number) + " ", footnote, width)
-    for warning in table.warnings:
-        lines += _paragraph("WARNING: ", warning, width)
-    for note in table.notes_with(BEST, SECOND, TIED):
-        lines += _paragraph("- ", note, width)
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    console = Console(width=10**6, color_system=None, markup=False, emoji=False, highlight=False)
+    with console.capture() as capture:
+        for part in _parts(table, width):
+            console.print(part)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def _paragraph(lead: str, text: str, width: int) -> list[str]:
-    return wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead))
-
-
-def _superscript(number: int) -> str:
-    return str(number).translate(SUPERSCRIPT)
-
-
-def _blocks(table: Table, width: int) -> Iterator[list[str]]:
-    """Blocks of lines, each with the rows' labels and as many columns as fit; an empty line stands for a rule."""
+def _parts(table: Table, width: int) -> Iterator[RenderableType]:
     longest = max((len(row.shown) + 2 for row in table.rows), default=0)
     first = min(longest, max(18, width // 4))
-    columns = [_Shown(table, column) for column in table.columns]
-    while columns:
-        room, taken = width - first, 0
-        while taken < len(columns) and (taken == 0 or room >= len(GAP) + columns[taken].width):
-            room -= len(GAP) + columns[taken].width
-            taken += 1
-        yield _block(table.sections, first, columns[:taken])
-        columns = columns[taken:]
+    blocks = list(_blocks(table, width - first))
+    rule = "─" * max(_width(first, block) for block in blocks)
+    yield "\n".join(wrap(table.title, width))
+    for block in blocks:
+        yield rule
+        yield _header(first, block)
+        yield rule
+        for section in table.sections:
+            if section.title is not None:
+                yield "\n".join(wrap(section.title, _width(first, block)))
+            yield _body(section, first, block)
+    yield rule
+    texts = [(f"{number} ".translate(SUPERSCRIPT), text) for number, text in enumerate(table.footnotes, start=1)]
+    texts += [("WARNING: ", warning) for warning in table.warnings]
+    texts += [("- ", note) for note in table.notes_with(BEST, SECOND, TIED)]
+    for lead, text in texts:
+        yield "\n".join(wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead)))
 
 
+@dataclass(frozen=True)
 class _Shown:
     """A column as it is shown: its label in lines, its width, and how much of that is for marks behind the text."""
 
-    def __init__(self, table: Table, column: Column) -> None:
-        cells = [row.cells[column.key] for row in table.rows]
-        self.key = column.key
-        self.marks = max((len(_marks(cell)) for cell in cells), default=0)
-        # The arrow stays with the word before it.
-        words = (column.label + ARROWS[column.better]).split(" ")
-        texts = max((len(_plain(cell)) for cell in cells), default=0)
-        self.width = max([texts + self.marks, *map(len, words)])
-        self.header = _wrapped(words, self.width)
-
-    def text(self, cell: Cell) -> str:
-        return (_plain(cell) + _marks(cell).ljust(self.marks)).rjust(self.width)
+    key: str
+    label: str
+    width: int
+    marks: int
 
 
-def _wrapped(words: Sequence[str], width: int) -> list[str]:
-    """Lines of words; unlike textwrap, this leaves no-break spaces alone."""
+def _shown(table: Table, column: Column) -> _Shown:
+    cells = [row.cells[column.key] for row in table.rows]
+    marks = max((len(_marks(cell)) for cell in cells), default=0)
+    words = (column.label + ARROWS[column.better]).split(" ")  # the arrow stays with the word before it
+    width = max([max((len(_plain(cell)) for cell in cells), default=0) + marks, *map(len, words)])
+    return _Shown(column.key, _wrapped(words, width), width, marks)
+
+
+def _blocks(table: Table, room: int) -> Iterator[list[_Shown]]:
+    """As many columns at a time as fit beside the labels."""
+    block: list[_Shown] = []
+    for column in table.columns:
+        shown = _shown(table, column)
+        if block and _width(0, [*block, shown]) > room:
+            yield block
+            block = []
+        block.append(shown)
+    yield block
+
+
+def _width(first: int, block: Sequence[_Shown]) -> int:
+    return first + sum(GAP + column.width for column in block)
+
+
+def _wrapped(words: Sequence[str], width: int) -> str:
+    """The words in lines; unlike textwrap, this leaves no-break spaces alone."""
     lines = [words[0]]
     for word in words[1:]:
         if len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += f" {word}"
         else:
             lines.append(word)
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _grid(first: int) -> Grid:
+    grid = Grid.grid()
+    grid.add_column(width=first, overflow="fold")
+    return grid
+
+
+def _header(first: int, block: Sequence[_Shown]) -> Grid:
+    grid = _grid(first)
+    for column in block:
+        grid.add_column(width=GAP + column.width, justify="right", vertical="bottom")
+    grid.add_row("", *(column.label for column in block))
+    return grid
+
+
+def _body(section: Section, first: int, block: Sequence[_Shown]) -> Grid:
+    """The rows; marks have columns of their own, so that the texts before them are aligned."""
+    grid = _grid(first)
+    for column in block:
+        grid.add_column(width=GAP + column.width - column.marks, justify="right", no_wrap=True)
+        if column.marks:
+            grid.add_column(width=column.marks, no_wrap=True)
+    for row in section.rows:
+        cells = [(row.cells[column.key], column.marks) for column in block]
+        texts = [text for cell, marks in cells for text in (_plain(cell), _marks(cell))[: 2 if marks else 1]]
+        grid.add_row("\n".join(wrap(row.shown, first, subsequent_indent="  ")), *texts)
+    return grid
 
 
 def _plain(cell: Cell) -> str:
-    return cell.text if cell.footnote is None else cell.text + _superscript(cell.footnote)
+    return cell.text if cell.footnote is None else cell.text + str(cell.footnote).translate(SUPERSCRIPT)
 
 
 def _marks(cell: Cell) -> str:
-    """Best, second and tied with the best; the best is tied with itself, which needs no saying."""
-    if cell.rank == 1:
-        return BEST
-    return (SECOND if cell.rank == 2 else "") + (TIED if cell.tied else "")
-
-
-def _block(sections: Sequence[Section], first: int, columns: Sequence[_Shown]) -> list[str]:
-    height = max(len(column.header) for column in columns)
-    lines = [""]
-    for k in range(height):
-        header = [([""] * height + column.header)[k - height].rjust(column.width) for column in columns]
-        lines.append(GAP.join(["".ljust(first), *header]))
-    lines.append("")
-    for section in sections:
-        if section.title is not None:
-            lines += wrap(section.title, first + sum(len(GAP) + column.width for column in columns))
-        for row in section.rows:
-            label, *more = wrap(row.shown, first, subsequent_indent="  ") or [""]
-            cells = [column.text(row.cells[column.key]) for column in columns]
-            padding = " " * (first - cell_len(label))  # characters of double width count as two
-            lines += [GAP.join([label + padding, *cells]), *more]
-    return lines
+    """Best, second and tied with the best."""
+    return {1: BEST, 2: SECOND}.get(cell.rank or 0, "") + (TIED if cell.tied_with_another else "")

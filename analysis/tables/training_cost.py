@@ -1,4 +1,4 @@
-"""What a row has cost."""
+"""Training cost of rows: seconds, hours or GPU-hours of their trials."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.loading.study_rows import Evidence
+from analysis.loading.study_rows import RowRuns
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How costs are counted in one table: which column of the trials, and how many of its seconds make one `unit`."""
+    """The unit of costs in one table: a column of the trials, and its seconds per `unit`."""
 
     column: str
     seconds: float
     unit: str
 
 
-def choose_clock(rows: Sequence[Evidence]) -> Clock:
+def choose_clock(rows: Sequence[RowRuns]) -> Clock:
     """GPU-time where a cluster has counted it for every trial, else the trials' own time; in hours from one hour on."""
-    parts = [part for row in rows for part in (row.tuning, row.confirming, row.teachers)]
+    parts = [part for row in rows for part in (row.tuning, row.final_runs, row.teachers)]
     ran = pd.concat(parts)[["seconds", "gpu_seconds"]] if parts else pd.DataFrame(columns=["seconds", "gpu_seconds"])
     ran = ran[ran.notna().any(axis=1)]
     on_gpus = len(ran) > 0 and bool(ran["gpu_seconds"].notna().all()) and ran["gpu_seconds"].sum() > 0
@@ -30,8 +30,8 @@ def choose_clock(rows: Sequence[Evidence]) -> Clock:
     return Clock(column, 3600, f"{prefix}hours") if largest >= 3600 else Clock(column, 60, f"{prefix}minutes")
 
 
-def _totals(rows: Sequence[Evidence]) -> list[pd.DataFrame]:
-    return [part for row in rows for part in (pd.concat([row.tuning, row.confirming]), row.teachers)]
+def _totals(rows: Sequence[RowRuns]) -> list[pd.DataFrame]:
+    return [part for row in rows for part in (pd.concat([row.tuning, row.final_runs]), row.teachers)]
 
 
 def spent(runs: pd.DataFrame, column: str) -> float | None:

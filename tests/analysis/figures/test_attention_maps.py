@@ -13,9 +13,9 @@ from trained_root import build_trained
 
 from analysis import load
 from analysis.figures.attention_maps import AttentionMaps, attention_data, attention_maps
-from analysis.figures.study_rows import choose_row
+from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence
+from analysis.loading.study_rows import RowRuns
 from mmkd.data import read_split
 from mmkd.errors import UserError
 from mmkd.models.network import Network
@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, str])
     return load(root, cache=False)
 
 
-def both(runs: Runs, name: str) -> tuple[Evidence, Evidence | None]:
+def both(runs: Runs, name: str) -> tuple[RowRuns, RowRuns | None]:
     chosen = choose_row(runs, "demo", name)
     return chosen.row, chosen.control
 
@@ -82,8 +82,8 @@ def test_maps_and_distances_are_those_of_the_definition(
     row, control = both(runs, "edam")
     assert control is not None
     for place, seed in enumerate((1, 2)):
-        line = row.confirming.loc[seed]
-        directories = [line["teacher"], line["directory"], control.confirming.loc[seed, "directory"]]
+        line = row.final_runs.loc[seed]
+        directories = [line["teacher"], line["directory"], control.final_runs.loc[seed, "directory"]]
         networks = [load_network(runs.root / str(d), CPU).network for d in directories]
         for layer in range(2):
             maps = [by_hand(network, x, layer) for network in networks]
@@ -130,7 +130,7 @@ def test_what_cannot_be_compared_is_refused(runs: Runs) -> None:
         attention_data(runs, row, control, stack="audio<-text")
     with pytest.raises(UserError, match="unknown test sample 'nobody'"):
         attention_data(runs, row, control, sample="nobody")
-    with pytest.raises(UserError, match="Row none: no confirming run with a score and a teacher"):
+    with pytest.raises(UserError, match="Row none: no final run with a score and a teacher"):
         attention_data(runs, *both(runs, "none"))
     with pytest.raises(UserError, match="Row up: maps of video<-audio are 8 x 8 in the student and 6 x 8 in the teach"):
         attention_data(runs, *both(runs, "up"))

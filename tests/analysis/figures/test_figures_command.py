@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analysis import load
 from analysis.__main__ import main
-from analysis.commands import figures as command
-from analysis.figures.all_figures import KINDS, plan
-from analysis.figures.style import DOUBLE, FORMATS, SINGLE
+from analysis.figure_list import FIGURES
+from analysis.figures.all_figures import _PLANNERS, plan
+from analysis.figures.style import DOUBLE, SINGLE
 from analysis.loading.runs import Runs
 from mmkd.errors import UserError
 
@@ -52,7 +52,7 @@ def test_several_rows_share_their_scales_and_name_their_panels(tmp_path: Path) -
 
 
 def test_nothing_is_drawn_outside_of_the_figure(runs: Runs) -> None:
-    for kind in command.KINDS:
+    for kind in FIGURES:
         for planned in plan(runs, "demo", kind):
             try:
                 figure = planned.draw().figure
@@ -80,10 +80,8 @@ def test_no_label_is_clipped_or_lies_over_another_however_long_it_is(tmp_path: P
         root.row(f"row{number}", f"{LONG} {WIDE if number % 2 else number}", rng, f"{LONG} {LONG}")
     root.write()
     runs = load(tmp_path, cache=False)
-    names = [f"-row{rows - 1}", *(kind for kind in command.KINDS if kind.startswith(("learning", "best", "forest")))]
-    drawn = [
-        planned for kind in command.KINDS for planned in plan(runs, "demo", kind) if planned.name.endswith(tuple(names))
-    ]
+    names = [f"-row{rows - 1}", *(kind for kind in FIGURES if kind.startswith(("learning", "best", "forest")))]
+    drawn = [planned for kind in FIGURES for planned in plan(runs, "demo", kind) if planned.name.endswith(tuple(names))]
     found = {planned.name: faults(planned.draw().figure) for planned in drawn if not planned.name.startswith("att")}
     assert len(found) == 9
     assert not any(found.values()), found
@@ -110,7 +108,5 @@ def test_the_command_fails_where_nothing_can_be_drawn(root: FigureRoot, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_knows_all_kinds_and_formats() -> None:
-    # It names them itself, for --help is not to import matplotlib.
-    assert tuple(KINDS) == command.KINDS
-    assert command.FORMATS == FORMATS
+def test_every_figure_of_the_list_is_planned() -> None:
+    assert list(_PLANNERS) == list(FIGURES)

@@ -17,9 +17,9 @@ from analysis.figures import (
     tuning_data,
 )
 from analysis.figures.parallel import Scale
-from analysis.figures.study_rows import choose_row
+from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence
+from analysis.loading.study_rows import RowRuns
 from analysis.stats.scores import score_rows
 from mmkd.errors import UserError
 from mmkd.result_file import read_result
@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return load(root, cache=False)
 
 
-def row_of(runs: Runs, name: str) -> Evidence:
+def row_of(runs: Runs, name: str) -> RowRuns:
     return choose_row(runs, "demo", name).row
 
 
@@ -88,7 +88,7 @@ def test_more_is_better_for_accuracy(tmp_path: Path) -> None:
     assert list(parallel_coordinates_data(tuning).rank) == [0.5, 0.0, 1.0]
 
 
-def row_of_study(root: FigureRoot) -> Evidence:
+def row_of_study(root: FigureRoot) -> RowRuns:
     root.write(control=None)
     return choose_row(load(root.path, cache=False), "demo", str(root.rows[0]["name"])).row
 

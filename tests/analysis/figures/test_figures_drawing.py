@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import load
+from analysis.figure_list import FORMATS
 from analysis.figures import best_so_far, confusion, forest, learning_curve, parallel_coordinates, save, slices
 from analysis.figures.importance import importance
-from analysis.figures.style import DOUBLE, FORMATS, plain
+from analysis.figures.style import DOUBLE, plain
 from analysis.loading.runs import Runs
 from mmkd.errors import UserError
 

@@ -10,10 +10,8 @@ from trained_root import build_trained
 
 from analysis import load
 from analysis.__main__ import main
-from analysis.commands import missing as command
 from analysis.loading.runs import Runs
 from analysis.networks.missing_modalities import View, measure_views, missing, views
-from analysis.tables import formats
 from mmkd.config import Network
 from mmkd.data import read_split
 from mmkd.errors import UserError
@@ -112,7 +110,3 @@ def test_a_study_without_a_measured_teacher_is_refused(tmp_path: Path) -> None:
     root.write()
     with pytest.raises(UserError, match="study demo: no teacher has a score on test yet"):
         missing(load(tmp_path, cache=False), "demo")
-
-
-def test_the_command_knows_the_formats_of_tables() -> None:
-    assert tuple(formats.FORMATS) == command.FORMATS

@@ -16,12 +16,22 @@ from analysis.stats.significance import (
 from analysis.stats.uncertainty import half_width
 
 
-def test_welch_is_scipys() -> None:
-    rng = np.random.default_rng(0)
+def textbook(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """Welch's t, the standard error and Welch-Satterthwaite's degrees of freedom."""
+    first, second = (sample.var(ddof=1) / len(sample) for sample in (a, b))
+    error = np.sqrt(first + second)
+    freedom = (first + second) ** 2 / (first**2 / (len(a) - 1) + second**2 / (len(b) - 1))
+    return (a.mean() - b.mean()) / error, error, freedom
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_welch_is_the_textbooks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
     a, b = rng.normal(size=5), rng.normal(1, 3, size=4)
-    ours, theirs = welch(a, b), stats.ttest_ind(a, b, equal_var=False)
-    assert float(ours.p) == pytest.approx(theirs.pvalue)
-    assert (float(ours.low), float(ours.high)) == pytest.approx(tuple(theirs.confidence_interval()))
+    ours, (t, error, freedom) = welch(a, b), textbook(a, b)
+    half = error * stats.t.ppf(0.975, freedom)
+    assert float(ours.p) == pytest.approx(2 * stats.t.sf(abs(t), freedom), rel=1e-10)
+    assert (float(ours.low), float(ours.high)) == pytest.approx((t * error - half, t * error + half), rel=1e-10)
 
 
 @pytest.mark.parametrize(("a", "b"), [([1.0], [2.0, 3.0]), ([1.0, 1.0], [2.0, 2.0])])
@@ -42,7 +52,9 @@ def test_ties_with_the_best_are_games_howells(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = [rng.normal(mean, sd, n) for mean, sd, n in ((0, 1, 5), (1.5, 0.3, 5), (2, 0.5, 4), (1.2, 0.2, 6))]
     best = int(np.argmax([group.mean() for group in groups]))
-    p = stats.tukey_hsd(*groups, equal_var=False).pvalue[best]
+    found = [textbook(groups[best], group) for group in groups]
+    p = [stats.studentized_range.sf(abs(t) * np.sqrt(2), len(groups), freedom) for t, _, freedom in found]
+    assert stats.tukey_hsd(*groups, equal_var=False).pvalue[best] == pytest.approx(p, abs=1e-10)
     assert tied_with_best(groups) == [k == best or bool(value > 0.05) for k, value in enumerate(p)]
 
 
@@ -56,7 +68,8 @@ def test_mcnemar_is_the_binomial_test() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.random(200) < 0.6, rng.random(200) < 0.5
     only_a, only_b, p = mcnemar(a, b)
-    assert p == pytest.approx(stats.binomtest(only_a, only_a + only_b).pvalue)
+    tail = stats.binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)
+    assert p == pytest.approx(min(1.0, 2 * tail), rel=1e-10)
     assert mcnemar(a, a) == (0, 0, 1.0)
 
 
@@ -79,6 +92,14 @@ def test_the_bootstrap_interval_is_the_normal_one_on_many_samples() -> None:
     low, high = paired_bootstrap(differences)
     assert (low, high) == pytest.approx((differences.mean() - half, differences.mean() + half), abs=0.15 * half)
     assert paired_bootstrap(differences) == (low, high)
+
+
+def test_the_bootstrap_interval_is_that_of_drawing_indices() -> None:
+    differences = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], 300)
+    means = differences[np.random.default_rng(0).integers(300, size=(10_000, 300))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    assert paired_bootstrap(differences) == pytest.approx((low, high), abs=1e-10)
+    assert paired_bootstrap(np.array([0.5])) == (0.5, 0.5)
 
 
 def test_probability_of_better_counts_draws_half() -> None:

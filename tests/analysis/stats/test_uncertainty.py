@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.stats.uncertainty import column_decimals, pdg_decimals, smallest_difference
+from analysis.stats.uncertainty import column_decimals, minimum_detectable_difference, pdg_decimals
 
 
 @pytest.mark.parametrize(
@@ -22,19 +22,19 @@ def test_a_column_is_not_finer_than_the_first_digit_of_one_sample() -> None:
     assert column_decimals([400.0], 1000) == 0
 
 
-def test_smallest_difference_of_three_seeds() -> None:
+def test_minimum_detectable_difference_of_three_seeds() -> None:
     # t.975(4) = 2.77645, t.80(4) = 0.94096; sqrt(2/3) = 0.81650
-    smallest = smallest_difference([(3, 1.0), (3, 1.0)])
-    assert smallest is not None
-    assert smallest.difference == pytest.approx((2.77645 + 0.94096) * 0.81650, abs=1e-4)
+    minimum = minimum_detectable_difference([(3, 1.0), (3, 1.0)])
+    assert minimum is not None
+    assert minimum.difference == pytest.approx((2.77645 + 0.94096) * 0.81650, abs=1e-4)
 
 
 def test_the_spread_is_pooled_and_n_is_the_smallest() -> None:
-    smallest = smallest_difference([(3, 1.0), (5, 2.0), (1, 0.0)])
-    assert smallest is not None
-    assert smallest.n == 3
-    assert smallest.pooled == pytest.approx(((2 * 1 + 4 * 4) / 6) ** 0.5)
+    minimum = minimum_detectable_difference([(3, 1.0), (5, 2.0), (1, 0.0)])
+    assert minimum is not None
+    assert minimum.n == 3
+    assert minimum.pooled == pytest.approx(((2 * 1 + 4 * 4) / 6) ** 0.5)
 
 
 def test_single_seeds_show_nothing() -> None:
-    assert smallest_difference([(1, 0.0)]) is None
+    assert minimum_detectable_difference([(1, 0.0)]) is None

@@ -7,7 +7,7 @@ from roots import Lab, fail, finish, student_config, teacher_config
 from scipy import stats
 
 from analysis import load, table, to_text
-from analysis.stats.uncertainty import ERRORS
+from analysis.stats.error_bars import ERRORS
 from analysis.tables.ablation import DASH
 from analysis.tables.model import Table, TableRow
 from mmkd.attempts import record_submission
@@ -307,10 +307,10 @@ def test_notes_say_what_must_be_said(lab: Lab) -> None:
         "synthetic (small, seed 0)",
         "SYNTHETIC data",
         "test split: 1000 samples",
-        "mean ± sample standard deviation (n - 1) over n confirming seeds (1, 2, 3)",
-        "validation loss, on the validation split only, 2 trials a row",
+        "mean ± sample standard deviation (n - 1) over n final runs (seeds 1, 2, 3)",
+        "validation loss, on the validation split only, 2 trials per row",
         "predicting nothing else has accuracy 38.0 %",
-        "smallest difference that 3 seeds a row could show: 3 points",  # 3.71741 * 1 * 0.81650 = 3.035
+        "minimum detectable difference: 3 points of accuracy with 3 seeds per row",  # 3.71741 * 1 * 0.81650 = 3.035
         "pooled SD 1",
     ):
         assert words in notes

@@ -1,4 +1,4 @@
-"""Where a table's numbers come from: rows, runs, data and code, as JSON values and free of this machine's paths."""
+"""The provenance of a table: rows, runs, data and code as JSON values, free of this machine's paths."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import pandas as pd
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence
+from analysis.loading.study_rows import RowRuns
 from analysis.tables.checks import fact
 from mmkd.records import StudyRecord
 
 
-def provenance(runs: Runs, study: StudyRecord, rows: Sequence[Evidence]) -> dict[str, Any]:
+def provenance(runs: Runs, study: StudyRecord, rows: Sequence[RowRuns]) -> dict[str, Any]:
     """The study, and for each of its rows the directories (relative to the root) that its figures were read from."""
     return {"study": study.name, "control": study.control, "rows": [_row(runs, row) for row in rows]}
 
 
-def _row(runs: Runs, row: Evidence) -> dict[str, Any]:
-    ran = pd.concat([row.tuning, row.confirming, row.teachers])
+def _row(runs: Runs, row: RowRuns) -> dict[str, Any]:
+    ran = pd.concat([row.tuning, row.final_runs, row.teachers])
     attempts = runs.attempts[runs.attempts["directory"].isin(ran["directory"])]
     versions = [column for column in attempts.columns if column.startswith("versions.")]
     winner = None if row.row is None or pd.isna(row.row["winner_trial"]) else int(row.row["winner_trial"])
@@ -28,10 +28,10 @@ def _row(runs: Runs, row: Evidence) -> dict[str, Any]:
         "directory": f"rows/{row.spec.directory}",
         "digest": fact(row, "digest"),
         "data": {"source": fact(row, "source"), "fingerprint": fact(row, "fingerprint")},
-        "trials": row.asked,
+        "trials": row.sampled,
         "winner": winner,
         "seeds": list(row.spec.seeds),
-        "runs": [str(directory) for directory in row.confirming["directory"].dropna()],
+        "runs": [str(directory) for directory in row.final_runs["directory"].dropna()],
         "teachers": [str(directory) for directory in row.teachers["directory"].dropna()],
         "commits": _distinct(ran["commit"]),
         "devices": _distinct(ran["device"]),

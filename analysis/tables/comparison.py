@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect
-from analysis.stats.scores import percents
+from analysis.loading.study_rows import RowRuns, collect
+from analysis.stats.scores import Difference, percents
 from analysis.stats.significance import (
     PAIRS_NEEDED,
     clustered_mcnemar,
@@ -20,8 +20,7 @@ from analysis.stats.significance import (
     probability_of_better,
     welch,
 )
-from analysis.tables.checks import guard
-from analysis.tables.model import Difference
+from analysis.tables.checks import check_rows
 from mmkd.errors import UserError, choose
 from mmkd.records import read_study
 
@@ -93,7 +92,7 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
         Difference(float(differences.mean()), low, high, clustered_mcnemar(differences)),
         tuple(SeedPair(seed, *mcnemar(ours[seed].right, theirs[seed].right)) for seed in shared),
         probability_of_better(*([of[seed].accuracy for seed in shared] for of in (ours, theirs))) if shared else None,
-        tuple(finding.text for finding in guard(runs, [first, second])),
+        tuple(finding.text for finding in check_rows(runs, [first, second])),
     )
 
 
@@ -110,7 +109,7 @@ class _Outcome:
         return float(self.right.mean())
 
 
-def _right(runs: Runs, row: Evidence) -> dict[int, _Outcome]:
+def _right(runs: Runs, row: RowRuns) -> dict[int, _Outcome]:
     """By seed, which samples each run of a row got right."""
     found = {}
     for seed, directory in row.measured["directory"].items():
@@ -120,7 +119,7 @@ def _right(runs: Runs, row: Evidence) -> dict[int, _Outcome]:
     return found
 
 
-def _same_samples(a: Evidence, ours: dict[int, _Outcome], b: Evidence, theirs: dict[int, _Outcome]) -> None:
+def _same_samples(a: RowRuns, ours: dict[int, _Outcome], b: RowRuns, theirs: dict[int, _Outcome]) -> None:
     """Raises UserError unless all runs were measured on the same samples in the same order."""
     if len({(outcome.ids, outcome.labels) for outcome in (*ours.values(), *theirs.values())}) > 1:
         raise UserError(f"{a.title} and {b.title}: measured on different test samples, nothing can be paired")

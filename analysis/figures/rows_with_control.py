@@ -1,11 +1,11 @@
-"""The rows of a study as figures take them: by name, with the control beside, and what has a score."""
+"""The rows of a study for figures: by name, each with the control."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import Evidence, collect
+from analysis.loading.study_rows import RowRuns, collect
 from mmkd.errors import UserError, choose
 from mmkd.records import read_study
 
@@ -14,8 +14,8 @@ from mmkd.records import read_study
 class Chosen:
     """A row and the study's control; None where the study names none, or where the row is the control itself."""
 
-    row: Evidence
-    control: Evidence | None
+    row: RowRuns
+    control: RowRuns | None
 
 
 def study_rows(runs: Runs, study: str) -> list[Chosen]:
@@ -40,6 +40,6 @@ def choose_row(runs: Runs, study: str, row: str) -> Chosen:
     return known[choose(f"row of study {study}", row, known)]
 
 
-def nothing(row: Evidence, what: str) -> UserError:
-    """That a row has nothing to draw, and how far it is."""
+def nothing(row: RowRuns, what: str) -> UserError:
+    """The error that a row has nothing to draw, with its progress."""
     return UserError(f"{row.title}: no {what}" + (f" ({row.status})" if row.status else ""))

@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis import compare, load, per_class
 from analysis.__main__ import main
-from analysis.stats.compare import comparison_text
+from analysis.tables.comparison import comparison_text
 from mmkd.errors import UserError
 from mmkd.result_file import Predictions, read_result, write_result
 

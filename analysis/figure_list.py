@@ -1,0 +1,57 @@
+"""The figures of a study and the formats of their files. Light to import: --help lists them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+FileFormat = Literal["pdf", "svg", "png"]
+FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
+METADATA: dict[FileFormat, dict[str, None]] = {
+    "pdf": {"CreationDate": None},
+    "svg": {"Date": None},
+    "png": {"Software": None},
+}
+"""Left out of the files, so that equal figures give equal bytes."""
+
+
+class Figure(NamedTuple):
+    """A figure's heading and caption in the report."""
+
+    title: str
+    caption: str
+
+
+_CURVES = (
+    "Final runs over epochs: seeds thin, mean, and a band of one sample standard deviation; a dot where a run's "
+    "weights are from; the control grey and dashed."
+)
+FIGURES = {
+    "learning-loss": Figure("Learning curves: validation loss", _CURVES),
+    "learning-accuracy": Figure("Learning curves: validation accuracy", _CURVES),
+    "best-trials": Figure(
+        "Best so far against trials",
+        "The best validation value after so many trials; crosses are trials without a value.",
+    ),
+    "best-hours": Figure(
+        "Best so far against time",
+        "The best validation value after so many hours of trials, without the teachers'; crosses are trials without a "
+        "value.",
+    ),
+    "importance": Figure(
+        "Hyper-parameter importance",
+        "PED-ANOVA on the best quarter of the trials; a bar that does not leave the grey says nothing.",
+    ),
+    "slices": Figure("Slices", "The validation value against each hyper-parameter, early trials dark."),
+    "parallel": Figure("Parallel coordinates", "One line per trial over all hyper-parameters; dotted without a value."),
+    "forest": Figure(
+        "Differences to the control",
+        "Test accuracy less the control's with 95 % intervals (Welch); filled where Holm's p is below 5 %.",
+    ),
+    "confusion": Figure("Confusion matrices", "Test, summed over seeds, in shares of the true class."),
+    "attention": Figure(
+        "Attention maps",
+        "One test sample, mean over heads; above a map the Jensen-Shannon divergence to the teacher's over the whole "
+        "test split, in bits.",
+    ),
+}
+"""By name, in the order in which they are drawn; see docs/figures.md."""
