@@ -15,8 +15,7 @@ from analysis.tables.checks import Finding, check_rows, first_few
 from mmkd.errors import UserError
 from mmkd.metrics import cross_entropy, f1_scores
 from mmkd.records import read_study
-from mmkd.result_checks import weights_checksum
-from mmkd.result_file import Status
+from mmkd.result_file import Status, weights_checksum
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import State
 

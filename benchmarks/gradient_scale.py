@@ -25,8 +25,7 @@ from mmkd.distillation.frozen_teacher import Batch
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
-from mmkd.training.device import prepare_torch
-from mmkd.training.lesson import Lesson, make_lesson
+from mmkd.training.lesson import Lesson, make_lesson, prepare_torch
 from mmkd.training.trainer import Trainer
 
 EVERY = 10

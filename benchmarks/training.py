@@ -37,7 +37,7 @@ AGREEMENT = 1e-3
 def one(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The measurement that a child process was started for."""
     torch.set_num_threads(options.threads)
-    # As a trial does, see mmkd.training.device.prepare_torch.
+    # As a trial does, see mmkd.training.lesson.prepare_torch.
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
     device = torch.device(options.device)

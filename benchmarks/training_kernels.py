@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from training_tiles import EMBEDDING, HEADS, KEYS, OURS, THEIRS, crd, edam
 
-from mmkd.distillation._contrastive import Embedding
 from mmkd.distillation._tiles import TileLoss, tiled_sum
+from mmkd.distillation.crd import Embedding
 from mmkd.models import fused_maps
 from mmkd.models.scores import Scores
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.distillation._contrastive import in_batch_loss
 from mmkd.distillation._maps import MapMethod
 from mmkd.distillation.base import DistillationMethod
 from mmkd.distillation.crd import Method as CRD
+from mmkd.distillation.crd import in_batch_loss
 from mmkd.distillation.edam import Method as EDAM
 from mmkd.distillation.frozen_teacher import Batch, blank
 from mmkd.models.attention import Attention, Stack, Tapped, mult_mask, positions

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from mmkd.distillation import _tiles
-from mmkd.distillation._contrastive import Embedding, in_batch_loss
 from mmkd.distillation._maps import safe_log
-from mmkd.distillation.crd import around_zero
+from mmkd.distillation.crd import Embedding, around_zero, in_batch_loss
 from mmkd.models.attention import attention_map
 from mmkd.models.scores import Scores
 

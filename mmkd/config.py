@@ -98,7 +98,7 @@ class Training(Frozen):
 
     `held_out` is the share of each class of train that is kept from training: MSD's learned weights are judged on it,
     and the controls beside them must do without it; see `mmkd.data.splits.hold_out`. `precision` is that of
-    the forward passes in training, see `mmkd.models.precision`; evaluation is in float32.
+    forward passes in training, see `mmkd.models.network.autocast`; evaluation is in float32.
     """
 
     epochs: Count = 100

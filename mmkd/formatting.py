@@ -55,7 +55,7 @@ def percent(share: float | None) -> str:
 
 
 def short_path(path: Path, room: int) -> str:
-    """A path's last folders, as many as fit."""
+    """A path's last directories, as many as fit."""
     parts = path.parts
     shorter = ("…/" + "/".join(parts[i:]) for i in range(1, len(parts)))
     return next((text for text in (str(path), *shorter) if len(text) <= room), "")

@@ -144,7 +144,7 @@ class FileLock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process of this host (or of any, where the file system carries flock) holds the lock."""
+    """True if a living process of this host (or of any, where the file system carries flock) holds the lock."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,11 +1,13 @@
-"""Read and write a trial's result file (HDF5)."""
+"""Read and write a trial's result file (HDF5); check results and weights, and set damaged ones aside."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkd.checksum import Damaged, checksum_line, has_checksum, verify_checksum
-from mmkd.files import write_atomically
+from mmkd.files import remove_leftovers, write_atomically
 from mmkd.rundir import TrialDir
 from mmkd.stored_text import fixed, fixed_column, read_attribute
 
@@ -175,15 +177,12 @@ def _opened(path: Path, *, check: bool) -> Iterator[h5py.File]:
 
 
 def _check_version(path: Path, version: int) -> None:
-    if version > RESULT_VERSION:
-        raise ResultError(
-            f"{path}: result version {version} is newer than this mmkd reads ({RESULT_VERSION}); update mmkd"
-        )
-    if version < RESULT_VERSION:
-        raise ResultError(
-            f"{path}: result version {version} is older than this mmkd reads ({RESULT_VERSION}); "
-            f"remove the file and launch again to train the trial anew"
-        )
+    if version == RESULT_VERSION:
+        return
+    newer = version > RESULT_VERSION
+    age = "newer" if newer else "older"
+    remedy = "update mmkd" if newer else "remove the file and launch again to train the trial anew"
+    raise ResultError(f"{path}: result version {version} is {age} than this mmkd reads ({RESULT_VERSION}); {remedy}")
 
 
 def _verify(path: Path) -> bool:
@@ -224,3 +223,63 @@ def _scalar(file: h5py.File, name: str) -> Any:
     """An attribute of the file as a plain Python value."""
     value = read_attribute(file, name)
     return value.item() if isinstance(value, np.generic) else value
+
+
+SET_ASIDE = "result.h5.unreadable"
+"""New name of a damaged result, when its trial runs again."""
+
+
+def clean_up(directory: TrialDir) -> None:
+    """Remove what killed processes left in a settled trial's directory: nothing writes there any more."""
+    remove_leftovers(directory.path)
+    remove_leftovers(directory.attempts)
+    directory.lock.unlink(missing_ok=True)
+    if directory.result.exists():
+        directory.checkpoint.unlink(missing_ok=True)
+
+
+def usable_result(directory: TrialDir) -> Result | None:
+    """The result of a trial; one that cannot be read is set aside, so that the trial runs again."""
+    try:
+        return read_result(directory.result, predictions=False)
+    except FileNotFoundError:
+        return None
+    except ResultError as error:
+        set_aside(directory, str(error))
+        return None
+
+
+def set_aside(directory: TrialDir, why: str) -> None:
+    """Rename a damaged result, so that its trial runs again."""
+    with suppress(FileNotFoundError):  # another controller, that shares this teacher, was faster
+        os.replace(directory.result, directory.path / SET_ASIDE)
+    print(f"warning: {why}; set aside, the trial runs again")
+
+
+def has_lost_result(directory: TrialDir, *, had: bool) -> bool:
+    """True if a trial that `had` a result has none now, or any trial a damaged one, which is set aside.
+
+    Only the bytes are read: a relaunch checks every trial of a row.
+    """
+    try:
+        check_result(directory.result)
+    except FileNotFoundError:
+        return had
+    except ResultError as error:
+        set_aside(directory, str(error))
+        return True
+    return False
+
+
+def weights_checksum(directory: TrialDir) -> str:
+    """SHA-256 of a trial's weights, as its result names them."""
+    with directory.weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def has_its_weights(directory: TrialDir, result: Result) -> bool:
+    """True if a trial's weights are those that its result names."""
+    try:
+        return weights_checksum(directory) == result.weights_sha256
+    except FileNotFoundError:
+        return not result.weights_sha256  # it diverged before its first epoch

@@ -28,14 +28,12 @@ from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.models.network import count_parameters
 from mmkd.provenance import describe_process
-from mmkd.result_checks import weights_checksum
-from mmkd.result_file import Predictions, Result, Status, read_result, write_result
+from mmkd.result_file import Predictions, Result, Status, read_result, weights_checksum, write_result
 from mmkd.rundir import TrialDir
 from mmkd.terminal import printable
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
-from mmkd.training.device import prepare_torch
 from mmkd.training.evaluation import evaluate
-from mmkd.training.lesson import Lesson, make_lesson
+from mmkd.training.lesson import Lesson, make_lesson, prepare_torch
 from mmkd.training.trainer import Diverged, Preempted, Pruned, Trainer
 from mmkd.trial_state import Failure
 

@@ -1,6 +1,6 @@
 """The state of a trial, from its directory, and the table of what each failure leads to.
 
-Everybody who says how a trial stands asks here: the controller, the monitor, --status, doctor, tables and figures.
+Shared by the controller, the monitor, --status, doctor, tables and figures.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ AVOIDED = 2
 
 
 class State(StrEnum):
-    """How a trial stands, by its directory. Whether a job still lives is for its backend to say.
+    """State of a trial by its directory. Only its backend knows if a job still lives.
 
     A stop file changes no state: the trial ends as pruned at its next epoch, in this attempt or in a retry.
     """
@@ -105,8 +105,8 @@ def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, 
         return State.SUPERSEDED
     if number == 0:
         return State.SAMPLED
-    told = read_attempts(directory) if attempts is None else attempts
-    return State.FAILED if has_no_retries([a for a in told if a.number <= number], since) else State.RETRY_DUE
+    known = read_attempts(directory) if attempts is None else attempts
+    return State.FAILED if has_no_retries([a for a in known if a.number <= number], since) else State.RETRY_DUE
 
 
 def has_no_retries(attempts: Sequence[Attempt], since: float = 0.0) -> bool:

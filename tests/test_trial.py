@@ -27,7 +27,7 @@ from mmkd.metrics_log import read_metrics
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
 from mmkd.stored_text import fixed
-from mmkd.training.device import prepare_torch
+from mmkd.training.lesson import prepare_torch
 from mmkd.trial import EXIT_BAD_INPUT, EXIT_ERROR, EXIT_FINISHED, EXIT_RESUME, main
 
 if TYPE_CHECKING:

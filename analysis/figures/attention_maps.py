@@ -24,7 +24,7 @@ from mmkd.errors import UserError, choose
 from mmkd.models.attention import Taps, attention_map
 from mmkd.models.network import Network
 from mmkd.models.pairings import ends_of
-from mmkd.training.device import default_device
+from mmkd.training.lesson import default_device
 from mmkd.training.trained_network import load_network
 
 BATCH = 16

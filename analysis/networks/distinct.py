@@ -18,7 +18,7 @@ from mmkd.formatting import teacher_label
 from mmkd.models.network import Network, build_teacher
 from mmkd.records import read_study
 from mmkd.rundir import TrialDir
-from mmkd.training.building import new_student, open_data
+from mmkd.training.trained_network import new_student, open_data
 
 
 @dataclass(frozen=True)

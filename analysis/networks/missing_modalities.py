@@ -17,8 +17,8 @@ from mmkd.distillation.frozen_teacher import blank
 from mmkd.errors import UserError
 from mmkd.formatting import teacher_label
 from mmkd.records import read_study
-from mmkd.training.device import default_device
 from mmkd.training.evaluation import evaluate
+from mmkd.training.lesson import default_device
 from mmkd.training.trained_network import load_network
 
 SHOWN = {"accuracy": "accuracy %", "weighted_f1": "weighted F1 %", "macro_f1": "macro F1 %"}

@@ -1,8 +1,7 @@
 """Data sets in one HDF5 layout: write your own, import known ones, make synthetic ones, read them standardised."""
 
 from mmkd.data.dataset import SPLITS, Split
-from mmkd.data.hdf5_format import DatasetInfo
-from mmkd.data.hdf5_read import check_dataset, read_info, read_split, read_statistics
+from mmkd.data.hdf5_format import DatasetInfo, check_dataset, read_info, read_split, read_statistics
 from mmkd.data.hdf5_write import write_dataset
 from mmkd.data.synthetic import make_synthetic
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmkd.command import Parser, positive_integer, run_command
-from mmkd.data.hdf5_format import open_dataset
-from mmkd.data.hdf5_read import check_dataset, read_info
+from mmkd.data.hdf5_format import check_dataset, open_dataset, read_info
 from mmkd.data.importers.mosei import import_mosei
 from mmkd.data.importers.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.data.summary import find_oddities, render

@@ -1,4 +1,4 @@
-"""The HDF5 layout of data files, and opening one.
+"""The HDF5 layout of data files: open, read and check them.
 
     /                            attributes: mmkd_layout, fingerprint, source, license, notes, and as JSON modalities,
                                  classes, label_kind, score_range, vectors
@@ -14,7 +14,7 @@ Files are opened without locks: shared file systems often lack them, and a file 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,10 +23,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mmkd.data.dataset import SPLITS, Array, Meaning, Split
+from mmkd.data.dataset import SPLITS, Array, Meaning, Split, chunks, fingerprint, is_padding, train_statistics
 from mmkd.data.untrusted import check_stored
-from mmkd.data.validation import validate_structure
-from mmkd.errors import UserError, errors_about
+from mmkd.data.validation import validate, validate_structure
+from mmkd.errors import UserError, choose, errors_about
 from mmkd.stored_text import read_attribute
 from mmkd.terminal import one_line
 
@@ -158,3 +158,88 @@ def _check_statistics(train: Split) -> None:
         mean, std = stored_statistics(array)
         if not all(np.shape(x) == array.shape[2:] and np.isfinite(x).all() for x in (mean, std)) or np.min(std) <= 0:
             raise ValueError(f"modality {modality!r}: no mean and standard deviation of each feature")
+
+
+def read_info(path: str | Path) -> DatasetInfo:
+    """Read the description of the file at `path`: attributes, shapes and labels only.
+
+    Raises:
+        UserError: no such file, a truncated or foreign one, or one of another layout version.
+    """
+    with open_dataset(path) as (info, _):
+        return info
+
+
+def read_split(
+    path: str | Path, split: str, modalities: Sequence[str] | None = None, *, standardise: bool = True
+) -> Split:
+    """Read one split into memory, as float32.
+
+    Args:
+        path: a file of this layout.
+        split: train, valid or test.
+        modalities: those to read, in this order; None: all.
+        standardise: subtract train's mean and divide by its standard deviation, feature by feature. Padded steps
+            stay exactly 0.
+
+    Raises:
+        UserError: as `read_info`, an unknown split or modality, or values that are not finite.
+    """
+    with open_dataset(path) as (info, splits):
+        stored = splits[choose("split", split, SPLITS)]
+        arrays = {}
+        for modality in info.modalities if modalities is None else modalities:
+            source = stored.arrays[choose("modality", modality, info.modalities)]
+            arrays[modality] = np.empty(source.shape, np.float32)
+            source.read_direct(arrays[modality])  # type: ignore[attr-defined]  # an h5py.Dataset, see open_dataset
+            if not all(np.isfinite(arrays[modality][rows]).all() for rows in chunks(arrays[modality])):
+                raise UserError(
+                    f"{path}: split {split!r} has values of {modality} that are not finite; "
+                    f"python -m mmkd.data inspect names the sample; import the data again"
+                )
+            if standardise:
+                statistics = stored_statistics(splits["train"].arrays[modality])
+                _standardise(arrays[modality], stored.lengths[modality], *statistics)
+        lengths = {modality: stored.lengths[modality] for modality in arrays}
+        return Split(arrays=arrays, lengths=lengths, labels=stored.labels, scores=stored.scores, ids=stored.ids)
+
+
+def read_statistics(path: str | Path) -> dict[str, tuple[Array, Array]]:
+    """Mean and std (F_m,) of each modality's features over train, float64, as `read_split` standardises with.
+
+    Raises:
+        UserError: as `read_info`.
+    """
+    with open_dataset(path) as (info, splits):
+        return {modality: stored_statistics(splits["train"].arrays[modality]) for modality in info.modalities}
+
+
+def _standardise(array: Array, lengths: Array, mean: Array, std: Array) -> None:
+    """Standardise in place and in chunks: every trial waits for it. float32 loses no more than the values had lost."""
+    mean, std = mean.astype(np.float32), std.astype(np.float32)
+    for rows in chunks(array):
+        array[rows] -= mean
+        array[rows] /= std
+        array[rows][is_padding(lengths[rows], array.shape[1])] = 0.0
+
+
+def check_dataset(path: str | Path) -> DatasetInfo:
+    """Read all of the file at `path` and check it as `write_dataset` would.
+
+    Raises:
+        UserError: as `read_info`; or a broken rule (split, modality, sample); or content changed since it was written.
+    """
+    with open_dataset(path) as (info, splits), errors_about(f"{path}"):
+        validate(info, splits)
+        found = fingerprint(info, splits)
+        if found != info.fingerprint:
+            raise UserError(
+                f"content has the fingerprint {found[:12]}, but the file was written with "
+                f"{info.fingerprint[:12]}: it was changed since; import it again"
+            )
+        for modality, expected in train_statistics(splits["train"], info.vectors).items():
+            attributes = splits["train"].arrays[modality].attrs  # type: ignore[attr-defined]
+            stored = attributes["mean"], attributes["std"]
+            if np.shape(stored) != np.shape(expected) or not np.allclose(stored, expected):
+                raise UserError(f"modality {modality!r}: mean or std are not those of train; import it again")
+        return info

@@ -8,8 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmkd.data.hdf5_format import DatasetInfo
-from mmkd.data.hdf5_read import read_info
+from mmkd.data.hdf5_format import DatasetInfo, read_info
 from mmkd.errors import UserError
 from mmkd.files import write_atomically
 from mmkd.lock import FileLock, LockHeld

@@ -12,8 +12,7 @@ from torch import Tensor
 from mmkd.config import Precision
 from mmkd.distillation.teacher_cache import OutputStore
 from mmkd.models.attention import Tapped, Taps
-from mmkd.models.network import Network, Outputs
-from mmkd.models.precision import autocast, tapped_in_float32
+from mmkd.models.network import Network, Outputs, autocast, tapped_in_float32
 
 REMEMBERING_BATCH = 256
 """Batch size for running a teacher on all of train."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmkd.config import Network as NetworkConfig
+from mmkd.config import Precision
 from mmkd.data import DatasetInfo
 from mmkd.models.attention import Stack, Tapped, Taps
 from mmkd.models.pairings import Pairing, crossmodal_stacks, ends_of, fusion_name, is_fusion, stack_name
@@ -213,3 +214,28 @@ def _projection(
 def count_parameters(module: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Context of a forward pass in training: float32, or bfloat16 where torch allows it, with outputs `in_float32`.
+
+    Weights, their gradients, the optimiser, losses and attention maps are float32 either way.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def in_float32(tensor: Tensor) -> Tensor:
+    """A bfloat16 tensor in float32; any other as it is."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+
+
+def tapped_in_float32(tapped: dict[str, Tapped]) -> dict[str, Tapped]:
+    """All tapped results in float32."""
+    return {
+        name: Tapped(
+            [replace(scores, query=in_float32(scores.query), key=in_float32(scores.key)) for scores in seen.factors],
+            [in_float32(scores) for scores in seen.scores],
+            [in_float32(attended) for attended in seen.attended],
+        )
+        for name, seen in tapped.items()
+    }

@@ -1,12 +1,14 @@
-"""Set up a run from its configuration: data, network, distillation method and teacher."""
+"""Set up a run from its configuration: device, data, network, distillation method and teacher."""
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 
 import torch
 
-from mmkd.config import Augmentation, StudentConfig, TeacherConfig
+from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig
 from mmkd.data import DatasetInfo
 from mmkd.data.splits import hold_out
 from mmkd.data.tensors import Samples, load_samples
@@ -15,9 +17,39 @@ from mmkd.distillation.base import DistillationMethod, Problem
 from mmkd.distillation.frozen_teacher import FrozenTeacher
 from mmkd.errors import UserError
 from mmkd.models.network import Network, build_teacher
+from mmkd.provenance import gpus_given
 from mmkd.rundir import TrialDir
-from mmkd.training.building import new_student, open_data
-from mmkd.training.trained_network import load_teacher
+from mmkd.terminal import printable
+from mmkd.training.trained_network import load_teacher, new_student, open_data
+
+
+def default_device() -> torch.device:
+    """A GPU if there is one, otherwise the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare_torch(config: Run) -> torch.device:
+    """Set threads, seed and determinism of torch, and choose the device.
+
+    Warn if the job was given GPUs that torch does not see.
+
+    Raises:
+        UserError: device = "cuda" and there is no CUDA device.
+    """
+    torch.set_num_threads(config.threads)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device = 'cuda', but this machine shows no CUDA device; use 'auto' or 'cpu'")
+    cuda = config.device != "cpu" and torch.cuda.is_available()
+    if config.device == "auto" and not cuda and (given := gpus_given()):
+        warning = f"warning: this job was given GPUs ({given}) and torch sees none: it trains on the CPU"
+        print(printable(f"{warning}; --device cuda fails instead"), file=sys.stderr, flush=True)
+    # Only deterministic operations give the same bits after a resume; cuBLAS reads this before its first call.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it writes it, so filling it first is wasted time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at run time
+    torch.manual_seed(config.seed)
+    return torch.device("cuda" if cuda else "cpu")
 
 
 @dataclass
@@ -50,11 +82,6 @@ def make_lesson(config: TeacherConfig | StudentConfig, directory: TrialDir, devi
         train, valid = (load_samples(info.path, split, info.modalities, device) for split in ("train", "valid"))
         train, _ = hold_out(train, config.training.held_out)
         return Lesson(network, train, valid, info)
-    return _make_student_lesson(config, directory, info, device)
-
-
-def _make_student_lesson(config: StudentConfig, directory: TrialDir, info: DatasetInfo, device: torch.device) -> Lesson:
-    """See `make_lesson`."""
     distillation = config.distillation
     method_class = load_method(distillation.method)
     network, pairing = new_student(config, info)
@@ -71,8 +98,7 @@ def _make_student_lesson(config: StudentConfig, directory: TrialDir, info: Datas
         teacher.remember(train.x, augmented=config.training.augmentation != Augmentation())
     valid = load_samples(info.path, "valid", pairing.inputs, device)
     teachers = teacher.network if teacher else None
-    problem = Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes), held_out)
-    method = method_class(problem)
-    return Lesson(
-        network.to(device), train, valid, info, method.to(device), teacher, distillation.alpha, distillation.beta
-    )
+    method = method_class(
+        Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes), held_out)
+    ).to(device)
+    return Lesson(network.to(device), train, valid, info, method, teacher, distillation.alpha, distillation.beta)

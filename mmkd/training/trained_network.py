@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmkd.config import StudentConfig, TeacherConfig, from_json, identity
-from mmkd.data import DatasetInfo
+from mmkd.config import Run, StudentConfig, TeacherConfig, from_json, identity
+from mmkd.data import DatasetInfo, read_info
+from mmkd.data.staging import stage
+from mmkd.distillation import load_method
 from mmkd.distillation.frozen_teacher import FrozenTeacher
 from mmkd.distillation.teacher_cache import OutputStore
 from mmkd.errors import UserError
-from mmkd.models.network import Network, build_teacher
-from mmkd.models.pairings import Pairing
-from mmkd.result_checks import weights_checksum
-from mmkd.result_file import Result, ResultError, Status, read_result
+from mmkd.models.network import Network, build_student, build_teacher
+from mmkd.models.pairings import Pairing, resolve_pairing
+from mmkd.result_file import Result, ResultError, Status, read_result, weights_checksum
 from mmkd.rundir import Root, TrialDir
-from mmkd.training.building import new_student, open_data
 
 CPU = torch.device("cpu")
 
@@ -171,3 +171,29 @@ def load_student(directory: Path) -> TrainedStudent:
     return TrainedStudent(
         model, config, result, info.steps[config.primary], info.features[config.primary], info.classes
     )
+
+
+def open_data(config: Run) -> DatasetInfo:
+    """Open the configuration's data set, or its copy on this node's disk; return the description.
+
+    Raises:
+        UserError: the file cannot be read, or its content has changed.
+    """
+    info = read_info(config.data.path)
+    if info.fingerprint != config.data.fingerprint:
+        raise UserError(
+            f"{config.data.path}: fingerprint {info.fingerprint[:12]}, but the trial was made for "
+            f"{config.data.fingerprint[:12]}: the data set has changed"
+        )
+    return stage(info)
+
+
+def new_student(config: StudentConfig, info: DatasetInfo) -> tuple[Network, Pairing]:
+    """Build the configuration's untrained student; return it with its pairing.
+
+    Raises:
+        UserError: an unknown method or pairing.
+    """
+    pairing = resolve_pairing(config.pairing, config.primary, info.modalities)
+    proxies = load_method(config.distillation.method).proxies(config.distillation)
+    return build_student(info, config.network, config.primary, pairing, proxies), pairing

@@ -16,8 +16,7 @@ from mmkd.config import Run, Training, identity
 from mmkd.data.tensors import epoch_batches
 from mmkd.distillation.frozen_teacher import Batch
 from mmkd.metrics_log import append_metrics, cut_metrics
-from mmkd.models.network import Outputs
-from mmkd.models.precision import autocast, in_float32, tapped_in_float32
+from mmkd.models.network import Outputs, autocast, in_float32, tapped_in_float32
 from mmkd.rundir import TrialDir
 from mmkd.training.augmentation import augment
 from mmkd.training.checkpoint import Checkpoint, Progress, save_checkpoint

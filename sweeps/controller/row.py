@@ -19,8 +19,7 @@ from mmkd.formatting import teacher_label
 from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import read_metrics
 from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
-from mmkd.result_checks import clean_up, has_lost_result, usable_result
-from mmkd.result_file import Result, Status
+from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State, why_failed
 from sweeps.controller.optuna_study import Tuning

@@ -7,8 +7,7 @@ import time
 from mmkd.attempts import read_attempts
 from mmkd.files import remove_leftovers
 from mmkd.lock import FileLock, LockHeld
-from mmkd.result_checks import clean_up, has_its_weights, set_aside, usable_result
-from mmkd.result_file import Status
+from mmkd.result_file import Status, clean_up, has_its_weights, set_aside, usable_result
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State, why_failed
 from sweeps.controller.retries import decide

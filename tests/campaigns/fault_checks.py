@@ -15,8 +15,7 @@ from survival import STATE_SET, STATES, numbers, told, trial_dirs
 from mmkd.attempts import read_attempts
 from mmkd.files import read_json
 from mmkd.metrics_log import read_metrics
-from mmkd.result_checks import SET_ASIDE
-from mmkd.result_file import ResultError, Status, read_result
+from mmkd.result_file import SET_ASIDE, ResultError, Status, read_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
 LOST, DOUBLED, CHANGED, LEFT = "lost", "doubled", "changed", "left"

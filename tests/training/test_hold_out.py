@@ -11,8 +11,7 @@ from mmkd.data.splits import hold_out
 from mmkd.data.tensors import Samples
 from mmkd.errors import UserError
 from mmkd.result_file import read_result
-from mmkd.training.device import prepare_torch
-from mmkd.training.lesson import make_lesson
+from mmkd.training.lesson import make_lesson, prepare_torch
 from mmkd.training.trainer import Trainer
 
 COUNTS = [100, 31, 10, 4, 1]

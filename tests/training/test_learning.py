@@ -15,9 +15,8 @@ from mmkd.distillation.frozen_teacher import Batch
 from mmkd.metrics_log import read_metrics
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
-from mmkd.training.device import prepare_torch
 from mmkd.training.evaluation import predict
-from mmkd.training.lesson import Lesson, make_lesson
+from mmkd.training.lesson import Lesson, make_lesson, prepare_torch
 from mmkd.trial import Superseded, run_trial
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from mmkd.distillation.frozen_teacher import Batch
 from mmkd.models.attention import Taps
 from mmkd.models.scores import Scores
 from mmkd.result_file import read_result
-from mmkd.training.device import prepare_torch
 from mmkd.training.evaluation import predict
-from mmkd.training.lesson import make_lesson
+from mmkd.training.lesson import make_lesson, prepare_torch
 from mmkd.training.trainer import Trainer
 
 if TYPE_CHECKING:
