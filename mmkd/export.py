@@ -99,18 +99,6 @@ def _spread(directory: Path) -> list[str]:
             f"mean {mean(accuracies):.4f}{spread}. This model is one of them, not the best of them."]  # fmt: skip
 
 
-def make_parser() -> Parser:
-    """The command line."""
-    parser = Parser(
-        prog="python -m mmkd.export",
-        description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
-        "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
-    )
-    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to write")
-    return parser
-
-
 def export(options: argparse.Namespace) -> int:
     """Write the exported model and its card."""
     student = load_student(options.trial)
@@ -123,7 +111,14 @@ def export(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    return run_command(make_parser(), export, arguments)
+    parser = Parser(
+        prog="python -m mmkd.export",
+        description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
+        "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
+    )
+    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to write")
+    return run_command(parser, export, arguments)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -83,17 +82,14 @@ class FileLock:
         Raises:
             LockLost: it was removed or taken over.
         """
-        if self._descriptor is not None and self._is_current(self._descriptor):
-            holder, _ = self._read(self._descriptor)
-            if holder.get("token") == self._token:
-                return
-        raise LockLost(f"{self.path} is no longer ours: another process has taken it over")
+        if not self._is_ours():
+            raise LockLost(f"{self.path} is no longer ours: another process has taken it over")
 
     def release(self) -> None:
         """Give the lock back and remove its file; a second call does nothing."""
         if self._descriptor is None:
             return
-        if self._is_current(self._descriptor) and self._read(self._descriptor)[0].get("token") == self._token:
+        if self._is_ours():
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = None
@@ -102,9 +98,7 @@ class FileLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _open_locked(self) -> int:
@@ -125,6 +119,10 @@ class FileLock:
             if self._is_current(descriptor):
                 return descriptor
             os.close(descriptor)
+
+    def _is_ours(self) -> bool:
+        held = self._descriptor
+        return held is not None and self._is_current(held) and self._read(held)[0].get("token") == self._token
 
     def _is_current(self, descriptor: int) -> bool:
         try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmkd.files import last_lines, write_atomically
+from mmkd.files import last_lines, write_text
 from mmkd.rundir import TrialDir
 
 
@@ -66,4 +66,4 @@ def cut_metrics(directory: TrialDir, history: Sequence[Mapping[str, Any]]) -> No
     """
     lines = read_metrics(directory)[: len(history)]
     text = "".join(json.dumps(line) + "\n" for line in (*lines, *history[len(lines) :]))
-    write_atomically(directory.metrics, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(directory.metrics, text)

@@ -78,35 +78,16 @@ def write_predictions(
     path: Path, student: TrainedStudent, logits: NDArray[np.float32], ids: list[str], truth: list[str]
 ) -> None:
     """Write one line per sample: id, true class if known, predicted class, and each class's probability."""
-    probabilities = softmax(logits)
+    predicted = [student.classes[k] for k in logits.argmax(1)]
+    rows = [["id", *(["true"] if truth else []), "predicted", *(f"p {name}" for name in student.classes)]]
+    for n, probabilities in enumerate(softmax(logits)):
+        rows.append([ids[n], *truth[n : n + 1], predicted[n], *(f"{p:.6g}" for p in probabilities)])
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(
-                ["id", *(["true"] if truth else []), "predicted", *(f"p {name}" for name in student.classes)]
-            )
-            for n, sample in enumerate(ids):
-                predicted = student.classes[int(logits[n].argmax())]
-                values = [f"{p:.6g}" for p in probabilities[n]]
-                table.writerow([sample, *(truth[n : n + 1]), predicted, *values])
+            csv.writer(file).writerows(rows)
 
     write_atomically(path, write)
-
-
-def make_parser() -> Parser:
-    """The command line."""
-    parser = Parser(
-        prog="python -m mmkd.predict",
-        description="Predict with a trained student, which sees one modality alone.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
-    return parser
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -124,7 +105,17 @@ def predict(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
-    return run_command(make_parser(), predict, arguments)
+    parser = Parser(
+        prog="python -m mmkd.predict",
+        description="Predict with a trained student, which sees one modality alone.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
+    return run_command(parser, predict, arguments)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ def read_attribute(holder: Any, name: str) -> Any:
         ValueError: reading it would lead through the global heap.
     """
     refuse_heap(f"{holder.name}: attribute {name}", holder.attrs.get_id(name).dtype)
-    return plain_text(holder.attrs[name])
+    value = holder.attrs[name]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def refuse_heap(what: str, stored: np.dtype[Any]) -> None:
@@ -44,8 +45,3 @@ def refuse_heap(what: str, stored: np.dtype[Any]) -> None:
     """
     if stored.hasobject:
         raise ValueError(f"{what}: text of variable length, which this mmkd neither writes nor reads")
-
-
-def plain_text(value: Any) -> Any:
-    """A fixed text as str; any other value as it is."""
-    return value.decode() if isinstance(value, bytes) else value

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mmkd.signals import listen
@@ -81,8 +82,7 @@ def run_trial(
 
     checked = time.monotonic()
 
-    def check_attempt() -> None:
-        refuse_superseded(trial, attempt)
+    check_attempt = partial(refuse_superseded, trial, attempt)
 
     def must_end() -> bool:
         nonlocal checked
@@ -98,13 +98,11 @@ def run_trial(
     trainer = Trainer(config, lesson, trial, load_checkpoint(config, trial, device), check_attempt, must_end)
     status, reason = Status.COMPLETE, ""
     try:
-        progress = trainer.run()
-    except Diverged as error:
-        status, reason, progress = Status.DIVERGED, str(error), trainer.progress
-    except Pruned as error:
-        status, reason, progress = Status.PRUNED, str(error), trainer.progress
+        trainer.run()
+    except (Diverged, Pruned) as error:
+        status, reason = Status.DIVERGED if isinstance(error, Diverged) else Status.PRUNED, str(error)
     check_attempt()
-    finish(config, trial, lesson, progress, status, reason)
+    finish(config, trial, lesson, trainer.progress, status, reason)
     return status
 
 
@@ -202,7 +200,9 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
         # Usually a node that Slurm has lost while its processes live on.
         end, message, code = Failure.NODE_FAIL, f"{held}: an earlier attempt still runs there", EXIT_RESUME
     except Preempted as stop:
-        end, message, code = failure_of_signals(received), str(stop), EXIT_RESUME
+        # SIGTERM may stand for anything but a time limit.
+        end = Failure.TIMEOUT if signal.SIGUSR2 in received else Failure.PREEMPTED
+        message, code = str(stop), EXIT_RESUME
     except Superseded as stop:
         end, message, code = Failure.CANCELLED, str(stop), EXIT_RESUME
     except UserError as error:
@@ -219,11 +219,6 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
         print(printable(message), file=sys.stderr, flush=True)
     record_run(directory, attempt, end=str(end), message=message, ended=time.time(), seconds=time.time() - started)
     return code
-
-
-def failure_of_signals(received: Sequence[int]) -> Failure:
-    """The failure that the signals stand for; SIGTERM may be anything but a time limit."""
-    return Failure.TIMEOUT if signal.SIGUSR2 in received else Failure.PREEMPTED
 
 
 def acquire_patiently(lock: FileLock, directory: TrialDir, attempt: int, received: Sequence[int]) -> None:
@@ -246,18 +241,6 @@ def acquire_patiently(lock: FileLock, directory: TrialDir, attempt: int, receive
             time.sleep(0.2)
 
 
-def make_parser() -> Parser:
-    """The command line."""
-    parser = Parser(
-        prog="python -m mmkd.trial",
-        description="Run the trial in DIR (its config.json), resuming from its checkpoint. Every job runs this.",
-        epilog="Exit codes: 0 finished (also diverged or pruned), 1 error, 2 bad input, 75 asked to end: call again.",
-    )
-    parser.add_argument("directory", type=Path, metavar="DIR")
-    parser.add_argument("--attempt", type=int, help="this attempt's number (default: the one in DIR/attempt)")
-    return parser
-
-
 def run_command_line(options: argparse.Namespace, received: Sequence[int]) -> int:
     """Run the trial that the options name; the exit code.
 
@@ -278,11 +261,18 @@ def run_command_line(options: argparse.Namespace, received: Sequence[int]) -> in
 
 def main(arguments: list[str] | None = None, received: list[int] | None = None) -> int:
     """The command. `received` holds the signals heard so far; None: begin to listen."""
+    parser = Parser(
+        prog="python -m mmkd.trial",
+        description="Run the trial in DIR (its config.json), resuming from its checkpoint. Every job runs this.",
+        epilog="Exit codes: 0 finished (also diverged or pruned), 1 error, 2 bad input, 75 asked to end: call again.",
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("--attempt", type=int, help="this attempt's number (default: the one in DIR/attempt)")
 
     def run(options: argparse.Namespace) -> int:
         return run_command_line(options, listen() if received is None else received)
 
-    return run_command(make_parser(), run, arguments, resumable=True)
+    return run_command(parser, run, arguments, resumable=True)
 
 
 if __name__ == "__main__":

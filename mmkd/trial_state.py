@@ -89,10 +89,9 @@ def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, 
     Args:
         directory: the trial's.
         attempts: its attempts, where the caller has read them.
-        since: when the present launch began. Its controller counts its own attempts only, because a launch tries
-            final runs and teachers anew that failed in an earlier one. All other readers count all attempts: for them
-            FAILED means that no controller retries, until the study is launched again. A failed tuning trial was
-            reported to Optuna, and is retried, under a new number, by --retry failed alone.
+        since: start of the present launch, whose controller counts its own attempts alone: it retries final runs and
+            teachers that failed in an earlier launch. All other readers count all attempts. A failed tuning trial was
+            reported to Optuna; --retry failed alone retries it, under a new number.
     """
     if directory.result.exists():
         return State.FINISHED
@@ -130,13 +129,10 @@ def fruitless(attempts: Sequence[Attempt], since: float = 0.0) -> list[Attempt]:
     """
     alike: list[Attempt] = []
     for attempt in reversed(attempts):
-        if attempt.submitted.get("submitted", 0.0) < since:
+        if attempt.submitted.get("submitted", 0.0) < since or attempt.end not in set(Failure):
             break
-        if attempt.end not in set(Failure) or (alike and attempt.end != alike[0].end):
-            break
-        if attempt.ran.get("end") in (Failure.PREEMPTED, Failure.TIMEOUT):
-            break
-        if alike and attempt.epochs != alike[0].epochs:
+        gained = attempt.ran.get("end") in (Failure.PREEMPTED, Failure.TIMEOUT)
+        if gained or (alike and (attempt.end, attempt.epochs) != (alike[0].end, alike[0].epochs)):
             break
         alike.insert(0, attempt)
     return alike

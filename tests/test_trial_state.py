@@ -18,7 +18,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from analysis.loading.records import read_study
 
 from analysis import examine, load
 from analysis.doctor import UNFINISHED
@@ -29,6 +28,7 @@ from analysis.tables.ablation import table
 from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json, write_text
+from mmkd.records import read_study
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.trial_state import RULES, Failure, State, trial_state

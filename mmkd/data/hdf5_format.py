@@ -130,7 +130,10 @@ def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
         validate_structure(Meaning(**meaning), splits)
     except UserError as error:
         raise ValueError(error) from None
-    _check_statistics(splits["train"])
+    for modality, array in splits["train"].arrays.items():
+        mean, std = stored_statistics(array)
+        if not all(np.shape(x) == array.shape[2:] and np.isfinite(x).all() for x in (mean, std)) or np.min(std) <= 0:
+            raise ValueError(f"modality {modality!r}: no mean and standard deviation of each feature")
     shapes = {m: splits["train"].arrays[m].shape for m in meaning["modalities"]}
     classes = len(meaning["classes"])
     return DatasetInfo(
@@ -151,13 +154,6 @@ def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
 def stored_statistics(array: Any) -> tuple[Array, Array]:
     """Mean and std (F,) that are stored with a modality of train, an h5py.Dataset."""
     return read_attribute(array, "mean"), read_attribute(array, "std")
-
-
-def _check_statistics(train: Split) -> None:
-    for modality, array in train.arrays.items():
-        mean, std = stored_statistics(array)
-        if not all(np.shape(x) == array.shape[2:] and np.isfinite(x).all() for x in (mean, std)) or np.min(std) <= 0:
-            raise ValueError(f"modality {modality!r}: no mean and standard deviation of each feature")
 
 
 def read_info(path: str | Path) -> DatasetInfo:

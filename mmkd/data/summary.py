@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -64,15 +65,14 @@ def _feature_oddities(modality: str, train: Split) -> Iterator[str]:
 
 def _duplicates(splits: Mapping[str, Split]) -> Iterator[str]:
     marks = {name: _marks(split) for name, split in splits.items()}
-    for position, first in enumerate(SPLITS):
-        for second in SPLITS[position + 1 :]:
-            shared = marks[first].keys() & marks[second].keys()
-            if shared:
-                one = min(shared, key=marks[first].__getitem__)
-                yield (
-                    f"{first} and {second} share {len(shared)} identical samples, "
-                    f"{marks[first][one]} and {marks[second][one]} for one"
-                )
+    for first, second in combinations(SPLITS, 2):
+        shared = marks[first].keys() & marks[second].keys()
+        if shared:
+            one = min(shared, key=marks[first].__getitem__)
+            yield (
+                f"{first} and {second} share {len(shared)} identical samples, "
+                f"{marks[first][one]} and {marks[second][one]} for one"
+            )
 
 
 def _marks(split: Split) -> dict[bytes, str]:
@@ -88,7 +88,8 @@ def _marks(split: Split) -> dict[bytes, str]:
 
 def render(info: DatasetInfo, splits: Mapping[str, Split], oddities: list[str]) -> RenderableType:
     """Format the summary: facts, modalities, classes, oddities."""
-    return Group(_facts(info), "", _modalities(info, splits), "", _classes(info), "", *_odd_lines(oddities))
+    odd = ["[bold]odd[/bold]", *(f"  {escape(line)}" for line in oddities)] if oddities else ["nothing odd"]
+    return Group(_facts(info), "", _modalities(info, splits), "", _classes(info), "", *odd)
 
 
 def _facts(info: DatasetInfo) -> Table:
@@ -141,7 +142,3 @@ def _table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right")
     return table
-
-
-def _odd_lines(oddities: list[str]) -> list[str]:
-    return ["[bold]odd[/bold]", *(f"  {escape(line)}" for line in oddities)] if oddities else ["nothing odd"]

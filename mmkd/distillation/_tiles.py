@@ -1,10 +1,9 @@
 """Losses on attention maps that are never held whole: a tile of query rows at a time, and its gradient at once.
 
-A map of B samples, H heads, Tq queries and Tk keys has B H Tq Tk probabilities (128 MB for 16 samples of 500 x 500 and
-8 heads, a layer and network), of which a loss needs a few rows at a time. So it is evaluated tile by tile, and because
-the sum of the tiles' losses is a scalar, whose gradient a later backward pass can only multiply, each tile's gradient
-in queries and keys is computed while its probabilities are there: they are made once, in cache, and then discarded.
-On a GPU kernels make maps and gradients without writing the heads' probabilities at all, see `fused_maps`.
+A layer's map of 16 samples of 500 x 500 and 8 heads has 128 MB of probabilities, of which a loss needs a few rows at a
+time. The sum of the tiles' losses is a scalar, whose gradient a later backward pass can only multiply: so each tile's
+gradient in queries and keys is computed while its probabilities are in cache, and these are then discarded. On a GPU
+kernels make maps and gradients without writing the heads' probabilities at all, see `fused_maps`.
 """
 
 from __future__ import annotations
@@ -135,7 +134,8 @@ class _Maps:
         """No maps yet; there is space for the largest tile's probabilities, twice."""
         (batch, heads, _, width), keys = ours.query.shape, ours.key.shape[2]
         by_query, by_key = torch.empty_like(ours.query), ours.query.new_zeros(batch * heads, width, keys)
-        space = ours.query.new_empty(2, max(_cells(ours.query, ours.key, part) for part in parts))
+        largest = max((samples.stop - samples.start) * (rows.stop - rows.start) for samples, rows in parts)
+        space = ours.query.new_empty(2, largest * heads * keys)
         return cls(temperature, by_query, by_key, space)
 
     @property
@@ -197,10 +197,3 @@ def _through_softmax(p: Tensor, outer: Tensor, space: Tensor) -> Tensor:
     """dL/ds = p (g - sum p g) of p = softmax s (B, heads, rows, Tk) with g = dL/dp (B, rows, Tk) for all heads."""
     slope = torch.mul(p, outer[:, None], out=space[: p.numel()].view(p.shape))
     return slope.addcmul_(p, slope.sum(-1, keepdim=True), value=-1)
-
-
-def _cells(query: Tensor, key: Tensor, part: Tile) -> int:
-    """Elements of a tile's scores."""
-    (samples, rows), heads = part, query.shape[1]
-    cells: int = (samples.stop - samples.start) * heads * (rows.stop - rows.start) * key.shape[2]
-    return cells

@@ -33,22 +33,14 @@ class Projection(nn.Module):
     """Conv1d along time from one input modality (B, T, F) to (B, T', D), brought to `steps` first if given."""
 
     def __init__(
-        self,
-        modality: str,
-        features: int,
-        length: int,
-        width: int,
-        kernel: int,
-        *,
-        bias: bool,
-        stride: int = 1,
-        steps: int = 0,
+        self, info: DatasetInfo, config: NetworkConfig, modality: str, kernel: int, stride: int = 1, steps: int = 0
     ) -> None:
         super().__init__()
         self.modality, self.steps = modality, steps
-        self.projected_steps = (steps or length) // stride
+        self.projected_steps = (steps or info.steps[modality]) // stride
         padding = "same" if stride == 1 else 0
-        self.convolution = nn.Conv1d(features, width, kernel, stride, padding, bias=bias)
+        features = info.features[modality]
+        self.convolution = nn.Conv1d(features, config.width, kernel, stride, padding, bias=config.conv_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
@@ -174,7 +166,7 @@ class Head(nn.Module):
 
 def build_teacher(info: DatasetInfo, config: NetworkConfig, branch: str | None) -> Network:
     """The complete teacher of a data set, or the one branch whose queries come from `branch`."""
-    projections = {m: _projection(info, config, m, config.kernels.get(m, config.kernel)) for m in info.modalities}
+    projections = {m: Projection(info, config, m, config.kernels.get(m, config.kernel)) for m in info.modalities}
     return Network(projections, crossmodal_stacks(info.modalities, branch), True, config, len(info.classes))
 
 
@@ -198,17 +190,8 @@ def build_student(
             stride = max(1, round(info.steps[fed] / info.steps[m]))
             kernel = stride if stride > 1 else kernel
             steps = stride * info.steps[m]
-        projections[m] = _projection(info, config, fed, kernel, stride, steps)
+        projections[m] = Projection(info, config, fed, kernel, stride, steps)
     return Network(projections, pairing.stacks, pairing.fused, config, len(info.classes))
-
-
-def _projection(
-    info: DatasetInfo, config: NetworkConfig, modality: str, kernel: int, stride: int = 1, steps: int = 0
-) -> Projection:
-    features, length = info.features[modality], info.steps[modality]
-    return Projection(
-        modality, features, length, config.width, kernel, bias=config.conv_bias, stride=stride, steps=steps
-    )
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from mmkd.errors import UserError, choose
 
@@ -71,7 +72,7 @@ def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
     if len(modalities) < 2:
         raise UserError(f"a teacher needs two modalities or more, the data have {', '.join(modalities)}")
     others = [m for m in modalities if m != primary]
-    if len(others) > 1 and name in _joined(others):
+    if len(others) > 1 and name in map("_".join, permutations(others)):
         return "others"
     name = modality_aliases(primary, modalities).get(name, name)
     return choose("pairing", name, ["complete", "others", "multimodal", *modalities])
@@ -81,13 +82,6 @@ def modality_aliases(primary: str, modalities: Sequence[str]) -> dict[str, str]:
     """The modality of each alias `primary`, `other1`, `other2`, ..."""
     others = [m for m in modalities if m != primary]
     return {"primary": primary} | {f"other{number}": m for number, m in enumerate(others, 1)}
-
-
-def _joined(names: list[str]) -> set[str]:
-    """All orders of `names`, joined by `_`."""
-    if len(names) == 1:
-        return {names[0]}
-    return {f"{first}_{rest}" for first in names for rest in _joined([n for n in names if n != first])}
 
 
 def resolve_pairing(name: str, primary: str, modalities: Sequence[str]) -> Pairing:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from mmkd.checksum import CHECKSUM_BYTES, checksum_line
 from mmkd.errors import UserError
-from mmkd.result_file import Predictions, Result, ResultError, Status, Summary, read_result, read_summary, write_result
+from mmkd.result_file import Predictions, Result, ResultError, Status, read_result, read_summary, write_result
 from mmkd.rundir import TrialDir
 from mmkd.terminal import is_plain, one_line, printable
 from sweeps.study_file import StudyFile, find_study, load_study, override, parse_override, study_names
@@ -271,7 +271,7 @@ def test_what_is_changed_under_a_right_checksum_is_read_or_refused(
             found = read(path)
         except ResultError:
             continue
-        assert isinstance(found, (Result, Summary))
+        assert isinstance(found, Result)
         assert found.status in Status
 
 

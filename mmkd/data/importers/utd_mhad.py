@@ -201,14 +201,13 @@ def _recording(source: Path, trial: Trial, files: Mapping[str, tuple[str, bytes]
     for kind in ("inertial", "skeleton"):
         if kind not in files:
             raise UserError(f"{source}: {trial}_{kind}.mat is missing; both files of a recording are needed")
-    inertial_name, inertial_content = files["inertial"]
-    inertial = _variable(source, inertial_name, inertial_content, "d_iner", (None, 6))
-    skeleton_name, skeleton_content = files["skeleton"]
-    skeleton = _variable(source, skeleton_name, skeleton_content, "d_skel", (20, 3, None))
+    inertial = _variable(source, *files["inertial"], "d_iner", (None, 6))
+    skeleton = _variable(source, *files["skeleton"], "d_skel", (20, 3, None))
     if not raw:
         skeleton = body_frame(skeleton)
         if not np.isfinite(skeleton).all():
-            raise UserError(f"{source}: {skeleton_name}: torso or hip line has no length at the start; use --raw")
+            name, _ = files["skeleton"]
+            raise UserError(f"{source}: {name}: torso or hip line has no length at the start; use --raw")
     return {
         "skeleton": skeleton.transpose(2, 0, 1).reshape(-1, 60).astype(np.float32),
         "accelerometer": inertial[:, :3].astype(np.float32),
