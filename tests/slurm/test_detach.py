@@ -92,7 +92,7 @@ def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successo
     second = study.launch("--detach")
     assert second.returncode == 2
     assert f"job {first} (" in second.stderr
-    assert "is this study's controller already" in second.stderr
+    assert "is already this study's controller" in second.stderr
     wait_for(lambda: list(study.root.path.glob("rows/*/trials/*/metrics.jsonl")), "a trial trains")
     here = study.launch("--device", "cpu", *budget)
     assert here.returncode == 2, "a controller beside it is refused"
