@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from recorded import row_record, winner_record
 
 from analysis import examine, load
 from analysis.doctor import UNFINISHED
@@ -103,11 +104,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, RowDir, dict[P
     root = Root(tmp_path_factory.mktemp("states") / "runs")
     row = root.row("crd", "0" * 8)
     row.path.mkdir(parents=True)
-    training, space = {"epochs": 9}, {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
-    identity = {"algorithm": 1, "primary": "video", "pairing": "others", "method": "crd", "level": None}
-    identity |= {"selection": "loss", "sampler": "random", "training": training, "space": space}
-    data = {"source": "none", "fingerprint": "f" * 64}
-    write_json(row.row, {"digest": "0" * 64, "identity": identity, "data": data})
+    space = {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
+    write_json(row.row, row_record(training={"epochs": 9}, space=space, sampler="random"))
     mine = psutil.Process(os.getpid())
     living = f"{socket.gethostname()}:{mine.pid}:{mine.create_time():.2f}:"
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -118,11 +116,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, RowDir, dict[P
         directory = row.final_run(case.number, "a" * 8)
         make(directory, case, living if case.lives else dead)
         cases[directory.path] = case
-    counting = {str(case.number): path.name for path, case in cases.items() if not case.superseded}
-    write_json(row.winner, {"trial": 0, "value": 0.5, "trials": 1, "numbers": 1, "confirm": counting})
+    counting = {case.number: path.name for path, case in cases.items() if not case.superseded}
+    write_json(row.winner, winner_record(counting))
     facts = {"name": "crd", "label": "CRD", "group": None, "directory": row.path.name, "teachers": []}
     root.study("states").parent.mkdir()
-    rows = [{**facts, "trials": 1, "seeds": [int(seed) for seed in counting]}]
+    rows = [{**facts, "trials": 1, "seeds": list(counting)}]
     write_json(root.study("states"), {"name": "states", "title": "all states", "control": None, "rows": rows})
     return root, row, cases
 
@@ -244,12 +242,12 @@ def test_the_frames_hold_it(runs: Runs, cases: dict[Path, Case]) -> None:
 
 def test_tables_and_figures_use_it(runs: Runs, cases: dict[Path, Case]) -> None:
     (row,) = collect(runs, read_study(runs.root, "states"))
-    over = {runs.root / directory for directory in row.confirming["directory"][ended(row.confirming)]}
+    over = {runs.root / directory for directory in row.final_runs["directory"][ended(row.final_runs)]}
     counting = {path: case for path, case in cases.items() if not case.superseded}
     assert over == {path for path, case in counting.items() if case.state in (State.FAILED, State.FINISHED)}
     (section,) = table(runs, "states").sections
     assert section.rows[-1].status == f"confirming 0/{len(counting)}"
-    as_tuning = row.__class__(**{**vars(row), "tuning": row.confirming.assign(number=range(len(row.confirming)))})
+    as_tuning = row.__class__(**{**vars(row), "tuning": row.final_runs.assign(number=range(len(row.final_runs)))})
     assert len(tuning_data(runs, as_tuning).trials) == len(over)
 
 

@@ -162,7 +162,10 @@ SITES: dict[str, tuple[bytes, str]] = {
     "a detached controller with a key of others": (b"[detach]\ngpus = 1", "detach.gpus: unknown key here"),
     "a mistyped key of trials' jobs alone": (b"[slurm]\nmem_limt = '64G'", "slurm.mem_limt: unknown key, .*mem_limit"),
     "a key above its table": (b"partition = 'gpu'\n[slurm]\ncpus = 4", r"partition: belongs under \[slurm\], or under"),
-    "a trial's key above its table": (b"setup = ['module load x']", r"setup: belongs under \[slurm\]; a key below"),
+    "a trial's key above its table": (
+        b"setup = ['module load x']",
+        r"setup: belongs under \[slurm\]; move it below that heading",
+    ),
     "memory as a number": (b"[slurm]\nmem = 16", 'slurm.mem: .*write "16G"'),
     "a controller's memory as a number": (b"[detach]\nmem = 4", 'detach.mem: .*write "4G"'),
     "a controller's time in words": (b"[detach]\ntime = 'soon'", "detach.time: .*write minutes"),

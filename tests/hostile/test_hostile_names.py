@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +148,11 @@ STEERING = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e"
 
 @pytest.fixture
 def marked(tmp_path: Path) -> Path:
-    """A root whose title, labels, classes, messages and file names are markup and escape sequences."""
+    """A root with markup in titles and labels, and markup and escape sequences in classes, messages and file names."""
     text = MARKUP + STEERING
-    root = Root(make_small_root(tmp_path / "marked", title=f"Title {text}"))
+    root = Root(make_small_root(tmp_path / "marked", title=f"Title {MARKUP}"))
     record = json.loads(root.study("demo").read_text())
-    record["rows"][0] |= {"label": f"Label {text}", "group": f"Group {text}"}
+    record["rows"][0] |= {"label": f"Label {MARKUP}", "group": f"Group {MARKUP}"}
     write_json(root.study("demo"), record)
     row = root.rows()[0]
     facts = json.loads(row.row.read_text())
@@ -167,6 +169,25 @@ def marked(tmp_path: Path) -> Path:
     failed.log(1).write_text(f"log {text}\n")
     (row.path / "trials" / "<i>stray\x1b[2J").mkdir()
     return root.path
+
+
+@pytest.mark.parametrize(
+    ("main", "options"),
+    [
+        (analyse, ("table", "--no-cache")),
+        (analyse, ("doctor", "--no-cache")),
+        (monitor, ("--once",)),
+        (launch, ("--study", "demo", "--status")),
+    ],
+)
+def test_an_escape_sequence_in_a_title_is_refused_with_file_and_key(
+    main: Callable[..., int], options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_small_root(tmp_path / "runs", title=f"Title {STEERING}")
+    assert run(main, *options, "--root", root) == (1 if "doctor" in options else 2)
+    said = capsys.readouterr()
+    assert re.search(r"studies/demo\.json: title: .*give one line", said.out + said.err)
+    assert printable(said.out + said.err) == said.out + said.err
 
 
 def test_nothing_that_files_hold_steers_the_terminal(marked: Path, capsys: pytest.CaptureFixture[str]) -> None:

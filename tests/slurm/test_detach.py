@@ -92,7 +92,7 @@ def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successo
     second = study.launch("--detach")
     assert second.returncode == 2
     assert f"job {first} (" in second.stderr
-    assert "is this study's controller already" in second.stderr
+    assert "is already this study's controller" in second.stderr
     wait_for(lambda: list(study.root.path.glob("rows/*/trials/*/metrics.jsonl")), "a trial trains")
     here = study.launch("--device", "cpu", *budget)
     assert here.returncode == 2, "a controller beside it is refused"
@@ -101,7 +101,7 @@ def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successo
     wait_for(lambda: study.controllers() not in ([], [first]) or "Student without KD  " in study.log, "a successor")
     wait_for(lambda: not study.jobs(), "the study ends")
     assert "1 job left running, to be found by the next launch" in study.log
-    assert "goes on as the controller" in study.log
+    assert "is the next controller" in study.log
     assert study.log.count("controller: job ") == 2
     assert "\x1b" not in study.log, "a log is no terminal"
     assert "Student without KD" in study.log[study.log.rindex("controller: job ") :], "the table"
