@@ -21,10 +21,7 @@ class Attempt:
 
     @property
     def end(self) -> str | None:
-        """`complete`, a failure's class, or None while nobody has said how it ended.
-
-        The controller's word counts more: it knows what the scheduler said.
-        """
+        """`complete`, a failure's class, or None if unknown. The controller knows best: it has read the scheduler."""
         end = self.submitted.get("end") or self.ran.get("end")
         return str(end) if end else None
 

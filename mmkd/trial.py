@@ -241,24 +241,6 @@ def acquire_patiently(lock: FileLock, directory: TrialDir, attempt: int, receive
             time.sleep(0.2)
 
 
-def run_command_line(options: argparse.Namespace, received: Sequence[int]) -> int:
-    """Run the trial that the options name; the exit code.
-
-    Raises:
-        UserError: there is no trial, or another process runs it.
-    """
-    directory = TrialDir(options.directory)
-    if not directory.config.exists():
-        raise UserError(f"{directory.config}: no such file; a trial's directory holds a config.json")
-    by_hand = options.attempt is None
-    attempt = current_attempt(directory) if by_hand else options.attempt
-    lock = FileLock(directory.lock)
-    try:
-        return run_attempt(directory, attempt, received, lock, by_hand=by_hand)
-    finally:
-        lock.release()
-
-
 def main(arguments: list[str] | None = None, received: list[int] | None = None) -> int:
     """The command. `received` holds the signals heard so far; None: begin to listen."""
     parser = Parser(
@@ -270,7 +252,17 @@ def main(arguments: list[str] | None = None, received: list[int] | None = None) 
     parser.add_argument("--attempt", type=int, help="this attempt's number (default: the one in DIR/attempt)")
 
     def run(options: argparse.Namespace) -> int:
-        return run_command_line(options, listen() if received is None else received)
+        signals = listen() if received is None else received
+        directory = TrialDir(options.directory)
+        if not directory.config.exists():
+            raise UserError(f"{directory.config}: no such file; a trial's directory holds a config.json")
+        by_hand = options.attempt is None
+        attempt = current_attempt(directory) if by_hand else options.attempt
+        lock = FileLock(directory.lock)
+        try:
+            return run_attempt(directory, attempt, signals, lock, by_hand=by_hand)
+        finally:
+            lock.release()
 
     return run_command(parser, run, arguments, resumable=True)
 

@@ -83,11 +83,8 @@ def _ids(where: str, part: dict[Any, Any], samples: int) -> list[str]:
         rows = np.asarray(part["id"], object).reshape(samples, -1).tolist()
     except ValueError as error:
         raise UserError(f"{where}: 'id' does not hold one id for each of {samples} labels ({error})") from error
-    return ["_".join(map(_text, row)) for row in rows]
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    texts = ([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in row] for row in rows)
+    return ["_".join(row) for row in texts]
 
 
 def _unique(ids: list[str], seen: Counter[str]) -> list[str]:
