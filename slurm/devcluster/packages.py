@@ -20,7 +20,7 @@ PROVIDES = {
 FOR_ACCOUNTING = ("slurmdbd", "mariadb-server")
 INSTALLING = Path("/run/slurm-devcluster-install.lock")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-"""With the daemons' folders, which a user's PATH often lacks."""
+"""With the daemons' directories, which a user's PATH often lacks."""
 
 
 def missing_packages(accounting: bool) -> list[str]:
