@@ -47,6 +47,11 @@ class Watched:
         return self.state.is_due or self.state.is_live
 
     @property
+    def runs(self) -> bool:
+        """True if its job trains."""
+        return self.shown is State.RUNNING
+
+    @property
     def is_busy(self) -> bool:
         """True if it has a slot."""
         return self.shown in (State.RUNNING, Sign.STARTING)
