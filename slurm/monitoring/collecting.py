@@ -93,17 +93,17 @@ class Collector:
         return trial
 
     def _places(self, rows: list[Row]) -> list[Place]:
-        """Trials and confirming runs of the rows, and the teachers that they need (where all is watched: all).
+        """Trials and final runs of the rows, and the teachers that they need (where all is watched: all).
 
         A teacher that is claimed and has no configuration yet is of no kind that anybody could know.
         """
         places = []
         for row in rows:
             path = row.directory.path
-            places += self._list(path / "trials", partial(_trials, row))
-            places += self._list(path / "confirm", partial(_confirms, row))
+            places += self._list(path / "trials", partial(_runs, row, "tuning"))
+            places += self._list(path / "confirm", partial(_runs, row, "confirm"))
         families = {row.family for row in rows}
-        teachers = self._list(self.root.path / "teachers", partial(_teachers, self.root))
+        teachers = self._list(self.root.path / "teachers", lambda: list(map(_teacher, self.root.teachers())))
         return places + [place for place in teachers if place.owner and (not self.study or place.owner in families)]
 
     def _list(self, folder: Path, listing: Callable[[], list[Place]]) -> list[Place]:
@@ -130,24 +130,14 @@ def _settled(mark: Stamp) -> Stamp:
     return mark if time.time() - max(time_ns for time_ns, _ in mark) / 1e9 > SETTLED_SECONDS else ()
 
 
-def _trials(row: Row) -> list[Place]:
-    owner, epochs, selection = row.directory.path.name, row.epochs, row.selection
+def _runs(row: Row, kind: str) -> list[Place]:
+    """The tuning trials of a row (t3 is trial 3), or its final runs (s1 is seed 1)."""
+    runs, letter = (row.directory.trials(), "t") if kind == "tuning" else (row.directory.final_runs(), "s")
+    owner = row.directory.path.name
     return [
-        Place(directory, owner, "tuning", row.name, f"t{directory.path.name}", epochs, selection)
-        for directory in row.directory.trials()
+        Place(run, owner, kind, row.name, f"{letter}{run.path.name.split('-')[0]}", row.epochs, row.selection)
+        for run in runs
     ]
-
-
-def _confirms(row: Row) -> list[Place]:
-    owner, epochs, selection = row.directory.path.name, row.epochs, row.selection
-    return [
-        Place(directory, owner, "confirm", row.name, f"s{directory.path.name.split('-')[0]}", epochs, selection)
-        for directory in row.directory.final_runs()
-    ]
-
-
-def _teachers(root: Root) -> list[Place]:
-    return [_teacher(directory) for directory in root.teachers()]
 
 
 def _teacher(directory: TrialDir) -> Place:

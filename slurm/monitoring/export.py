@@ -21,7 +21,7 @@ DETAILS = (State.PENDING, State.SAMPLED, State.RETRY_DUE, State.FAILED)
 
 def to_json(overview: Overview) -> dict[str, Any]:
     """The overview as JSON values; docs/monitor.md says what each key is."""
-    survey, eta, hours = overview.survey, overview.eta, overview.gpu_hours
+    survey, eta, hours, answer = overview.survey, overview.eta, overview.gpu_hours, overview.answer
     limit = hours.limit
     return {
         "format": FORMAT,
@@ -57,7 +57,11 @@ def to_json(overview: Overview) -> dict[str, Any]:
             }
             for f in overview.failures
         ],
-        "queue": _queue(overview),
+        "queue": {
+            "asked": answer.asked if answer else None,
+            "problem": answer.problem if answer else "",
+            "others": [asdict(job) for job in overview.others],
+        },
         "problems": list(survey.problems),
     }
 
@@ -76,7 +80,7 @@ def _row(count: RowCount) -> dict[str, Any]:
         "pending": count.pending,
         "failed": count.failed,
         "selection": row.selection,
-        "best": best and {"trial": best.name, "value": best.value, "accuracy": best.accuracy},
+        "best": best and {"trial": best.place.name, "value": best.value, "accuracy": best.accuracy},
     }
 
 
@@ -108,12 +112,3 @@ def _trial(watched: Watched) -> dict[str, Any]:
 def _directory(parts: tuple[str, ...], kind: str) -> str:
     """A trial's place below the root."""
     return "/".join(parts[-2:] if kind == "teacher" else parts[-4:])
-
-
-def _queue(overview: Overview) -> dict[str, Any]:
-    answer = overview.answer
-    return {
-        "asked": answer.asked if answer else None,
-        "problem": answer.problem if answer else "",
-        "others": [asdict(job) for job in overview.others],
-    }

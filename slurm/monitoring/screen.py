@@ -179,7 +179,7 @@ def _rows(overview: Overview, width: int) -> Section:
             right=True,
         ),
         Column("acc %", lambda r: percent(r.best.accuracy) if r.best else "", right=True),
-        Column("of", lambda r: r.best.name if r.best else ""),
+        Column("of", lambda r: r.best.place.name if r.best else ""),
         Column("", lambda r: r.row.label, flexible="prose", since=WIDER, style="dim"),
         Column("", lambda r: r.row.group, flexible="prose", since=WIDEST, style="dim"),
     ]

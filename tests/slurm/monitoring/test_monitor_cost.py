@@ -107,3 +107,12 @@ def test_neither_torch_nor_pandas_nor_optuna_is_imported(watched: WatchedRoot) -
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert imported.isdisjoint({"torch", "pandas", "optuna", "submitit", "matplotlib"})
     assert "h5py" in imported
+
+
+def test_help_needs_neither_the_readers_of_files_nor_the_screen() -> None:
+    command = [sys.executable, "-X", "importtime", str(SCRIPT), "--help"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert imported.isdisjoint({"numpy", "h5py", "pydantic", "rich"})

@@ -15,7 +15,7 @@ from slurm.monitoring.collecting import Collector
 from slurm.monitoring.logs import find_trial, tail_log
 from slurm.monitoring.overview import make_overview
 from slurm.monitoring.screen import draw, share
-from slurm.monitoring.squeue_polling import Answer
+from slurm.monitoring.watching import Answer
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,7 @@ from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Collector
 from slurm.monitoring.overview import Overview, make_overview
 from slurm.monitoring.screen import draw
-from slurm.monitoring.squeue_polling import Answer
-from slurm.monitoring.watching import Sign
+from slurm.monitoring.watching import Answer, Sign
 
 EPOCHS = 10
 TEACHER = {"branch": None, "network": {"width": 8}, "training": {"epochs": 5}}
