@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,21 +74,16 @@ def step_daemons(directory: Path, node: str | None = None) -> list[psutil.Proces
     spool = directory / "spool"
     # Their title overwrites command and environment, but they share their slurmd's working directory.
     spools = {str(spool / node)} if node else {str(path) for path in spool.glob("n*")}
-    found = []
-    for process in psutil.process_iter(["name", "cwd"]):
-        if process.info["name"].startswith("slurmstepd") and process.info["cwd"] in spools:
-            found.append(process)
-    return found
+    everything = psutil.process_iter(["name", "cwd"])
+    return [p for p in everything if p.info["name"].startswith("slurmstepd") and p.info["cwd"] in spools]
 
 
 def job_processes(directory: Path, node: str | None = None) -> list[psutil.Process]:
     """Processes of jobs on one node or all: children of slurmstepd, and those that left it with their environment."""
     found: set[psutil.Process] = set()
     for step in step_daemons(directory, node):
-        try:
+        with suppress(psutil.NoSuchProcess):
             found.update(step.children(recursive=True))
-        except psutil.NoSuchProcess:
-            continue
     for process in _ours(directory):
         variables = _variables(process)
         if "SLURM_JOB_ID" in variables and node in (None, variables.get("SLURMD_NODENAME")):
@@ -100,7 +96,8 @@ def end(processes: Iterable[psutil.Process], kind: signal.Signals = signal.SIGTE
     alive = list(processes)
     for step in (kind, signal.SIGKILL):
         for process in alive:
-            _send(process, step)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(step)
         deadline = time.monotonic() + STOP_SECONDS
         while (alive := [p for p in alive if _lives(p)]) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -124,13 +121,6 @@ def _lives(process: psutil.Process) -> bool:
 def tail(log: Path, lines: int = 10) -> str:
     """The last lines of a log, for an error message."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"
-
-
-def _send(process: psutil.Process, kind: signal.Signals) -> None:
-    try:
-        process.send_signal(kind)
-    except psutil.NoSuchProcess:
-        return
 
 
 def _ours(directory: Path) -> Iterator[psutil.Process]:

@@ -20,9 +20,8 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State
 from slurm.monitoring.collecting import Collector, Survey
 from slurm.monitoring.export import to_json
-from slurm.monitoring.logs import LogTail, find_trial, tail_log
 from slurm.monitoring.overview import Overview, make_overview
-from slurm.monitoring.rows import controller_script
+from slurm.monitoring.rows import LogTail, controller_script, find_trial, tail_log
 from slurm.monitoring.screen import draw
 from slurm.monitoring.watching import Sign, Squeue
 

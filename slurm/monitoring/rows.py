@@ -1,19 +1,25 @@
-"""Read the rows that are watched, and their studies."""
+"""Read the rows that are watched, their studies, and the end of a trial's log."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
+from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
-from mmkd.files import read_json
+from mmkd.files import last_lines, read_json
 from mmkd.lock import Holder, read_holder
 from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
-from mmkd.rundir import Root, RowDir
+from mmkd.rundir import Root, RowDir, TrialDir
+
+LOG_BYTES = 32768
+LOG_LINES = 50
 
 
 @dataclass(frozen=True)
@@ -126,3 +132,53 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is none."""
     value = read_json(path)
     return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class LogTail:
+    """The last lines of a log, without colours and control characters; `path` is relative to the root."""
+
+    path: Path
+    lines: tuple[str, ...]
+
+
+def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
+    """The trial that `--log` names: ROW/trials/3, ROW/confirm/1, teachers/4f1e; ROW is a row's name or its folder.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    owner, _, rest = wanted.removeprefix(f"{root.path}/").strip("/").removeprefix("rows/").partition("/")
+    if owner == "teachers":
+        candidates, name = root.teachers(), rest
+    else:
+        by_folder, by_name = {row.directory.path.name: row for row in rows}, {row.name: row for row in rows}
+        row = (by_folder.get(owner) or by_name[choose("row (--log)", owner, by_name)]).directory
+        kind, _, name = rest.partition("/")
+        candidates = row.final_runs() if kind == "confirm" else row.trials()
+    exact = [place for place in candidates if place.path.name == name]
+    begins = [place for place in candidates if name and place.path.name.startswith(name)]
+    found = exact or begins
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(place.path.name for place in candidates[:20]) + (", …" if len(candidates) > 20 else "")
+    trouble = "names several" if found else "no such trial"
+    raise UserError(f"--log {wanted}: {trouble}; ROW/trials/N, ROW/confirm/SEED or teachers/NAME ({names or 'none'})")
+
+
+def tail_log(directory: TrialDir) -> LogTail:
+    """The end of the log of a trial's latest attempt."""
+    path = directory.log(current_attempt(directory))
+    return LogTail(path.relative_to(directory.root.path), tuple(_shown_lines(path)))
+
+
+def _shown_lines(path: Path) -> list[str]:
+    try:
+        raw = last_lines(path, LOG_BYTES)
+    except FileNotFoundError:
+        return ["there is no log yet"]
+    # A progress bar writes over its line: what stands after the last carriage return is what a terminal would show.
+    shown = (line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2] for line in raw)
+    lines = [Text.from_ansi(line.expandtabs()).plain for line in shown]
+    said = [line for line in lines if line.strip()]
+    return said[-LOG_LINES:] or ["the log is empty"]

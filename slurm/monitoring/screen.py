@@ -12,8 +12,8 @@ from mmkd.formatting import clock, figure, percent, short_path, sparkline
 from mmkd.result_file import Status
 from mmkd.trial_state import State
 from slurm.monitoring.heading import heading
-from slurm.monitoring.logs import LogTail
 from slurm.monitoring.overview import FailureCount, Overview, RowCount
+from slurm.monitoring.rows import LogTail
 from slurm.monitoring.tables import TITLE, Cell, Column, T, Unsteered, table
 from slurm.monitoring.watching import Sign, Watched
 
