@@ -46,25 +46,25 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 success, 1 failure, 2 refused."""
-    asked = make_parser().parse_args(arguments)
+    chosen = make_parser().parse_args(arguments)
     try:
-        match asked.command:
+        match chosen.command:
             case "up":
-                _up(asked)
+                _up(chosen)
             case "down":
-                attach(asked.directory).down()
+                attach(chosen.directory).down()
             case _:
-                return _status(attach(asked.directory))
+                return _status(attach(chosen.directory))
     except (Refused, ClusterError) as error:
         print(f"devcluster: {error}", file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
     return 0
 
 
-def _up(asked: argparse.Namespace) -> None:
-    options = Options(**{field.name: getattr(asked, field.name) for field in fields(Options)})
+def _up(chosen: argparse.Namespace) -> None:
+    options = Options(**{field.name: getattr(chosen, field.name) for field in fields(Options)})
     started = time.monotonic()
-    cluster = up(options, asked.directory, fresh=asked.fresh)
+    cluster = up(options, chosen.directory, fresh=chosen.fresh)
     print(
         f"up after {time.monotonic() - started:.0f} s: {options.nodes} nodes, "
         f"{options.nodes * options.gpus_per_node} pretend GPUs, partitions gpu and urgent; "

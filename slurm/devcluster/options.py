@@ -29,7 +29,7 @@ class Options:
     `memory_per_node` is in MB and enforced; a job that requests none gets its cores' share. `grace` is the number of
     seconds between a preemption's SIGTERM and its SIGKILL (the partition's GraceTime; 0 leaves Slurm's KillWait, 5 s).
     `max_submit` limits a user's jobs in the queue (the QOS's MaxSubmitJobsPerUser). Sizes may exceed the machine's:
-    Slurm is told not to check.
+    Slurm is configured not to check.
 
     Without `cgroup`, memory is polled every second, and a job above its limit ends as FAILED. With it, the kernel kills
     the job and Slurm says OUT_OF_MEMORY, as on real sites; this needs a writable cgroup v1 memory hierarchy.

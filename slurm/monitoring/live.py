@@ -61,7 +61,7 @@ class Monitor:
     def step(self, overview: Overview, steps: int) -> None:
         """Show the next or the previous log: of what runs, then of what failed, then none."""
         chosen = overview.select(State.RUNNING, *Sign) + overview.select(State.FAILED, State.RETRY_DUE)
-        logs: list[TrialDir | None] = [None, *(watched.trial.place.directory for watched in chosen)]
+        logs: list[TrialDir | None] = [None, *(watched.trial.entry.directory for watched in chosen)]
         here = logs.index(self.logged) if self.logged in logs else 0
         self.logged = logs[(here + steps) % len(logs)]
 
@@ -69,7 +69,7 @@ class Monitor:
 def users_of(survey: Survey) -> set[str]:
     """Owners of the jobs that Slurm runs or is about to run, whose queue to ask for."""
     open_trials = [trial for trial in survey.trials if trial.last and not trial.last.end]
-    paths = [t.place.directory.path for t in open_trials if t.last and t.last.backend == "slurm"]
+    paths = [t.entry.directory.path for t in open_trials if t.last and t.last.backend == "slurm"]
     if any(row.winner is None for row in survey.rows):
         paths += [controller_script(Root(survey.root), study.name) for study in survey.studies if study.controller_job]
     return {_owner(path) for path in paths}

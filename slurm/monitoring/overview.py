@@ -99,9 +99,9 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
     trials = [watched for watched in everything if _counts(watched, winners)]
     by_owner: dict[str, list[Watched]] = {}
     for watched in trials:
-        by_owner.setdefault(watched.trial.place.owner, []).append(watched)
+        by_owner.setdefault(watched.trial.entry.owner, []).append(watched)
     rows = [count_row(row, by_owner.get(row.directory.path.name, [])) for row in survey.rows]
-    teachers = [watched for watched in trials if watched.trial.place.kind == "teacher"]
+    teachers = [watched for watched in trials if watched.trial.entry.kind == "teacher"]
     trained = sum(watched.shown is Status.COMPLETE for watched in teachers)
     needed = max(teachers_needed(survey.rows), len(teachers))
     teachers_left = needed - sum(not watched.is_open for watched in teachers)
@@ -132,10 +132,10 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
 def _counts(watched: Watched, winners: Mapping[str, WinnerRecord | None]) -> bool:
     """True of all but final runs of a former winner: those that winner.json does not name, or that are marked."""
     trial = watched.trial
-    winner = winners.get(trial.place.owner)
+    winner = winners.get(trial.entry.owner)
     if watched.state is State.SUPERSEDED:
         return False
-    return trial.place.kind != "confirm" or winner is None or trial.place.directory.path.name in winner.confirm.values()
+    return trial.entry.kind != "confirm" or winner is None or trial.entry.directory.path.name in winner.confirm.values()
 
 
 def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
@@ -143,8 +143,8 @@ def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
 
     A trial without retries left counts against the budget, as in the controller, and so is not left to do.
     """
-    tuning = [watched for watched in trials if watched.trial.place.kind == "tuning"]
-    confirm = [watched for watched in trials if watched.trial.place.kind == "confirm" and row.winner]
+    tuning = [watched for watched in trials if watched.trial.entry.kind == "tuning"]
+    confirm = [watched for watched in trials if watched.trial.entry.kind == "confirm" and row.winner]
     begun = max(len(tuning), row.winner.trials if row.winner else 0)
     is_open = sum(watched.is_open for watched in tuning)
     seeds_left = max(row.seeds - sum(not watched.is_open for watched in confirm), 0)

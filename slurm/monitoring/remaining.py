@@ -84,7 +84,7 @@ def slots_in_use(trials: Sequence[Watched], now: float) -> float:
 def forecast(
     trials: Sequence[Watched], left: Mapping[str, Left], teachers_left: int, slots: float, now: float
 ) -> Eta | str:
-    """When all will be done, or why that cannot be said.
+    """Estimate when all runs will be done, or say why that is impossible.
 
     A run is taken to last as long as the finished ones of its row did on average (all their attempts); where a row has
     none, as those of all rows. What running trials have done already is taken off. No row ends before a tuning trial
@@ -106,8 +106,8 @@ def forecast(
     work = teachers_left * teacher + sum(means[owner] * row.runs for owner, row in left.items())
     shares: dict[str, list[float]] = defaultdict(list)
     for trial in (watched.trial for watched in trials if watched.is_open):
-        epochs = trial.place.epochs
-        shares[trial.place.owner].append(min(trial.epoch / epochs, 1.0) if epochs else 0.0)
+        epochs = trial.entry.epochs
+        shares[trial.entry.owner].append(min(trial.epoch / epochs, 1.0) if epochs else 0.0)
     begun = sum(means.get(owner, teacher) * sum(done) for owner, done in shares.items())
     chains = (means[owner] * (row.stages - max(shares.get(owner, [0.0]))) for owner, row in left.items())
     return Eta(remaining(work - begun, slots, chains), runs, work / runs, slots, len(learned))
@@ -121,5 +121,5 @@ def _seconds_by_owner(trials: Sequence[Watched], now: float) -> dict[str, list[f
     """Seconds that each finished run took, by row or kind of teacher."""
     spent: dict[str, list[float]] = defaultdict(list)
     for trial in (watched.trial for watched in trials if watched.trial.status is not None):
-        spent[trial.place.owner].append(sum(attempt.seconds(now) for attempt in trial.attempts))
+        spent[trial.entry.owner].append(sum(attempt.seconds(now) for attempt in trial.attempts))
     return spent

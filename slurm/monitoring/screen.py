@@ -91,8 +91,8 @@ def _section(columns: Sequence[Column[T]], items: Sequence[T], width: int) -> Se
 
 def _names(title: str, style: str = "") -> tuple[Column[Watched], Column[Watched]]:
     return (
-        Column(title, lambda w: w.trial.place.label, flexible="name", style=style),
-        Column("", lambda w: w.trial.place.name),
+        Column(title, lambda w: w.trial.entry.label, flexible="name", style=style),
+        Column("", lambda w: w.trial.entry.name),
     )
 
 
@@ -114,13 +114,13 @@ def _running(overview: Overview, width: int) -> Section:
 
     def to_go(w: Watched) -> str:
         trial = w.trial
-        return clock((trial.place.epochs - trial.epoch) * trial.pace) if trial.pace and w.runs else ""
+        return clock((trial.entry.epochs - trial.epoch) * trial.pace) if trial.pace and w.runs else ""
 
     columns = [
         *_names(f"RUNNING {len(watched)}", "green"),
         Column("try", _attempt, right=True, since=NARROW),
-        Column("epoch", lambda w: f"{w.trial.epoch}/{w.trial.place.epochs}", right=True),
-        Column(_metric(w.trial.place.selection for w in watched), lambda w: figure(w.trial.value), right=True),
+        Column("epoch", lambda w: f"{w.trial.epoch}/{w.trial.entry.epochs}", right=True),
+        Column(_metric(w.trial.entry.selection for w in watched), lambda w: figure(w.trial.value), right=True),
         Column("acc %", lambda w: percent(w.trial.accuracy), right=True, since=WIDE),
         Column("on valid", progress, since=NARROW),
         Column("on", lambda w: (w.job and w.job.node) or (w.trial.last.node if w.trial.last else ""), since=NARROW),
@@ -150,7 +150,7 @@ def _waiting(overview: Overview, width: int) -> Section:
     columns = [
         *_names(f"WAITING {len(watched)}", "yellow"),
         Column("try", _attempt, right=True),
-        Column("epoch", lambda w: f"{w.trial.epoch}/{w.trial.place.epochs}" if w.trial.epoch else "", right=True),
+        Column("epoch", lambda w: f"{w.trial.epoch}/{w.trial.entry.epochs}" if w.trial.epoch else "", right=True),
         Column("state", lambda w: w.job.state.lower() if w.job else Text(*_STATES[w.shown])),
         Column("why", why, flexible="prose"),
         Column("start", start),
@@ -179,7 +179,7 @@ def _rows(overview: Overview, width: int) -> Section:
             right=True,
         ),
         Column("acc %", lambda r: percent(r.best.accuracy) if r.best else "", right=True),
-        Column("of", lambda r: r.best.place.name if r.best else ""),
+        Column("of", lambda r: r.best.entry.name if r.best else ""),
         Column("", lambda r: r.row.label, flexible="prose", since=WIDER, style="dim"),
         Column("", lambda r: r.row.group, flexible="prose", since=WIDEST, style="dim"),
     ]
@@ -201,7 +201,7 @@ def _failures(overview: Overview, width: int) -> Section:
         Column("FAILURES", lambda f: f.failure, style="red"),
         Column("attempts", lambda f: str(f.attempts), right=True),
         Column("still so", lambda f: str(f.trials), right=True),
-        Column("the latest", lambda f: f"{f.latest.place.label} {f.latest.place.name}", flexible="name"),
+        Column("the latest", lambda f: f"{f.latest.entry.label} {f.latest.entry.name}", flexible="name"),
         Column("said", lambda f: f.message, flexible="prose"),
     ]
     return _section(columns, overview.failures, width)

@@ -97,7 +97,7 @@ def test_json_is_strict_and_each_of_its_keys_is_documented(watched: WatchedRoot,
     [
         (["--study", "nix"], "unknown study (--study"),
         (["--log", "nix/trials/1"], "unknown row (--log) 'nix'"),
-        (["--root", "/nix"], "--root /nix: no such folder"),
+        (["--root", "/nix"], "--root /nix: no such directory"),
         (["--root", "/dev"], "--root /dev: no studies or rows in it"),
     ],
 )

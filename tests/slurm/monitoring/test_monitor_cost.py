@@ -60,10 +60,10 @@ def test_what_is_new_while_we_watch_is_found(watched: WatchedRoot) -> None:
     assert collector.look().trials == ()
 
     watched.run(row.trial(0))
-    assert [trial.place.name for trial in collector.look().trials] == ["t0"]
+    assert [trial.entry.name for trial in collector.look().trials] == ["t0"]
     watched.finish(row.trial(0), loss=0.5)
     watched.run(row.trial(1))
-    assert [(t.place.name, t.status) for t in collector.look().trials] == [("t0", Status.COMPLETE), ("t1", None)]
+    assert [(t.entry.name, t.status) for t in collector.look().trials] == [("t0", Status.COMPLETE), ("t1", None)]
 
 
 def test_a_large_root_is_shown_before_all_of_it_is_read_latest_trials_first(watched: WatchedRoot) -> None:
@@ -75,7 +75,7 @@ def test_a_large_root_is_shown_before_all_of_it_is_read_latest_trials_first(watc
 
     first = collector.look(0)
 
-    assert ([trial.place.name for trial in first.trials], first.unread) == (["t29"], 29)
+    assert ([trial.entry.name for trial in first.trials], first.unread) == (["t29"], 29)
     assert "reading: 29 trials not looked at yet" in text(make_overview(first, None))
     assert collector.look(0).unread == 28
     assert collector.look().unread == 0

@@ -110,7 +110,7 @@ def test_the_best_is_of_the_complete_trials_by_the_selection_metric(
     (count,) = look(watched).rows
 
     assert count.best is not None
-    assert count.best.place.name == best
+    assert count.best.entry.name == best
     assert (count.ended, count.sampled) == (5, 5)
 
 
@@ -293,4 +293,4 @@ def test_a_teacher_that_is_claimed_and_not_begun_is_nobodys_trial_until_it_has_a
 
     watched.run(place)
     write_json(place.config, {**TEACHER, "data": {"fingerprint": "f" * 8}, "seed": 1})
-    assert [(t.place.label, t.place.name) for t in collector.look().trials] == [("teacher", "s1")]
+    assert [(t.entry.label, t.entry.name) for t in collector.look().trials] == [("teacher", "s1")]

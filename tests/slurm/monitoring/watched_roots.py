@@ -137,7 +137,7 @@ def look(watched: WatchedRoot, answer: Answer | None = None, study: str | None =
 
 
 def conditions(overview: Overview) -> dict[str, State | Sign | Status]:
-    return {f"{w.trial.place.label} {w.trial.place.name}": w.shown for w in overview.trials}
+    return {f"{w.trial.entry.label} {w.trial.entry.name}": w.shown for w in overview.trials}
 
 
 def text(overview: Overview, width: int = 80, height: int | None = None) -> str:
