@@ -46,7 +46,7 @@ class LocalBackend(Backend):
     def submit(self, job: Job) -> str:
         """See `Backend`."""
         environment = {**os.environ, **job.environment}
-        gpu = self._least_used_gpu()
+        gpu = min(self.visible, key=list(self._on_gpu.values()).count, default="")
         if gpu:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,10 @@ class LocalBackend(Backend):
         """See `Backend`. A process that vanished counts as a lost node, as its exit code is unknown."""
         reports = {handle: self._report(handle.id) for handle in handles if handle.id}
         for handle, report in reports.items():
-            self._on_gpu.pop(handle.id, None) if not report.alive else self._remember(handle.id)
+            if report.alive:  # an earlier controller's job uses its GPU too
+                self._on_gpu.setdefault(handle.id, handle.id.rsplit(":", 1)[-1])
+            else:
+                self._on_gpu.pop(handle.id, None)
         return reports
 
     def cancel(self, handles: Collection[Handle]) -> None:
@@ -90,16 +93,6 @@ class LocalBackend(Backend):
         if code < 0:
             return Report(False, "node_fail", f"killed by {signal.Signals(-code).name}")
         return Report(False, "error" if code else "", f"exit code {code}")
-
-    def _remember(self, identifier: str) -> None:
-        """Count the GPU of an earlier controller's job as used."""
-        self._on_gpu.setdefault(identifier, identifier.rsplit(":", 1)[-1])
-
-    def _least_used_gpu(self) -> str:
-        if not self.visible:
-            return ""
-        used = list(self._on_gpu.values())
-        return min(self.visible, key=used.count)
 
 
 class DebugBackend(Backend):

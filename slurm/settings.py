@@ -154,9 +154,9 @@ class SlurmSettings(BaseModel):
         """Accept `exclusive = true` and `nice = 100`, as one writes these in TOML."""
         if not isinstance(value, dict):
             return value
-        words = {name: "" if argument is True else argument for name, argument in value.items()}
         return {
-            name: str(word) if isinstance(word, int) and word is not False else word for name, word in words.items()
+            name: "" if word is True else str(word) if isinstance(word, int) and word is not False else word
+            for name, word in value.items()
         }
 
     @field_validator("extra")
@@ -180,13 +180,9 @@ class SlurmSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _can_get_its_memory(self) -> SlurmSettings:
+    def _has_consistent_limits(self) -> SlurmSettings:
         if self.mem_limit is not None and megabytes(self.mem_limit) < megabytes(self.mem):
             raise ValueError(f"mem_limit {self.mem_limit} is below mem {self.mem}: raise one or lower the other")
-        return self
-
-    @model_validator(mode="after")
-    def _outlasts_its_grace(self) -> SlurmSettings:
         if 0 < seconds(self.time) <= self.grace:  # 0 means no limit
             raise ValueError(f"time {self.time} is not above the grace of {self.grace} s: raise time or lower grace")
         return self

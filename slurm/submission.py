@@ -51,7 +51,7 @@ HINTS = {
 class _ScriptPaths(JobPaths):
     @property
     def folder(self) -> Path:
-        """The folder under its literal name: submitit would replace a %j or %a in its path by the job's id."""
+        """The directory under its literal name: submitit would replace a %j or %a in its path by the job's id."""
         return Path(self._folder)
 
     def move_temporary_file(self, tmp_path: Path | str, name: str, keep_as_symlink: bool = False) -> None:

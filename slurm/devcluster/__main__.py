@@ -11,8 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from slurm.devcluster.bring_up import attach, up
-from slurm.devcluster.folder import default_folder
-from slurm.devcluster.options import ClusterError, Options, Refused
+from slurm.devcluster.options import ClusterError, Options, Refused, default_directory
 from slurm.devcluster.running_cluster import DevCluster
 
 
@@ -40,31 +39,32 @@ def make_parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("down", help="cancel all jobs and stop all daemons; keep the files")
     look = commands.add_parser("status", help="one line per daemon, and the nodes")
     for command in (start, stop, look):
-        command.add_argument("--folder", type=Path, help=f"the cluster's folder (default: {default_folder()})")
+        option = command.add_argument("--folder", dest="directory", type=Path, metavar="DIR")
+        option.help = f"the cluster's directory (default: {default_directory()})"
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 success, 1 failure, 2 refused."""
-    asked = make_parser().parse_args(arguments)
+    chosen = make_parser().parse_args(arguments)
     try:
-        match asked.command:
+        match chosen.command:
             case "up":
-                _up(asked)
+                _up(chosen)
             case "down":
-                attach(asked.folder).down()
+                attach(chosen.directory).down()
             case _:
-                return _status(attach(asked.folder))
+                return _status(attach(chosen.directory))
     except (Refused, ClusterError) as error:
         print(f"devcluster: {error}", file=sys.stderr)
         return 2 if isinstance(error, Refused) else 1
     return 0
 
 
-def _up(asked: argparse.Namespace) -> None:
-    options = Options(**{field.name: getattr(asked, field.name) for field in fields(Options)})
+def _up(chosen: argparse.Namespace) -> None:
+    options = Options(**{field.name: getattr(chosen, field.name) for field in fields(Options)})
     started = time.monotonic()
-    cluster = up(options, asked.folder, fresh=asked.fresh)
+    cluster = up(options, chosen.directory, fresh=chosen.fresh)
     print(
         f"up after {time.monotonic() - started:.0f} s: {options.nodes} nodes, "
         f"{options.nodes * options.gpus_per_node} pretend GPUs, partitions gpu and urgent; "

@@ -9,15 +9,14 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
-from slurm.devcluster.configuration import Ports, can_limit_by_cgroup, free_ports, write_configuration
-from slurm.devcluster.folder import claim_folder, default_folder, folder_lock
-from slurm.devcluster.options import ClusterError, Options, Refused
+from slurm.devcluster.configuration import can_limit_by_cgroup, daemon_ports, free_ports, write_configuration
+from slurm.devcluster.options import ClusterError, Options, Refused, claim_directory, default_directory, directory_lock
 from slurm.devcluster.packages import PATH, require
 from slurm.devcluster.processes import daemon_processes, end, tail
 from slurm.devcluster.running_cluster import DevCluster
 
 
-def up(options: Options, folder: Path | None = None, *, fresh: bool = False) -> DevCluster:
+def up(options: Options, directory: Path | None = None, *, fresh: bool = False) -> DevCluster:
     """Start a cluster, or repair the one that is up. Return when it takes jobs and accounting answers.
 
     Its state (job ids, accounting) survives `down`; `fresh` deletes it.
@@ -26,32 +25,34 @@ def up(options: Options, folder: Path | None = None, *, fresh: bool = False) -> 
         Refused: this machine is unsuitable, or the cluster runs with other options.
         ClusterError: a daemon did not start.
     """
-    folder = (folder or default_folder()).absolute()
+    directory = (directory or default_directory()).absolute()
     _refuse_this_machine(options)
-    claim_folder(folder)
+    claim_directory(directory)
     require(options.accounting)
-    with folder_lock(folder):
-        cluster = _recorded(folder)
+    with directory_lock(directory):
+        cluster = _recorded(directory)
         if cluster is not None and fresh:
             cluster.shut_down()
         if cluster is None or not cluster.running_daemons():
-            cluster = _prepare(folder, options, fresh)
+            cluster = _prepare(directory, options, fresh)
         elif cluster.options != options:
-            raise Refused(f"{folder}: runs with {cluster.options.as_words()}; take it down first, or ask for the same")
+            raise Refused(
+                f"{directory}: runs with {cluster.options.as_words()}; take it down first, or ask for the same"
+            )
         cluster.start_all()
     return cluster
 
 
-def attach(folder: Path | None = None) -> DevCluster:
-    """The cluster in `folder`, running or not.
+def attach(directory: Path | None = None) -> DevCluster:
+    """The cluster in `directory`, running or not.
 
     Raises:
         Refused: there is none.
     """
-    folder = (folder or default_folder()).absolute()
-    cluster = _recorded(folder)
+    directory = (directory or default_directory()).absolute()
+    cluster = _recorded(directory)
     if cluster is None:
-        raise Refused(f"--folder {folder}: no cluster was brought up here (python -m slurm.devcluster up)")
+        raise Refused(f"--folder {directory}: no cluster was brought up here (python -m slurm.devcluster up)")
     return cluster
 
 
@@ -64,39 +65,40 @@ def _refuse_this_machine(options: Options) -> None:
         raise Refused("--cgroup: cgroup v1's memory hierarchy is missing or not writable; omit --cgroup")
 
 
-def _recorded(folder: Path) -> DevCluster | None:
+def _recorded(directory: Path) -> DevCluster | None:
     try:
-        record = json.loads((folder / "cluster.json").read_text())
-        return DevCluster(folder, Options(**record["options"]), Ports(record["first_port"]))
+        record = json.loads((directory / "cluster.json").read_text())
+        options = Options(**record["options"])
+        return DevCluster(directory, options, daemon_ports(record["first_port"], options))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Refused(f"--folder {folder}: {error.strerror}") from None
+        raise Refused(f"--folder {directory}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{folder / 'cluster.json'}: damaged ({error}); remove the folder's files") from None
+        raise Refused(f"{directory / 'cluster.json'}: damaged ({error}); remove the directory's files") from None
 
 
-def _prepare(folder: Path, options: Options, fresh: bool) -> DevCluster:
+def _prepare(directory: Path, options: Options, fresh: bool) -> DevCluster:
     """Write the files of a cluster that is not running."""
-    end(daemon_processes(folder))  # of a cluster whose record was deleted while it ran
+    end(daemon_processes(directory))  # of a cluster whose record was deleted while it ran
     if fresh:
-        for path in folder.iterdir():
+        for path in directory.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != "lock":
                 path.unlink()
-    ports = free_ports(folder, options.nodes)
-    write_configuration(folder, options, ports)
-    if options.accounting and not (folder / "mysql").exists():
-        _make_database(folder)
-    temporary = folder / ".cluster.json"
-    temporary.write_text(json.dumps({"options": asdict(options), "first_port": ports.first}, indent=2) + "\n")
-    temporary.replace(folder / "cluster.json")
-    return DevCluster(folder, options, ports)
+    ports = free_ports(directory, options)
+    write_configuration(directory, options, ports)
+    if options.accounting and not (directory / "mysql").exists():
+        _make_database(directory)
+    temporary = directory / ".cluster.json"
+    temporary.write_text(json.dumps({"options": asdict(options), "first_port": ports["mariadbd"]}, indent=2) + "\n")
+    temporary.replace(directory / "cluster.json")
+    return DevCluster(directory, options, ports)
 
 
-def _make_database(folder: Path) -> None:
-    log, unfinished = folder / "log" / "mariadb-install-db.log", folder / "mysql.new"
+def _make_database(directory: Path) -> None:
+    log, unfinished = directory / "log" / "mariadb-install-db.log", directory / "mysql.new"
     shutil.rmtree(unfinished, ignore_errors=True)
     with log.open("wb") as output:
         made = subprocess.run(
@@ -107,4 +109,4 @@ def _make_database(folder: Path) -> None:
         )
     if made.returncode:
         raise ClusterError(f"mariadb-install-db failed; {log}:\n{tail(log)}")
-    unfinished.rename(folder / "mysql")
+    unfinished.rename(directory / "mysql")

@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from slurm.devcluster.options import Options
@@ -21,11 +21,11 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={slurmctld_port}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/spool/%n.pid
+AuthInfo=socket={directory}/munge.socket
+StateSaveLocation={directory}/state
+SlurmdSpoolDir={directory}/spool/%n
+SlurmctldPidFile={directory}/slurmctld.pid
+SlurmdPidFile={directory}/spool/%n.pid
 # For containers: no real devices, and cgroups only for memory, on request.
 ProctrackType=proctrack/linuxproc
 TaskPlugin={task_plugin}
@@ -59,25 +59,25 @@ ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
-AccountingStoragePass={folder}/munge.socket
+AccountingStoragePass={directory}/munge.socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=associations,limits,qos"""
 
 CGROUP_CONF = """\
 CgroupPlugin=cgroup/v1
-CgroupMountpoint={folder}/cgroup
+CgroupMountpoint={directory}/cgroup
 ConstrainRAMSpace=yes
 """
 
 SLURMDBD_CONF = """\
 # Written by slurm.devcluster; do not edit.
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={directory}/munge.socket
 DbdHost=localhost
 DbdAddr=127.0.0.1
 DbdPort={slurmdbd_port}
 SlurmUser=root
-PidFile={folder}/slurmdbd.pid
+PidFile={directory}/slurmdbd.pid
 StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1
 StoragePort={mariadbd_port}
@@ -96,66 +96,47 @@ GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';
 MEMORY_HIERARCHY = Path("/sys/fs/cgroup/memory")
 
 
-@dataclass(frozen=True)
-class Ports:
-    """Consecutive TCP ports on 127.0.0.1 from `first`; node number k (from 1) listens on `slurmd(k)`."""
-
-    first: int
-
-    @property
-    def mariadbd(self) -> int:
-        """Port of the database."""
-        return self.first
-
-    @property
-    def slurmdbd(self) -> int:
-        """Port of the accounting daemon."""
-        return self.first + 1
-
-    @property
-    def slurmctld(self) -> int:
-        """Port of the controller."""
-        return self.first + 2
-
-    def slurmd(self, number: int) -> int:
-        """Port of a node."""
-        return self.first + 2 + number
+def daemon_ports(first: int, options: Options) -> dict[str, int]:
+    """The TCP port on 127.0.0.1 of each daemon, consecutive from `first`."""
+    return {name: first + k for k, name in enumerate(("mariadbd", "slurmdbd", "slurmctld", *options.node_names))}
 
 
-def free_ports(folder: Path, nodes: int) -> Ports:
-    """A free block of ports, always the same for a folder while it stays free.
+def free_ports(directory: Path, options: Options) -> dict[str, int]:
+    """A free block of ports, always the same for a directory while it stays free.
 
     It lies below Linux's range for outgoing connections, so a restarted daemon finds its port free.
     """
-    start = zlib.crc32(str(folder).encode()) % 200
+    start = zlib.crc32(str(directory).encode()) % 200
     for attempt in range(200):
-        ports = Ports(11000 + (start + attempt) % 200 * 100)
-        if all(_is_free(port) for port in range(ports.first, ports.slurmd(nodes) + 1)):
+        ports = daemon_ports(11000 + (start + attempt) % 200 * 100, options)
+        if all(map(_is_free, ports.values())):
             return ports
     raise OSError("no block of free TCP ports between 11000 and 31000")
 
 
-def write_configuration(folder: Path, options: Options, ports: Ports) -> None:
-    """Write all files that the daemons read into `folder`; keep what the daemons wrote."""
+def write_configuration(directory: Path, options: Options, ports: Mapping[str, int]) -> None:
+    """Write all files that the daemons read into `directory`; keep what the daemons wrote."""
     for name in ("state", "spool", "gpus", "log", *(f"spool/{node}" for node in options.node_names)):
-        (folder / name).mkdir(exist_ok=True)
-    (folder / "slurm.conf").write_text(_slurm_conf(folder, options, ports))
-    (folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in _devices(folder, options)))
+        (directory / name).mkdir(exist_ok=True)
+    (directory / "slurm.conf").write_text(_slurm_conf(directory, options, ports))
+    (directory / "gres.conf").write_text(
+        "".join(f"Name=gpu File={device}\n" for device in _devices(directory, options))
+    )
     if options.cgroup:
-        _link_memory_cgroup(folder)
-        (folder / "cgroup.conf").write_text(CGROUP_CONF.format(folder=folder))
-    if not (folder / "munge.key").exists():
-        _write_secret(folder / "munge.key", secrets.token_bytes(128))
+        _link_memory_cgroup(directory)
+        (directory / "cgroup.conf").write_text(CGROUP_CONF.format(directory=directory))
+    if not (directory / "munge.key").exists():
+        _write_secret(directory / "munge.key", secrets.token_bytes(128))
     if options.accounting:
         password = secrets.token_hex(16)
-        parameters = {"slurmdbd_port": ports.slurmdbd, "mariadbd_port": ports.mariadbd, "folder": folder}
-        _write_secret(folder / "slurmdbd.conf", SLURMDBD_CONF.format(password=password, **parameters).encode())
-        _write_secret(folder / "init.sql", INIT_SQL.format(password=password).encode())
+        parameters = {"slurmdbd_port": ports["slurmdbd"], "mariadbd_port": ports["mariadbd"], "directory": directory}
+        _write_secret(directory / "slurmdbd.conf", SLURMDBD_CONF.format(password=password, **parameters).encode())
+        _write_secret(directory / "init.sql", INIT_SQL.format(password=password).encode())
 
 
-def memory_cgroup(folder: Path) -> Path:
-    """The kernel's folder for memory limits of the cluster's jobs; one per cluster, as each has a node n1."""
-    return MEMORY_HIERARCHY / f"devcluster-{zlib.crc32(str(folder).encode()):08x}"
+def memory_cgroup(directory: Path) -> Path:
+    """The kernel's directory for memory limits of the cluster's jobs; one per cluster, as each has a node n1."""
+    return MEMORY_HIERARCHY / f"devcluster-{zlib.crc32(str(directory).encode()):08x}"
 
 
 def can_limit_by_cgroup() -> bool:
@@ -163,35 +144,31 @@ def can_limit_by_cgroup() -> bool:
     return (MEMORY_HIERARCHY / "release_agent").exists() and os.access(MEMORY_HIERARCHY, os.W_OK)
 
 
-def remove_memory_cgroup(folder: Path) -> None:
+def remove_memory_cgroup(directory: Path) -> None:
     """Remove the cgroups of `Options.cgroup`, which must hold no process."""
-    for cgroup, _, _ in os.walk(memory_cgroup(folder), topdown=False):
+    for cgroup, _, _ in os.walk(memory_cgroup(directory), topdown=False):
         _remove_cgroup(Path(cgroup))
 
 
 def _remove_cgroup(cgroup: Path, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
-    while True:
+    while cgroup.exists():
         try:
             cgroup.rmdir()
-        except FileNotFoundError:
-            return
         except OSError as error:
             # Busy for a moment after its last process was killed.
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
-        else:
-            return
-        time.sleep(0.05)
+            time.sleep(0.05)
 
 
-def _slurm_conf(folder: Path, options: Options, ports: Ports) -> str:
+def _slurm_conf(directory: Path, options: Options, ports: Mapping[str, int]) -> str:
     return SLURM_CONF.format(
         host=socket.gethostname().split(".")[0],
-        folder=folder,
-        slurmctld_port=ports.slurmctld,
-        slurmd_first=ports.slurmd(1),
-        slurmd_last=ports.slurmd(options.nodes),
+        directory=directory,
+        slurmctld_port=ports["slurmctld"],
+        slurmd_first=ports["n1"],
+        slurmd_last=ports[options.node_names[-1]],
         nodes=options.nodes,
         cpus=options.cpus_per_node,
         memory=options.memory_per_node,
@@ -200,32 +177,31 @@ def _slurm_conf(folder: Path, options: Options, ports: Ports) -> str:
         memory_limit="" if options.cgroup else "JobAcctGatherParams=OverMemoryKill",
         gres=f"Gres=gpu:{options.gpus_per_node}" if options.gpus_per_node else "",
         grace=options.grace,
-        accounting=ACCOUNTING.format(port=ports.slurmdbd, folder=folder) if options.accounting else "",
+        accounting=ACCOUNTING.format(port=ports["slurmdbd"], directory=directory) if options.accounting else "",
     )
 
 
-def _devices(folder: Path, options: Options) -> list[Path]:
+def _devices(directory: Path, options: Options) -> list[Path]:
     """Create the pretend GPUs: character devices like /dev/null, as Slurm refuses plain files or only a count."""
-    devices = [folder / "gpus" / f"gpu{number}" for number in range(options.gpus_per_node)]
+    devices = [directory / "gpus" / f"gpu{number}" for number in range(options.gpus_per_node)]
     for device in devices:
         if not device.exists():
             os.mknod(device, stat.S_IFCHR | 0o600, os.makedev(1, 3))
     return devices
 
 
-def _link_memory_cgroup(folder: Path) -> None:
-    memory_cgroup(folder).mkdir(exist_ok=True)
-    (folder / "cgroup").mkdir(exist_ok=True)
-    link = folder / "cgroup" / "memory"
+def _link_memory_cgroup(directory: Path) -> None:
+    memory_cgroup(directory).mkdir(exist_ok=True)
+    (directory / "cgroup").mkdir(exist_ok=True)
+    link = directory / "cgroup" / "memory"
     link.unlink(missing_ok=True)
-    link.symlink_to(memory_cgroup(folder))
+    link.symlink_to(memory_cgroup(directory))
 
 
 def _write_secret(path: Path, content: bytes) -> None:
     path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    path.touch(0o600, exist_ok=False)
+    path.write_bytes(content)
 
 
 def _is_free(port: int) -> bool:

@@ -20,7 +20,7 @@ PROVIDES = {
 FOR_ACCOUNTING = ("slurmdbd", "mariadb-server")
 INSTALLING = Path("/run/slurm-devcluster-install.lock")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-"""With the daemons' folders, which a user's PATH often lacks."""
+"""With the daemons' directories, which a user's PATH often lacks."""
 
 
 def missing_packages(accounting: bool) -> list[str]:
@@ -45,7 +45,8 @@ def install(packages: list[str]) -> None:
     for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", *packages]):
         done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode:
-            raise ClusterError(f"{' '.join(command)} failed:\n{_last_lines(done.stdout)}")
+            last_lines = "\n".join(done.stdout.strip().splitlines()[-15:])
+            raise ClusterError(f"{' '.join(command)} failed:\n{last_lines}")
     if Path("/run/systemd/system").is_dir():
         services = {"munge": "munge", "mariadb-server": "mariadb", "slurmdbd": "slurmdbd"}
         for package in services.keys() & set(packages):
@@ -71,7 +72,3 @@ def require(accounting: bool) -> None:
         if missing := missing_packages(accounting):  # unless another process has just installed them
             print(f"installing {', '.join(missing)} with apt-get", file=sys.stderr, flush=True)
             install(missing)
-
-
-def _last_lines(text: str, count: int = 15) -> str:
-    return "\n".join(text.strip().splitlines()[-count:])

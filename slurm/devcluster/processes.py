@@ -1,7 +1,7 @@
 """Start, find and end the processes of one cluster.
 
-There are no pid files, which could go stale: a process is a daemon of the cluster in `folder` if it runs the daemon's
-exact command with SLURM_CONF in that folder. So no other Slurm on the machine is ever touched.
+There are no pid files, which could go stale: a process is a daemon of a cluster if it runs the daemon's exact command
+with SLURM_CONF in the cluster's directory. So no other Slurm on the machine is ever touched.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,28 +24,28 @@ STOP_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Daemon:
-    """A daemon of the cluster in `folder`; its children inherit `directory`, its working directory."""
+    """A daemon of the cluster in `directory`; its children inherit `working`, its working directory."""
 
     name: str
     command: tuple[str, ...]
-    folder: Path
     directory: Path
+    working: Path
 
     @property
     def log(self) -> Path:
         """Its standard output and error."""
-        return self.folder / "log" / f"{self.name}.log"
+        return self.directory / "log" / f"{self.name}.log"
 
 
 def find_daemon(daemon: Daemon) -> psutil.Process | None:
     """The living process of `daemon`; the oldest, for a daemon forks before it executes."""
-    found = [p for p in _ours(daemon.folder) if _command(p) == list(daemon.command)]
+    found = [p for p in _ours(daemon.directory) if _command(p) == list(daemon.command)]
     return min(found, key=psutil.Process.create_time, default=None)
 
 
-def daemon_processes(folder: Path) -> list[psutil.Process]:
-    """All daemons of the cluster in `folder`, started with whatever options."""
-    return [p for p in _ours(folder) if _command(p)[:1] in ([name] for name in DAEMONS)]
+def daemon_processes(directory: Path) -> list[psutil.Process]:
+    """All daemons of the cluster in `directory`, started with whatever options."""
+    return [p for p in _ours(directory) if _command(p)[:1] in ([name] for name in DAEMONS)]
 
 
 def start_daemon(daemon: Daemon) -> None:
@@ -52,8 +53,8 @@ def start_daemon(daemon: Daemon) -> None:
     # The shell ends at once, so the daemon is not our child; the shell prints its process id.
     shell = subprocess.run(
         ["sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", daemon.log, *daemon.command],
-        cwd=daemon.directory,
-        env={**environment(daemon.folder), "PATH": PATH},  # none of our variables, as we may be a job
+        cwd=daemon.working,
+        env={**environment(daemon.directory), "PATH": PATH},  # none of our variables, as we may be a job
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -63,32 +64,27 @@ def start_daemon(daemon: Daemon) -> None:
         time.sleep(0.02)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Variables by which Slurm's commands and daemons find the cluster in `folder`."""
-    return {"SLURM_CONF": str(folder / "slurm.conf")}
+def environment(directory: Path) -> dict[str, str]:
+    """Variables by which Slurm's commands and daemons find the cluster in `directory`."""
+    return {"SLURM_CONF": str(directory / "slurm.conf")}
 
 
-def step_daemons(folder: Path, node: str | None = None) -> list[psutil.Process]:
+def step_daemons(directory: Path, node: str | None = None) -> list[psutil.Process]:
     """The slurmstepd processes of one node or all, one per job step."""
-    spool = folder / "spool"
+    spool = directory / "spool"
     # Their title overwrites command and environment, but they share their slurmd's working directory.
-    directories = {str(spool / node)} if node else {str(path) for path in spool.glob("n*")}
-    found = []
-    for process in psutil.process_iter(["name", "cwd"]):
-        if process.info["name"].startswith("slurmstepd") and process.info["cwd"] in directories:
-            found.append(process)
-    return found
+    spools = {str(spool / node)} if node else {str(path) for path in spool.glob("n*")}
+    everything = psutil.process_iter(["name", "cwd"])
+    return [p for p in everything if p.info["name"].startswith("slurmstepd") and p.info["cwd"] in spools]
 
 
-def job_processes(folder: Path, node: str | None = None) -> list[psutil.Process]:
+def job_processes(directory: Path, node: str | None = None) -> list[psutil.Process]:
     """Processes of jobs on one node or all: children of slurmstepd, and those that left it with their environment."""
     found: set[psutil.Process] = set()
-    for step in step_daemons(folder, node):
-        try:
+    for step in step_daemons(directory, node):
+        with suppress(psutil.NoSuchProcess):
             found.update(step.children(recursive=True))
-        except psutil.NoSuchProcess:
-            continue
-    for process in _ours(folder):
+    for process in _ours(directory):
         variables = _variables(process)
         if "SLURM_JOB_ID" in variables and node in (None, variables.get("SLURMD_NODENAME")):
             found.add(process)
@@ -100,7 +96,8 @@ def end(processes: Iterable[psutil.Process], kind: signal.Signals = signal.SIGTE
     alive = list(processes)
     for step in (kind, signal.SIGKILL):
         for process in alive:
-            _send(process, step)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(step)
         deadline = time.monotonic() + STOP_SECONDS
         while (alive := [p for p in alive if _lives(p)]) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -126,16 +123,9 @@ def tail(log: Path, lines: int = 10) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else "(no log)"
 
 
-def _send(process: psutil.Process, kind: signal.Signals) -> None:
-    try:
-        process.send_signal(kind)
-    except psutil.NoSuchProcess:
-        return
-
-
-def _ours(folder: Path) -> Iterator[psutil.Process]:
-    """Living processes whose environment names the cluster in `folder`."""
-    wanted = environment(folder)["SLURM_CONF"]
+def _ours(directory: Path) -> Iterator[psutil.Process]:
+    """Living processes whose environment names the cluster in `directory`."""
+    wanted = environment(directory)["SLURM_CONF"]
     for process in psutil.process_iter():
         if _variables(process).get("SLURM_CONF") == wanted:
             yield process

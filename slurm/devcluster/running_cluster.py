@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
 
-from slurm.devcluster.configuration import Ports, remove_memory_cgroup
-from slurm.devcluster.folder import folder_lock
-from slurm.devcluster.options import ClusterError, Options
+from slurm.devcluster.configuration import remove_memory_cgroup
+from slurm.devcluster.options import ClusterError, Options, directory_lock
 from slurm.devcluster.packages import PATH
 from slurm.devcluster.processes import (
     Daemon,
@@ -35,21 +34,21 @@ USABLE = {"idle", "mixed", "allocated", "completing", "planned"}
 
 
 class DevCluster:
-    """A cluster in a folder. Its only state is the folder and its processes, so several objects may share one.
+    """A cluster in a directory. Its only state is the directory and its processes, so several objects may share one.
 
     Get one from `up` or `attach`. Methods that wait may raise ClusterError with the last lines of a log.
     """
 
-    def __init__(self, folder: Path, options: Options, ports: Ports) -> None:
-        self.folder = folder
+    def __init__(self, directory: Path, options: Options, ports: Mapping[str, int]) -> None:
+        self.directory = directory
         self.options = options
         self.ports = ports
-        self.daemons = {daemon.name: daemon for daemon in _daemons(folder, options, ports)}
+        self.daemons = {daemon.name: daemon for daemon in _daemons(directory, options, ports)}
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables by which Slurm's commands find this cluster."""
-        return environment(self.folder)
+        return environment(self.directory)
 
     def run(self, *command: str, timeout: float = 60) -> str:
         """The standard output of one of Slurm's commands; `timeout` in seconds.
@@ -103,7 +102,7 @@ class DevCluster:
     def cancel_all(self) -> None:
         """Cancel every job, kill its processes without grace, and wait until the queue is empty."""
         self.run("scancel", "--user", str(os.getuid()))
-        end(job_processes(self.folder), signal.SIGKILL)
+        end(job_processes(self.directory), signal.SIGKILL)
         self._wait_for("an empty queue", lambda: not self.run("squeue", "-h"), "slurmctld")
 
     def set_grace(self, seconds: int) -> None:
@@ -117,8 +116,14 @@ class DevCluster:
     def resume_nodes(self) -> None:
         """Resume nodes that are drained or down; those without a slurmd go down again."""
         for node, state in self.nodes().items():
-            if state.rstrip("*") not in USABLE:
-                self._resume(node)
+            if state.rstrip("*") in USABLE:
+                continue
+            try:
+                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+            except ClusterError as error:
+                # A node that has not registered yet cannot be resumed and need not be.
+                if "Invalid node state" not in str(error):
+                    raise
 
     def kill_slurmd(self, node: str, *, steps: bool = False) -> None:
         """kill -9 a node's slurmd. Its jobs continue, unless `steps` are killed too, as in a power failure.
@@ -127,41 +132,30 @@ class DevCluster:
         """
         self._end(node, signal.SIGKILL)
         if steps:
-            end([*step_daemons(self.folder, node), *job_processes(self.folder, node)], signal.SIGKILL)
+            end([*step_daemons(self.directory, node), *job_processes(self.directory, node)], signal.SIGKILL)
 
     def lose_node(self, node: str) -> None:
-        """Simulate a power failure known to Slurm at once: jobs are NODE_FAIL. `start_slurmd` restores the node."""
+        """Simulate a power failure known to Slurm at once: jobs are NODE_FAIL. `start` restores the node."""
         self.kill_slurmd(node, steps=True)
         self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
 
-    def start_slurmd(self, node: str) -> None:
-        """Start a node's slurmd, and wait until the node takes jobs."""
-        self._start(node)
-        self._wait_for(f"a usable {node}", lambda: self._are_usable([node]), node)
+    def start(self, name: str) -> None:
+        """Start a daemon (slurmctld, slurmdbd, or a node's slurmd by the node's name); wait until it can be used."""
+        self._start(name)
+        if name in self.options.node_names:
+            self._wait_for(f"a usable {name}", lambda: self._are_usable([name]), name)
 
-    def stop_slurmctld(self) -> None:
-        """Stop the controller: Slurm's commands fail after 9 s; jobs continue."""
-        self._end("slurmctld")
-
-    def start_slurmctld(self) -> None:
-        """Start the controller, and wait until it answers."""
-        self._start("slurmctld")
-
-    def stop_slurmdbd(self) -> None:
-        """Stop accounting: sacct fails; jobs are submitted and run as before."""
-        self._end("slurmdbd")
-
-    def start_slurmdbd(self) -> None:
-        """Start accounting, and wait until it answers."""
-        self._start("slurmdbd")
+    def stop(self, name: str) -> None:
+        """Stop a daemon. Without slurmctld, Slurm's commands fail after 9 s; without slurmdbd, sacct fails at once."""
+        self._end(name)
 
     def down(self) -> None:
         """Cancel all jobs and end all processes of the cluster; keep its files."""
-        with folder_lock(self.folder):
+        with directory_lock(self.directory):
             self.shut_down()
 
     def shut_down(self) -> None:
-        """`down`, for a caller that holds the folder's lock."""
+        """`down`, for a caller that holds the directory's lock."""
         if find_daemon(self.daemons["slurmctld"]) is not None:
             try:
                 self.cancel_all()
@@ -169,28 +163,22 @@ class DevCluster:
                 print(f"devcluster: killing jobs, as cancelling failed: {error}", file=sys.stderr)
         for name in ("slurmctld", *self.options.node_names):
             self._end(name)
-        end([*step_daemons(self.folder), *job_processes(self.folder)], signal.SIGKILL)
+        end([*step_daemons(self.directory), *job_processes(self.directory)], signal.SIGKILL)
         for name in reversed(self.daemons):
             self._end(name)
-        end(daemon_processes(self.folder))
-        remove_memory_cgroup(self.folder)
+        end(daemon_processes(self.directory))
+        remove_memory_cgroup(self.directory)
 
     def _start(self, name: str) -> None:
         daemon = self.daemons[name]
         if find_daemon(daemon) is None:
             start_daemon(daemon)
-        match name:
-            case "munged":
-                self._wait_for(name, (self.folder / "munge.socket").is_socket, name)
-            case "mariadbd":
-                self._wait_for(name, lambda: _listens(self.ports.mariadbd), name)
-            case "slurmdbd":
-                self._wait_for(name, self._is_registered, name)
-            case "slurmctld":
-                self._wait_for(name, lambda: "is UP" in self.run("scontrol", "ping"), name)
-            case node:
-                port = self.ports.slurmd(self.options.node_names.index(node) + 1)
-                self._wait_for(node, lambda: _listens(port), node)
+        is_ready: dict[str, Callable[[], bool]] = {
+            "munged": (self.directory / "munge.socket").is_socket,
+            "slurmdbd": self._is_registered,
+            "slurmctld": lambda: "is UP" in self.run("scontrol", "ping"),
+        }
+        self._wait_for(name, is_ready.get(name, lambda: _listens(self.ports[name])), name)
 
     def _end(self, name: str, kind: signal.Signals = signal.SIGTERM) -> None:
         while (process := find_daemon(self.daemons[name])) is not None:
@@ -210,14 +198,6 @@ class DevCluster:
         states = self.nodes()
         return all(states.get(node) in USABLE for node in nodes)
 
-    def _resume(self, node: str) -> None:
-        try:
-            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        except ClusterError as error:
-            # A node that has not registered yet cannot be resumed and need not be.
-            if "Invalid node state" not in str(error):
-                raise
-
     def _wait_for(self, what: str, is_there: Callable[[], bool], name: str) -> None:
         """Wait for a condition that depends on the daemon `name`."""
         daemon, reason = self.daemons[name], ""
@@ -235,37 +215,37 @@ class DevCluster:
         raise ClusterError(f"waited {READY_SECONDS:.0f} s for {what}{reason}; {daemon.log}:\n{tail(daemon.log)}")
 
 
-def _daemons(folder: Path, options: Options, ports: Ports) -> Iterator[Daemon]:
+def _daemons(directory: Path, options: Options, ports: Mapping[str, int]) -> Iterator[Daemon]:
     """The daemons in the order of their start."""
     munged = (
         "munged",
         "--foreground",
-        "--force",  # it dislikes folders closed to others, as ours is: they may not use the cluster
-        f"--key-file={folder}/munge.key",
-        f"--socket={folder}/munge.socket",
-        f"--pid-file={folder}/munged.pid",
-        f"--seed-file={folder}/munge.seed",
+        "--force",  # it dislikes directories closed to others, as ours is: they may not use the cluster
+        f"--key-file={directory}/munge.key",
+        f"--socket={directory}/munge.socket",
+        f"--pid-file={directory}/munged.pid",
+        f"--seed-file={directory}/munge.seed",
     )
     mariadbd = (
         "mariadbd",
         "--no-defaults",
         "--user=root",
-        f"--datadir={folder}/mysql",
-        f"--socket={folder}/mysql.socket",
-        f"--pid-file={folder}/mariadbd.pid",
+        f"--datadir={directory}/mysql",
+        f"--socket={directory}/mysql.socket",
+        f"--pid-file={directory}/mariadbd.pid",
         "--bind-address=127.0.0.1",
-        f"--port={ports.mariadbd}",
-        f"--init-file={folder}/init.sql",
+        f"--port={ports['mariadbd']}",
+        f"--init-file={directory}/init.sql",
         "--skip-name-resolve",
         "--innodb-flush-log-at-trx-commit=0",
     )
-    yield Daemon("munged", munged, folder, folder)
+    yield Daemon("munged", munged, directory, directory)
     if options.accounting:
-        yield Daemon("mariadbd", mariadbd, folder, folder)
-        yield Daemon("slurmdbd", ("slurmdbd", "-D"), folder, folder)
-    yield Daemon("slurmctld", ("slurmctld", "-D"), folder, folder)
+        yield Daemon("mariadbd", mariadbd, directory, directory)
+        yield Daemon("slurmdbd", ("slurmdbd", "-D"), directory, directory)
+    yield Daemon("slurmctld", ("slurmctld", "-D"), directory, directory)
     for node in options.node_names:
-        yield Daemon(node, ("slurmd", "-D", "-N", node), folder, folder / "spool" / node)
+        yield Daemon(node, ("slurmd", "-D", "-N", node), directory, directory / "spool" / node)
 
 
 def _listens(port: int) -> bool:

@@ -14,7 +14,7 @@ from mmkd.result_file import ResultError
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State
 from slurm.monitoring.rows import Row, Study, family, read_mapping, read_rows, read_studies
-from slurm.monitoring.trials import Place, Trial, read_trial, stamp
+from slurm.monitoring.trials import Entry, Trial, read_trial, stamp
 
 Stamp = tuple[tuple[int, int], ...]
 
@@ -24,7 +24,7 @@ SETTLED_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Survey:
-    """What lay under a root at `taken` (seconds since 1970).
+    """The content of a root at `taken` (seconds since 1970).
 
     `unread` trials have not been read yet, for want of time; `problems` name those that could not be read.
     """
@@ -39,7 +39,7 @@ class Survey:
 
 
 class Collector:
-    """Surveys of a root. A finished trial is read once, another one when its folder or its metrics have changed.
+    """Surveys of a root. A finished trial is read once, another one when its directory or its metrics have changed.
 
     Args:
         root: where studies lie.
@@ -49,7 +49,7 @@ class Collector:
     def __init__(self, root: Root, study: str | None) -> None:
         self.root, self.study = root, study
         self._read: dict[Path, tuple[Stamp, Trial]] = {}
-        self._listed: dict[Path, tuple[Stamp, list[Place]]] = {}
+        self._listed: dict[Path, tuple[Stamp, list[Entry]]] = {}
 
     def look(self, seconds: float = float("inf")) -> Survey:
         """Survey the root; what is new to us is read for about so many seconds (one trial at least), latest first.
@@ -63,66 +63,66 @@ class Collector:
         problems: list[str] = []
         trials: list[Trial] = []
         unread, spent = 0, 0.0
-        for place in reversed(self._places(rows)):
-            known = self._read.get(place.directory.path)
+        for entry in reversed(self._entries(rows)):
+            known = self._read.get(entry.directory.path)
             if known is None and spent > seconds:
                 unread += 1
                 continue
             began = time.monotonic()
-            trial = self._refresh(place, known, problems)
+            trial = self._refresh(entry, known, problems)
             spent += time.monotonic() - began if known is None else 0.0
             if trial is not None:
                 trials.append(trial)
         found = tuple(reversed(trials))
         return Survey(self.root.path, taken, tuple(studies), tuple(rows), found, unread, tuple(problems))
 
-    def _refresh(self, place: Place, known: tuple[Stamp, Trial] | None, problems: list[str]) -> Trial | None:
+    def _refresh(self, entry: Entry, known: tuple[Stamp, Trial] | None, problems: list[str]) -> Trial | None:
         """The trial as it is now; as it was known where it cannot be read."""
         if known is not None and known[1].state is State.FINISHED:
             return known[1]
         try:
-            mark = stamp(place.directory)  # before the reading: what is written meanwhile makes another one
+            mark = stamp(entry.directory)  # before the reading: what is written meanwhile makes another one
             if known is not None and known[0] == mark:
                 return known[1]
-            trial = read_trial(place)
+            trial = read_trial(entry)
         except (OSError, ResultError, AttributeError, TypeError, ValueError) as error:
             # JSON of an unexpected shape too: whatever it is, one trial must not hide all others.
-            problems.append(f"{place.directory.path.relative_to(self.root.path)}: {error}")
+            problems.append(f"{entry.directory.path.relative_to(self.root.path)}: {error}")
             return known[1] if known else None
-        self._read[place.directory.path] = (_settled(mark), trial)
+        self._read[entry.directory.path] = (_settled(mark), trial)
         return trial
 
-    def _places(self, rows: list[Row]) -> list[Place]:
-        """Trials and confirming runs of the rows, and the teachers that they need (where all is watched: all).
+    def _entries(self, rows: list[Row]) -> list[Entry]:
+        """Trials and final runs of the rows, and the teachers that they need (where all is watched: all).
 
         A teacher that is claimed and has no configuration yet is of no kind that anybody could know.
         """
-        places = []
+        entries = []
         for row in rows:
             path = row.directory.path
-            places += self._list(path / "trials", partial(_trials, row))
-            places += self._list(path / "confirm", partial(_confirms, row))
+            entries += self._list(path / "trials", partial(_runs, row, "tuning"))
+            entries += self._list(path / "confirm", partial(_runs, row, "confirm"))
         families = {row.family for row in rows}
-        teachers = self._list(self.root.path / "teachers", partial(_teachers, self.root))
-        return places + [place for place in teachers if place.owner and (not self.study or place.owner in families)]
+        teachers = self._list(self.root.path / "teachers", lambda: list(map(_teacher, self.root.teachers())))
+        return entries + [entry for entry in teachers if entry.owner and (not self.study or entry.owner in families)]
 
-    def _list(self, folder: Path, listing: Callable[[], list[Place]]) -> list[Place]:
-        """The trials in a folder, listed anew when it has changed; one that was set aside takes its trials with it."""
+    def _list(self, directory: Path, listing: Callable[[], list[Entry]]) -> list[Entry]:
+        """The trials in a directory, listed again after a change; one that was set aside takes its trials with it."""
         try:
-            found = os.stat(folder)
+            found = os.stat(directory)
         except FileNotFoundError:
             return []
         mark = ((found.st_mtime_ns, found.st_ino),)
-        known = self._listed.get(folder)
+        known = self._listed.get(directory)
         if known is not None and known[0] == mark:
             return known[1]
-        places = listing()
-        there = {place.directory.path for place in places}
-        for place in known[1] if known else ():
-            if place.directory.path not in there:
-                self._read.pop(place.directory.path, None)
-        self._listed[folder] = (_settled(mark) if all(place.owner for place in places) else (), places)
-        return places
+        entries = listing()
+        there = {entry.directory.path for entry in entries}
+        for entry in known[1] if known else ():
+            if entry.directory.path not in there:
+                self._read.pop(entry.directory.path, None)
+        self._listed[directory] = (_settled(mark) if all(entry.owner for entry in entries) else (), entries)
+        return entries
 
 
 def _settled(mark: Stamp) -> Stamp:
@@ -130,28 +130,18 @@ def _settled(mark: Stamp) -> Stamp:
     return mark if time.time() - max(time_ns for time_ns, _ in mark) / 1e9 > SETTLED_SECONDS else ()
 
 
-def _trials(row: Row) -> list[Place]:
-    owner, epochs, selection = row.directory.path.name, row.epochs, row.selection
+def _runs(row: Row, kind: str) -> list[Entry]:
+    """The tuning trials of a row (t3 is trial 3), or its final runs (s1 is seed 1)."""
+    runs, letter = (row.directory.trials(), "t") if kind == "tuning" else (row.directory.final_runs(), "s")
+    owner = row.directory.path.name
     return [
-        Place(directory, owner, "tuning", row.name, f"t{directory.path.name}", epochs, selection)
-        for directory in row.directory.trials()
+        Entry(run, owner, kind, row.name, f"{letter}{run.path.name.split('-')[0]}", row.epochs, row.selection)
+        for run in runs
     ]
 
 
-def _confirms(row: Row) -> list[Place]:
-    owner, epochs, selection = row.directory.path.name, row.epochs, row.selection
-    return [
-        Place(directory, owner, "confirm", row.name, f"s{directory.path.name.split('-')[0]}", epochs, selection)
-        for directory in row.directory.final_runs()
-    ]
-
-
-def _teachers(root: Root) -> list[Place]:
-    return [_teacher(directory) for directory in root.teachers()]
-
-
-def _teacher(directory: TrialDir) -> Place:
+def _teacher(directory: TrialDir) -> Entry:
     config = read_mapping(directory.config)
     label, name = teacher_label(config.get("branch")), f"s{config.get('seed', '?')}"
     owner = family(config, config.get("data", {}).get("fingerprint"))
-    return Place(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")
+    return Entry(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")

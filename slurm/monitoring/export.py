@@ -21,7 +21,7 @@ DETAILS = (State.PENDING, State.SAMPLED, State.RETRY_DUE, State.FAILED)
 
 def to_json(overview: Overview) -> dict[str, Any]:
     """The overview as JSON values; docs/monitor.md says what each key is."""
-    survey, eta, hours = overview.survey, overview.eta, overview.gpu_hours
+    survey, eta, hours, answer = overview.survey, overview.eta, overview.gpu_hours, overview.answer
     limit = hours.limit
     return {
         "format": FORMAT,
@@ -52,12 +52,16 @@ def to_json(overview: Overview) -> dict[str, Any]:
                 "class": f.failure,
                 "attempts": f.attempts,
                 "trials": f.trials,
-                "latest": _directory(f.latest.place.directory.path.parts, f.latest.place.kind),
+                "latest": _directory(f.latest.entry.directory.path.parts, f.latest.entry.kind),
                 "message": f.message,
             }
             for f in overview.failures
         ],
-        "queue": _queue(overview),
+        "queue": {
+            "asked": answer.asked if answer else None,
+            "problem": answer.problem if answer else "",
+            "others": [asdict(job) for job in overview.others],
+        },
         "problems": list(survey.problems),
     }
 
@@ -76,22 +80,22 @@ def _row(count: RowCount) -> dict[str, Any]:
         "pending": count.pending,
         "failed": count.failed,
         "selection": row.selection,
-        "best": best and {"trial": best.name, "value": best.value, "accuracy": best.accuracy},
+        "best": best and {"trial": best.entry.name, "value": best.value, "accuracy": best.accuracy},
     }
 
 
 def _trial(watched: Watched) -> dict[str, Any]:
     trial, job, last = watched.trial, watched.job, watched.trial.last
-    place = trial.place
+    entry = trial.entry
     return {
-        "directory": _directory(place.directory.path.parts, place.kind),
-        "row": place.label,
-        "name": place.name,
-        "kind": place.kind,
+        "directory": _directory(entry.directory.path.parts, entry.kind),
+        "row": entry.label,
+        "name": entry.name,
+        "kind": entry.kind,
         "state": watched.shown.value,
         "attempt": last.number if last else 0,
         "epoch": trial.epoch,
-        "epochs": place.epochs,
+        "epochs": entry.epochs,
         "value": trial.value,
         "accuracy": trial.accuracy,
         "curve": list(trial.curve),
@@ -106,14 +110,5 @@ def _trial(watched: Watched) -> dict[str, Any]:
 
 
 def _directory(parts: tuple[str, ...], kind: str) -> str:
-    """A trial's place below the root."""
+    """A trial's path relative to the root."""
     return "/".join(parts[-2:] if kind == "teacher" else parts[-4:])
-
-
-def _queue(overview: Overview) -> dict[str, Any]:
-    answer = overview.answer
-    return {
-        "asked": answer.asked if answer else None,
-        "problem": answer.problem if answer else "",
-        "others": [asdict(job) for job in overview.others],
-    }

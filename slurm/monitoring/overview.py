@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,23 +16,16 @@ from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Survey
 from slurm.monitoring.remaining import Eta, GpuHours, Left, forecast, gpu_hours, slots_in_use
 from slurm.monitoring.rows import Row
-from slurm.monitoring.squeue_polling import Answer
 from slurm.monitoring.trials import Trial
-from slurm.monitoring.watching import Sign, Watched, watch
-
-
-@dataclass(frozen=True)
-class Best:
-    """A row's best complete trial so far, on valid."""
-
-    name: str
-    value: float
-    accuracy: float | None
+from slurm.monitoring.watching import Answer, Sign, Watched, watch
 
 
 @dataclass(frozen=True)
 class RowCount:
-    """The progress of a row: its tuning trials that were `sampled`, those of them that `ended`, and its final runs."""
+    """The progress of a row: its tuning trials that were `sampled`, those of them that `ended`, and its final runs.
+
+    `best` is the best complete tuning trial so far, on valid.
+    """
 
     row: Row
     sampled: int
@@ -42,7 +35,7 @@ class RowCount:
     pending: int
     failed: int
     left: Left
-    best: Best | None
+    best: Trial | None
 
 
 @dataclass(frozen=True)
@@ -106,15 +99,16 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
     trials = [watched for watched in everything if _counts(watched, winners)]
     by_owner: dict[str, list[Watched]] = {}
     for watched in trials:
-        by_owner.setdefault(watched.trial.place.owner, []).append(watched)
+        by_owner.setdefault(watched.trial.entry.owner, []).append(watched)
     rows = [count_row(row, by_owner.get(row.directory.path.name, [])) for row in survey.rows]
-    teachers = [watched for watched in trials if watched.trial.place.kind == "teacher"]
+    teachers = [watched for watched in trials if watched.trial.entry.kind == "teacher"]
     trained = sum(watched.shown is Status.COMPLETE for watched in teachers)
     needed = max(teachers_needed(survey.rows), len(teachers))
     teachers_left = needed - sum(not watched.is_open for watched in teachers)
     known = {watched.job.id for watched in everything if watched.job}
     rest = [job for job in (answer.jobs.values() if answer else ()) if job.id not in known and not job.ended]
     controllers = {study.controller_job for study in survey.studies}
+    held = sorted((row.controller for row in survey.rows if row.controller), key=lambda holder: -holder.age)
     slots = slots_in_use(everything, survey.taken)
     left = {row.row.directory.path.name: row.left for row in rows}
     return Overview(
@@ -125,7 +119,7 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
         teachers_trained=trained,
         teachers_needed=needed,
         teachers_left=teachers_left,
-        controllers=tuple(_controllers(survey.rows)),
+        controllers=tuple({(holder.host, holder.pid): holder for holder in held}.values()),  # with the last heartbeat
         failures=tuple(count_failures(trials)),
         controller_jobs=tuple(job for job in rest if job.name in controllers),
         others=tuple(job for job in rest if job.name not in controllers),
@@ -138,16 +132,10 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
 def _counts(watched: Watched, winners: Mapping[str, WinnerRecord | None]) -> bool:
     """True of all but final runs of a former winner: those that winner.json does not name, or that are marked."""
     trial = watched.trial
-    winner = winners.get(trial.place.owner)
+    winner = winners.get(trial.entry.owner)
     if watched.state is State.SUPERSEDED:
         return False
-    return trial.place.kind != "confirm" or winner is None or trial.place.directory.path.name in winner.confirm.values()
-
-
-def _controllers(rows: Sequence[Row]) -> Iterable[Holder]:
-    """The processes that work on the rows, each once, with its last heartbeat."""
-    held = sorted((row.controller for row in rows if row.controller), key=lambda holder: -holder.age)
-    return {(holder.host, holder.pid): holder for holder in held}.values()
+    return trial.entry.kind != "confirm" or winner is None or trial.entry.directory.path.name in winner.confirm.values()
 
 
 def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
@@ -155,8 +143,8 @@ def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
 
     A trial without retries left counts against the budget, as in the controller, and so is not left to do.
     """
-    tuning = [watched for watched in trials if watched.trial.place.kind == "tuning"]
-    confirm = [watched for watched in trials if watched.trial.place.kind == "confirm" and row.winner]
+    tuning = [watched for watched in trials if watched.trial.entry.kind == "tuning"]
+    confirm = [watched for watched in trials if watched.trial.entry.kind == "confirm" and row.winner]
     begun = max(len(tuning), row.winner.trials if row.winner else 0)
     is_open = sum(watched.is_open for watched in tuning)
     seeds_left = max(row.seeds - sum(not watched.is_open for watched in confirm), 0)
@@ -173,12 +161,12 @@ def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
     )
 
 
-def best_of(row: Row, tuning: Sequence[Watched]) -> Best | None:
+def best_of(row: Row, tuning: Sequence[Watched]) -> Trial | None:
     """The complete trial with the best selection metric, the earliest among equals."""
     complete = [watched.trial for watched in tuning if watched.shown is Status.COMPLETE]
     values = {number: trial.value for number, trial in enumerate(complete) if trial.value is not None}
     best = best_trial(row.selection, values)
-    return None if best is None else Best(complete[best].place.name, values[best], complete[best].accuracy)
+    return None if best is None else complete[best]
 
 
 def teachers_needed(rows: Sequence[Row]) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from mmkd.formatting import remaining
-from mmkd.trial_state import State
 from slurm.monitoring.collecting import Survey
 from slurm.monitoring.trials import AttemptStory
 from slurm.monitoring.watching import Watched
@@ -77,13 +78,13 @@ def slots_in_use(trials: Sequence[Watched], now: float) -> float:
     recent = [(begin, end) for begin, end in spans if end > now - WINDOW_SECONDS]
     since = max(now - WINDOW_SECONDS, min((begin for begin, _ in recent), default=now))
     average = sum(end - max(begin, since) for begin, end in recent) / max(now - since, 1.0)
-    return max(average, sum(watched.shown is State.RUNNING for watched in trials))
+    return max(average, sum(watched.runs for watched in trials))
 
 
 def forecast(
     trials: Sequence[Watched], left: Mapping[str, Left], teachers_left: int, slots: float, now: float
 ) -> Eta | str:
-    """When all will be done, or why that cannot be said.
+    """Estimate when all runs will be done, or say why that is impossible.
 
     A run is taken to last as long as the finished ones of its row did on average (all their attempts); where a row has
     none, as those of all rows. What running trials have done already is taken off. No row ends before a tuning trial
@@ -100,37 +101,25 @@ def forecast(
         return f"no estimate before {ENOUGH} runs have finished"
     of_students = [seconds for owner in left for seconds in spent.get(owner, [])]
     of_teachers = [seconds for owner in spent.keys() - left.keys() for seconds in spent[owner]]
-    student, teacher = _mean(of_students or learned), _mean(of_teachers or learned)
-    means = {owner: _mean(spent[owner]) if owner in spent else student for owner in left}
+    student, teacher = fmean(of_students or learned), fmean(of_teachers or learned)
+    means = {owner: fmean(spent[owner]) if owner in spent else student for owner in left}
     work = teachers_left * teacher + sum(means[owner] * row.runs for owner, row in left.items())
-    shares: dict[str, list[float]] = {}
-    for watched in trials:
-        if watched.is_open:
-            shares.setdefault(watched.trial.place.owner, []).append(_share_done(watched))
+    shares: dict[str, list[float]] = defaultdict(list)
+    for trial in (watched.trial for watched in trials if watched.is_open):
+        epochs = trial.entry.epochs
+        shares[trial.entry.owner].append(min(trial.epoch / epochs, 1.0) if epochs else 0.0)
     begun = sum(means.get(owner, teacher) * sum(done) for owner, done in shares.items())
     chains = (means[owner] * (row.stages - max(shares.get(owner, [0.0]))) for owner, row in left.items())
     return Eta(remaining(work - begun, slots, chains), runs, work / runs, slots, len(learned))
 
 
 def _runs(watched: Watched, attempt: AttemptStory) -> bool:
-    return watched.shown is State.RUNNING and attempt is watched.trial.last
+    return watched.runs and attempt is watched.trial.last
 
 
 def _seconds_by_owner(trials: Sequence[Watched], now: float) -> dict[str, list[float]]:
     """Seconds that each finished run took, by row or kind of teacher."""
-    spent: dict[str, list[float]] = {}
-    for watched in trials:
-        if watched.trial.status is not None:
-            seconds = sum(attempt.seconds(now) for attempt in watched.trial.attempts)
-            spent.setdefault(watched.trial.place.owner, []).append(seconds)
+    spent: dict[str, list[float]] = defaultdict(list)
+    for trial in (watched.trial for watched in trials if watched.trial.status is not None):
+        spent[trial.entry.owner].append(sum(attempt.seconds(now) for attempt in trial.attempts))
     return spent
-
-
-def _share_done(watched: Watched) -> float:
-    """How much of an unfinished trial's epochs is done."""
-    epochs = watched.trial.place.epochs
-    return min(watched.trial.epoch / epochs, 1.0) if epochs else 0.0
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -1,19 +1,25 @@
-"""Read the rows that are watched, and their studies."""
+"""Read the rows that are watched, their studies, and the end of a trial's log."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
+from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
-from mmkd.files import read_json
+from mmkd.files import last_lines, read_json
 from mmkd.lock import Holder, read_holder
 from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
-from mmkd.rundir import Root, RowDir
+from mmkd.rundir import Root, RowDir, TrialDir
+
+LOG_BYTES = 32768
+LOG_LINES = 50
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
         UserError: there is no such root or study, or its file is damaged.
     """
     if not root.path.is_dir():
-        raise UserError(f"--root {root.path}: no such folder; it is where the launched studies lie")
-    if not any((root.path / folder).is_dir() for folder in ("studies", "rows")):
+        raise UserError(f"--root {root.path}: no such directory; it is where the launched studies lie")
+    if not any((root.path / name).is_dir() for name in ("studies", "rows")):
         raise UserError(f"--root {root.path}: no studies or rows in it; it is where the launched studies lie")
     names = study_names(root.path)
     if wanted is not None:
@@ -66,7 +72,7 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
 
 
 def controller_script(root: Root, name: str) -> Path:
-    """Where `launch.py --detach` leaves the script of a study's controller."""
+    """The path at which `launch.py --detach` leaves the script of a study's controller."""
     return root.controller_log(name).with_suffix(".sbatch")
 
 
@@ -80,29 +86,29 @@ def _controller_job(script: Path) -> str:
 
 def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
     """Read the studies' rows, each once, in their order; with `others` also those that are in no study."""
-    asked: dict[str, list[tuple[str, StudyRow]]] = {}
+    wanted: dict[str, list[tuple[str, StudyRow]]] = {}
     for study in studies:
         for row in study.record.rows:
-            asked.setdefault(row.directory, []).append((study.name, row))
+            wanted.setdefault(row.directory, []).append((study.name, row))
     if others:
-        for place in root.rows():
-            asked.setdefault(place.path.name, [])
-    names = [entries[0][1].name if entries else "" for entries in asked.values()]
+        for directory in root.rows():
+            wanted.setdefault(directory.path.name, [])
+    names = [entries[0][1].name if entries else "" for entries in wanted.values()]
     twice = {name for name in names if names.count(name) > 1}
-    return [_read_row(root, directory, entries, twice) for directory, entries in asked.items()]
+    return [_read_row(root, name, entries, twice) for name, entries in wanted.items()]
 
 
-def _read_row(root: Root, directory: str, entries: list[tuple[str, StudyRow]], twice: set[str]) -> Row:
+def _read_row(root: Root, name: str, entries: list[tuple[str, StudyRow]], twice: set[str]) -> Row:
     """Read a row; a damaged record counts as absent: a relaunch says so and writes it anew."""
-    place = RowDir(root.path / "rows" / directory)
-    holder = read_holder(place.lock)
-    record = find_record(place.row, RowRecord)
+    directory = RowDir(root.path / "rows" / name)
+    holder = read_holder(directory.lock)
+    record = find_record(directory.row, RowRecord)
     identity = None if record is None else record.identity
     first = entries[0][1] if entries else None
     return Row(
-        directory=place,
-        name=directory if first is None or first.name in twice else first.name,
-        label=directory if first is None else first.label,
+        directory=directory,
+        name=name if first is None or first.name in twice else first.name,
+        label=name if first is None else first.label,
         group="" if first is None else first.group or "",
         studies=tuple(study for study, _ in entries),
         trials=max((row.trials for _, row in entries), default=0),
@@ -110,13 +116,13 @@ def _read_row(root: Root, directory: str, entries: list[tuple[str, StudyRow]], t
         epochs=0 if identity is None else int(identity.training.get("epochs", 0)),
         selection="loss" if identity is None else identity.selection,
         family="" if identity is None else family(identity.teacher, identity.data),
-        winner=find_record(place.winner, WinnerRecord),
+        winner=find_record(directory.winner, WinnerRecord),
         controller=holder if holder and holder.alive else None,
     )
 
 
 def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
-    """What teachers share that differ in their seed alone; from a row's identity or from a teacher's configuration."""
+    """The identity of teachers that differ only in their seed, from a row's identity or a teacher's configuration."""
     if not teacher:
         return ""
     return json.dumps([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))], sort_keys=True)
@@ -126,3 +132,53 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty where there is none."""
     value = read_json(path)
     return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class LogTail:
+    """The last lines of a log, without colours and control characters; `path` is relative to the root."""
+
+    path: Path
+    lines: tuple[str, ...]
+
+
+def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
+    """The trial that `--log` names: ROW/trials/3, ROW/confirm/1, teachers/4f1e; ROW is a row's name or its directory.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    owner, _, rest = wanted.removeprefix(f"{root.path}/").strip("/").removeprefix("rows/").partition("/")
+    if owner == "teachers":
+        candidates, name = root.teachers(), rest
+    else:
+        by_directory, by_name = {row.directory.path.name: row for row in rows}, {row.name: row for row in rows}
+        row = (by_directory.get(owner) or by_name[choose("row (--log)", owner, by_name)]).directory
+        kind, _, name = rest.partition("/")
+        candidates = row.final_runs() if kind == "confirm" else row.trials()
+    exact = [trial for trial in candidates if trial.path.name == name]
+    begins = [trial for trial in candidates if name and trial.path.name.startswith(name)]
+    found = exact or begins
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(trial.path.name for trial in candidates[:20]) + (", …" if len(candidates) > 20 else "")
+    trouble = "names several" if found else "no such trial"
+    raise UserError(f"--log {wanted}: {trouble}; ROW/trials/N, ROW/confirm/SEED or teachers/NAME ({names or 'none'})")
+
+
+def tail_log(directory: TrialDir) -> LogTail:
+    """The end of the log of a trial's latest attempt."""
+    path = directory.log(current_attempt(directory))
+    return LogTail(path.relative_to(directory.root.path), tuple(_shown_lines(path)))
+
+
+def _shown_lines(path: Path) -> list[str]:
+    try:
+        raw = last_lines(path, LOG_BYTES)
+    except FileNotFoundError:
+        return ["there is no log yet"]
+    # A progress bar writes over its line: what stands after the last carriage return is what a terminal would show.
+    shown = (line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2] for line in raw)
+    lines = [Text.from_ansi(line.expandtabs()).plain for line in shown]
+    said = [line for line in lines if line.strip()]
+    return said[-LOG_LINES:] or ["the log is empty"]

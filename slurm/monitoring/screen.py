@@ -1,8 +1,8 @@
-"""Draw the overview: sections that share the lines there are, tables whose names alone give way."""
+"""Draw the overview: sections share the lines of the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -12,10 +12,9 @@ from mmkd.formatting import clock, figure, percent, short_path, sparkline
 from mmkd.result_file import Status
 from mmkd.trial_state import State
 from slurm.monitoring.heading import heading
-from slurm.monitoring.logs import LogTail
-from slurm.monitoring.overview import Overview, RowCount
-from slurm.monitoring.tables import TITLE, Cell, Column, Unsteered, cell, table
-from slurm.monitoring.trials import AttemptStory
+from slurm.monitoring.overview import FailureCount, Overview, RowCount
+from slurm.monitoring.rows import LogTail
+from slurm.monitoring.tables import TITLE, Cell, Column, T, Unsteered, table
 from slurm.monitoring.watching import Sign, Watched
 
 NARROW, WIDE, WIDER, WIDEST = 72, 100, 120, 150
@@ -86,168 +85,150 @@ _STATES: dict[State | Sign | Status, tuple[str, str]] = {
 }
 
 
+def _section(columns: Sequence[Column[T]], items: Sequence[T], width: int) -> Section:
+    return Section(len(items) + 1 if items else 0, lambda lines: table(columns, items, width, lines))
+
+
+def _names(title: str, style: str = "") -> tuple[Column[Watched], Column[Watched]]:
+    return (
+        Column(title, lambda w: w.trial.entry.label, flexible="name", style=style),
+        Column("", lambda w: w.trial.entry.name),
+    )
+
+
+def _metric(selections: Iterable[str]) -> str:
+    """The selection metric if it is the same everywhere, else "valid"."""
+    return next(iter(found)) if len(found := set(selections)) == 1 else "valid"
+
+
 def _running(overview: Overview, width: int) -> Section:
-    watched = overview.select(State.RUNNING, *Sign)
-    selections = {w.trial.place.selection for w in watched}
-    columns = [
-        Column(f"RUNNING {len(watched)}", flexible="name", style="green"),
-        Column(""),
-        Column("try", right=True, since=NARROW),
-        Column("epoch", right=True),
-        Column(selections.pop() if len(selections) == 1 else "valid", right=True),
-        Column("acc %", right=True, since=WIDE),
-        Column("on valid", since=NARROW),
-        Column("on", since=NARROW),
-        Column("used", right=True),
-        Column("left", right=True),
-        Column("to go", right=True, since=WIDE),
-        Column("heard", right=True, since=WIDER),
-    ]
+    watched, now = overview.select(State.RUNNING, *Sign), overview.survey.taken
     curve = 8 if width < WIDE else 16 if width < WIDER else 24
-    rows = [_running_cells(w, overview.survey.taken, curve) for w in watched]
-    return Section(len(rows) + 1 if rows else 0, lambda lines: table(columns, rows, width, lines))
 
+    def progress(w: Watched) -> Cell:
+        return sparkline(w.trial.curve, curve) if w.runs else Text(*_STATES[w.shown])
 
-def _running_cells(watched: Watched, now: float, curve: int) -> list[Cell]:
-    trial, job = watched.trial, watched.job
-    last = trial.last
-    to_go = (trial.place.epochs - trial.epoch) * trial.pace if trial.pace else None
-    runs = watched.shown is State.RUNNING
-    return [
-        trial.place.label,
-        trial.place.name,
-        str(last.number) if last else "",
-        f"{trial.epoch}/{trial.place.epochs}",
-        figure(trial.value),
-        percent(trial.accuracy),
-        sparkline(trial.curve, curve) if runs else Text(*_STATES[watched.shown]),
-        (job.node if job and job.node else last.node) if last else "",
-        job.used if job else clock(last.seconds(now)) if last and last.started and runs else "",
-        job.left if job else "",
-        clock(to_go) if to_go is not None and runs else "",
-        clock(now - trial.heard) if trial.heard else "",
+    def used(w: Watched) -> str:
+        last = w.trial.last
+        return w.job.used if w.job else clock(last.seconds(now)) if last and last.started and w.runs else ""
+
+    def to_go(w: Watched) -> str:
+        trial = w.trial
+        return clock((trial.entry.epochs - trial.epoch) * trial.pace) if trial.pace and w.runs else ""
+
+    columns = [
+        *_names(f"RUNNING {len(watched)}", "green"),
+        Column("try", _attempt, right=True, since=NARROW),
+        Column("epoch", lambda w: f"{w.trial.epoch}/{w.trial.entry.epochs}", right=True),
+        Column(_metric(w.trial.entry.selection for w in watched), lambda w: figure(w.trial.value), right=True),
+        Column("acc %", lambda w: percent(w.trial.accuracy), right=True, since=WIDE),
+        Column("on valid", progress, since=NARROW),
+        Column("on", lambda w: (w.job and w.job.node) or (w.trial.last.node if w.trial.last else ""), since=NARROW),
+        Column("used", used, right=True),
+        Column("left", lambda w: w.job.left if w.job else "", right=True),
+        Column("to go", to_go, right=True, since=WIDE),
+        Column("heard", lambda w: clock(now - w.trial.heard) if w.trial.heard else "", right=True, since=WIDER),
     ]
+    return _section(columns, watched, width)
+
+
+def _attempt(watched: Watched) -> str:
+    return str(watched.trial.last.number) if watched.trial.last else ""
 
 
 def _waiting(overview: Overview, width: int) -> Section:
     watched = overview.select(State.PENDING, State.SAMPLED, State.RETRY_DUE)
+
+    def why(w: Watched) -> str:
+        last = w.trial.last
+        return w.job.reason if w.job else f"{last.end}: {last.message}" if last and last.end else ""
+
+    def start(w: Watched) -> str:
+        """Month to minute."""
+        return w.job.start[5:16].replace("T", " ") if w.job and w.job.start not in ("", "N/A") else ""
+
     columns = [
-        Column(f"WAITING {len(watched)}", flexible="name", style="yellow"),
-        Column(""),
-        Column("try", right=True),
-        Column("epoch", right=True),
-        Column("state"),
-        Column("why", flexible="prose"),
-        Column("start"),
-        Column("partition", since=WIDER),
+        *_names(f"WAITING {len(watched)}", "yellow"),
+        Column("try", _attempt, right=True),
+        Column("epoch", lambda w: f"{w.trial.epoch}/{w.trial.entry.epochs}" if w.trial.epoch else "", right=True),
+        Column("state", lambda w: w.job.state.lower() if w.job else Text(*_STATES[w.shown])),
+        Column("why", why, flexible="prose"),
+        Column("start", start),
+        Column("partition", lambda w: w.job.partition if w.job else "", since=WIDER),
     ]
-    rows = [_waiting_cells(w) for w in watched]
-    return Section(len(rows) + 1 if rows else 0, lambda lines: table(columns, rows, width, lines))
-
-
-def _waiting_cells(watched: Watched) -> list[Cell]:
-    trial, job, last = watched.trial, watched.job, watched.trial.last
-    state = Text(job.state.lower()) if job else Text(*_STATES[watched.shown])
-    why = job.reason if job else f"{last.end}: {last.message}" if last and last.end else ""
-    start = job.start[5:16].replace("T", " ") if job and job.start not in ("", "N/A") else ""  # month to minute
-    epoch = f"{trial.epoch}/{trial.place.epochs}" if trial.epoch else ""
-    attempt = str(last.number) if last else ""
-    return [trial.place.label, trial.place.name, attempt, epoch, state, why, start, job.partition if job else ""]
+    return _section(columns, watched, width)
 
 
 def _rows(overview: Overview, width: int) -> Section:
-    selections = {row.row.selection for row in overview.rows}
-    columns = [
-        Column(f"ROWS {len(overview.rows)}", flexible="name"),
-        Column("trials", right=True),
-        Column("seeds", right=True),
-        Column("running", right=True, since=NARROW),
-        Column("failed", right=True, since=NARROW),
-        Column(f"best {selections.pop() if len(selections) == 1 else 'valid'}", right=True),
-        Column("acc %", right=True),
-        Column("of"),
-        Column("", flexible="prose", since=WIDER, style="dim"),
-        Column("", flexible="prose", since=WIDEST, style="dim"),
+    def final(r: RowCount) -> Text:
+        runs = f"{r.final}/{r.row.seeds}" if r.row.seeds else str(r.final)
+        return Text(runs, style="" if r.left.runs else "bold")
+
+    def name(r: RowCount) -> Text:
+        return Text(r.row.name, style="green" if r.busy else "" if r.sampled else "dim")
+
+    columns: list[Column[RowCount]] = [
+        Column(f"ROWS {len(overview.rows)}", name, flexible="name"),
+        Column("trials", lambda r: f"{r.ended}/{r.row.trials}" if r.row.trials else str(r.ended), right=True),
+        Column("seeds", final, right=True),
+        Column("running", lambda r: str(r.busy or ""), right=True, since=NARROW),
+        Column("failed", lambda r: Text(str(r.failed or ""), style="red"), right=True, since=NARROW),
+        Column(
+            f"best {_metric(r.row.selection for r in overview.rows)}",
+            lambda r: figure(r.best.value) if r.best else "",
+            right=True,
+        ),
+        Column("acc %", lambda r: percent(r.best.accuracy) if r.best else "", right=True),
+        Column("of", lambda r: r.best.entry.name if r.best else ""),
+        Column("", lambda r: r.row.label, flexible="prose", since=WIDER, style="dim"),
+        Column("", lambda r: r.row.group, flexible="prose", since=WIDEST, style="dim"),
     ]
 
     def lines_of(lines: int) -> RenderableType:
         counts = overview.rows if len(overview.rows) < lines else sorted(overview.rows, key=_interest)
-        return table(columns, [_row_cells(row) for row in counts], width, lines)
+        return table(columns, counts, width, lines)
 
     return Section(len(overview.rows) + 1 if overview.rows else 0, lines_of)
 
 
 def _interest(row: RowCount) -> int:
-    """Sort rows where not all fit: those at work, those that are begun, those to come, the rest."""
+    """Sort rows where not all fit: running or pending, begun, to come, the rest."""
     return 0 if row.busy or row.pending else 3 if not row.left.runs else 1 if row.sampled else 2
 
 
-def _row_cells(row: RowCount) -> list[Cell]:
-    of, best = row.row, row.best
-    done = not row.left.runs
-    return [
-        Text(of.name, style="green" if row.busy else "dim" if not row.sampled else ""),
-        f"{row.ended}/{of.trials}" if of.trials else str(row.ended),
-        Text(f"{row.final}/{of.seeds}" if of.seeds else str(row.final), style="bold" if done else ""),
-        str(row.busy or ""),
-        Text(str(row.failed or ""), style="red"),
-        figure(best.value) if best else "",
-        percent(best.accuracy) if best else "",
-        best.name if best else "",
-        of.label,
-        of.group,
-    ]
-
-
 def _failures(overview: Overview, width: int) -> Section:
-    columns = [
-        Column("FAILURES", style="red"),
-        Column("attempts", right=True),
-        Column("still so", right=True),
-        Column("the latest", flexible="name"),
-        Column("said", flexible="prose"),
+    columns: list[Column[FailureCount]] = [
+        Column("FAILURES", lambda f: f.failure, style="red"),
+        Column("attempts", lambda f: str(f.attempts), right=True),
+        Column("still so", lambda f: str(f.trials), right=True),
+        Column("the latest", lambda f: f"{f.latest.entry.label} {f.latest.entry.name}", flexible="name"),
+        Column("said", lambda f: f.message, flexible="prose"),
     ]
-    rows: list[list[Cell]] = [
-        [f.failure, str(f.attempts), str(f.trials), f"{f.latest.place.label} {f.latest.place.name}", f.message]
-        for f in overview.failures
-    ]
-    return Section(len(rows) + 1 if rows else 0, lambda lines: table(columns, rows, width, lines))
+    return _section(columns, overview.failures, width)
 
 
 def _latest(overview: Overview, width: int) -> Section:
-    ended = overview.select(*Status, State.FAILED)
-    stories = [(w, w.trial.last) for w in ended if w.trial.last is not None]
-    latest = sorted(stories, key=lambda pair: -(pair[1].ended or 0.0))[:LATEST]
+    ended, now = overview.select(*Status, State.FAILED), overview.survey.taken
+
+    def seconds_ago(w: Watched) -> float:
+        return now - ((w.trial.last and w.trial.last.ended) or 0.0)
+
+    latest = sorted((w for w in ended if w.trial.last), key=seconds_ago)[:LATEST]
     columns = [
-        Column("ENDED LAST", flexible="name"),
-        Column(""),
-        Column("how"),
-        Column("valid", right=True),
-        Column("acc %", right=True),
-        Column("took", right=True),
-        Column("ago", right=True),
+        *_names("ENDED LAST"),
+        Column("how", lambda w: Text(w.shown.value, style="" if w.shown is Status.COMPLETE else "red")),
+        Column("valid", lambda w: figure(w.trial.value), right=True),
+        Column("acc %", lambda w: percent(w.trial.accuracy), right=True),
+        Column("took", lambda w: clock(sum(attempt.seconds(now) for attempt in w.trial.attempts)), right=True),
+        Column("ago", lambda w: clock(seconds_ago(w)) if seconds_ago(w) < now else "", right=True),
     ]
-    rows = [_latest_cells(watched, last, overview.survey.taken) for watched, last in latest]
-    return Section(len(rows) + 1 if rows else 0, lambda lines: table(columns, rows[: lines - 1], width, lines))
-
-
-def _latest_cells(watched: Watched, last: AttemptStory, now: float) -> list[Cell]:
-    trial = watched.trial
-    return [
-        trial.place.label,
-        trial.place.name,
-        Text(watched.shown.value, style="" if watched.shown is Status.COMPLETE else "red"),
-        figure(trial.value),
-        percent(trial.accuracy),
-        clock(sum(attempt.seconds(now) for attempt in trial.attempts)),
-        clock(now - last.ended) if last.ended else "",
-    ]
+    return Section(len(latest) + 1 if latest else 0, lambda lines: table(columns, latest[: lines - 1], width, lines))
 
 
 def _log(log: LogTail, width: int) -> Section:
     title = Text(f"LOG {short_path(log.path, width - 4)}", style=TITLE)
 
     def lines_of(lines: int) -> RenderableType:
-        return Group(title, *(cell(line, Column(""), width) for line in log.lines[-(lines - 1) :]))
+        return Group(title, *(Text(line, no_wrap=True, overflow="ellipsis") for line in log.lines[-(lines - 1) :]))
 
     return Section(1 + len(log.lines), lines_of)

@@ -17,10 +17,10 @@ from mmkd.trial_state import State, trial_state
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a trial lies and what is known of it from elsewhere.
+class Entry:
+    """The directory of a trial, and the facts known from elsewhere.
 
-    `owner` is its row's folder, or what a teacher shares with those that differ in the seed alone; `kind` is tuning,
+    `owner` is its row's directory, or what a teacher shares with those that differ only in the seed; `kind` is tuning,
     confirm or teacher. It is shown as `label` (its row) and `name`: t3 is trial 3, s1 seed 1.
     """
 
@@ -51,7 +51,7 @@ class AttemptStory:
     gpu_seconds: float
 
     def seconds(self, now: float) -> float:
-        """How long it has run by `now`, from the job's first word on."""
+        """Seconds it has run by `now`, from the job's first message on."""
         return 0.0 if self.started is None else max((self.ended or now) - self.started, 0.0)
 
 
@@ -60,10 +60,10 @@ class Trial:
     """A trial: `state` by its directory alone, `status` and `value` (at the best epoch) once it is finished.
 
     `epoch` counts epochs done; `curve` is the selection metric on valid over the last epochs; `pace` is seconds an
-    epoch; `heard` is when the job last told something. Curves of finished trials are not read.
+    epoch; `heard` is when the job last wrote something. Curves of finished trials are not read.
     """
 
-    place: Place
+    entry: Entry
     state: State
     attempts: tuple[AttemptStory, ...] = ()
     status: Status | None = None
@@ -93,24 +93,24 @@ def _mark(path: Path) -> tuple[int, int]:
     return (found.st_mtime_ns, found.st_size)
 
 
-def read_trial(place: Place) -> Trial:
+def read_trial(entry: Entry) -> Trial:
     """Read a trial's files.
 
     Raises:
         OSError: a file cannot be read just now.
         ResultError: its result cannot be read.
     """
-    told = read_attempts(place.directory)
-    state = trial_state(place.directory, told)
-    attempts = tuple(map(_story, told))
+    read = read_attempts(entry.directory)
+    state = trial_state(entry.directory, read)
+    attempts = tuple(map(_story, read))
     if state is State.FINISHED:
-        return _finished(place, attempts)
-    lines = tail_metrics(place.directory)
+        return _finished(entry, attempts)
+    lines = tail_metrics(entry.directory)
     last = lines[-1] if lines else {}
-    key = f"valid_{place.selection}"
+    key = f"valid_{entry.selection}"
     epoch, seconds = int(_number(last, "epoch") or 0), _number(last, "seconds")
     return Trial(
-        place,
+        entry,
         state,
         attempts,
         epoch=epoch,
@@ -122,17 +122,17 @@ def read_trial(place: Place) -> Trial:
     )
 
 
-def _finished(place: Place, attempts: tuple[AttemptStory, ...]) -> Trial:
+def _finished(entry: Entry, attempts: tuple[AttemptStory, ...]) -> Trial:
     """A finished trial, with the summary of its result, which takes a tenth of the time of all of it."""
-    found = read_summary(place.directory.result)
+    found = read_summary(entry.directory.result)
     valid = found.metrics.get("valid", {})
     return Trial(
-        place,
+        entry,
         State.FINISHED,
         attempts,
         status=found.status,
         epoch=found.epochs,
-        value=_number(valid, place.selection),
+        value=_number(valid, entry.selection),
         accuracy=_number(valid, "accuracy"),
     )
 

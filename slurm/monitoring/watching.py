@@ -1,21 +1,71 @@
-"""Join a trial's state with the queue and this host's processes."""
+"""Ask squeue at a polite rate, and join a trial's state with its answer and this host's processes."""
 
 from __future__ import annotations
 
+import shutil
 import socket
-from dataclasses import dataclass, replace
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from mmkd.result_file import Status
 from mmkd.trial_state import State
-from slurm.accounting import QueuedJob
+from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.backend import Handle
 from slurm.local_backend import LocalBackend
-from slurm.monitoring.squeue_polling import Answer
 from slurm.monitoring.trials import AttemptStory, Trial
 
+POLITE_SECONDS = 30.0
+"""Between two questions."""
 NEWS_SECONDS = 10.0
 """A job that was submitted so shortly before squeue was asked may not be in the answer yet."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The queue at `asked` (seconds since 1970), by job id; `problem` is why there is no newer answer."""
+
+    asked: float
+    jobs: Mapping[str, QueuedJob] = field(default_factory=dict)
+    problem: str = ""
+
+    def find(self, name: str, identifier: str) -> QueuedJob | None:
+        """The job of an id, if it is of that name too: ids repeat on a cluster that was rebuilt. Else by name."""
+        if identifier:
+            job = self.jobs.get(identifier)
+            return job if job is not None and job.name == name else None
+        return next((job for job in self.jobs.values() if job.name == name), None)
+
+
+class Squeue:
+    """The last answer of squeue. `answer` is None until there is one."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self._asked = float("-inf")
+        self._thread: threading.Thread | None = None
+
+    def ask(self, users: Collection[str], *, wait: bool = False) -> None:
+        """Ask for the users' jobs, in the background, unless it was asked a short while ago; `wait` for the answer."""
+        running = self._thread is not None and self._thread.is_alive()
+        if running or not users or time.monotonic() - self._asked < POLITE_SECONDS or shutil.which("squeue") is None:
+            return
+        self._asked = time.monotonic()
+        # A daemon: squeue may hang for a minute, and who watches may leave at once.
+        self._thread = threading.Thread(target=self._question, args=(",".join(sorted(users)),), daemon=True)
+        self._thread.start()
+        if wait:
+            self._thread.join()
+
+    def _question(self, users: str) -> None:
+        asked = time.time()
+        try:
+            self.answer = Answer(asked, {job.id: job for job in squeue(users)})
+        except NoAnswer as error:
+            before = self.answer or Answer(0.0)
+            self.answer = Answer(before.asked, before.jobs, " ".join(str(error).split()))
 
 
 class Sign(StrEnum):
@@ -45,6 +95,11 @@ class Watched:
     def is_open(self) -> bool:
         """True if an attempt runs or will run."""
         return self.state.is_due or self.state.is_live
+
+    @property
+    def runs(self) -> bool:
+        """True if its job trains."""
+        return self.shown is State.RUNNING
 
     @property
     def is_busy(self) -> bool:

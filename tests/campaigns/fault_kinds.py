@@ -212,7 +212,7 @@ def slurmd_killed(study: AttackedStudy, chance: random.Random) -> str:
     node, power, seconds = chance.choice(nodes), chance.random() < 0.5, chance.uniform(1.0, 5.0)
     cluster.kill_slurmd(node, steps=power)
     time.sleep(seconds)
-    cluster.start_slurmd(node)
+    cluster.start(node)
     return f"{node}{' and its jobs' if power else ''} for {seconds:.1f} s"
 
 

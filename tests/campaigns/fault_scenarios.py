@@ -60,16 +60,16 @@ def node_failure(study: FaultyStudy) -> None:
             study.cluster.kill_slurmd(node, steps=power)
             wait_for("the node to be down", lambda node=node: study.cluster.nodes()[node].startswith("down"))
             study.faults["node without power" if power else "slurmd killed"] += 1
-            study.cluster.start_slurmd(node)
+            study.cluster.start(node)
 
 
 def silent_controller(study: FaultyStudy) -> None:
     """The scheduler does not answer for a minute."""
     with study.running():
         study.wait_until_training()
-        study.cluster.stop_slurmctld()
+        study.cluster.stop("slurmctld")
         time.sleep(60)
-        study.cluster.start_slurmctld()
+        study.cluster.start("slurmctld")
         study.faults["slurmctld stopped for a minute"] += 1
 
 
@@ -110,7 +110,7 @@ def no_accounting(study: FaultyStudy) -> None:
     """slurmdbd is gone for good; a job is cancelled, and the controller killed."""
     with study.running() as controller:
         running = study.wait_until_training()
-        study.cluster.stop_slurmdbd()
+        study.cluster.stop("slurmdbd")
         study.faults["slurmdbd gone"] += 1
         study.cluster.run("scancel", running[0].id)
         study.faults["job cancelled"] += 1
@@ -124,7 +124,7 @@ def rebuilt_cluster(study: FaultyStudy) -> None:
     study.wait_until_training(2)
     ids = {int(job.id) for job in study.jobs()}
     study.kill_controller(controller)
-    cluster = study.cluster = up(study.cluster.options, study.cluster.folder, fresh=True)
+    cluster = study.cluster = up(study.cluster.options, study.cluster.directory, fresh=True)
     wrap = ("--mem=10", "--time=600", "--nodelist=n4", "--output=/dev/null", "--wrap", "sleep 36000")
     others = [cluster.run("sbatch", "--parsable", *wrap).strip() for _ in range(max(ids))]
     study.faults["job ids repeated"] += len(ids & set(map(int, others)))

@@ -150,7 +150,7 @@ class Campaign:
     def close(self) -> None:
         """Take the cluster down."""
         if self.cluster is not None:
-            attach(self.cluster.folder).down()
+            attach(self.cluster.directory).down()
 
     def _prepare_cluster(self) -> None:
         if self.where == "slurm":

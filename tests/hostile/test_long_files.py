@@ -12,7 +12,7 @@ from refusals import run
 from mmkd.metrics_log import last_metrics, read_metrics
 from mmkd.rundir import TrialDir
 from slurm.monitor import main as monitor
-from slurm.monitoring.logs import tail_log
+from slurm.monitoring.rows import tail_log
 from sweeps.controller.jobs import last_words
 
 MIB = 2**20

@@ -17,8 +17,7 @@ from mmkd.data.staging import STAGE, stage
 from mmkd.data.untrusted import memory_for
 from mmkd.files import write_text
 from mmkd.lock import FileLock
-from slurm.devcluster.folder import claim_folder
-from slurm.devcluster.options import Refused
+from slurm.devcluster.options import Refused, claim_directory
 from sweeps.launch import main as launch
 
 SECRETS = {
@@ -132,8 +131,8 @@ def test_a_clusters_folder_is_its_owners_alone() -> None:
         (here / "link").symlink_to(here / "other")
         for name, said in (("open", "others may enter"), ("full", "holds files"), ("link", "not a directory of yours")):
             with pytest.raises(Refused, match=said):
-                claim_folder(here / name)
-        claim_folder(here / "new")
+                claim_directory(here / name)
+        claim_directory(here / "new")
         assert stat.S_IMODE((here / "new").stat().st_mode) == 0o700
 
 

@@ -116,12 +116,12 @@ def test_a_job_outlives_controller_and_accounting(cluster: DevCluster, tmp_path:
     job = submit(cluster, "sleep 5; echo lived", tmp_path / "log")
     wait_until(lambda: state(cluster, job) == "RUNNING")
 
-    cluster.stop_slurmctld()
-    cluster.stop_slurmdbd()
+    cluster.stop("slurmctld")
+    cluster.stop("slurmdbd")
     with pytest.raises(ClusterError, match="Connection refused"):
         accounted(cluster, job, "State")
-    cluster.start_slurmdbd()
-    cluster.start_slurmctld()
+    cluster.start("slurmdbd")
+    cluster.start("slurmctld")
 
     wait_until(lambda: state(cluster, job) == "COMPLETED")
     assert text(tmp_path / "log") == "lived\n"
@@ -137,7 +137,7 @@ def test_a_lost_node_fails_its_job_and_takes_jobs_again(cluster: DevCluster, tmp
 
     assert state(cluster, lost) == "NODE_FAIL"
     assert processes_of(tmp_path / "beat") == []
-    cluster.start_slurmd("n3")
+    cluster.start("n3")
     job = submit(cluster, "true", tmp_path / "log", "--nodelist=n3")
     wait_until(lambda: state(cluster, job) == "COMPLETED")
     assert state(cluster, other) == "RUNNING"
@@ -147,13 +147,13 @@ def test_up_again_keeps_what_runs_and_starts_what_is_gone(cluster: DevCluster) -
     before = {name: process.pid for name, process in cluster.running_daemons().items()}
     cluster.kill_slurmd("n4")
 
-    up(cluster.options, cluster.folder)
+    up(cluster.options, cluster.directory)
 
     after = {name: process.pid for name, process in cluster.running_daemons().items()}
     assert list(after) == ["munged", "mariadbd", "slurmdbd", "slurmctld", "n1", "n2", "n3", "n4"]
     assert {name for name in after if after[name] != before[name]} == {"n4"}
     with pytest.raises(Refused, match=r"runs with (--cgroup|the default options); take it down first"):
-        up(Options(nodes=1), cluster.folder)
+        up(Options(nodes=1), cluster.directory)
 
 
 def test_a_clusters_options_are_named_as_they_are_typed() -> None:

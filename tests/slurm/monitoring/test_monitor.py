@@ -22,6 +22,7 @@ from slurm import monitor
 from slurm.backend import Job
 from slurm.devcluster import DevCluster
 from slurm.monitoring.export import to_json
+from slurm.monitoring.live import Monitor
 from slurm.monitoring.overview import Overview
 from slurm.monitoring.watching import Sign
 from slurm.settings import SlurmSettings
@@ -96,7 +97,7 @@ def test_json_is_strict_and_each_of_its_keys_is_documented(watched: WatchedRoot,
     [
         (["--study", "nix"], "unknown study (--study"),
         (["--log", "nix/trials/1"], "unknown row (--log) 'nix'"),
-        (["--root", "/nix"], "--root /nix: no such folder"),
+        (["--root", "/nix"], "--root /nix: no such directory"),
         (["--root", "/dev"], "--root /dev: no studies or rows in it"),
     ],
 )
@@ -171,7 +172,7 @@ def test_on_a_real_cluster_running_waiting_and_lost_jobs_are_told_apart(
         return list(conditions(overview).values()) == [State.RUNNING, State.PENDING, Sign.LOST]
 
     deadline = time.monotonic() + 30
-    while not wanted(overview := monitor.Monitor(watched.root, None, None).look(wait=True)):
+    while not wanted(overview := Monitor(watched.root, None, None).look(wait=True)):
         assert time.monotonic() < deadline, conditions(overview)
         time.sleep(0.3)
 

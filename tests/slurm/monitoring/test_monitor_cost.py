@@ -60,10 +60,10 @@ def test_what_is_new_while_we_watch_is_found(watched: WatchedRoot) -> None:
     assert collector.look().trials == ()
 
     watched.run(row.trial(0))
-    assert [trial.place.name for trial in collector.look().trials] == ["t0"]
+    assert [trial.entry.name for trial in collector.look().trials] == ["t0"]
     watched.finish(row.trial(0), loss=0.5)
     watched.run(row.trial(1))
-    assert [(t.place.name, t.status) for t in collector.look().trials] == [("t0", Status.COMPLETE), ("t1", None)]
+    assert [(t.entry.name, t.status) for t in collector.look().trials] == [("t0", Status.COMPLETE), ("t1", None)]
 
 
 def test_a_large_root_is_shown_before_all_of_it_is_read_latest_trials_first(watched: WatchedRoot) -> None:
@@ -75,7 +75,7 @@ def test_a_large_root_is_shown_before_all_of_it_is_read_latest_trials_first(watc
 
     first = collector.look(0)
 
-    assert ([trial.place.name for trial in first.trials], first.unread) == (["t29"], 29)
+    assert ([trial.entry.name for trial in first.trials], first.unread) == (["t29"], 29)
     assert "reading: 29 trials not looked at yet" in text(make_overview(first, None))
     assert collector.look(0).unread == 28
     assert collector.look().unread == 0
@@ -107,3 +107,12 @@ def test_neither_torch_nor_pandas_nor_optuna_is_imported(watched: WatchedRoot) -
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert imported.isdisjoint({"torch", "pandas", "optuna", "submitit", "matplotlib"})
     assert "h5py" in imported
+
+
+def test_help_needs_neither_the_readers_of_files_nor_the_screen() -> None:
+    command = [sys.executable, "-X", "importtime", str(SCRIPT), "--help"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert imported.isdisjoint({"numpy", "h5py", "pydantic", "rich"})

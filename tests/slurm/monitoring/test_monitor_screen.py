@@ -12,10 +12,10 @@ from watched_roots import WatchedRoot, queued, text
 from mmkd.errors import UserError
 from mmkd.formatting import clock, duration, sparkline
 from slurm.monitoring.collecting import Collector
-from slurm.monitoring.logs import find_trial, tail_log
 from slurm.monitoring.overview import make_overview
+from slurm.monitoring.rows import find_trial, tail_log
 from slurm.monitoring.screen import draw, share
-from slurm.monitoring.squeue_polling import Answer
+from slurm.monitoring.watching import Answer
 
 
 @pytest.fixture(scope="module")

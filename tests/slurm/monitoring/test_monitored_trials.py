@@ -16,10 +16,9 @@ from mmkd.files import write_json
 from mmkd.lock import FileLock
 from mmkd.result_file import Status
 from mmkd.trial_state import State
-from slurm import monitor
 from slurm.monitoring.collecting import Collector
-from slurm.monitoring.squeue_polling import Answer, Squeue
-from slurm.monitoring.watching import Sign
+from slurm.monitoring.live import Monitor
+from slurm.monitoring.watching import Answer, Sign, Squeue
 
 
 def test_a_running_trial_is_shown_with_its_epoch_last_metric_and_curve(watched: WatchedRoot) -> None:
@@ -111,7 +110,7 @@ def test_the_best_is_of_the_complete_trials_by_the_selection_metric(
     (count,) = look(watched).rows
 
     assert count.best is not None
-    assert count.best.name == best
+    assert count.best.entry.name == best
     assert (count.ended, count.sampled) == (5, 5)
 
 
@@ -195,7 +194,7 @@ def test_the_queue_tells_reason_start_node_and_times_of_our_jobs(watched: Watche
         "9|PENDING|Priority||cpu|0:00|1:00:00|N/A|a job | of mine",
     )
 
-    shown = text(monitor.Monitor(watched.root, None, None).look(wait=True))
+    shown = text(Monitor(watched.root, None, None).look(wait=True))
 
     assert re.search(r"crd +t0 +1 +3/10 .* n3 +1:02 +58:58", shown)
     assert re.search(r"crd +t1 +1 +pending +Resources +11-21 14:05", shown)
@@ -209,7 +208,7 @@ def test_squeue_is_asked_once_in_thirty_seconds_and_not_at_all_where_nothing_is_
     row = watched.row("crd")
     watched.run(row.trial(0))
     watched.study()
-    watch = monitor.Monitor(watched.root, None, None)
+    watch = Monitor(watched.root, None, None)
     for _ in range(2):
         watch.look(wait=True)
     assert squeue.calls == []
@@ -250,7 +249,7 @@ def test_where_slurm_does_not_answer_files_are_believed_and_its_words_are_shown(
     watched.study()
     squeue.complain("slurm_load_jobs error: Unable to contact slurm controller")
 
-    overview = monitor.Monitor(watched.root, None, None).look(wait=True)
+    overview = Monitor(watched.root, None, None).look(wait=True)
 
     assert conditions(overview) == {"crd t0": State.RUNNING, "crd t1": State.PENDING}
     assert "Unable to contact slurm controller" in " ".join(text(overview).split())
@@ -275,7 +274,7 @@ def test_a_controller_that_waits_as_a_job_is_no_missing_controller(watched: Watc
     )
     squeue.show("4|PENDING|Priority||cpu|0:00|1:00:00|N/A|mmkd-0.c.study")
 
-    shown = text(monitor.Monitor(watched.root, None, None).look(wait=True))
+    shown = text(Monitor(watched.root, None, None).look(wait=True))
 
     assert "controller: job 4 pending (Priority)" in shown
     assert "no controller at work" not in shown
@@ -294,4 +293,4 @@ def test_a_teacher_that_is_claimed_and_not_begun_is_nobodys_trial_until_it_has_a
 
     watched.run(place)
     write_json(place.config, {**TEACHER, "data": {"fingerprint": "f" * 8}, "seed": 1})
-    assert [(t.place.label, t.place.name) for t in collector.look().trials] == [("teacher", "s1")]
+    assert [(t.entry.label, t.entry.name) for t in collector.look().trials] == [("teacher", "s1")]

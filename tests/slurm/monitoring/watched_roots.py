@@ -25,8 +25,7 @@ from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Collector
 from slurm.monitoring.overview import Overview, make_overview
 from slurm.monitoring.screen import draw
-from slurm.monitoring.squeue_polling import Answer
-from slurm.monitoring.watching import Sign
+from slurm.monitoring.watching import Answer, Sign
 
 EPOCHS = 10
 TEACHER = {"branch": None, "network": {"width": 8}, "training": {"epochs": 5}}
@@ -138,7 +137,7 @@ def look(watched: WatchedRoot, answer: Answer | None = None, study: str | None =
 
 
 def conditions(overview: Overview) -> dict[str, State | Sign | Status]:
-    return {f"{w.trial.place.label} {w.trial.place.name}": w.shown for w in overview.trials}
+    return {f"{w.trial.entry.label} {w.trial.entry.name}": w.shown for w in overview.trials}
 
 
 def text(overview: Overview, width: int = 80, height: int | None = None) -> str:
