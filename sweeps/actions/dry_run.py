@@ -11,8 +11,7 @@ from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.detach import controller_script
-from sweeps.actions.estimate import estimates_of, left_of, show_estimate
-from sweeps.actions.probe import probe
+from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
 from sweeps.controller.jobs import make_job, submitted_job
 from sweeps.controller.retries import job_tag
 from sweeps.controller.row import Task
@@ -24,12 +23,11 @@ from sweeps.study_file import Range, StudyFile
 
 def dry_run(made: Launch, options: argparse.Namespace) -> int:
     """Print the remaining work, its estimated cost and, on Slurm, the job scripts. Nothing runs."""
-
     left = [left_of(row, made.root, retry_failed=options.retry == "failed") for row in made.rows]
-    runs, teachers = estimates_of(left, made.root, made.backend.name, prompt=made.backend.prompt)
+    estimates = estimates_of(left, made.root, made.backend)
     if options.probe:
-        runs, teachers = probe(left, runs, teachers, made.environment)
-    show_estimate(left, runs, teachers, made.parallel, made.backend.gpus)
+        estimates = probe(left, estimates, made.environment)
+    show_estimate(left, estimates, made.parallel, made.backend.gpus)
     show_script(made.rows[0], made.root, made.backend, made.environment)
     if options.detach:
         print(f"script    of the controller\n\n{controller_script(made, options)}")

@@ -130,7 +130,7 @@ class CodeWatch:
 
 def _has_work(work: RowWork, root: Root) -> bool:
     left = left_of(work.row, root)
-    return bool(left.tuning or left.confirming)
+    return bool(left.runs)
 
 
 def _origin(source: Path) -> dict[str, str]:
