@@ -194,7 +194,7 @@ class Controller:
         """
         yield from self._teachers_due(urgent=True)
         for work in self.rows:
-            for task in work.tasks(self.teachers.ready, ask=sample):
+            for task in work.tasks(self.teachers.ready, sample=sample):
                 yield task, work
         yield from self._teachers_due(urgent=False)
 
