@@ -12,8 +12,8 @@ from slurm.backend import Backend
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.detach import controller_script
 from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
-from sweeps.controller.jobs import make_job, submitted_job
-from sweeps.controller.retries import job_tag
+from sweeps.controller.jobs import make_job
+from sweeps.controller.retries import job_tag, last_attempt
 from sweeps.controller.row import Task
 from sweeps.records import without_end
 from sweeps.resolve import Launch
@@ -65,7 +65,7 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
 
 def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
     """Warn about jobs that an earlier launch left on Slurm."""
-    sent = sum(submitted_job(directory)[2] == "slurm" for directory in without_end(directories))
+    sent = sum(last_attempt(directory).submitted.get("backend") == "slurm" for directory in without_end(directories))
     if sent:
         print(
             f"warning   {count(sent, 'job')} of an earlier launch may still be pending or running on Slurm; a local "
