@@ -22,11 +22,8 @@ PROFILES = Path(__file__).parent / "profiles"
 Sampler = Literal["auto", "random", "tpe", "gp", "cmaes"]
 Selection = Literal["loss", "accuracy", "weighted_f1", "macro_f1"]
 Pruner = Literal["none", "median", "halving"]
-
-
 LARGEST_FILE = 2**20
 """Maximum size of a study, profile or site file in bytes; real ones have a few thousand."""
-
 
 Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)]

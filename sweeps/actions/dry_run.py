@@ -18,7 +18,7 @@ from sweeps.controller.row import Task
 from sweeps.records import without_end
 from sweeps.resolve import Launch
 from sweeps.rows import TUNING_SEED, Row, nearest_neighbour, teacher_directories
-from sweeps.study_file import Range, StudyFile
+from sweeps.study_file import StudyFile
 
 
 def dry_run(made: Launch, options: argparse.Namespace) -> int:
@@ -52,8 +52,10 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
             f"          {count(row.trials, 'trial')} ({row.sampler} sampler); best by valid {row.selection} retrained "
             f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
         )
-        if not row.directory.row.exists():
-            say_neighbour(row, root)
+        if not row.directory.row.exists() and (found := nearest_neighbour(row, root)):
+            other, lines = found
+            shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+            print(f"          new; differs from {other.path.name} in {shown}")
     teachers = {directory for row in rows for directory in teacher_directories(row, root)}
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
@@ -83,13 +85,9 @@ def describe_method(row: Row) -> str:
 
 def describe_space(row: Row) -> str:
     """Describe the row's search space in one line."""
-    tuned = [f"{name} {_describe(r)}" for name, r in row.ranges.items()]
+    tuned = [f"{name} {r.low:g} to {r.high:g}{' (log)' if r.log else ''}" for name, r in row.ranges.items()]
     fixed = [f"{name} = {value:g}" for name, value in row.fixed.items()]
     return "; ".join(f"{what} {', '.join(values)}" for what, values in (("tunes", tuned), ("fixed:", fixed)) if values)
-
-
-def _describe(r: Range) -> str:
-    return f"{r.low:g} to {r.high:g}{' (log)' if r.log else ''}"
 
 
 def finished(row: RowDir) -> tuple[int, float]:
@@ -115,16 +113,6 @@ def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str
     task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
     print(f"script    example: {task.label}; other trials differ in name and directory, retries also in options\n")
     print(backend.script(make_job(task, 1, job_tag(root), environment)))
-
-
-def say_neighbour(row: Row, root: Root) -> None:
-    """Print how a new row differs from the most similar existing one, if any is close."""
-    found = nearest_neighbour(row, root)
-    if found is None:
-        return
-    other, lines = found
-    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
-    print(f"          new; differs from {other.path.name} in {shown}")
 
 
 def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> None:
