@@ -25,24 +25,24 @@ def take_snapshot(root: Root) -> Path:
     Raises:
         UserError: the copy is there, but was changed.
     """
-    place = snapshot_place(root)
-    if not place.exists():
+    snapshot = snapshot_place(root)
+    if not snapshot.exists():
         keep_patch(root)
-        temporary = root.code / f".tmp-{secrets.token_hex(6)}-{place.name}"
+        temporary = root.code / f".tmp-{secrets.token_hex(6)}-{snapshot.name}"
         for path in code_files(SOURCE.parent):
             copy = temporary / path.relative_to(SOURCE.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         write_json(temporary / SNAPSHOT, {"git": git_commit(), "code": source_digest(), "taken": time.time()})
         try:
-            os.rename(temporary, place)
+            os.rename(temporary, snapshot)
         except OSError:
             shutil.rmtree(temporary)
-            if not place.exists():
+            if not snapshot.exists():
                 raise
-    if code_digest(place) != place.name:
-        raise UserError(f"{place}: this snapshot was changed; remove the directory, and it is taken again")
-    return place
+    if code_digest(snapshot) != snapshot.name:
+        raise UserError(f"{snapshot}: this snapshot was changed; remove the directory, and it is taken again")
+    return snapshot
 
 
 def keep_patch(root: Root) -> Path | None:

@@ -38,7 +38,7 @@ class Journal:
 
 
 class _NobodyWrites:
-    """In the place of a journal's lock."""
+    """A journal lock that refuses to write."""
 
     def acquire(self) -> bool:
         raise PermissionError("the journal was opened to be read")

@@ -36,7 +36,7 @@ PRUNING_SECONDS = 5.0
 
 
 class Stop(Enum):
-    """How a controller stops: together with its jobs, or leaving them to its successor."""
+    """Ways to stop a controller: with its jobs, or leaving them to its successor."""
 
     WITH_JOBS = "with jobs"
     WITHOUT_JOBS = "without jobs"

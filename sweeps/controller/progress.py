@@ -16,7 +16,7 @@ from mmkd.terminal import printable
 from sweeps.controller.row import Task
 
 PLAIN_SECONDS = 20.0
-"""Where there is no terminal, a progress line is printed this often."""
+"""Interval of progress lines without a terminal."""
 
 SHOWN = 8
 """Number of running trials to name: a line is short, and each costs a file."""
