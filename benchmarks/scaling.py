@@ -78,9 +78,9 @@ class Meter:
         """A round."""
         with self.slurm.not_counted():
             self.slurm.advance()
-        if self.work.asked >= self.step * len(self.marks):
+        if self.work.tuning.sampled >= self.step * len(self.marks):
             memory = psutil.Process().memory_info().rss / 2**20
-            self.marks.append((self.work.asked, time.process_time() - self.slurm.cpu, memory))
+            self.marks.append((self.work.tuning.sampled, time.process_time() - self.slurm.cpu, memory))
 
     def per_trial(self) -> dict[str, float]:
         """Milliseconds of processor time a trial between marks: to the first, what filling all slots took."""

@@ -27,12 +27,6 @@ EXIT_BUDGET = 3
 """Exit code: the GPU-hours of --max-gpu-hours are spent and runs are left."""
 
 
-def list_studies() -> None:
-    """Print one line per study."""
-    for name in study_names():
-        print(f"{name:<24} {read_toml(find_study(name)).get('title', '')}")
-
-
 def print_table(root: Root, name: str) -> None:
     """Print the study's ablation table."""
     import analysis
@@ -99,13 +93,13 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
 
     from mmkd.formatting import count
     from mmkd.provenance import SOURCE
-    from sweeps.actions.detach import goes_on
+    from sweeps.actions.detach import continues
     from sweeps.actions.snapshot import CodeWatch
     from sweeps.controller.loop import Controller
     from sweeps.controller.progress import Reporter
     from sweeps.resolve import check_data
 
-    for work in works if options.retry == "failed" and not goes_on(options) else ():
+    for work in works if options.retry == "failed" and not continues(options) else ():
         again = work.retry_failed()
         print(f"row {work.row.name}: retrying {count(again, 'failed trial')}")
     if any(work.remaining for work in works):
@@ -192,13 +186,14 @@ def look_after(options: argparse.Namespace) -> int:
 
 
 def dispatch(options: argparse.Namespace) -> int:
-    """Do what the options ask for; the exit code.
+    """Do what the options request and return the exit code.
 
     Raises:
         UserError: it cannot be done.
     """
     if options.list:
-        list_studies()
+        for name in study_names():
+            print(f"{name:<24} {read_toml(find_study(name)).get('title', '')}")
         return 0
     if options.study is None:
         raise UserError("name a --study; --list shows them, --help has examples")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """A row of a study, and how much of it the last launch asked for."""
+    """A row of a study, with the budgets of the last launch."""
 
     name: str
     directory: RowDir
@@ -31,13 +31,13 @@ class RecordedRow:
     teachers: tuple[TrialDir, ...]
 
     def runs(self) -> list[TrialDir]:
-        """Tuning trials and confirming runs, superseded ones included."""
+        """Return tuning trials and final runs, superseded ones included."""
         return [*self.directory.trials(), *self.directory.final_runs()]
 
 
 @dataclass(frozen=True)
 class RecordedStudy:
-    """A study under a root; `name` is what its table is kept as."""
+    """A study under a root; `name` is the name of its table."""
 
     name: str
     title: str
@@ -45,22 +45,22 @@ class RecordedStudy:
     rows: tuple[RecordedRow, ...]
 
     def teachers(self) -> list[TrialDir]:
-        """The teachers of all rows, each once, trained or not."""
+        """Return the teachers of all rows, each once, trained or not."""
         return list(dict.fromkeys(teacher for row in self.rows for teacher in row.teachers))
 
     def directories(self) -> list[TrialDir]:
-        """All trial directories: of the rows, and of the teachers."""
+        """Return all trial directories: of the rows, and of the teachers."""
         return [*(run for row in self.rows for run in row.runs()), *self.teachers()]
 
     def places(self) -> list[RowDir]:
-        """The rows' directories, as far as they are there."""
+        """Return the rows' directories that exist."""
         return [row.directory for row in self.rows if row.directory.path.is_dir()]
 
 
 def record_study(
     root: Root, name: str, study: StudyFile, rows: Sequence[Row], max_gpu_hours: float | None = None
 ) -> None:
-    """Write which rows the study has, what its table is made from, and the budget that the monitor shows."""
+    """Record the study: its rows, what its table is made from, and the budget that the monitor shows."""
     from sweeps.rows import teacher_directories
 
     record = StudyRecord(
@@ -88,7 +88,7 @@ def record_study(
 
 
 def table_name(options: argparse.Namespace, origin: Path) -> str:
-    """What the table is kept as: --as, else the study's name with the data, primary and pairing that were asked for.
+    """Return the name of the table: --as, else the study's name with the data, primary and pairing of the command line.
 
     Raises:
         UserError: a name that cannot be a file's.
@@ -101,7 +101,7 @@ def table_name(options: argparse.Namespace, origin: Path) -> str:
 
 
 def find_recorded(options: argparse.Namespace) -> RecordedStudy:
-    """The study that a launch with these options recorded; --study may also name it as studies/*.json does.
+    """Find the study that a launch with these options recorded; --study may also name it as studies/*.json does.
 
     Raises:
         UserError: there is none, with those that there are; or its record is damaged.
@@ -120,7 +120,7 @@ def find_recorded(options: argparse.Namespace) -> RecordedStudy:
 
 
 def read_recorded(root: Root, name: str) -> RecordedStudy:
-    """The study called `name` under a root.
+    """Read the record of a study.
 
     Raises:
         UserError: its record is damaged.
@@ -140,5 +140,5 @@ def read_recorded(root: Root, name: str) -> RecordedStudy:
 
 
 def without_end(directories: Iterable[TrialDir]) -> list[TrialDir]:
-    """Those whose last attempt has been announced and has not ended, as far as anybody has written down."""
+    """Select trials whose last attempt was announced and has no recorded end."""
     return [d for d in directories if trial_state(d).is_live]

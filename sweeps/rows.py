@@ -1,4 +1,4 @@
-"""From a study file and a data set to rows: what each is, where it lies, and the configurations of its trials."""
+"""Resolve a study file and a data set into rows: their identities, directories and trial configurations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sweeps.study_file import PaperFigures, Profile, Range, RowSpec, StudyFile, 
 M = TypeVar("M", bound=BaseModel)
 
 TUNING_SEED = 0
-"""Tuning trials and their teacher; confirming runs have the seeds 1, 2, ..."""
+"""Tuning trials and their teacher; final runs have the seeds 1, 2, ..."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Row:
-    """One row, resolved: `ranges` are tuned, `fixed` are not; `identity` says what the row is, and nothing else does.
-
-    Budgets (`trials`, `seeds`) are not part of it: more of them extend the row.
-    """
+    """One row, resolved: `ranges` are tuned, `fixed` are not. `identity` excludes the budgets `trials` and `seeds`."""
 
     name: str
     label: str
@@ -87,7 +84,7 @@ class Row:
         }
 
     def teacher_config(self, seed: int) -> TeacherConfig | None:
-        """The teacher of a seed; None where the method needs none."""
+        """Return the teacher of a seed; None if the method needs none."""
         if self.teacher is None:
             return None
         return TeacherConfig(
@@ -95,7 +92,7 @@ class Row:
         )
 
     def config(self, parameters: Mapping[str, float], seed: int) -> StudentConfig:
-        """The configuration of a trial (seed 0) or of a confirming run (others: these alone read test)."""
+        """Return the configuration of a tuning trial (seed 0) or of a final run (other seeds; only these read test)."""
         values = {**self.fixed, **parameters}
         rate = {"learning_rate": values.pop("learning_rate")}
         return StudentConfig(
@@ -109,7 +106,7 @@ class Row:
         )
 
     def parameters_of(self, config: StudentConfig) -> dict[str, float]:
-        """What was tuned in a trial's configuration: the inverse of `config`, for a trial of this row."""
+        """Return the tuned values in the configuration of one of its trials: the inverse of `config`."""
         values = {"learning_rate": config.training.learning_rate, **config.distillation.model_dump()}
         return {name: float(values[name]) for name in self.ranges}
 
@@ -164,12 +161,11 @@ def _plan_row(
     student_table = merge(tables["teacher"], spec.student) if pairing.name == "complete" else tables["student"]
     student = _build(Network, _with_preset(student_table, where), f"{where}: student")
     training = _build(Training, tables["training"], f"{where}: training")
-    teacher_training = _build(
-        Training, merge(tables["training"], tables["teacher_training"]), f"{where}: teacher_training"
-    )
-    teacher = (
-        _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher") if method.needs_teacher else None
-    )
+    teacher_table = merge(tables["training"], tables["teacher_training"])
+    teacher_training = _build(Training, teacher_table, f"{where}: teacher_training")
+    teacher = None
+    if method.needs_teacher:
+        teacher = _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher")
     ranges, fixed = _space(spec, defaults.space.model_dump(exclude_none=True), method.tunes, where, training)
     selection = spec.selection or defaults.selection
     sampler = spec.sampler or defaults.sampler
@@ -246,8 +242,8 @@ def _space(
 
 def _named(text: str, primary: str, modalities: Sequence[str]) -> str:
     """`text` with {primary}, {other1}, ... replaced by the modalities' names."""
-    for place, modality in modality_aliases(primary, modalities).items():
-        text = text.replace(f"{{{place}}}", modality)
+    for alias, modality in modality_aliases(primary, modalities).items():
+        text = text.replace(f"{{{alias}}}", modality)
     return text
 
 
@@ -282,6 +278,6 @@ def nearest_neighbour(row: Row, root: Root) -> tuple[RowDir, list[str]] | None:
 
 
 def teacher_directories(row: Row, root: Root) -> list[TrialDir]:
-    """Where the teachers lie that a row needs: tuning's first, then each seed's."""
+    """Return the directories of the teachers that a row needs: tuning's first, then each seed's."""
     configs = [row.teacher_config(seed) for seed in range(TUNING_SEED, row.seeds + 1)]
     return [root.teacher(identity(config)) for config in configs if config is not None]

@@ -33,7 +33,7 @@ def snapshot_place(root: Root) -> Path:
     return root.code / code_digest(SOURCE.parent)
 
 
-def run_from(folder: Path) -> dict[str, str]:
-    """Return variables that make Python import the packages in `folder`, whatever the working directory contains."""
-    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
+def run_from(directory: Path) -> dict[str, str]:
+    """Return variables that make Python import the packages in `directory`, whatever the working directory contains."""
+    path = os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH", ""))))
     return {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}

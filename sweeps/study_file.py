@@ -22,11 +22,8 @@ PROFILES = Path(__file__).parent / "profiles"
 Sampler = Literal["auto", "random", "tpe", "gp", "cmaes"]
 Selection = Literal["loss", "accuracy", "weighted_f1", "macro_f1"]
 Pruner = Literal["none", "median", "halving"]
-
-
 LARGEST_FILE = 2**20
 """Maximum size of a study, profile or site file in bytes; real ones have a few thousand."""
-
 
 Trials = Annotated[int, Field(ge=1, le=1_000_000)]
 Seeds = Annotated[int, Field(ge=1, le=10_000)]
@@ -89,7 +86,16 @@ class PaperFigures(records.PaperFigures, Frozen):
     """The paper's figures as a study file gives them."""
 
 
-class RowSpec(Frozen):
+class Recipe(Frozen):
+    """Tables of networks and training: `training` applies to both, `teacher_training` takes precedence for teachers."""
+
+    teacher: dict[str, Any] = {}
+    student: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    teacher_training: dict[str, Any] = {}
+
+
+class RowSpec(Recipe):
     """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's."""
 
     name: str
@@ -105,18 +111,11 @@ class RowSpec(Frozen):
     seeds: Seeds | None = None
     selection: Selection | None = None
     pruner: Pruner | None = None
-    teacher: dict[str, Any] = {}
-    student: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    teacher_training: dict[str, Any] = {}
     paper: PaperFigures | None = None
 
 
-class StudyFile(Frozen):
-    """A study file. `teacher`, `student`: networks; `training`: both; `teacher_training`: over it for teachers.
-
-    These four start from the profile of the data (see `sweeps/profiles`), which they change in part.
-    """
+class StudyFile(Recipe):
+    """A study file. Its tables override those of the profile of its data in part (see `sweeps/profiles`)."""
 
     title: Line
     control: str | None = None
@@ -124,10 +123,6 @@ class StudyFile(Frozen):
     primary: str = "video"
     profile: str = "auto"
     defaults: Defaults = Defaults()
-    teacher: dict[str, Any] = {}
-    student: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    teacher_training: dict[str, Any] = {}
     rows: Annotated[list[RowSpec], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -146,14 +141,10 @@ class StudyFile(Frozen):
         return self
 
 
-class Profile(Frozen):
+class Profile(Recipe):
     """Networks and training recipe for a kind of data; `sources` are words in the data set's source."""
 
     sources: list[str] = []
-    teacher: dict[str, Any] = {}
-    student: dict[str, Any] = {}
-    training: dict[str, Any] = {}
-    teacher_training: dict[str, Any] = {}
 
 
 def study_names() -> list[str]:

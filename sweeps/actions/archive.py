@@ -1,4 +1,4 @@
-"""A study in one file: its rows, teachers and record, checked by reading it back. Nothing is deleted."""
+"""Implement --archive: write a study to one file and verify it by reading it back. Nothing is deleted."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ RENEW_SECONDS = 30.0
 
 
 class ArchiveDamaged(OSError):
-    """What was read back is not what was written."""
+    """The archive that was read back differs from what was written."""
 
 
 def archive(study: RecordedStudy, target: Path) -> int:
-    """Write the study to `target`, by rename once it is verified; the exit code.
+    """Write the study to `target`, by rename once it is verified. Return the exit code.
 
     Raises:
         UserError: a controller is at work on it, or the file is there already or cannot be one.
@@ -39,7 +39,7 @@ def archive(study: RecordedStudy, target: Path) -> int:
     if not target.name.endswith(SUFFIXES):
         raise UserError(f"--archive {target}: give a file that ends in {' or '.join(SUFFIXES)}")
     if target.exists() or not target.absolute().parent.is_dir():
-        why = "is there already" if target.exists() else "no such folder"
+        why = "is there already" if target.exists() else "no such directory"
         raise UserError(f"--archive {target}: {why}; choose another name")
     with take_rows(study.places()) as locks:
         for holder in locks.refused.values():
@@ -57,23 +57,23 @@ def archive(study: RecordedStudy, target: Path) -> int:
 
 
 def readme(study: RecordedStudy) -> str:
-    """What to do with the archive."""
+    """Describe the archive and its use."""
     return (
         f"{study.name}: {study.title}\n"
         f"An archive of an mmkd study: its rows, its teachers and what its table is made from; not the data.\n\n"
         f"tar xf FILE.tar.gz && python -m analysis table --root {study.name} --study {study.name}\n"
         f"python -m mmkd.predict --trial {study.name}/rows/ROW/confirm/SEED --data new.npy --out predictions.csv\n"
-        f"python sweeps/launch.py --root {study.name}, with the study, data and options of its launches, goes on\n"
+        f"python sweeps/launch.py --root {study.name}, with the study, data and options of its launches, resumes it\n"
     )
 
 
 def members(study: RecordedStudy) -> Iterator[Path]:
-    """The files that belong to the study: no locks, no leftovers, no checkpoints of finished runs."""
+    """Yield the study's files, without locks, leftovers and checkpoints of finished runs."""
     root = study.root
     yield root.study(study.name)
     yield from (p for p in [root.controller_log(study.name)] if p.exists())
-    for folder in [*(row.path for row in study.places()), *(teacher.path for teacher in study.teachers())]:
-        for path, _ in files_under(folder):
+    for directory in [*(row.path for row in study.places()), *(teacher.path for teacher in study.teachers())]:
+        for path, _ in files_under(directory):
             finished = path.name == "checkpoint.pt" and TrialDir(path.parent).result.exists()
             if not (finished or path.suffix == ".lock" or path.name.startswith(".tmp-")):
                 yield path
@@ -81,20 +81,20 @@ def members(study: RecordedStudy) -> Iterator[Path]:
 
 
 def _code(study: RecordedStudy) -> Iterator[Path]:
-    """Patches and snapshots of the code that the rows' trials ran."""
+    """Yield patches and snapshots of the code that the rows' trials ran."""
     versions = [version for row in study.places() for version in code_versions(row)]
     patches = {f"{version.commit[:12]}-{version.diff}.patch" for version in versions}
     codes = {version.code for version in versions}
-    for place in sorted(study.root.code.glob("*")):
-        snapshot = read_json(place / "snapshot.json") if place.is_dir() else None
+    for kept in sorted(study.root.code.glob("*")):
+        snapshot = read_json(kept / "snapshot.json") if kept.is_dir() else None
         if snapshot is not None and snapshot["code"] in codes:
-            yield from (path for path, _ in files_under(place) if "__pycache__" not in path.parts)
-        elif place.name in patches:
-            yield place
+            yield from (path for path, _ in files_under(kept) if "__pycache__" not in path.parts)
+        elif kept.name in patches:
+            yield kept
 
 
 def _write(study: RecordedStudy, path: Path, locks: RowLocks) -> dict[str, str]:
-    """Write the archive; each file's name in it and SHA-256."""
+    """Write the archive. Return the SHA-256 of each file by its name in it."""
     digests: dict[str, str] = {}
     renewed = time.monotonic()
     with tarfile.open(path, "w:gz", compresslevel=6) as tar:
@@ -116,7 +116,7 @@ def _write(study: RecordedStudy, path: Path, locks: RowLocks) -> dict[str, str]:
 
 
 class _Hashing:
-    """A file that remembers what was read of it."""
+    """A file that hashes its content as it is read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.hashed = file, hashlib.sha256()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from mmkd.attempts import current_attempt
 from mmkd.config import from_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_text
@@ -18,6 +17,7 @@ from slurm.accounting import NoAnswer, scancel
 from slurm.local_backend import host_of
 from sweeps.actions.detach import controller_jobs
 from sweeps.controller.jobs import Jobs
+from sweeps.controller.retries import handle_of, last_attempt
 from sweeps.controller.row import Task
 from sweeps.controller.row_locks import RowLocks, take_rows
 from sweeps.records import RecordedStudy, without_end
@@ -88,8 +88,8 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
         teachers = [teacher for teacher in study.teachers() if _claim(teacher, claims)]
         reachable, left = [], 0
         for directory in without_end([*runs, *teachers]):
-            backend, _, identifier = _recorded(directory)
-            host = host_of(identifier)
+            attempt = last_attempt(directory)
+            backend, host = attempt.submitted.get("backend"), host_of(handle_of(attempt).id)
             if backend == "debug":
                 continue  # it ran in its controller's process and ended with it
             if backend == "local" and host not in ("", socket.gethostname()):
@@ -113,12 +113,6 @@ def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
     return True
 
 
-def _recorded(directory: TrialDir) -> tuple[str, int, str]:
-    """Return backend, GPUs and id of the current attempt's job."""
-    facts = read_json(directory.controller_record(current_attempt(directory))) or {}
-    return str(facts.get("backend", "")), int(facts.get("gpus", 0)), str(facts.get("job", ""))
-
-
 def _label(study: RecordedStudy, directory: TrialDir) -> str:
     return str(directory.path.relative_to(study.root.path))
 
@@ -127,7 +121,8 @@ def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -
     """Watch the jobs of these trials through the backends they were submitted to."""
     found: dict[tuple[str, int], Jobs] = {}
     for directory in directories:
-        name, gpus, _ = _recorded(directory)
+        facts = last_attempt(directory).submitted
+        name, gpus = str(facts.get("backend", "")), int(facts.get("gpus", 0))
         if (name, gpus) not in found:
             found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
         config = from_json(read_json(directory.config), directory.config)

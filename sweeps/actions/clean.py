@@ -1,9 +1,10 @@
-"""What a study takes on disk, and the removal of what nothing will read again."""
+"""Implement --clean: show the disk use of a study and remove files that nothing will read again."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmkd.errors import UserError
@@ -17,9 +18,9 @@ from sweeps.records import RecordedStudy
 KINDS = ("checkpoints", "weights", "results", "logs", "other")
 
 
-def files_under(folder: Path) -> Iterator[tuple[Path, int]]:
-    """All files below a folder with their sizes in bytes; those that vanish meanwhile are left out."""
-    for parent, _, names in os.walk(folder):
+def files_under(directory: Path) -> Iterator[tuple[Path, int]]:
+    """Yield all files below a directory with their sizes in bytes, except those that vanish meanwhile."""
+    for parent, _, names in os.walk(directory):
         for name in names:
             path = Path(parent, name)
             try:
@@ -28,46 +29,38 @@ def files_under(folder: Path) -> Iterator[tuple[Path, int]]:
                 continue
 
 
-def kind_of(path: Path) -> str:
-    """Which of `KINDS` a trial's file is."""
-    if path.parent.name == "log":
-        return "logs"
+def disk_use(study: RecordedStudy) -> Counter[tuple[str, str]]:
+    """Sum bytes by owner (finished runs, unfinished runs, or the rows themselves) and kind of file."""
+    used: Counter[tuple[str, str]] = Counter()
     kinds = {"checkpoint.pt": "checkpoints", "weights.pt": "weights", "result.h5": "results"}
-    return kinds.get(path.name, "other")
-
-
-def disk_use(study: RecordedStudy) -> dict[tuple[str, str], int]:
-    """Bytes by kind and by what they belong to: finished runs, unfinished runs, or the rows themselves."""
-    used: dict[tuple[str, str], int] = {}
     trials = study.directories()
     finished = {trial.path: trial.result.exists() for trial in trials}
-    folders = [*(row.path for row in study.places()), *(trial.path for trial in study.teachers())]
-    for path, number in (found for folder in folders for found in files_under(folder)):
+    directories = [*(row.path for row in study.places()), *(trial.path for trial in study.teachers())]
+    for path, number in (found for directory in directories for found in files_under(directory)):
         owner = next((parent for parent in path.parents if parent in finished), None)
         of = "rows" if owner is None else "finished" if finished[owner] else "unfinished"
-        key = (of, kind_of(path))
-        used[key] = used.get(key, 0) + number
+        used[of, "logs" if path.parent.name == "log" else kinds.get(path.name, "other")] += number
     return used
 
 
-def show_disk_use(study: RecordedStudy, used: Mapping[tuple[str, str], int]) -> None:
-    """Print a table of it; rows and teachers that other studies share count too."""
+def show_disk_use(study: RecordedStudy, used: Counter[tuple[str, str]]) -> None:
+    """Print a table of the disk use; rows and teachers shared with other studies count too."""
     print(f"{study.name}: {study.title}")
     groups = {"finished": "finished runs", "unfinished": "unfinished runs", "rows": "rows (journals and the like)"}
     lines: list[tuple[str, ...]] = [("", *KINDS, "sum")]
     for key, label in groups.items():
-        cells = [used.get((key, kind), 0) for kind in KINDS]
+        cells = [used[key, kind] for kind in KINDS]
         lines.append((label, *map(size, cells), size(sum(cells))))
-    sums = [sum(used.get((key, kind), 0) for key in groups) for kind in KINDS]
+    sums = [sum(used[key, kind] for key in groups) for kind in KINDS]
     lines.append(("sum", *map(size, sums), size(sum(sums))))
     print("\n".join(columns(lines)))
 
 
 def unneeded(study: RecordedStudy) -> list[Path]:
-    """Checkpoints of runs that will not go on, and what killed writers left; the study's row locks are held.
+    """List checkpoints of runs that will not resume, and leftovers of killed writers. Hold the locks of the rows.
 
-    What a job or another study's controller may be writing just now is left alone. Weights, results, logs and metrics
-    stay: tables, prediction and a relaunch read them.
+    Excludes files that a job or another study's controller may be writing. Weights, results, logs and metrics stay:
+    tables, prediction and a relaunch read them.
     """
     found: list[Path] = []
     for trial in study.directories():
@@ -89,19 +82,19 @@ def _existing(paths: Iterable[Path]) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _leftovers(folders: Iterable[Path]) -> list[Path]:
-    """What `write_atomically` leaves when it is killed."""
-    return [path for folder in folders for path in folder.glob(".tmp-*") if path.is_file()]
+def _leftovers(directories: Iterable[Path]) -> list[Path]:
+    """List the temporary files of writers that were killed in `write_atomically`."""
+    return [path for directory in directories for path in directory.glob(".tmp-*") if path.is_file()]
 
 
 def _set_aside(row: RowDir) -> list[Path]:
-    """Checkpoints and leftovers of trials that were set aside: the row began again without them."""
+    """List checkpoints and leftovers of trials that were set aside when the row began again."""
     trials = [TrialDir(path) for path in row.path.glob("failed-*/trials/*") if path.is_dir()]
     return _existing(t.checkpoint for t in trials) + _leftovers(t.path for t in trials)
 
 
 def clean(study: RecordedStudy, *, dry_run: bool = False) -> int:
-    """Show what the study takes on disk, then remove what is `unneeded` (with `dry_run` say so); the exit code.
+    """Show the disk use, then remove `unneeded` files, or with `dry_run` only count them. Return the exit code.
 
     Raises:
         UserError: a controller is at work on one of its rows.
@@ -112,7 +105,7 @@ def clean(study: RecordedStudy, *, dry_run: bool = False) -> int:
         show_disk_use(study, disk_use(study))
         paths = unneeded(study)
         freed = sum(path.lstat().st_size for path in paths)
-        what = f"{count(len(paths), 'file')} of {size(freed)}: checkpoints that nothing goes on from, and leftovers"
+        what = f"{count(len(paths), 'file')} of {size(freed)}: checkpoints that nothing resumes from, and leftovers"
         if dry_run or not paths:
             print(f"\nto remove: {what}" if paths else "\nnothing to remove")
             return 0

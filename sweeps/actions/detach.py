@@ -171,7 +171,7 @@ def begin(made: Launch) -> None:
     wait_for_rows((row.directory for row in made.rows), STALE_SECONDS + 60)
 
 
-def goes_on(options: argparse.Namespace) -> bool:
+def continues(options: argparse.Namespace) -> bool:
     """True if this controller continues for another one, so that one-time requests are already done."""
     return options.detached == NEXT or bool(options.detached and os.environ.get("SLURM_RESTART_COUNT", "0") != "0")
 

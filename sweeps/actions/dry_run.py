@@ -11,25 +11,23 @@ from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.detach import controller_script
-from sweeps.actions.estimate import estimates_of, left_of, show_estimate
-from sweeps.actions.probe import probe
-from sweeps.controller.jobs import make_job, submitted_job
-from sweeps.controller.retries import job_tag
+from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
+from sweeps.controller.jobs import make_job
+from sweeps.controller.retries import job_tag, last_attempt
 from sweeps.controller.row import Task
 from sweeps.records import without_end
 from sweeps.resolve import Launch
 from sweeps.rows import TUNING_SEED, Row, nearest_neighbour, teacher_directories
-from sweeps.study_file import Range, StudyFile
+from sweeps.study_file import StudyFile
 
 
 def dry_run(made: Launch, options: argparse.Namespace) -> int:
     """Print the remaining work, its estimated cost and, on Slurm, the job scripts. Nothing runs."""
-
     left = [left_of(row, made.root, retry_failed=options.retry == "failed") for row in made.rows]
-    runs, teachers = estimates_of(left, made.root, made.backend.name, prompt=made.backend.prompt)
+    estimates = estimates_of(left, made.root, made.backend)
     if options.probe:
-        runs, teachers = probe(left, runs, teachers, made.environment)
-    show_estimate(left, runs, teachers, made.parallel, made.backend.gpus)
+        estimates = probe(left, estimates, made.environment)
+    show_estimate(left, estimates, made.parallel, made.backend.gpus)
     show_script(made.rows[0], made.root, made.backend, made.environment)
     if options.detach:
         print(f"script    of the controller\n\n{controller_script(made, options)}")
@@ -54,8 +52,10 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
             f"          {count(row.trials, 'trial')} ({row.sampler} sampler); best by valid {row.selection} retrained "
             f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
         )
-        if not row.directory.row.exists():
-            say_neighbour(row, root)
+        if not row.directory.row.exists() and (found := nearest_neighbour(row, root)):
+            other, lines = found
+            shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+            print(f"          new; differs from {other.path.name} in {shown}")
     teachers = {directory for row in rows for directory in teacher_directories(row, root)}
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
@@ -67,7 +67,7 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
 
 def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
     """Warn about jobs that an earlier launch left on Slurm."""
-    sent = sum(submitted_job(directory)[2] == "slurm" for directory in without_end(directories))
+    sent = sum(last_attempt(directory).submitted.get("backend") == "slurm" for directory in without_end(directories))
     if sent:
         print(
             f"warning   {count(sent, 'job')} of an earlier launch may still be pending or running on Slurm; a local "
@@ -85,13 +85,9 @@ def describe_method(row: Row) -> str:
 
 def describe_space(row: Row) -> str:
     """Describe the row's search space in one line."""
-    tuned = [f"{name} {_describe(r)}" for name, r in row.ranges.items()]
+    tuned = [f"{name} {r.low:g} to {r.high:g}{' (log)' if r.log else ''}" for name, r in row.ranges.items()]
     fixed = [f"{name} = {value:g}" for name, value in row.fixed.items()]
     return "; ".join(f"{what} {', '.join(values)}" for what, values in (("tunes", tuned), ("fixed:", fixed)) if values)
-
-
-def _describe(r: Range) -> str:
-    return f"{r.low:g} to {r.high:g}{' (log)' if r.log else ''}"
 
 
 def finished(row: RowDir) -> tuple[int, float]:
@@ -117,16 +113,6 @@ def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str
     task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
     print(f"script    example: {task.label}; other trials differ in name and directory, retries also in options\n")
     print(backend.script(make_job(task, 1, job_tag(root), environment)))
-
-
-def say_neighbour(row: Row, root: Root) -> None:
-    """Print how a new row differs from the most similar existing one, if any is close."""
-    found = nearest_neighbour(row, root)
-    if found is None:
-        return
-    other, lines = found
-    shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
-    print(f"          new; differs from {other.path.name} in {shown}")
 
 
 def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> None:

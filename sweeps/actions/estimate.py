@@ -1,19 +1,32 @@
-"""Estimate the runs that a study needs still, and their time, from similar runs or a probe of one epoch."""
+"""Estimate the remaining runs of a study and their time, from similar runs or a probe of one epoch."""
 
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from mmkd.attempts import read_attempts
-from mmkd.config import Run
+from mmkd.config import Run, Training
+from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.formatting import count, duration, remaining
+from mmkd.metrics_log import read_metrics
 from mmkd.records import RowRecord, as_written, find_record
-from mmkd.rundir import Root, RowDir, TrialDir
+from mmkd.rundir import Root, TrialDir
+from slurm.backend import Backend
 from sweeps.actions.status import read_journal
+from sweeps.controller.jobs import last_line, make_job
+from sweeps.controller.retries import job_tag
+from sweeps.controller.row import Task, teacher_task, write_config
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
 
 ALIKE = ("data", "primary", "pairing", "method", "level", "settings", "student")
@@ -22,106 +35,101 @@ ALIKE = ("data", "primary", "pairing", "method", "level", "settings", "student")
 
 @dataclass(frozen=True)
 class Estimate:
-    """The seconds that a run takes, its start-up included, and in words how that is known."""
+    """The seconds that a run takes, including its start, and in words how that is known."""
 
     seconds: float
     how: str
 
 
+Estimates = dict[str | TrialDir, Estimate | None]
+"""The estimate for a run of each row, by name, and for each missing teacher."""
+
+
 @dataclass(frozen=True)
 class Left:
-    """Runs that a row needs still, and the teachers that are missing: tuning's, and other seeds'."""
+    """The remaining trials and final runs of a row, and its missing teachers: tuning's, and other seeds'."""
 
     row: Row
     tuning: int
-    confirming: int
+    final: int
     tuning_teacher: tuple[TrialDir, ...]
     other_teachers: tuple[TrialDir, ...]
 
+    @property
+    def runs(self) -> int:
+        """Trials and final runs."""
+        return self.tuning + self.final
+
+    @property
+    def teachers(self) -> tuple[TrialDir, ...]:
+        """All missing teachers."""
+        return self.tuning_teacher + self.other_teachers
+
 
 def left_of(row: Row, root: Root, *, retry_failed: bool = False) -> Left:
-    """What the row needs still, by its files. While trials are left, every confirming run counts: who wins is open.
+    """Count what a row still needs, by its files. While trials are left, so are all final runs: the winner may change.
 
-    With `retry_failed`, trials that failed for good count too.
+    `retry_failed`: trials that failed (no retries left) count too.
     """
     journal = read_journal(row.directory)
     again = [n for n in journal.failed if retry_failed and not row.directory.trial(n).result.exists()]
     tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
-    confirming = row.seeds if tuning else max(row.seeds - len(counting), 0)
-    missing = [teacher for teacher in teacher_directories(row, root) if not teacher.result.exists()]
-    first = teacher_directories(row, root)[:1] if tuning else []
-    return Left(
-        row,
-        tuning,
-        confirming,
-        tuple(teacher for teacher in missing if teacher in first),
-        tuple(teacher for teacher in missing if teacher not in first) if confirming else (),
-    )
+    final = row.seeds if tuning else max(row.seeds - len(counting), 0)
+    teachers = teacher_directories(row, root)
+    first = teachers[:1] if tuning else []
+    missing = [teacher for teacher in teachers if not teacher.result.exists()]
+    others = tuple(teacher for teacher in missing if teacher not in first)
+    return Left(row, tuning, final, tuple(t for t in missing if t in first), others if final else ())
 
 
-def run_seconds(directory: TrialDir, backend: str, *, prompt: bool) -> float | None:
-    """What a finished run took on this backend, over all its attempts; None where it is not finished or ran elsewhere.
+def run_seconds(directory: TrialDir, backend: Backend) -> float | None:
+    """Sum the attempts of a finished run; None if it is not finished or ran on another backend.
 
-    Args:
-        directory: the run's.
-        backend: its name.
-        prompt: jobs begin when they are submitted, so that starting Python counts; else the scheduler's word does.
+    The start of Python counts where the backend starts jobs at once; the wait in a queue does not.
     """
     attempts = read_attempts(directory)
-    if not directory.result.exists() or not attempts or any(a.submitted.get("backend") != backend for a in attempts):
+    elsewhere = any(attempt.submitted.get("backend") != backend.name for attempt in attempts)
+    if not directory.result.exists() or not attempts or elsewhere:
         return None
     total = 0.0
     for attempt in attempts:
-        began = attempt.submitted.get("submitted") if prompt else attempt.ran.get("started")
+        began = attempt.submitted.get("submitted") if backend.prompt else attempt.ran.get("started")
         own = float(attempt.ran["ended"]) - float(began) if began and "ended" in attempt.ran else 0.0
         total += float(attempt.submitted.get("elapsed") or own)
     return total or None
 
 
-def from_finished(row: Row, root: Root, backend: str, *, prompt: bool) -> Estimate | None:
-    """A run of the row, from its own finished runs, else from those of the row that is most alike."""
-    places = [row.directory, *(other for other in root.rows() if other.path != row.directory.path)]
-    for place in places:
-        record = find_record(place.row, RowRecord)
-        facts = {} if record is None else as_written(record.identity)
-        if not facts or not _alike(facts, row.identity):
+def from_finished(row: Row, root: Root, backend: Backend) -> Estimate | None:
+    """Estimate a run of the row from its own finished runs, or from those of the first row of its kind."""
+    for directory in [row.directory, *(other for other in root.rows() if other.path != row.directory.path)]:
+        record = find_record(directory.row, RowRecord)
+        if record is None or _kind_of_row(as_written(record.identity)) != _kind_of_row(row.identity):
             continue
-        seconds = _measured([*place.trials(), *place.final_runs()], backend, prompt=prompt)
+        seconds = _measured([*directory.trials(), *directory.final_runs()], backend)
         if seconds:
-            return _mean(seconds, place, row, facts["training"]["epochs"])
+            epochs = as_written(record.identity)["training"]["epochs"]
+            whose = "its" if directory.path == row.directory.path else f"{directory.path.name}'s"
+            scaled = "" if epochs == row.training.epochs else f", which have {count(epochs, 'epoch')}"
+            mean = math.fsum(seconds) / len(seconds) * row.training.epochs / epochs
+            return Estimate(mean, f"the mean of {whose} {count(len(seconds), 'finished run')}{scaled}")
     return None
 
 
-def _mean(seconds: Sequence[float], place: RowDir, row: Row, epochs: int) -> Estimate:
-    whose = "its" if place.path == row.directory.path else f"{place.path.name}'s"
-    scaled = "" if epochs == row.training.epochs else f", which have {count(epochs, 'epoch')}"
-    mean = math.fsum(seconds) / len(seconds) * row.training.epochs / epochs
-    return Estimate(mean, f"the mean of {whose} {count(len(seconds), 'finished run')}{scaled}")
+def _kind_of_row(identity: Mapping[str, Any]) -> list[Any]:
+    teacher = identity.get("teacher")
+    return [*map(identity.get, ALIKE), teacher and teacher["network"], _recipe(identity["training"])]
 
 
-def _alike(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    def teacher(identity: Mapping[str, Any]) -> Any:
-        return identity.get("teacher") and identity["teacher"]["network"]
-
-    same = all(theirs.get(key) == ours.get(key) for key in ALIKE) and teacher(theirs) == teacher(ours)
-    return same and _recipe(theirs["training"]) == _recipe(ours["training"])
-
-
-def _recipe(training: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in training.items() if key not in ("epochs", "learning_rate")}
-
-
-def teacher_from_finished(config: Run, root: Root, backend: str, *, prompt: bool) -> Estimate | None:
-    """A teacher, from those under the root that have its network and training, whatever their seed and epochs."""
-    ours = config.model_dump(mode="json")
+def teacher_from_finished(config: Run, root: Root, backend: Backend) -> Estimate | None:
+    """Estimate a teacher from those under the root with its network and training, whatever their seed and epochs."""
+    ours = _kind_of_teacher(config.model_dump(mode="json"))
     scaled = []
-    for place in root.teachers():
-        theirs = read_json(place.config)
-        if theirs is None or _kind_of_teacher(theirs) != _kind_of_teacher(ours):
-            continue
-        for seconds in _measured([place], backend, prompt=prompt):
-            scaled.append(seconds * config.training.epochs / theirs["training"]["epochs"])
+    for teacher in root.teachers():
+        theirs = read_json(teacher.config)
+        if theirs is not None and _kind_of_teacher(theirs) == ours:
+            factor = config.training.epochs / theirs["training"]["epochs"]
+            scaled += [seconds * factor for seconds in _measured([teacher], backend)]
     return Estimate(math.fsum(scaled) / len(scaled), f"the mean of {len(scaled)} under this root") if scaled else None
 
 
@@ -129,78 +137,63 @@ def _kind_of_teacher(config: Mapping[str, Any]) -> tuple[Any, ...]:
     return (config["data"]["fingerprint"], config["network"], config.get("branch"), _recipe(config["training"]))
 
 
-def _measured(directories: Iterable[TrialDir], backend: str, *, prompt: bool) -> list[float]:
-    found = (run_seconds(directory, backend, prompt=prompt) for directory in directories)
-    return [seconds for seconds in found if seconds is not None]
+def _recipe(training: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in training.items() if key not in ("epochs", "learning_rate")}
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """Seconds until all is done with so many slots, and slot-seconds in all."""
-
-    makespan: float
-    work: float
+def _measured(directories: Iterable[TrialDir], backend: Backend) -> list[float]:
+    return [seconds for directory in directories if (seconds := run_seconds(directory, backend)) is not None]
 
 
-def forecast(
-    left: Sequence[Left], runs: Mapping[str, float], teachers: Mapping[TrialDir, float], slots: int
-) -> Forecast:
-    """The work of all rows over the slots, or the rounds of the row that takes longest by itself.
+def estimates_of(left: Sequence[Left], root: Root, backend: Backend) -> Estimates:
+    """Estimate a run of each row and each missing teacher from finished runs."""
+    estimates: Estimates = {row.row.name: from_finished(row.row, root, backend) for row in left}
+    for row in left:
+        config = row.row.teacher_config(TUNING_SEED)
+        if config is not None and row.teachers:
+            estimates |= dict.fromkeys(row.teachers, teacher_from_finished(config, root, backend))
+    return estimates
+
+
+def forecast(left: Sequence[Left], seconds: Mapping[str | TrialDir, float], slots: int) -> tuple[float, float]:
+    """Return the seconds until all rows are done, and the slot-seconds of their runs.
 
     Args:
-        left: the rows.
-        runs: seconds of a run, by row name.
-        teachers: seconds of each missing teacher.
+        left: the rows; the one that takes longest by itself bounds the first number.
+        seconds: of a run, by row name, and of each missing teacher.
         slots: runs at once.
     """
-    wanted = {teacher for row in left for teacher in (*row.tuning_teacher, *row.other_teachers)}
-    work = sum(teachers[teacher] for teacher in wanted)
+    work = sum(seconds[teacher] for teacher in {teacher for row in left for teacher in row.teachers})
     chains = []
     for row in left:
-        seconds = runs[row.row.name]
-        work += seconds * (row.tuning + row.confirming)
-        tuned = sum(teachers[teacher] for teacher in row.tuning_teacher) + seconds * math.ceil(row.tuning / slots)
-        taught = max((teachers[teacher] for teacher in row.other_teachers), default=0.0)
-        chains.append(max(tuned, taught) + seconds * math.ceil(row.confirming / slots))
-    return Forecast(remaining(work, slots, chains), work)
+        run = seconds[row.row.name]
+        work += run * row.runs
+        tuned = sum(seconds[teacher] for teacher in row.tuning_teacher) + run * math.ceil(row.tuning / slots)
+        taught = max((seconds[teacher] for teacher in row.other_teachers), default=0.0)
+        chains.append(max(tuned, taught) + run * math.ceil(row.final / slots))
+    return remaining(work, slots, chains), work
 
 
-def show_estimate(
-    left: Sequence[Left],
-    runs: Mapping[str, Estimate | None],
-    teachers: Mapping[TrialDir, Estimate | None],
-    slots: int,
-    gpus: int,
-) -> None:
-    """Print what is left and what it will take, or what is not known and how to find out.
-
-    Args:
-        left: the rows.
-        runs: a run of each row, by name.
-        teachers: each missing teacher.
-        slots: runs at once.
-        gpus: of each run.
-    """
-    if not any(row.tuning or row.confirming for row in left):
+def show_estimate(rows: Sequence[Left], estimates: Estimates, slots: int, gpus: int) -> None:
+    """Print the remaining runs and their cost, or what is unknown and how to find out. Each run has so many `gpus`."""
+    left = [row for row in rows if row.runs]
+    if not left:
         print("left      nothing")
         return
     for row in left:
-        if row.tuning or row.confirming:
-            parts = [count(n, what) for n, what in ((row.tuning, "trial"), (row.confirming, "confirming run")) if n]
-            print(f"left      {row.row.name}: {' and '.join(parts)}, {_describe(runs[row.row.name])}")
-    for words in dict.fromkeys(_describe(estimate) for estimate in teachers.values()):
-        number = sum(_describe(estimate) == words for estimate in teachers.values())
+        parts = [count(n, what) for n, what in ((row.tuning, "trial"), (row.final, "final run")) if n]
+        print(f"left      {row.row.name}: {' and '.join(parts)}, {_describe(estimates[row.row.name])}")
+    teachers = dict.fromkeys(teacher for row in left for teacher in row.teachers)
+    for words, number in Counter(_describe(estimates[teacher]) for teacher in teachers).items():
         print(f"left      {count(number, 'teacher')}, {words}")
-    known = {name: e.seconds for name, e in runs.items() if e is not None}
-    known_teachers = {place: e.seconds for place, e in teachers.items() if e is not None}
-    needed = {row.row.name for row in left if row.tuning or row.confirming}
-    if needed - known.keys() or teachers.keys() - known_teachers.keys():
-        print("estimate  not possible yet; --dry-run --probe runs one epoch of each here, and tells")
+    known = {key: estimate.seconds for key, estimate in estimates.items() if estimate is not None}
+    if any(key not in known for key in (*teachers, *(row.row.name for row in left))):
+        print("estimate  not possible yet; --dry-run --probe runs one epoch of each here")
         return
-    ahead = forecast([row for row in left if row.row.name in known], known, known_teachers, slots)
+    seconds, work = forecast(left, known, slots)
     print(
-        f"estimate  about {duration(ahead.makespan)} with {slots} at a time, if none waits in a queue; "
-        f"{gpus * ahead.work / 3600:.2f} GPU-hours"
+        f"estimate  about {duration(seconds)} with {slots} at a time, if none waits in a queue; "
+        f"{gpus * work / 3600:.2f} GPU-hours"
     )
 
 
@@ -210,15 +203,54 @@ def _describe(estimate: Estimate | None) -> str:
     return f"{duration(estimate.seconds)} each ({estimate.how})"
 
 
-def estimates_of(
-    left: Sequence[Left], root: Root, backend: str, *, prompt: bool
-) -> tuple[dict[str, Estimate | None], dict[TrialDir, Estimate | None]]:
-    """What finished runs tell about a run of each row, by name, and about each missing teacher."""
-    runs = {row.row.name: from_finished(row.row, root, backend, prompt=prompt) for row in left}
-    teachers: dict[TrialDir, Estimate | None] = {}
-    for row in left:
-        config = row.row.teacher_config(TUNING_SEED)
-        for teacher in (*row.tuning_teacher, *row.other_teachers):
-            if teacher not in teachers and config is not None:
-                teachers[teacher] = teacher_from_finished(config, root, backend, prompt=prompt)
-    return runs, teachers
+def probe(left: Sequence[Left], estimates: Estimates, environment: Mapping[str, str]) -> Estimates:
+    """Implement --probe: run one epoch of each row and teacher without an estimate. Return all estimates.
+
+    Raises:
+        UserError: a run failed; quotes the last line of its log.
+    """
+    filled = dict(estimates)
+    with tempfile.TemporaryDirectory(prefix="mmkd-probe-") as temporary:
+        root = Root(Path(temporary))
+        measured: dict[TrialDir, Estimate] = {}
+        for row in left:
+            missing = [teacher for teacher in row.teachers if filled[teacher] is None]
+            unknown = filled[row.row.name] is None and row.runs
+            if not missing and not unknown:
+                continue
+            short = _of_one_epoch(row.row)
+            if short.teacher is not None:
+                task = teacher_task(root, short, TUNING_SEED)
+                if task.directory not in measured:
+                    measured[task.directory] = _run(task, row.row.teacher_training, root, environment)
+                filled |= dict.fromkeys(missing, measured[task.directory])
+            if unknown:
+                directory = TrialDir(root.path / "rows" / row.row.directory.path.name / "trials" / "0")
+                task = Task(row.row.name, row.row.name, "tuning", directory, short.config(short.default(), TUNING_SEED))
+                filled[row.row.name] = _run(task, row.row.training, root, environment)
+    return filled
+
+
+def _of_one_epoch(row: Row) -> Row:
+    training, teacher_training = (t.model_copy(update={"epochs": 1}) for t in (row.training, row.teacher_training))
+    return replace(row, training=training, teacher_training=teacher_training)
+
+
+def _run(task: Task, training: Training, root: Root, environment: Mapping[str, str]) -> Estimate:
+    """Run a task of one epoch and extrapolate to the epochs of `training`."""
+    print(f"probing   {task.label}", flush=True)
+    write_config(task)
+    job = make_job(task, 0, job_tag(root), environment)
+    job.log.parent.mkdir(parents=True)
+    began = time.monotonic()
+    with job.log.open("wb") as log:
+        variables = {**os.environ, **job.environment}
+        code = subprocess.run(job.command, stdout=log, stderr=subprocess.STDOUT, env=variables).returncode
+    taken = time.monotonic() - began
+    lines = read_metrics(task.directory)
+    if code or not lines:
+        print(job.log.read_text(errors="replace"), file=sys.stderr, end="")
+        raise UserError(f"--probe: {task.label} ended with code {code}: {last_line(task.directory, 0)}")
+    epoch = float(lines[-1]["seconds"])
+    how = f"one epoch run here: {epoch:.1f} s, and {taken - epoch:.1f} s to start and end; {training.epochs} of them"
+    return Estimate(taken - epoch + training.epochs * epoch, how)

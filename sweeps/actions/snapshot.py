@@ -1,4 +1,4 @@
-"""Which code a row's trials run: recorded, kept as a copy on demand, and a change of it noticed."""
+"""Record the code that a row's trials run, keep a copy on demand (--snapshot), and report changes."""
 
 from __future__ import annotations
 
@@ -20,35 +20,33 @@ from sweeps.snapshot_path import code_digest, code_files, snapshot_place
 
 
 def take_snapshot(root: Root) -> Path:
-    """Copy the packages that this process runs to `snapshot_place`, whole or not at all; the folder.
-
-    A process that runs from a snapshot finds its own.
+    """Copy the packages that this process runs to `snapshot_place`, whole or not at all. Return the directory.
 
     Raises:
         UserError: the copy is there, but was changed.
     """
-    place = snapshot_place(root)
-    if not place.exists():
+    snapshot = snapshot_place(root)
+    if not snapshot.exists():
         keep_patch(root)
-        temporary = root.code / f".tmp-{secrets.token_hex(6)}-{place.name}"
+        temporary = root.code / f".tmp-{secrets.token_hex(6)}-{snapshot.name}"
         for path in code_files(SOURCE.parent):
             copy = temporary / path.relative_to(SOURCE.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         write_json(temporary / SNAPSHOT, {"git": git_commit(), "code": source_digest(), "taken": time.time()})
         try:
-            os.rename(temporary, place)
+            os.rename(temporary, snapshot)
         except OSError:
             shutil.rmtree(temporary)
-            if not place.exists():
+            if not snapshot.exists():
                 raise
-    if code_digest(place) != place.name:
-        raise UserError(f"{place}: this snapshot was changed; remove the folder, and it is taken again")
-    return place
+    if code_digest(snapshot) != snapshot.name:
+        raise UserError(f"{snapshot}: this snapshot was changed; remove the directory, and it is taken again")
+    return snapshot
 
 
 def keep_patch(root: Root) -> Path | None:
-    """Where the working tree differs from its commit, write the difference under the root; the file."""
+    """Write the difference of the working tree from its commit under the root. Return the file, None without any."""
     tree = working_tree()
     if tree is None or not tree[1]:
         return None
@@ -60,13 +58,13 @@ def keep_patch(root: Root) -> Path | None:
 
 
 class CodeWatch:
-    """Writes down which code the rows' trials run, and says when that changes. The rows' locks are held.
+    """Record the code that the rows' trials run, and report changes. Hold the locks of the rows.
 
-    A row's code.json lists one entry a version: digest of mmkd's source, commit, hash of the patch, and since when.
+    A row's code.json has one entry per version: digest of mmkd's source, commit, hash of the patch, and since when.
 
     Args:
-        rows: at work.
-        root: where patches and snapshots lie.
+        rows: the rows.
+        root: keeps patches and snapshots.
         source: the package that jobs import as mmkd.
     """
 
@@ -75,8 +73,8 @@ class CodeWatch:
         self._now = source_digest(source)
 
     def begin(self) -> str:
-        """Note the code for each row with work left; what to say where a row's runs were of other code, else ""."""
-        self.rows = [work for work in self.rows if _has_work(work, self.root)]
+        """Record the code of each row with work left. Return a warning if a row has runs of other code, else ""."""
+        self.rows = [work for work in self.rows if left_of(work.row, self.root).runs]
         if self.rows:
             keep_patch(self.root)
         changed = []
@@ -89,12 +87,12 @@ class CodeWatch:
         names, (_, then) = ", ".join(name for name, _ in changed), changed[0]
         return (
             f"mmkd's code has changed since runs of {names} (was {then.code}, is {self._now}). If that changes "
-            f"numbers, start new rows: another --root, or a raised ALGORITHM_VERSION in mmkd/config.py. To go on with "
-            f"the code of then: {self._way_back(then)}. --snapshot keeps a study from such changes"
+            f"numbers, start new rows: another --root, or a raised ALGORITHM_VERSION in mmkd/config.py. To continue "
+            f"with the code of then: {self._way_back(then)}. --snapshot keeps a study from such changes"
         )
 
     def __call__(self) -> str:
-        """What to say if the code has changed since this was last asked."""
+        """Return a warning if the code has changed since the last call, else ""."""
         before, self._now = self._now, source_digest(self.source)
         if self._now == before:
             return ""
@@ -108,7 +106,7 @@ class CodeWatch:
         )
 
     def _note(self, work: RowWork) -> CodeVersion | None:
-        """Add the code to the row's list where it is new; the version before, if there was one of other code."""
+        """Add the code to the row's record if it is new. Return the version before, if there was one."""
         known = code_versions(work.directory)
         if known and known[-1].code == self._now:
             return None
@@ -118,23 +116,18 @@ class CodeWatch:
         return known[-1] if known else None
 
     def _way_back(self, then: CodeVersion) -> str:
-        """Tell how to run a version of the code, as far as it was kept."""
-        for place in sorted(self.root.code.glob("*/")):
-            if (read_json(place / SNAPSHOT) or {}).get("code") == then.code:
-                return f"PYTHONPATH={place} PYTHONSAFEPATH=1 python {place}/sweeps/launch.py with the same options"
+        """Describe how to run a version of the code, as far as it was kept."""
+        for copy in sorted(self.root.code.glob("*/")):
+            if (read_json(copy / SNAPSHOT) or {}).get("code") == then.code:
+                return f"PYTHONPATH={copy} PYTHONSAFEPATH=1 python {copy}/sweeps/launch.py with the same options"
         if not then.commit:
             return "undo the change"
         patch = f" && git apply {self.root.code / f'{then.commit[:12]}-{then.diff}.patch'}" if then.diff else ""
         return f"git checkout {then.commit[:12]}{patch}"
 
 
-def _has_work(work: RowWork, root: Root) -> bool:
-    left = left_of(work.row, root)
-    return bool(left.tuning or left.confirming)
-
-
 def _origin(source: Path) -> dict[str, str]:
-    """Commit and hash of the patch of a package: our own's, or those that a snapshot remembers."""
+    """Return commit and patch hash of a package: our own's, or those recorded in a snapshot."""
     if source == SOURCE:
         return git_commit()
     return dict((read_json(source.parent / SNAPSHOT) or {}).get("git", {}))

@@ -13,7 +13,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from mmkd.attempts import Attempt, current_attempt, read_attempt
 from mmkd.formatting import columns, count
 from mmkd.lock import read_holder
 from mmkd.metrics import best_trial
@@ -21,9 +20,8 @@ from mmkd.records import RowRecord, find_record
 from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
-from slurm.backend import Handle
 from slurm.local_backend import LocalBackend, host_of
-from sweeps.controller.retries import controller_job, gpu_seconds_of
+from sweeps.controller.retries import controller_job, gpu_seconds_of, handle_of, last_attempt
 from sweeps.records import RecordedRow, RecordedStudy, without_end
 
 
@@ -40,7 +38,7 @@ class Journal:
 
 
 class _NobodyWrites:
-    """In the place of a journal's lock."""
+    """A journal lock that refuses to write."""
 
     def acquire(self) -> bool:
         raise PermissionError("the journal was opened to be read")
@@ -101,7 +99,7 @@ def show_status(study: RecordedStudy) -> None:
 
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
     """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
-    on_slurm = any(_last(d).submitted.get("backend") == "slurm" for d in without_end(study.directories()))
+    on_slurm = any(last_attempt(d).submitted.get("backend") == "slurm" for d in without_end(study.directories()))
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:
@@ -113,10 +111,6 @@ def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
 def count_states(directories: Iterable[TrialDir]) -> Counter[State]:
     """Trials by state."""
     return Counter(map(trial_state, directories))
-
-
-def _last(directory: TrialDir) -> Attempt:
-    return read_attempt(directory, current_attempt(directory))
 
 
 def _controllers(study: RecordedStudy) -> list[str]:
@@ -180,14 +174,14 @@ def _jobs(alive: list[TrialDir], queue: list[QueuedJob] | None, complaint: str) 
 
 
 def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
-    facts = _last(directory).submitted
-    handle = Handle(str(facts.get("name", "")), str(facts.get("job", "")))
-    if facts.get("backend") == "slurm":
+    attempt = last_attempt(directory)
+    backend, handle = attempt.submitted.get("backend"), handle_of(attempt)
+    if backend == "slurm":
         jobs = [job for job in queue if job.name == handle.name and handle.id in ("", job.id)]
         if not jobs:
             return "not in the queue: a relaunch finds out why"
         return jobs[-1].state if jobs[-1].state == "RUNNING" else f"{jobs[-1].state}{_why(jobs[-1])}"
-    if facts.get("backend") != "local":
+    if backend != "local":
         return "in a controller's own process"
     if handle.id and host_of(handle.id) != socket.gethostname():
         return f"on {host_of(handle.id)}, seen from there alone"
@@ -197,6 +191,6 @@ def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
 
 def _gpu_seconds_so_far(directory: TrialDir) -> float:
     """GPU-seconds of an attempt that has not ended, by its own clock."""
-    attempt = _last(directory)
+    attempt = last_attempt(directory)
     started = attempt.ran.get("started")
     return 0.0 if started is None else float(attempt.submitted.get("gpus", 0)) * (time.time() - float(started))

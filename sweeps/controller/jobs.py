@@ -18,17 +18,17 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, next_resources
 from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
-from sweeps.controller.retries import job_tag
+from sweeps.controller.retries import handle_of, job_tag, last_attempt
 from sweeps.controller.row import RowWork, Task, write_config
 
 SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds until a delayed submission is tried again, doubled each time."""
 VISIBLE_SECONDS = 60.0
-"""How long a network file system may take to show what a job on another node wrote last."""
+"""A network file system may take this long to show what a job on another node wrote last."""
 CLOSING_TRIES, CLOSING_SECONDS = 3, 2.0
-"""A controller that ends asks accounting so often for its last jobs."""
+"""At its end, a controller queries accounting so often for its last jobs."""
 ACCOUNTS_SECONDS = 600.0
-"""How long the scheduler's accounting of an ended job is waited for."""
+"""Time to wait for the scheduler's accounting of an ended job."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Unaccounted:
-    """An ended attempt whose cost, in GPU-seconds, we reckoned ourselves at the time `since` (monotonic)."""
+    """An ended attempt whose cost in GPU-seconds was `reckoned` here, at the monotonic time `since`."""
 
     directory: TrialDir
     attempt: int
@@ -61,11 +61,11 @@ class Unaccounted:
 
 
 class Jobs:
-    """What runs for a controller, by trial directory.
+    """The running jobs of a controller, by trial directory.
 
     Args:
-        root: where everything lies; part of the jobs' names.
-        backend: where jobs run.
+        root: the root directory; part of the jobs' names.
+        backend: runs the jobs.
         environment: variables for each job.
         spent: GPU-seconds of earlier attempts.
     """
@@ -74,26 +74,26 @@ class Jobs:
         self.backend, self.environment, self.tag = backend, environment, job_tag(root)
         self.running: dict[TrialDir, Running] = {}
         self.delayed = ""
-        """Why nothing can be submitted just now, in the scheduler's words; "" where it can."""
+        """The scheduler's reason to delay submissions; "" if it does not."""
         self._wait, self._again = SHORTEST_WAIT, 0.0
         self._spent = spent
-        self._told: dict[TrialDir, tuple[int, Mapping[str, Any]]] = {}
+        self._records: dict[TrialDir, tuple[int, Mapping[str, Any]]] = {}
         self._late: dict[TrialDir, float] = {}
         self._unaccounted: dict[Handle, Unaccounted] = {}
 
     @property
     def blocked(self) -> bool:
-        """Whether a submission that was delayed is still waited for."""
+        """True while a delayed submission waits for its next try."""
         return time.monotonic() < self._again
 
     def submit(self, task: Task, owner: RowWork | None) -> bool:
-        """Announce a new attempt, submit it, and note its id; False if it is delayed.
+        """Announce a new attempt, submit it and record its id. Return False if the scheduler delays it.
 
-        Whatever is cut off in between: the job's name tells which attempt it is, the next attempt has another number,
-        and a job that finds that in the directory ends without a write.
+        A kill in between is harmless: the job's name contains the attempt, the next attempt has another number, and a
+        job that finds another number in the directory ends without writing.
 
         Raises:
-            UserError: the scheduler will not take such a job.
+            UserError: the scheduler refuses the job.
         """
         write_config(task)
         directory = task.directory
@@ -122,17 +122,15 @@ class Jobs:
         return True
 
     def attach(self, task: Task, owner: RowWork | None) -> None:
-        """Watch a job that an earlier controller submitted, or was about to submit.
-
-        Another backend's job cannot be asked about: its files and its lock tell.
-        """
-        number, handle, backend = submitted_job(task.directory)
-        if backend != self.backend.name:
+        """Watch a job that an earlier controller submitted or was about to submit; another backend's by its files."""
+        attempt = last_attempt(task.directory)
+        handle = handle_of(attempt)
+        if attempt.submitted.get("backend") != self.backend.name:
             handle = replace(handle, id="")
-        self.running[task.directory] = Running(task, owner, number, handle)
+        self.running[task.directory] = Running(task, owner, attempt.number, handle)
 
     def collect(self, *, ending: bool = False) -> Iterator[Ended]:
-        """The attempts that have ended, each written down; `ending`: we asked them to."""
+        """Record and yield the attempts that have ended; `ending`: because of `cancel`."""
         reports = self._reports()
         for directory, running in list(self.running.items()):
             report = reports[directory]
@@ -144,16 +142,16 @@ class Jobs:
         self._note_usage()
 
     def cancel(self) -> None:
-        """Ask all jobs to end."""
+        """Request all jobs to end."""
         self.backend.cancel([running.handle for running in self.running.values()])
 
     def gpu_seconds(self) -> float:
-        """GPU-seconds spent so far, by ended attempts and by those that run."""
-        started = (float(told.get("started", 0.0)) for _, told in self._told.values())
+        """Sum the GPU-seconds of ended and running attempts."""
+        started = (float(record.get("started", 0.0)) for _, record in self._records.values())
         return self._spent + self.backend.gpus * sum(time.time() - begin for begin in started if begin)
 
     def close_accounts(self) -> None:
-        """Ask the scheduler's accounting a last time, at once; it hears of an end a little later than we do."""
+        """Query accounting a last time; it records an end a little later than we do."""
         for _ in range(CLOSING_TRIES):
             self._note_usage(at_once=True)
             if not self._unaccounted:
@@ -165,24 +163,24 @@ class Jobs:
         asked = {d: r.handle for d, r in self.running.items() if d not in said}
         answers = self.backend.poll(asked.values())
         # Where the backend cannot tell, the job's own lock does; it may also have died before it began.
-        told = {d: answers.get(h) or Report(is_held(d.lock), Failure.NODE_FAIL) for d, h in asked.items()}
-        return said | told
+        found = {d: answers.get(h) or Report(is_held(d.lock), Failure.NODE_FAIL) for d, h in asked.items()}
+        return said | found
 
     def _has_ended(self, running: Running) -> bool:
-        """Whether the job itself has said that it ended; its record is read when it has changed."""
+        """True if the job itself recorded its end; reads its record when it has changed."""
         path = running.task.directory.job_record(running.attempt)
         try:
             stamp = path.stat().st_mtime_ns
         except FileNotFoundError:
             return False
-        known = self._told.get(running.task.directory)
+        known = self._records.get(running.task.directory)
         if known is None or known[0] != stamp:
             known = (stamp, read_json(path) or {})
-            self._told[running.task.directory] = known
+            self._records[running.task.directory] = known
         return "end" in known[1]
 
     def _is_late(self, running: Running, report: Report) -> bool:
-        """Whether a job's last words may be on their way: its result, or why it ended."""
+        """True if the job's result or last record may still become visible on this node."""
         directory = running.task.directory
         ran = read_json(directory.job_record(running.attempt)) or {}
         unsaid = "end" not in ran and (report.failure == "" or (report.failure == Failure.ERROR and "started" in ran))
@@ -204,7 +202,7 @@ class Jobs:
         else:
             reported = Failure.PREEMPTED if ending else report.failure
             if reported == Failure.ERROR and "started" in ran and "end" not in ran:
-                reported = Failure.NODE_FAIL  # our own errors are told: it was killed, or had no room for a word
+                reported = Failure.NODE_FAIL  # a job records its own errors: it was killed, or the disk was full
             end = why_ended(directory, running.attempt, ran.get("end"), reported)
             message = str(ran.get("message") or "") or f"{report.message}; {last_line(directory, running.attempt)}"
         handle = replace(running.handle, id=running.handle.id or report.id)
@@ -214,7 +212,7 @@ class Jobs:
         facts |= {"job": handle.id, "gpus": self.backend.gpus, "gpu_seconds": cost}
         facts |= {"node": report.node} if report.node else {}
         record_submission(directory, running.attempt, **facts)
-        self._told.pop(directory, None)
+        self._records.pop(directory, None)
         self._late.pop(directory, None)
         self._again = 0.0  # where the site's limit was full, there is room now
         self._spent += cost
@@ -223,7 +221,7 @@ class Jobs:
         return Ended(running, end, message)
 
     def _note_usage(self, *, at_once: bool = False) -> None:
-        """Put what the scheduler's accounting says in the place of our own reckoning."""
+        """Replace our own costs by those of the scheduler's accounting."""
         if not self._unaccounted:
             return
         for handle, facts in self.backend.usage(self._unaccounted, at_once=at_once).items():
@@ -238,30 +236,18 @@ class Jobs:
         self._unaccounted = {handle: ended for handle, ended in self._unaccounted.items() if ended.since > oldest}
 
 
-def submitted_job(directory: TrialDir) -> tuple[int, Handle, str]:
-    """The number of a trial's current attempt, the handle of its job, and the backend that has it."""
-    number = current_attempt(directory)
-    submitted = read_json(directory.controller_record(number)) or {}
-    name, identifier, backend = (str(submitted.get(key, "")) for key in ("name", "job", "backend"))
-    return number, Handle(name, identifier), backend
+def why_ended(directory: TrialDir, attempt: int, said: str | None, reported: str) -> str:
+    """Return the class of a failure: the job's own (`said`) before the scheduler's (`reported`).
 
-
-def why_ended(directory: TrialDir, attempt: int, told: str | None, reported: str) -> str:
-    """A failed attempt's class: what the job told, but that a kill for lack of memory may begin with a SIGTERM.
-
-    Args:
-        directory: the trial's.
-        attempt: the attempt's number.
-        told: the job's own word, None where it left none.
-        reported: the scheduler's, "" where it knows of no failure.
+    A kill for lack of memory may begin with a SIGTERM, so that the job says preempted: the log decides.
     """
-    if told in (None, Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_words(directory.log(attempt), 20)):
+    if said in (None, Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_words(directory.log(attempt), 20)):
         return Failure.OUT_OF_MEMORY
-    return str(told) if told in set(Failure) else reported or Failure.ERROR
+    return str(said) if said in set(Failure) else reported or Failure.ERROR
 
 
 def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> Job:
-    """The job of a task's attempt: the same command everywhere, with what earlier failures ask for."""
+    """Make the job of a task's attempt, with the memory and nodes that earlier failures require."""
     threads = str(task.config.threads)
     environment = {**shared, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if task.config.device == "cpu":
@@ -274,19 +260,19 @@ def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> J
 
 
 def _take_back(directory: TrialDir, number: int) -> None:
-    """An announced attempt of which no job was made: the number is free again."""
+    """Revoke an announced attempt without a job: its number is free again."""
     write_text(directory.attempt, f"{number - 1}\n")
     directory.controller_record(number).unlink()
 
 
 def last_line(directory: TrialDir, attempt: int) -> str:
-    """The last line that an attempt printed, before what srun says of every job that fails."""
+    """Return the last line that an attempt printed before srun's own message."""
     said = last_words(directory.log(attempt), 4).split("\n")
     return next((line for line in reversed(said) if not SRUN_ECHO.match(line)), said[-1])
 
 
 def last_words(log: Path, count: int) -> str:
-    """The last lines of a log that are not empty, each cut to 300 characters; or that there are none."""
+    """Return the last non-empty lines of a log, each cut to 300 characters, or that there are none."""
     try:
         lines = last_lines(log, 4096 * count)
     except FileNotFoundError:

@@ -36,7 +36,7 @@ PRUNING_SECONDS = 5.0
 
 
 class Stop(Enum):
-    """How a controller stops: together with its jobs, or leaving them to its successor."""
+    """Ways to stop a controller: with its jobs, or leaving them to its successor."""
 
     WITH_JOBS = "with jobs"
     WITHOUT_JOBS = "without jobs"
@@ -194,7 +194,7 @@ class Controller:
         """
         yield from self._teachers_due(urgent=True)
         for work in self.rows:
-            for task in work.tasks(self.teachers.ready, ask=sample):
+            for task in work.tasks(self.teachers.ready, sample=sample):
                 yield task, work
         yield from self._teachers_due(urgent=False)
 

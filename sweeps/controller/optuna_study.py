@@ -1,4 +1,4 @@
-"""One row's Optuna study: asked and told by the controller alone, in a journal that survives a kill."""
+"""Sample and report one row's trials with Optuna, in a journal that survives a kill."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from sweeps.rows import Row
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 GP_TRIALS = 500
-"""The Gaussian process proposes a row's first so many trials, TPE the later ones, which knows all trials too.
+"""The Gaussian process samples so many first trials of a row, TPE the later ones.
 
-Its cost grows with the cube of the trials (benchmarks/asking.py measures it); TPE's is proportional to them.
+GP's cost grows with the cube of the trials, TPE's is proportional to them (measured by benchmarks/asking.py).
 """
 
 PRUNERS: dict[str, Callable[[], BasePruner]] = {
@@ -37,10 +37,7 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
 
 
 class _OurLock:
-    """The row's lock, checked at each write of the journal: we are its only writer, or must not write at all.
-
-    It has what Optuna asks of a BaseJournalFileLock, a name that Optuna keeps private.
-    """
+    """Check the row's lock at each write of the journal: only its holder writes. Optuna's BaseJournalFileLock."""
 
     def __init__(self, lock: FileLock) -> None:
         self.lock = lock
@@ -50,14 +47,11 @@ class _OurLock:
         return True
 
     def release(self) -> None:
-        """Nothing: the lock is held for as long as the controller works on the row."""
+        """Do nothing: the controller holds the lock while it works on the row."""
 
 
 class _Fresh(BaseSampler):
-    """Mixed into a sampler: a proposal that repeats an earlier trial is drawn at random instead.
-
-    The same configuration gives the same numbers, so a repetition (mostly of a corner of the space) teaches nothing.
-    """
+    """A mixin for samplers: replace a proposal that repeats an earlier trial, and so its numbers, by a random one."""
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -69,12 +63,12 @@ class _Fresh(BaseSampler):
 
 
 class _FreshGP(_Fresh, GPSampler):
-    """GP without repetitions, on one core: its matrices are small, and the login node is not ours alone."""
+    """GP without repetitions, on one core: its matrices are small, and the login node is shared."""
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        import torch  # late, as Optuna itself does: it takes seconds, and the other samplers do without
+        import torch  # takes seconds, and the other samplers do not need it
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -89,23 +83,16 @@ class _FreshTPE(_Fresh, TPESampler):
 
 
 Found = Callable[[int], dict[str, float] | None]
-"""The parameters of a number that was asked already, by its directory, where the journal has lost them."""
-
-
-def nothing_found(number: int) -> None:
-    """No trial has a directory that the journal does not know."""
+"""Return the parameters of a trial from its directory if the journal has lost them."""
 
 
 class Tuning:
-    """The Optuna study of a row.
-
-    We are its only writer, so what is asked for in every round (how many trials, which is best) is kept, and not
-    gathered from all trials each time.
+    """The Optuna study of a row. We are its only writer, so that counts and winner need not be read again.
 
     Args:
-        row: what is tuned.
+        row: the row.
         lock: the row's lock, held.
-        parallel: how many trials run at once, which decides what `auto` means.
+        parallel: number of slots; selects the sampler for `auto`.
     """
 
     def __init__(self, row: Row, lock: FileLock, parallel: int) -> None:
@@ -124,34 +111,36 @@ class Tuning:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{journal}: damaged ({error}); put a backup in its place, or remove it: trials are asked anew"
+                f"{journal}: damaged ({error}); put a backup in its place, or remove it: trials are sampled anew"
             ) from None
         self.distributions: dict[str, BaseDistribution] = {
             name: FloatDistribution(r.low, r.high, log=r.log) for name, r in row.ranges.items()
         }
         trials = self.study.get_trials(deepcopy=False)
         self._waiting = sum(t.state is TrialState.WAITING for t in trials)
-        self._number = len(trials) - self._waiting
+        self.numbers = len(trials) - self._waiting
+        """Numbers given to trials so far, retried ones included."""
         self._replaced = {int(t.user_attrs["retry_of"]) for t in trials if "retry_of" in t.user_attrs}
-        self._best = self._best_of(trials)
+        self.winner = self._best_of(trials)
+        """The best complete trial, the earliest among equals; None if none completed."""
 
     def trials(self) -> list[FrozenTrial]:
-        """All that were asked, by number; those that are only enqueued are not."""
+        """Return the sampled trials by number, without those that are only enqueued."""
         return [t for t in self.study.get_trials(deepcopy=False) if t.state is not TrialState.WAITING]
 
-    def ask(self, found: Found = nothing_found) -> tuple[int, dict[str, float]]:
-        """The next trial's number and parameters: the documented default first, then the sampler's.
+    def sample(self, found: Found = lambda number: None) -> tuple[int, dict[str, float]]:
+        """Return the next trial's number and parameters: the documented default first, then the sampler's.
 
-        With the random sampler the row and the number alone decide the parameters.
+        With the random sampler the parameters depend only on the row and the number.
         """
-        number = self._number
+        number = self.numbers
         known = None if self._waiting else found(number)
         if known is None and (self._waiting or (number > 0 and self.row.sampler != "random")):
             self.study.sampler = self._sampler(number)
             parameters = self.study.ask(self.distributions).params
             self._waiting = max(self._waiting - 1, 0)
         else:
-            # What no sampler proposes is a single line of the journal, which a kill leaves whole or not at all.
+            # Without a sampler, a trial is one line of the journal: a kill leaves all or nothing of it.
             parameters = known or (self._random(number) if number else self.row.default())
             origin = "default" if not number else "found" if known else "random"
             self.study.add_trial(
@@ -162,64 +151,57 @@ class Tuning:
                     user_attrs={"origin": origin},
                 )
             )
-        self._number += 1
+        self.numbers += 1
         return number, {name: float(parameters[name]) for name in self.distributions}
 
-    def numbers(self) -> int:
-        """All trials asked so far have numbers below it, also those that were tried again."""
-        return self._number
-
-    def asked(self) -> int:
-        """Trials that count against the budget: all that were asked, but those that were tried again."""
-        return self._number - len(self._replaced)
+    @property
+    def sampled(self) -> int:
+        """Trials that count against the budget: a failed one and its retry are one."""
+        return self.numbers - len(self._replaced)
 
     def failed(self) -> list[int]:
-        """Trials told as failed that have not been tried again."""
+        """Return the trials that were reported as failed and not retried."""
         return [t.number for t in self.trials() if t.state is TrialState.FAIL and t.number not in self._replaced]
 
-    def ask_again(self, number: int) -> None:
-        """Have the next trial be a failed one's parameters, in its place."""
+    def retry(self, number: int) -> None:
+        """Sample the parameters of a failed trial again next, in its place."""
         failed = self.study.get_trials(deepcopy=False)[number]
         self.study.enqueue_trial(failed.params, user_attrs={"origin": "retry", "retry_of": number})
         self._waiting += 1
         self._replaced.add(number)
 
     def should_prune(self, number: int, curve: Sequence[float]) -> bool:
-        """Report a running trial's curve of the selection metric, by epoch, and ask the pruner about it."""
+        """Report a running trial's selection metric by epoch. True if the pruner stops it."""
         frozen = self.study.get_trials(deepcopy=False)[number]
         if frozen.state.is_finished() or len(curve) <= len(frozen.intermediate_values):
-            return False  # one that is told and runs again, for its result was lost, runs to its end
+            return False  # a reported trial that runs again because its result was lost runs to its end
         trial = optuna.trial.Trial(self.study, frozen._trial_id)
         for epoch in range(len(frozen.intermediate_values), len(curve)):
             trial.report(curve[epoch], epoch + 1)
         return trial.should_prune()
 
-    def complete(self, trial: FrozenTrial, found: Found = nothing_found) -> dict[str, float]:
-        """The parameters of an asked trial; where a kill cut the asking short, missing ones are `found` or drawn."""
-        if set(self.distributions) - set(trial.params):
+    def complete(self, trial: FrozenTrial, found: Found = lambda number: None) -> dict[str, float]:
+        """Return the parameters of a sampled trial; if a kill cut sampling short, `found` or drawn ones complete it."""
+        parameters = trial.params
+        if set(self.distributions) - set(parameters):
             self.study.sampler = self._sampler(trial.number)
             if known := found(trial.number):
                 self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", known)
             resumed = optuna.trial.Trial(self.study, trial._trial_id)
             for name, r in self.row.ranges.items():
                 resumed.suggest_float(name, r.low, r.high, log=r.log)
-            return {name: float(resumed.params[name]) for name in self.distributions}
-        return {name: float(trial.params[name]) for name in self.distributions}
+            parameters = resumed.params
+        return {name: float(parameters[name]) for name in self.distributions}
 
-    def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
-        """Tell a trial's value, or None for a failed or diverged one. A second telling changes nothing.
+    def report(self, number: int, value: float | None, *, pruned: bool = False) -> None:
+        """Report a trial's value, or None for a failed or diverged one. A second report changes nothing.
 
-        A pruned trial's value is the last that was reported for it (`should_prune`): Optuna takes no other.
+        Optuna takes the value of a pruned trial from its curve (`should_prune`).
         """
         state = TrialState.FAIL if value is None else TrialState.PRUNED if pruned else TrialState.COMPLETE
-        told = self.study.tell(
-            number, value if state is TrialState.COMPLETE else None, state=state, skip_if_finished=True
-        )
-        self._best = self._best_of([told] if self._best is None else [self._best, told])
-
-    def winner(self) -> FrozenTrial | None:
-        """The best complete trial, the earliest among equals; None if none completed."""
-        return self._best
+        final = value if state is TrialState.COMPLETE else None
+        reported = self.study.tell(number, final, state=state, skip_if_finished=True)
+        self.winner = self._best_of([reported] if self.winner is None else [self.winner, reported])
 
     def _best_of(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         complete = {t.number: float(t.value) for t in trials if t.state is TrialState.COMPLETE and t.value is not None}
@@ -235,7 +217,7 @@ class Tuning:
     def _sampler(self, number: int) -> BaseSampler:
         seed = self._seed(number)
         name = self.row.sampler
-        # From 3 trials a slot on the Gaussian process wins by 3 to 5 times, below TPE does (measured, 8 to 32 slots).
+        # From 3 trials per slot, GP wins by 3 to 5 times, below TPE does (measured with 8 to 32 slots).
         if name == "auto":
             name = "gp" if self.row.trials >= 3 * self.parallel else "tpe"
         if name == "gp" and number >= GP_TRIALS:
@@ -251,16 +233,13 @@ class Tuning:
 
 
 def _draw(study: optuna.Study, sampler: RandomSampler, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-    """A point of the space; the sampler's seed alone decides, it looks at no trial."""
+    """Draw a point of the space; it depends only on the sampler's seed, not on other trials."""
     nothing = create_trial(state=TrialState.RUNNING)
     return {name: sampler.sample_independent(study, nothing, name, d) for name, d in space.items()}
 
 
 def heal_journal(journal: Path) -> None:
-    """Cut a last line that a kill tore: one more append after it would spoil every later reading.
-
-    Only the holder of the row's lock may call this.
-    """
+    """Cut an incomplete last line, which a kill left: appending to it would damage the journal. Hold the row's lock."""
     if not journal.exists():
         return
     content = journal.read_bytes()

@@ -16,10 +16,10 @@ from mmkd.terminal import printable
 from sweeps.controller.row import Task
 
 PLAIN_SECONDS = 20.0
-"""Where there is no terminal, a progress line is printed this often."""
+"""Interval of progress lines without a terminal."""
 
 SHOWN = 8
-"""So many running trials are named, the ones that were submitted first: a line has an end, and each costs a file."""
+"""Number of running trials to name: a line is short, and each costs a file."""
 
 
 class Reporter:
@@ -77,7 +77,7 @@ class Reporter:
 
 
 def _describe(running: Sequence[Task]) -> str:
-    """Running trials with their epochs and last validation accuracy."""
+    """Describe running trials with their epochs and last validation accuracy."""
     parts = []
     for task in running[:SHOWN]:
         last = last_metrics(task.directory)

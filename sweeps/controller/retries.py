@@ -1,40 +1,51 @@
-"""A trial's state as its controller acts on it, what its attempts cost, and the names of its jobs."""
+"""Decide on retries: a trial's state for its controller, its last attempt, its costs, and the names of its jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mmkd.attempts import current_attempt, read_attempt, read_attempts
+from mmkd.attempts import Attempt, current_attempt, read_attempt, read_attempts
 from mmkd.config import digest
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State, trial_state
+from slurm.backend import Handle
 
 
 def decide(directory: TrialDir, launched: float) -> State:
-    """The state that a controller launched at `launched` acts on: submit what is due, watch what is live.
+    """Return the state that a controller launched at `launched` acts on: submit what is due, watch what is live.
 
-    A trial whose job has told its end counts as running until that end and its costs are noted.
+    A trial whose job has recorded its end counts as running until the controller has recorded end and costs.
     """
     return State.RUNNING if is_unnoted(directory) else trial_state(directory, since=launched)
 
 
 def is_unnoted(directory: TrialDir) -> bool:
-    """True if the last attempt's job told something, and no controller has noted its end and its costs yet."""
-    last = read_attempt(directory, current_attempt(directory))
+    """True if the last attempt's job has written its record, and no controller has recorded end and costs yet."""
+    last = last_attempt(directory)
     return bool(last.submitted) and "end" not in last.submitted and directory.job_record(last.number).exists()
 
 
+def last_attempt(directory: TrialDir) -> Attempt:
+    """Read the records of a trial's current attempt."""
+    return read_attempt(directory, current_attempt(directory))
+
+
+def handle_of(attempt: Attempt) -> Handle:
+    """Return the handle of an attempt's job, without an id where none was recorded."""
+    return Handle(str(attempt.submitted.get("name", "")), str(attempt.submitted.get("job", "")))
+
+
 def job_tag(root: Root) -> str:
-    """The beginning of the names of all jobs of a root."""
+    """Return the beginning of the names of all jobs of a root."""
     return f"mmkd-{digest(str(root.path))[:6]}"
 
 
 def controller_job(root: Root, study: str) -> str:
-    """The name of the job that a study's detached controller runs in."""
+    """Return the name of the job of a study's detached controller."""
     return f"{job_tag(root)}.controller.{study}"
 
 
 def gpu_seconds_of(directories: Iterable[TrialDir]) -> float:
-    """GPU-seconds that ended attempts of trials have spent, as their records say."""
+    """Sum the GPU-seconds of the trials' ended attempts."""
     attempts = (attempt for directory in directories for attempt in read_attempts(directory))
     return sum(float(attempt.submitted.get("gpu_seconds", 0.0)) for attempt in attempts)

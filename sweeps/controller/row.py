@@ -1,4 +1,4 @@
-"""One row at work: which of its trials are due, and what becomes of what they give."""
+"""Work on one row: find its trials that are due and record their outcome."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sweeps.rows import TUNING_SEED, Row, teacher_directories
 from sweeps.study_file import merge
 
 HOPELESS = 3
-"""A row stops when so many trials failed for good and none completed: the cause is not the parameters."""
+"""A row fails once so many trials failed and none completed: the cause is not the parameters."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A trial to run: `name` is unique in its root, `label` is for people, `kind` is tuning, confirm or teacher."""
+    """A trial to run: `name` is unique in its root, `label` is for people, `kind` is tuning, final or teacher."""
 
     name: str
     label: str
@@ -43,7 +43,7 @@ class Task:
 
 
 def write_config(task: Task) -> None:
-    """Make the task's directory and its configuration, once, but for the data's path: a data set may have moved."""
+    """Write the task's configuration once; only the path of a data set that has moved is updated."""
     there = read_json(task.directory.config)
     if there is None:
         task.directory.path.mkdir(parents=True, exist_ok=True)
@@ -53,12 +53,12 @@ def write_config(task: Task) -> None:
 
 
 class RowWork:
-    """A row that this controller works on: holds its lock, its Optuna study, and which of its trials are open.
+    """A row that this controller works on: holds its lock, its Optuna study and its open trials.
 
     Args:
-        row: what to do.
-        root: where everything lies.
-        parallel: how many trials run at once.
+        row: the row.
+        root: the root directory.
+        parallel: number of slots.
         study_file: copied beside the row when it begins.
 
     Raises:
@@ -82,29 +82,29 @@ class RowWork:
             shutil.copyfile(study_file, self.directory.study)
             write_record(self.directory.row, row.describe())
         self.tuning = Tuning(row, self.lock, parallel)
-        if self._nothing_came_of_it():
+        if self._has_only_failures():
             self._set_aside()
             self.tuning = Tuning(row, self.lock, parallel)
         self.failed: str = ""
-        """Why the row has ended without a winner; empty while it has not."""
-        self._open: dict[int, Task] = {}
-        for trial in self._running_trials():
-            self._open[trial.number] = self._tuning_task(trial.number, self.tuning.complete(trial, self._found))
-        for trial in self._trials_without_result():
-            self._open[trial.number] = self._tuning_task(trial.number, trial.params)
+        """Why the row ended without a winner; empty if it did not."""
+        self._open: dict[int, Task] = {
+            trial.number: self._tuning_task(trial.number, self.tuning.complete(trial, self._found))
+            for trial in self.tuning.trials()
+            if self._is_open(trial)
+        }
         tuned_by = teacher_directories(row, root)[:1]
         self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
-        self._confirming: dict[int, Task] = {}
-        self._settled: set[int] = set()
-        self._given_up = 0
+        self._final: dict[int, Task] = {}
+        self._finished: set[int] = set()
+        """Seeds whose final run is finished or failed."""
+        self._failures = 0
 
-    def _nothing_came_of_it(self) -> bool:
-        """Whether all trials were told as failed and none left a result: an error of the code, which may be mended."""
+    def _has_only_failures(self) -> bool:
+        """True if all trials failed without a result: an error of the code, which may be fixed by now."""
         states = {t.state for t in self.tuning.trials()}
         return states == {TrialState.FAIL} and not any(t.result.exists() for t in self.directory.trials())
 
     def _set_aside(self) -> None:
-        """Keep the journal and the trials of a row in which nothing completed, so that it begins again."""
         number = 1 + len(list(self.directory.path.glob("failed-*")))
         aside = self.directory.path / f"failed-{number}"
         aside.mkdir()
@@ -113,43 +113,46 @@ class RowWork:
                 os.replace(path, aside / path.name)
         print(f"row {self.row.name}: nothing completed when it last ran; it begins again ({aside} keeps what failed)")
 
+    def _is_open(self, trial: FrozenTrial) -> bool:
+        """True if a trial runs, or lost its result after it was reported: it runs again and is not reported again.
+
+        Also true if it ran again while no controller noted the end of that attempt.
+        """
+        directory, had = self.directory.trial(trial.number), trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        return trial.state is TrialState.RUNNING or has_lost_result(directory, had=had) or is_unnoted(directory)
+
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self.lock.release()
 
     @property
-    def asked(self) -> int:
-        """Trials asked so far, failed ones too."""
-        return self.tuning.asked()
-
-    @property
     def remaining(self) -> int:
-        """Trials and confirming runs that are not finished yet, as far as is known now."""
+        """Trials and final runs that are not finished yet, as far as is known now."""
         if self.failed:
             return 0
-        tuning = max(self.row.trials - self.asked, 0) + len(self._open)
-        return tuning + self.row.seeds - len(self._settled)
+        tuning = max(self.row.trials - self.tuning.sampled, 0) + len(self._open)
+        return tuning + self.row.seeds - len(self._finished)
 
     @property
     def _is_tuning(self) -> bool:
-        return bool(self._open) or self.asked < self.row.trials
+        return bool(self._open) or self.tuning.sampled < self.row.trials
 
     def teacher_seeds(self) -> list[int]:
-        """Seeds of the teachers that the row still needs, tuning's first.
+        """Return the seeds of the teachers that the row still needs, tuning's first.
 
-        That one also later, if it was begun: one that was damaged since is trained again.
+        Tuning's is included even after tuning if it was begun: if it is damaged, it is trained again.
         """
         if self.row.teacher is None or self.failed:
             return []
         tuning = [TUNING_SEED] if self._is_tuning or self._has_begun_tuning_teacher else []
-        return tuning + [seed for seed in range(1, self.row.seeds + 1) if seed not in self._settled]
+        return tuning + [seed for seed in range(1, self.row.seeds + 1) if seed not in self._finished]
 
     def directories(self) -> list[TrialDir]:
-        """All trial directories of the row, and its teachers'."""
+        """Return all trial directories of the row, and its teachers'."""
         return [*self.directory.trials(), *self.directory.final_runs(), *teacher_directories(self.row, self.root)]
 
     def wants_pruned(self, task: Task) -> bool:
-        """Whether the row's pruner gives up on a running trial now, by its progress; its stop file then says so."""
+        """True if the row's pruner stops a running trial now, by its progress; writes its stop file."""
         if self.row.pruner == "none" or task.kind != "tuning" or task.directory.stop.exists():
             return False
         curve = [float(line[f"valid_{self.row.selection}"]) for line in read_metrics(task.directory)]
@@ -159,162 +162,147 @@ class RowWork:
         return True
 
     def failed_trials(self) -> list[int]:
-        """Numbers of tuning trials that failed for good and have not been tried again; one that diverged has not."""
+        """Return the numbers of tuning trials that failed (no retries left); diverged ones have a result."""
         return [n for n in self.tuning.failed() if not self.directory.trial(n).result.exists()]
 
     def failed_seeds(self) -> list[int]:
-        """Seeds of the winner whose confirming run failed for good, or whose teacher did."""
-        return [seed for seed, task in self._confirming.items() if not task.directory.result.exists()]
+        """Return the seeds whose final run or its teacher failed (no retries left)."""
+        return [seed for seed, task in self._final.items() if not task.directory.result.exists()]
 
     def retry_failed(self) -> int:
-        """Have trials that failed for good tried again under new numbers, with their parameters; how many."""
+        """Enqueue the parameters of failed trials under new numbers. Return how many."""
         failed = self.failed_trials()
         for number in failed:
-            self.tuning.ask_again(number)
+            self.tuning.retry(number)
         return len(failed)
 
-    def tasks(self, has_teacher: Callable[[Row, int], bool], *, ask: bool = True) -> Iterator[Task]:
-        """What is due and has the teacher that it needs; a new trial is asked only when somebody takes it, if `ask`."""
+    def tasks(self, has_teacher: Callable[[Row, int], bool], *, sample: bool = True) -> Iterator[Task]:
+        """Yield trials that are due and have their teacher; with `sample`, sample new ones as they are taken."""
         if self.failed:
             return
-        if (self._open or self.asked < self.row.trials) and has_teacher(self.row, TUNING_SEED):
+        if self._is_tuning and has_teacher(self.row, TUNING_SEED):
             yield from list(self._open.values())
-            while ask and self.asked < self.row.trials:
-                number, parameters = self.tuning.ask(self._found)
+            while sample and self.tuning.sampled < self.row.trials:
+                number, parameters = self.tuning.sample(self._found)
                 self._open[number] = self._tuning_task(number, parameters)
                 yield self._open[number]
-        if self._open or self.asked < self.row.trials:
+        if self._is_tuning:
             return
-        if not self._confirming:
+        if not self._final:
             self._choose_winner()
-        for seed, task in self._confirming.items():
-            if seed not in self._settled and has_teacher(self.row, seed):
+        for seed, task in self._final.items():
+            if seed not in self._finished and has_teacher(self.row, seed):
                 yield task
 
     def settle(self, task: Task) -> str:
-        """Take over what a finished or given-up trial gave; a line that says it, "" if there is nothing to take.
-
-        Exactly once: a trial is open until it is told, and Optuna refuses a second telling.
-        """
+        """Record the outcome of a finished or failed trial once. Return a line about it, "" if nothing is new."""
         result = usable_result(task.directory)
         if result is None and decide(task.directory, self.launched) is not State.FAILED:
             return ""
-        reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         if result is not None and identity(from_json(result.config, task.directory.result)) != identity(task.config):
             raise UserError(
                 f"{task.directory.path}: its result is another configuration's (was the journal removed or replaced?); "
-                f"move the folder away, and its trial runs again"
+                f"move the directory away, and its trial runs again"
             )
+        reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         clean_up(task.directory)
-        if task.kind == "confirm":
-            return self._settle_confirm(task, result, reason)
+        final = task.kind == "final"
+        measured = self._settle_final(task, result) if final else self._settle_tuning(task, result, reason)
+        if measured is None:
+            return ""
+        if result is None:
+            return f"failed (no retries left): {reason}"
+        return f"{result.status}, {measured}" if measured else f"{result.status}: {result.reason}"
+
+    def _settle_tuning(self, task: Task, result: Result | None, reason: str) -> str | None:
+        """Report a trial to Optuna. Return its value in words, "" if it has none, None if it was reported before."""
         number = int(task.directory.path.name)
         if number not in self._open:
-            return ""
+            return None
         value = None
         if result is not None and result.status is not Status.DIVERGED:
             value = result.metrics.get("valid", {}).get(self.row.selection)
-        self.tuning.tell(number, value, pruned=result is not None and result.status is Status.PRUNED)
+        self.tuning.report(number, value, pruned=result is not None and result.status is Status.PRUNED)
         del self._open[number]
+        best = self.tuning.winner
         if result is None:
-            self._give_up(reason)
-            return f"failed for good: {reason}"
+            self._failures += 1
+            if self._failures >= HOPELESS and best is None:
+                self.failed = f"{self._failures} trials failed (no retries left) and none completed, the last: {reason}"
         if value is None:
-            return f"{result.status}: {result.reason}"
-        best = self.tuning.winner()
+            return ""
         star = " (best so far)" if best is not None and best.number == number else ""
-        return f"{result.status}, valid {self.row.selection} {value:.4f}{star}"
+        return f"valid {self.row.selection} {value:.4f}{star}"
+
+    def _settle_final(self, task: Task, result: Result | None) -> str | None:
+        """Return a final run's test accuracy in words, "" if it has none, None if it was settled before."""
+        if task.config.seed in self._finished:
+            return None
+        self._finished.add(task.config.seed)
+        if result is None or result.status is not Status.COMPLETE:
+            return ""
+        return f"test accuracy {result.metrics['test']['accuracy']:.4f}"
 
     def miss_teacher(self, seed: int, reason: str) -> None:
-        """The teacher of a seed cannot be had: without tuning's the row ends, without another that seed is missing."""
+        """Continue without the teacher of a seed: without tuning's the row fails, without another that seed."""
         if seed != TUNING_SEED:
-            self._settled.add(seed)
+            self._finished.add(seed)
         elif self._is_tuning:
             self.failed = f"its teacher {reason}"
         else:
             self._has_begun_tuning_teacher = False
 
-    def _running_trials(self) -> Iterator[FrozenTrial]:
-        return (t for t in self.tuning.trials() if t.state is TrialState.RUNNING)
-
     def _found(self, number: int) -> dict[str, float] | None:
-        """The parameters of a trial that has a directory already: a journal that lost its end asks it again."""
-        place = self.directory.trial(number)
-        facts = read_json(place.config)
-        config = None if facts is None else from_json(facts, place.config)
+        """Return the parameters of a trial that has a directory but is missing in the journal, which lost its end."""
+        directory = self.directory.trial(number)
+        facts = read_json(directory.config)
+        config = None if facts is None else from_json(facts, directory.config)
         if not isinstance(config, StudentConfig):
             return None
         parameters = self.row.parameters_of(config)
         return parameters if identity(self.row.config(parameters, TUNING_SEED)) == identity(config) else None
-
-    def _trials_without_result(self) -> Iterator[FrozenTrial]:
-        """Trials that were told, and whose result is gone or damaged now: they run again, and are not told again.
-
-        Also those that ran again while no controller saw it: the end of that attempt is to be noted.
-        """
-        for trial in self.tuning.trials():
-            had, place = trial.state in (TrialState.COMPLETE, TrialState.PRUNED), self.directory.trial(trial.number)
-            if trial.state.is_finished() and (has_lost_result(place, had=had) or is_unnoted(place)):
-                yield trial
 
     def _tuning_task(self, number: int, parameters: Mapping[str, float]) -> Task:
         config = self.row.config(parameters, TUNING_SEED)
         name, label = f"{self.directory.path.name}.t{number}", f"{self.row.name} trial {number}"
         return Task(name, label, "tuning", self.directory.trial(number), config)
 
-    def _settle_confirm(self, task: Task, result: Result | None, reason: str) -> str:
-        assert isinstance(task.config, StudentConfig)
-        if task.config.seed in self._settled:
-            return ""
-        self._settled.add(task.config.seed)
-        if result is None:
-            return f"failed for good: {reason}"
-        if result.status is not Status.COMPLETE:
-            return f"{result.status}: {result.reason}"
-        return f"complete, test accuracy {result.metrics['test']['accuracy']:.4f}"
-
-    def _give_up(self, reason: str) -> None:
-        self._given_up += 1
-        if self._given_up >= HOPELESS and self.tuning.winner() is None:
-            self.failed = f"{self._given_up} trials failed for good and none completed, the last: {reason}"
-
     def _choose_winner(self) -> None:
-        """Once all trials are told: who won, and the confirming runs that count; those of another winner are marked."""
-        winner = self.tuning.winner()
+        """Once all trials are reported, record the winner and its final runs, and mark those of another winner."""
+        winner = self.tuning.winner
         if winner is None:
-            self.failed = f"none of {self.asked} trials completed; see {self.directory.path}/trials/*/log"
+            self.failed = f"none of {self.tuning.sampled} trials completed; see {self.directory.path}/trials/*/log"
             return
         parameters = {name: float(value) for name, value in winner.params.items()}
         mark = digest(parameters)
-        self._confirming = {seed: self._confirm_task(seed, parameters, mark) for seed in range(1, self.row.seeds + 1)}
+        self._final = {seed: self._final_task(seed, parameters, mark) for seed in range(1, self.row.seeds + 1)}
         record = WinnerRecord(
             trial=winner.number,
             value=float(winner.value or 0.0),
             params=parameters,
-            trials=self.asked,
-            numbers=self.tuning.numbers(),
+            trials=self.tuning.sampled,
+            numbers=self.tuning.numbers,
             selection=self.row.selection,
-            seeds=tuple(self._confirming),
-            confirm={seed: task.directory.path.name for seed, task in self._confirming.items()},
+            seeds=tuple(self._final),
+            confirm={seed: task.directory.path.name for seed, task in self._final.items()},
         )
         if find_record(self.directory.winner, WinnerRecord) != record:
             self.lock.check()
             write_record(self.directory.winner, record)
         for other in self.directory.final_runs():
-            ours = other.path.name.endswith(f"-{mark[:8]}")
-            if ours:
+            if other.path.name.endswith(f"-{mark[:8]}"):
                 other.superseded.unlink(missing_ok=True)
             elif not other.superseded.exists():
                 write_text(other.superseded, f"trial {winner.number} is the row's winner now\n")
 
-    def _confirm_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
+    def _final_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
         directory = self.directory.final_run(seed, mark)
         name = f"{self.directory.path.name}.s{directory.path.name}"
-        return Task(name, f"{self.row.name} seed {seed}", "confirm", directory, self.row.config(parameters, seed))
+        return Task(name, f"{self.row.name} seed {seed}", "final", directory, self.row.config(parameters, seed))
 
 
 def teacher_task(root: Root, row: Row, seed: int) -> Task:
-    """The teacher that `row` needs for `seed`."""
+    """Return the task of the teacher that `row` needs for `seed`."""
     config = row.teacher_config(seed)
     assert config is not None
     directory, label = root.teacher(identity(config)), f"{teacher_label(config.branch)} seed {seed}"

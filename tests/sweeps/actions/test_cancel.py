@@ -143,5 +143,5 @@ def test_a_detached_controller_waits_until_the_heartbeat_of_a_dead_one_is_old(
     write_text(lock, json.dumps({"host": "elsewhere", "pid": 1, "token": "x", "heartbeat": 0.0}))
     monkeypatch.setattr("sweeps.controller.row_locks.time.sleep", lambda seconds: os.utime(lock, (0, 0)))
     wait_for_rows(study.places(), 5.0)
-    assert capsys.readouterr().out.count("waiting, for ") == 1
+    assert capsys.readouterr().out.count("waiting: ") == 1
     FileLock(lock).acquire()

@@ -165,7 +165,11 @@ def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
-    [("a.zip", "give a file that ends in .tar.gz or .tgz"), ("nowhere/a.tgz", "no such folder"), ("b.tgz", "already")],
+    [
+        ("a.zip", "give a file that ends in .tar.gz or .tgz"),
+        ("nowhere/a.tgz", "no such directory"),
+        ("b.tgz", "already"),
+    ],
 )
 def test_an_archive_is_refused_where_it_cannot_be_written(
     study: RecordedStudy, tmp_path: Path, name: str, complaint: str, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from slurm.backend import Job, SubmissionDelayed
 from slurm.settings import SlurmSettings
 from slurm.settings import seconds as seconds_of
 from sweeps.actions import detach as detaching
-from sweeps.actions.detach import absolute, controller_jobs, controller_settings, goes_on
+from sweeps.actions.detach import absolute, continues, controller_jobs, controller_settings
 from sweeps.controller.loop import Stop, StopRequests
 from sweeps.options import make_parser
 from sweeps.site_file import ControllerJob, Site
@@ -97,7 +97,7 @@ def test_what_is_asked_for_once_is_not_done_again_by_a_controller_that_goes_on(
 ) -> None:
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     options = make_parser().parse_args(["--study", "x", *(["--detached", detached] if detached else [])])
-    assert goes_on(options) is expected
+    assert continues(options) is expected
 
 
 def queued(name: str, state: str, identifier: str = "7") -> QueuedJob:

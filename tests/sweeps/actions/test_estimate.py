@@ -11,7 +11,7 @@ from mmkd.attempts import record_run, record_submission
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure
 from slurm.backend import Job
-from sweeps.actions.estimate import Forecast, Left, forecast, from_finished, left_of, run_seconds, teacher_from_finished
+from sweeps.actions.estimate import Left, forecast, from_finished, left_of, run_seconds, teacher_from_finished
 from sweeps.controller.loop import Stop
 from sweeps.launch import main
 from sweeps.rows import Row
@@ -36,25 +36,25 @@ def rows(study_file: Path, folder: Path, *overrides: str) -> dict[str, Row]:
 def test_a_forecast_plays_the_controllers_order_through(study_file: Path, tmp_path: Path) -> None:
     row = planned(study_file, tmp_path)[0]
     first, second = (TrialDir(tmp_path / name) for name in "ab")
-    free = Left(row, tuning=4, confirming=2, tuning_teacher=(), other_teachers=())
-    assert forecast([free], {"no_kd": 10.0}, {}, 2) == Forecast(makespan=30.0, work=60.0)
-    assert forecast([free], {"no_kd": 10.0}, {}, 100) == Forecast(makespan=20.0, work=60.0), "the winner comes last"
-    taught = Left(row, tuning=4, confirming=2, tuning_teacher=(first,), other_teachers=(second,))
-    told = forecast([taught, taught], {"no_kd": 10.0}, {first: 5.0, second: 5.0}, 100)
-    assert told == Forecast(makespan=25.0, work=130.0), "a shared teacher is trained once"
+    free = Left(row, tuning=4, final=2, tuning_teacher=(), other_teachers=())
+    assert forecast([free], {"no_kd": 10.0}, 2) == (30.0, 60.0)
+    assert forecast([free], {"no_kd": 10.0}, 100) == (20.0, 60.0), "the winner comes last"
+    taught = Left(row, tuning=4, final=2, tuning_teacher=(first,), other_teachers=(second,))
+    told = forecast([taught, taught], {"no_kd": 10.0, first: 5.0, second: 5.0}, 100)
+    assert told == (25.0, 130.0), "a shared teacher is trained once"
 
 
 def test_what_is_left_is_read_from_the_rows_files(study_file: Path, tmp_path: Path, root: Root) -> None:
     before = left_of(rows(study_file, tmp_path)["crd"], root)
-    assert (before.tuning, before.confirming) == (3, 2)
+    assert (before.tuning, before.final) == (3, 2)
     assert (len(before.tuning_teacher), len(before.other_teachers)) == (1, 2)
     launched(study_file, tmp_path)
     done = left_of(rows(study_file, tmp_path)["crd"], root)
-    assert (done.tuning, done.confirming, done.tuning_teacher, done.other_teachers) == (0, 0, (), ())
+    assert (done.tuning, done.final, done.tuning_teacher, done.other_teachers) == (0, 0, (), ())
     more = left_of(rows(study_file, tmp_path, "defaults.seeds=3")["crd"], root)
-    assert (more.tuning, more.confirming, len(more.other_teachers)) == (0, 1, 1)
+    assert (more.tuning, more.final, len(more.other_teachers)) == (0, 1, 1)
     longer = left_of(rows(study_file, tmp_path, "defaults.trials=5")["crd"], root)
-    assert (longer.tuning, longer.confirming) == (2, 2), "another trial may win"
+    assert (longer.tuning, longer.final) == (2, 2), "another trial may win"
 
 
 def test_an_open_trial_is_left_and_a_failed_one_is_not(study_file: Path, tmp_path: Path, root: Root) -> None:
@@ -68,41 +68,43 @@ def test_an_open_trial_is_left_and_a_failed_one_is_not(study_file: Path, tmp_pat
 def test_a_run_takes_all_its_attempts_and_what_accounting_says(study_file: Path, tmp_path: Path) -> None:
     trial = launched(study_file, tmp_path).rows[0].directory.trial(0)
     timed([trial], 8.0)
-    assert run_seconds(trial, "fake", prompt=True) == pytest.approx(8.0)
-    assert run_seconds(trial, "fake", prompt=False) == pytest.approx(7.5), "the wait in a queue is no work"
+    scheduled, slurm = FakeBackend(), FakeBackend()
+    scheduled.prompt, slurm.name = False, "slurm"
+    assert run_seconds(trial, FakeBackend()) == pytest.approx(8.0)
+    assert run_seconds(trial, scheduled) == pytest.approx(7.5), "the wait in a queue is no work"
     record_submission(trial, 2, backend="fake", elapsed=30)
-    assert run_seconds(trial, "fake", prompt=False) == pytest.approx(37.5)
-    assert run_seconds(trial, "slurm", prompt=False) is None, "another machine's times tell nothing"
+    assert run_seconds(trial, scheduled) == pytest.approx(37.5)
+    assert run_seconds(trial, slurm) is None, "another machine's times tell nothing"
 
 
 def test_a_row_knows_its_own_runs_and_else_those_of_a_row_alike_scaled_by_epochs(
     study_file: Path, tmp_path: Path, root: Root
 ) -> None:
     study = launched(study_file, tmp_path)
-    assert from_finished(rows(study_file, tmp_path)["crd"], root, "fake", prompt=True) is None, "no times are known"
+    assert from_finished(rows(study_file, tmp_path)["crd"], root, FakeBackend()) is None, "no times are known"
     timed(study.rows[1].runs(), 6.0)
-    own = from_finished(rows(study_file, tmp_path)["crd"], root, "fake", prompt=True)
+    own = from_finished(rows(study_file, tmp_path)["crd"], root, FakeBackend())
     assert own is not None
     assert (own.seconds, own.how) == (pytest.approx(6.0), "the mean of its 5 finished runs")
     other = rows(study_file, tmp_path, "rows.crd.space.beta=0.5", "training.epochs=30")["crd"]
-    alike = from_finished(other, root, "fake", prompt=True)
+    alike = from_finished(other, root, FakeBackend())
     assert alike is not None
     assert alike.seconds == pytest.approx(60.0)
     assert alike.how.endswith("'s 5 finished runs, which have 3 epochs")
     for change in ("student.width=16", "training.batch_size=8", "rows.crd.pairing=audio", "teacher.width=16"):
-        assert from_finished(rows(study_file, tmp_path, change)["crd"], root, "fake", prompt=True) is None, change
+        assert from_finished(rows(study_file, tmp_path, change)["crd"], root, FakeBackend()) is None, change
 
 
 def test_a_teacher_is_judged_by_those_of_its_kind(study_file: Path, tmp_path: Path, root: Root) -> None:
     timed(launched(study_file, tmp_path).teachers(), 4.0)
     config = rows(study_file, tmp_path, "teacher_training.epochs=6")["crd"].teacher_config(0)
     assert config is not None
-    estimate = teacher_from_finished(config, root, "fake", prompt=True)
+    estimate = teacher_from_finished(config, root, FakeBackend())
     assert estimate is not None
     assert (estimate.seconds, estimate.how) == (pytest.approx(8.0), "the mean of 3 under this root")
     other = rows(study_file, tmp_path, "teacher.width=16")["crd"].teacher_config(0)
     assert other is not None
-    assert teacher_from_finished(other, root, "fake", prompt=True) is None
+    assert teacher_from_finished(other, root, FakeBackend()) is None
 
 
 def command(study_file: Path, root: Root, *options: str) -> list[str]:
@@ -115,8 +117,8 @@ def test_a_dry_run_says_what_is_not_known_and_how_to_find_out(
 ) -> None:
     assert main(command(study_file, root)) == 0
     said = capsys.readouterr().out
-    assert "left      crd: 3 trials and 2 confirming runs, of unknown length" in said
-    assert "estimate  not possible yet; --dry-run --probe runs one epoch of each here, and tells" in said
+    assert "left      crd: 3 trials and 2 final runs, of unknown length" in said
+    assert "estimate  not possible yet; --dry-run --probe runs one epoch of each here" in said
 
 
 def test_a_dry_run_estimates_from_finished_runs_and_says_so(
@@ -128,7 +130,7 @@ def test_a_dry_run_estimates_from_finished_runs_and_says_so(
         record_submission(place, 1, backend="local")
     assert main(command(study_file, root, "--trials", "5")) == 0
     said = capsys.readouterr().out
-    assert "left      no_kd: 2 trials and 2 confirming runs, 10 min each (the mean of its 5 finished runs)" in said
+    assert "left      no_kd: 2 trials and 2 final runs, 10 min each (the mean of its 5 finished runs)" in said
     assert "estimate  about 40 min with 2 at a time, if none waits in a queue; 0.00 GPU-hours" in said
     assert main(command(study_file, root)) == 0
     assert "left      nothing" in capsys.readouterr().out
@@ -166,4 +168,4 @@ def test_a_row_record_that_is_no_json_is_passed_over(study_file: Path, tmp_path:
     broken.path.mkdir()
     broken.row.write_text("{")
     other = rows(study_file, tmp_path, "training.epochs=6")["no_kd"]
-    assert from_finished(other, root, "fake", prompt=True) is not None
+    assert from_finished(other, root, FakeBackend()) is not None

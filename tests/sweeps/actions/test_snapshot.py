@@ -88,7 +88,7 @@ def test_python_runs_the_snapshot_even_where_the_working_directory_holds_the_pac
 def test_a_snapshot_that_was_edited_is_refused(root: Root) -> None:
     place = take_snapshot(root)
     (place / "mmkd" / "trial.py").write_text("")
-    with pytest.raises(UserError, match="this snapshot was changed; remove the folder"):
+    with pytest.raises(UserError, match="this snapshot was changed; remove the directory"):
         take_snapshot(root)
 
 

@@ -158,7 +158,7 @@ def test_a_row_whose_trials_all_fail_stops_and_the_other_row_does_not(rows: list
 
     works = run(rows, root, FakeBackend(fails))
     assert works[0].failed == ""
-    assert "3 trials failed for good" in works[1].failed
+    assert "3 trials failed (no retries left)" in works[1].failed
     assert read_json(rows[0].directory.winner) is not None
     assert read_json(rows[1].directory.winner) is None
 

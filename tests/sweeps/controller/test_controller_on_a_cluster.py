@@ -184,7 +184,7 @@ def test_a_pruner_stops_trials_that_are_worse_and_never_confirming_runs(study_fi
     assert row.digest != plain.digest, "pruned rows are others: their budgets are"
     work = RowWork(row, Root(tmp_path / "runs"), 8, Path(__file__))
     try:
-        for number, _ in zip(range(7), iter(lambda: work.tuning.ask(), None), strict=False):
+        for number, _ in zip(range(7), iter(lambda: work.tuning.sample(), None), strict=False):
             curve = [1.0 if number < 6 else 9.0] * 8
             lines = "".join(f'{{"epoch": {e + 1}, "valid_loss": {v}}}\n' for e, v in enumerate(curve))
             place = row.directory.trial(number)
@@ -193,7 +193,7 @@ def test_a_pruner_stops_trials_that_are_worse_and_never_confirming_runs(study_fi
             task = work._tuning_task(number, row.default())
             assert work.wants_pruned(task) is (number == 6)
             if number < 6:
-                work.tuning.tell(number, 1.0)
+                work.tuning.report(number, 1.0)
         assert row.directory.trial(6).stop.read_text() == "median pruner, epoch 8\n"
         assert not work.wants_pruned(task), "once"
     finally:

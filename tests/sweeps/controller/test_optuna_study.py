@@ -29,27 +29,27 @@ def lock(row: Row) -> Iterator[FileLock]:
 
 def test_trial_0_is_the_default_and_the_others_depend_on_row_and_number_alone(row: Row, lock: FileLock) -> None:
     first = Tuning(row, lock, parallel=2)
-    asked = [first.ask() for _ in range(4)]
+    asked = [first.sample() for _ in range(4)]
     assert asked[0] == (0, row.default())
     row.directory.journal.unlink()
     again = Tuning(row, lock, parallel=2)
     for number, (expected, parameters) in enumerate(asked):
-        assert again.ask() == (expected, parameters) == (number, parameters)
-        again.tell(number, value=float(number))  # the random sampler does not look at what was told
+        assert again.sample() == (expected, parameters) == (number, parameters)
+        again.report(number, value=float(number))  # the random sampler does not look at what was told
 
 
 def test_a_relaunch_goes_on_with_the_next_trial(row: Row, lock: FileLock) -> None:
     whole = Tuning(row, lock, parallel=2)
-    expected = [whole.ask() for _ in range(4)]
+    expected = [whole.sample() for _ in range(4)]
     row.directory.journal.unlink()
-    cut = [Tuning(row, lock, parallel=2).ask() for _ in range(4)]
+    cut = [Tuning(row, lock, parallel=2).sample() for _ in range(4)]
     assert cut == expected
 
 
 def test_a_random_trial_is_drawn_as_optunas_random_sampler_draws_it(row: Row, lock: FileLock) -> None:
     tuning = Tuning(row, lock, parallel=2)
-    tuning.ask()
-    _, parameters = tuning.ask()
+    tuning.sample()
+    _, parameters = tuning.sample()
     seed = int(digest([row.digest, 1])[:8], 16)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     assert parameters == study.ask(tuning.distributions).params
@@ -60,13 +60,13 @@ def test_an_asking_that_a_kill_cut_short_is_asked_again_with_the_same_parameters
     row: Row, lock: FileLock, lines: int
 ) -> None:
     whole = Tuning(row, lock, parallel=2)
-    expected = [whole.ask(), whole.ask()]
+    expected = [whole.sample(), whole.sample()]
     written = row.directory.journal.read_bytes().splitlines(keepends=True)
     assert len(written) == 3, "the study, and a line a trial"
     row.directory.journal.write_bytes(b"".join(written[:lines]) + written[lines][:-3])
     resumed = Tuning(row, lock, parallel=2)
     assert [(t.number, t.params) for t in resumed.trials()] == expected[: lines - 1]
-    assert [resumed.ask() for _ in range(3 - lines)] == expected[lines - 1 :]
+    assert [resumed.sample() for _ in range(3 - lines)] == expected[lines - 1 :]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
@@ -77,7 +77,7 @@ def test_a_samplers_asking_that_a_kill_cut_short_is_completed_within_range(
     row.directory.path.mkdir(parents=True)
     with FileLock(row.directory.lock) as lock:
         whole = Tuning(row, lock, parallel=1)
-        asked = [whole.ask(), whole.ask()]
+        asked = [whole.sample(), whole.sample()]
         written = row.directory.journal.read_bytes().splitlines(keepends=True)
         assert len(written) > 5, "a line a parameter"
         for lines in range(3, len(written)):
@@ -86,24 +86,24 @@ def test_a_samplers_asking_that_a_kill_cut_short_is_completed_within_range(
             parameters = [resumed.complete(t) for t in resumed.trials()]
             assert parameters[0] == asked[0][1]
             assert all(r.low <= parameters[1][name] <= r.high for name, r in row.ranges.items())
-            assert resumed.asked() == 2
+            assert resumed.sampled == 2
 
 
 def test_what_is_known_of_the_trials_survives_a_relaunch(row: Row, lock: FileLock) -> None:
     tuning = Tuning(row, lock, parallel=2)
     for value in (0.7, None, 0.3, 0.5, 0.3):
-        tuning.tell(tuning.ask()[0], value)
-    tuning.ask()
-    tuning.ask_again(1)
+        tuning.report(tuning.sample()[0], value)
+    tuning.sample()
+    tuning.retry(1)
     relaunched = Tuning(row, lock, parallel=2)
     for known in (tuning, relaunched):
-        winner = known.winner()
+        winner = known.winner
         assert winner is not None
-        assert (known.asked(), known.failed(), winner.number, winner.value) == (5, [], 2, 0.3)
-    assert tuning.ask()[0] == 6
+        assert (known.sampled, known.failed(), winner.number, winner.value) == (5, [], 2, 0.3)
+    assert tuning.sample()[0] == 6
     failed, again = (tuning.trials()[number] for number in (1, 6))
     assert again.params == failed.params
-    assert tuning.asked() == Tuning(row, lock, parallel=2).asked() == 6
+    assert tuning.sampled == Tuning(row, lock, parallel=2).sampled == 6
 
 
 def test_no_round_of_a_row_with_the_random_sampler_reads_all_trials(
@@ -118,25 +118,25 @@ def test_no_round_of_a_row_with_the_random_sampler_reads_all_trials(
     with pytest.raises(AssertionError, match="all trials were read"):
         tuning.trials()
     for value in (0.5, 0.2, None):
-        tuning.tell(tuning.ask()[0], value)
-    winner = tuning.winner()
+        tuning.report(tuning.sample()[0], value)
+    winner = tuning.winner
     assert winner is not None
-    assert (winner.number, tuning.asked()) == (1, 3)
+    assert (winner.number, tuning.sampled) == (1, 3)
 
 
 def test_a_second_telling_changes_nothing(row: Row, lock: FileLock) -> None:
     tuning = Tuning(row, lock, parallel=2)
-    number, _ = tuning.ask()
-    tuning.tell(number, 0.5)
-    tuning.tell(number, 0.1)
+    number, _ = tuning.sample()
+    tuning.report(number, 0.5)
+    tuning.report(number, 0.1)
     assert [t.value for t in tuning.trials()] == [0.5]
 
 
 def test_a_failed_trial_is_told_as_failed_and_wins_nothing(row: Row, lock: FileLock) -> None:
     tuning = Tuning(row, lock, parallel=2)
     for value in (None, 0.7, 0.3, 0.3):
-        tuning.tell(tuning.ask()[0], value)
-    winner = tuning.winner()
+        tuning.report(tuning.sample()[0], value)
+    winner = tuning.winner
     assert winner is not None
     assert winner.number == 2, "the earliest of equals"
     assert [t.state.name for t in tuning.trials()] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
@@ -147,12 +147,12 @@ def test_a_pruned_trial_is_told_with_what_was_reported_and_wins_nothing(study_fi
     row.directory.path.mkdir(parents=True)
     with FileLock(row.directory.lock) as lock:
         tuning = Tuning(row, lock, parallel=1)
-        tuning.tell(tuning.ask()[0], 0.6)
-        number, _ = tuning.ask()
+        tuning.report(tuning.sample()[0], 0.6)
+        number, _ = tuning.sample()
         tuning.should_prune(number, [0.9, 0.5])
-        tuning.tell(number, 0.4, pruned=True)
+        tuning.report(number, 0.4, pruned=True)
         assert [(t.state.name, t.value) for t in tuning.trials()] == [("COMPLETE", 0.6), ("PRUNED", 0.5)]
-        winner = tuning.winner()
+        winner = tuning.winner
     assert winner is not None
     assert winner.number == 0
 
@@ -163,8 +163,8 @@ def test_more_is_better_where_the_selection_is_accuracy(study_file: Path, tmp_pa
     with FileLock(row.directory.lock) as lock:
         tuning = Tuning(row, lock, parallel=1)
         for value in (0.3, 0.7, 0.5):
-            tuning.tell(tuning.ask()[0], value)
-        winner = tuning.winner()
+            tuning.report(tuning.sample()[0], value)
+        winner = tuning.winner
     assert winner is not None
     assert winner.number == 1
 
@@ -173,7 +173,7 @@ def test_the_journal_is_not_written_once_the_lock_is_lost(row: Row, lock: FileLo
     tuning = Tuning(row, lock, parallel=2)
     row.directory.lock.unlink()
     with pytest.raises(LockLost):
-        tuning.ask()
+        tuning.sample()
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "auto"])
@@ -183,8 +183,8 @@ def test_every_sampler_stays_in_range_and_repeats_nothing(study_file: Path, tmp_
     with FileLock(row.directory.lock) as lock:
         tuning = Tuning(row, lock, parallel=1)
         for _ in range(8):
-            number, parameters = tuning.ask()
-            tuning.tell(number, -parameters["learning_rate"])  # the best is at the edge
+            number, parameters = tuning.sample()
+            tuning.report(number, -parameters["learning_rate"])  # the best is at the edge
         rates = [t.params["learning_rate"] for t in tuning.trials()]
     assert all(1e-4 <= rate <= 1e-2 for rate in rates)
     if sampler != "cmaes":
@@ -202,8 +202,8 @@ def test_after_so_many_trials_that_a_gaussian_process_is_slow_tpe_proposes(
     with FileLock(row.directory.lock) as lock:
         tuning = Tuning(row, lock, parallel=1)
         for _ in range(5):
-            number, parameters = tuning.ask()
-            tuning.tell(number, parameters["learning_rate"])
+            number, parameters = tuning.sample()
+            tuning.report(number, parameters["learning_rate"])
             samplers.append(isinstance(tuning.study.sampler, optuna.samplers.GPSampler))
     assert samplers[1:] == [True, True, False, False]
 
@@ -225,15 +225,15 @@ def test_a_gaussian_process_takes_one_core_and_leaves_torch_as_it_was(
     try:
         with FileLock(row.directory.lock) as lock:
             tuning = Tuning(row, lock, parallel=1)
-            tuning.ask()
-            tuning.ask()
+            tuning.sample()
+            tuning.sample()
         assert (seen, torch.get_num_threads()) == ([1], 2)
     finally:
         torch.set_num_threads(before)
 
 
 def test_optuna_opens_the_journal_as_it_is(row: Row, lock: FileLock) -> None:
-    Tuning(row, lock, parallel=2).ask()
+    Tuning(row, lock, parallel=2).sample()
     backend = optuna.storages.journal.JournalFileBackend(str(row.directory.journal))
     study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
     assert study.trials[0].params == row.default()
