@@ -47,14 +47,14 @@ def stack_flops(queries: int, keys: int, width: int, layers: int, last_only: boo
 
 def by_hand(network: Network, config: NetworkConfig, info: DatasetInfo, classes: int) -> int:
     last, total = config.readout == "last", 0
-    for projection in network.placed().values():
+    for projection in network.by_modality().values():
         kernel = projection.convolution.kernel_size[0]
         total += 2 * projection.projected_steps * kernel * info.features[projection.modality] * config.width
     for source, query in network.stack_ends:
         rows, columns = network.map_shape(f"{source}<-{query}")
         total += sum(stack_flops(rows, columns, config.width, config.layers, last and not network.fusions))
     for name, fusion in network.fusions.items():
-        steps = network.placed()[ends_of(name)[1]].projected_steps
+        steps = network.by_modality()[ends_of(name)[1]].projected_steps
         total += sum(stack_flops(steps, steps, int(fusion.width), config.fusion_layers, last))
     hidden = network.head.first.in_features
     return total + 2 * hidden * hidden * (2 if config.head == "residual" else 1) + 2 * hidden * classes
