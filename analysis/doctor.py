@@ -131,7 +131,7 @@ def _wrong_scores(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _wrong_weights(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
-    """Confirming runs and teachers whose weights are gone, or are not those that the result names."""
+    """Final runs and teachers whose weights are gone, or are not those that the result names."""
     shown = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
     for line in shown[(shown["kind"] != "tuning") & shown["weights"].notna()].to_dict("records"):
         try:

@@ -1,8 +1,8 @@
 """The frames of all trials, kept under the root so that only what has changed is read again.
 
 One HDF5 file, `.cache/analysis.h5`; it may be deleted at any time. It holds arrays and JSON, nothing that is executed
-on reading. A trial is read again when the signature of its directory differs (see `loading.trial.signature`), all of
-them when the code that reads them does.
+on reading. A trial is read again when the signature of its directory differs (see `loading.read_trial.signature`), all
+of them when the code that reads them does.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
+import analysis.loading.read_trial
 import mmkd.attempts
 import mmkd.config
 import mmkd.result_file
 import mmkd.trial_state
-from analysis.loading import frames, trial
+from analysis.loading import frames
 from analysis.loading.frames import ATTEMPTS, CURVES, REJECTED, TRIALS, Schema, curves_frame, frame, typed
-from analysis.loading.trial import Reading, read_trial, signature
+from analysis.loading.read_trial import Reading, read_trial, signature
 from mmkd.files import write_atomically
 
 PLACE = Path(".cache", "analysis.h5")
@@ -92,7 +93,7 @@ def _merge(kept: Trials, made: Trials, directories: Sequence[str], stale: set[st
 def _code() -> str:
     """A hash of the code that makes frames of files: what other code made is not used."""
     ours = (mmkd.attempts, mmkd.config, mmkd.result_file, mmkd.trial_state)
-    sources = [inspect.getsource(module) for module in (frames, trial, *ours)]
+    sources = [inspect.getsource(module) for module in (frames, analysis.loading.read_trial, *ours)]
     return hashlib.sha256("".join([*sources, inspect.getsource(_write_frame)]).encode()).hexdigest()
 
 
