@@ -153,7 +153,7 @@ def _differs(stored: float, again: float) -> bool:
 
 
 def examination_text(found: Examination) -> str:
-    """All of it, a finding a line."""
+    """The examination in lines, one per finding."""
     counts = found.fates["fate"].value_counts()
     lines = [f"{len(found.fates)} directories: " + ", ".join(f"{n} {fate}" for fate, n in counts.items())]
     lines += [f"{finding.kind}: {finding.text}" for finding in found.findings]

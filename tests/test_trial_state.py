@@ -18,7 +18,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from analysis.loading.records import read_study
 
 from analysis import examine, load
 from analysis.doctor import UNFINISHED
@@ -29,6 +28,7 @@ from analysis.tables.ablation import table
 from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json, write_text
+from mmkd.records import read_study
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.trial_state import RULES, Failure, State, trial_state
@@ -244,12 +244,12 @@ def test_the_frames_hold_it(runs: Runs, cases: dict[Path, Case]) -> None:
 
 def test_tables_and_figures_use_it(runs: Runs, cases: dict[Path, Case]) -> None:
     (row,) = collect(runs, read_study(runs.root, "states"))
-    over = {runs.root / directory for directory in row.confirming["directory"][ended(row.confirming)]}
+    over = {runs.root / directory for directory in row.final_runs["directory"][ended(row.final_runs)]}
     counting = {path: case for path, case in cases.items() if not case.superseded}
     assert over == {path for path, case in counting.items() if case.state in (State.FAILED, State.FINISHED)}
     (section,) = table(runs, "states").sections
     assert section.rows[-1].status == f"final runs 0/{len(counting)}"
-    as_tuning = row.__class__(**{**vars(row), "tuning": row.confirming.assign(number=range(len(row.confirming)))})
+    as_tuning = row.__class__(**{**vars(row), "tuning": row.final_runs.assign(number=range(len(row.final_runs)))})
     assert len(tuning_data(runs, as_tuning).trials) == len(over)
 
 

@@ -48,8 +48,8 @@ def read_trial(root: Path, directory: str) -> Reading:
         line = {"directory": directory, "status": status, **_decided(config), **_story(state, attempts)}
         series = result.curves if result else _columns(read_metrics(place))
         curves = {name: np.array(values, np.float64) for name, values in series.items()}
-        told = [{"directory": directory, **_attempt_line(attempt)} for attempt in attempts]
-        return Reading(directory, line | _outcome(result), curves, told)
+        lines = [{"directory": directory, **_attempt_line(attempt)} for attempt in attempts]
+        return Reading(directory, line | _outcome(result), curves, lines)
     except (UserError, ResultError, OSError) as error:
         reason = str(error)
     except (AttributeError, TypeError, ValueError) as error:
@@ -147,5 +147,5 @@ def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def _attempt_line(attempt: Attempt) -> dict[str, Any]:
-    told = {"attempt": attempt.number, "end": attempt.end, "message": attempt.message}
-    return {**attempt.ran, **told, "submitted": dict(attempt.submitted)}
+    known = {"attempt": attempt.number, "end": attempt.end, "message": attempt.message}
+    return {**attempt.ran, **known, "submitted": dict(attempt.submitted)}

@@ -44,7 +44,7 @@ class Runs:
             Metrics are called `<split>_<metric>`; the five that every table shows come first, the others follow by
             name.
         curves: one line a trial and epoch (from 1), also of trials that are not finished.
-        attempts: one line an attempt as the job told it; the controller's facts are called `submitted.<key>`.
+        attempts: one line an attempt as the job recorded it; the controller's facts are called `submitted.<key>`.
         rejected: what is in none of these, and why.
     """
 
@@ -102,10 +102,10 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
         path,
         studies,
         frame(rows, ROWS),
-        _placed(read.trials, counting),
-        read.curves,
-        read.attempts,
-        typed(pd.concat([rejected, read.rejected], ignore_index=True), REJECTED),
+        _placed(read["trials"], counting),
+        read["curves"],
+        read["attempts"],
+        typed(pd.concat([rejected, read["rejected"]], ignore_index=True), REJECTED),
     )
 
 
