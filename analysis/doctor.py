@@ -138,13 +138,13 @@ def _wrong_weights(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
             is_named = weights_checksum(TrialDir(runs.root / line["directory"])) == line["weights"]
         except OSError as error:
             yield Finding(
-                "weights", f"{line['directory']}/weights.pt: {error.strerror}; remove the folder, launch again"
+                "weights", f"{line['directory']}/weights.pt: {error.strerror}; remove the directory, launch again"
             )
             continue
         if not is_named:
             yield Finding(
                 "weights",
-                f"{line['directory']}/weights.pt: not those that result.h5 names; remove the folder, launch again",
+                f"{line['directory']}/weights.pt: not those that result.h5 names; remove the directory, launch again",
             )
 
 

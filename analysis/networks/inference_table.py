@@ -36,7 +36,7 @@ class Measured:
 
     @property
     def compression(self) -> float | None:
-        """How many times fewer parameters than the teacher."""
+        """The teacher's parameters over this network's."""
         return None if self.teacher is None else self.teacher.parameters / self.cost.parameters
 
     def time_saved(self, batch: int) -> float | None:

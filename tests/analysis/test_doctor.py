@@ -122,7 +122,7 @@ def test_weights_that_are_not_those_of_the_result_are_said(ablation: Lab, stored
         place.weights.unlink()
     else:
         place.weights.write_bytes(stored)
-    assert re.search(rf"weights: rows/crd-.*/weights\.pt: {said}.*; remove the folder", report(ablation))
+    assert re.search(rf"weights: rows/crd-.*/weights\.pt: {said}.*; remove the directory", report(ablation))
 
 
 def test_a_broken_study_is_said_and_the_others_are_looked_at(ablation: Lab) -> None:
