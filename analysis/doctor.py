@@ -130,20 +130,20 @@ def _wrong_scores(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _wrong_weights(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
-    """Confirming runs and teachers whose weights are gone, or are not those that the result names."""
+    """Final runs and teachers whose weights are gone, or are not those that the result names."""
     shown = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
     for line in shown[(shown["kind"] != "tuning") & shown["weights"].notna()].to_dict("records"):
         try:
             is_named = weights_checksum(TrialDir(runs.root / line["directory"])) == line["weights"]
         except OSError as error:
             yield Finding(
-                "weights", f"{line['directory']}/weights.pt: {error.strerror}; remove the folder, launch again"
+                "weights", f"{line['directory']}/weights.pt: {error.strerror}; remove the directory, launch again"
             )
             continue
         if not is_named:
             yield Finding(
                 "weights",
-                f"{line['directory']}/weights.pt: not those that result.h5 names; remove the folder, launch again",
+                f"{line['directory']}/weights.pt: not those that result.h5 names; remove the directory, launch again",
             )
 
 
@@ -152,7 +152,7 @@ def _differs(stored: float, again: float) -> bool:
 
 
 def examination_text(found: Examination) -> str:
-    """All of it, a finding a line."""
+    """The examination in lines, one per finding."""
     counts = found.fates["fate"].value_counts()
     lines = [f"{len(found.fates)} directories: " + ", ".join(f"{n} {fate}" for fate, n in counts.items())]
     lines += [f"{finding.kind}: {finding.text}" for finding in found.findings]

@@ -246,7 +246,7 @@ def test_tables_and_figures_use_it(runs: Runs, cases: dict[Path, Case]) -> None:
     counting = {path: case for path, case in cases.items() if not case.superseded}
     assert over == {path for path, case in counting.items() if case.state in (State.FAILED, State.FINISHED)}
     (section,) = table(runs, "states").sections
-    assert section.rows[-1].status == f"confirming 0/{len(counting)}"
+    assert section.rows[-1].status == f"final runs 0/{len(counting)}"
     as_tuning = row.__class__(**{**vars(row), "tuning": row.final_runs.assign(number=range(len(row.final_runs)))})
     assert len(tuning_data(runs, as_tuning).trials) == len(over)
 

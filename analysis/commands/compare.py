@@ -6,33 +6,29 @@ import argparse
 import json
 from dataclasses import asdict
 
-from analysis.commands.options import Subparsers, add_cache, add_output, add_root, add_study, chosen_study, write_out
+from analysis.commands.options import Subparsers, load_study, new_command, write_out
 
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "compare",
+        run,
+        ("txt", "json"),
         help="two rows of a study, over seeds and over test samples",
         description="Is row A better than row B? Welch's t over seeds; McNemar and a paired bootstrap over the test "
         "samples of the stored predictions; P(A > B).",
     )
     parser.add_argument("a", metavar="A", help="a row's name (launch.py --study NAME --dry-run lists them)")
     parser.add_argument("b", metavar="B", help="another's")
-    add_root(parser)
-    add_study(parser)
-    add_output(parser, ("txt", "json"))
-    add_cache(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print or write the comparison."""
-    from analysis.loading.runs import load
     from analysis.tables.comparison import compare, comparison_text
 
-    runs = load(options.root, cache=options.cache)
-    found = compare(runs, chosen_study(options.root, options.study), options.a, options.b)
+    found = compare(*load_study(options), options.a, options.b)
     text = comparison_text(found) if options.format == "txt" else json.dumps(asdict(found), indent=1) + "\n"
     write_out(text, options.out)
     return 0

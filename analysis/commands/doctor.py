@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.options import Subparsers, add_cache, add_root, write_out
+from analysis.commands.options import Subparsers, new_command, write_out
 
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = subparsers.add_parser(
+    new_command(
+        subparsers,
         "doctor",
-        help="what is wrong under a root (exit code 1) or that nothing is (0)",
+        run,
+        study=False,
+        help="list the problems of a root (exit code 1), or none (0)",
         description="Rejected files, mixed configurations, missing seeds, unequal budgets, failed trials, scores that "
         "are not their predictions'. Exit code 1 if something is wrong; unfinished trials and rows that no study shows "
         "are listed only.",
     )
-    add_root(parser)
-    add_cache(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

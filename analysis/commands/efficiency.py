@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.options import (
-    Subparsers,
-    add_cache,
-    add_output,
-    add_root,
-    add_study,
-    check_out,
-    chosen_study,
-    tell,
-    write_out,
-)
+from analysis.commands.options import Subparsers, check_out, load_study, new_command, tell_measured, write_out
 from analysis.tables.formats import FORMATS
 from mmkd.errors import UserError
 
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "efficiency",
+        run,
+        FORMATS,
         help="parameters, FLOPs, latency and memory of teacher and students",
         description="Parameters, FLOPs, latency and peak memory of a study's networks, measured now on this machine: "
         "let nothing else run on it meanwhile.",
     )
-    add_root(parser)
-    add_study(parser)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: what torch takes)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: torch's own)")
     parser.add_argument(
         "--seconds", type=float, default=2.0, metavar="S", help="at least, for each latency (default: %(default)s)"
     )
-    add_output(parser, FORMATS)
-    add_cache(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, and print or write what was found."""
+    """Measure, and print or write the costs."""
     import torch
 
-    from analysis.loading.runs import load
     from analysis.networks.inference_table import efficiency, write
 
     if options.threads is not None and options.threads < 1:
@@ -53,14 +40,7 @@ def run(options: argparse.Namespace) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine shows no CUDA device; use auto or cpu")
     check_out(options.out)
-    cuda = options.device != "cpu" and torch.cuda.is_available()
-    found = efficiency(
-        load(options.root, cache=options.cache),
-        chosen_study(options.root, options.study),
-        torch.device("cuda" if cuda else "cpu"),
-        options.threads or torch.get_num_threads(),
-        options.seconds,
-        lambda what: tell(f"measuring {what}"),
-    )
+    device = None if options.device == "auto" else torch.device(options.device)
+    found = efficiency(*load_study(options), device, options.threads, options.seconds, tell_measured)
     write_out(write(found, options.format), options.out)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study
+from analysis.commands.options import Subparsers, load_study, new_command
 from analysis.figure_list import FIGURES, FORMATS
 from mmkd.errors import UserError
 from mmkd.terminal import printable
@@ -13,30 +13,26 @@ from mmkd.terminal import printable
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = subparsers.add_parser(
+    parser = new_command(
+        subparsers,
         "figures",
+        run,
         help="a study's figures",
-        description="See docs/figures.md. What cannot be drawn is said; exit code 1 if nothing could be.",
+        description="See docs/figures.md. Figures that cannot be drawn are listed; exit code 1 if none can.",
     )
-    add_root(parser)
-    add_study(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it is not there")
     parser.add_argument("--format", choices=FORMATS, default="pdf", help="default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="NAME", help=f"some of {', '.join(FIGURES)}")
-    add_cache(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the figures, a line each; what cannot be drawn is said. 1 where nothing could be drawn."""
+    """Write the figures and print one line per figure; 1 if none can be drawn."""
     from analysis.figures.all_figures import plan
     from analysis.figures.style import save
-    from analysis.loading.runs import load
     from mmkd.records import read_study
 
-    runs = load(options.root, cache=options.cache)
-    study = chosen_study(options.root, options.study)
-    read_study(runs.root, study)  # which may refuse, before there is a folder
+    runs, study = load_study(options)
+    read_study(runs.root, study)  # raises before there is a directory
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

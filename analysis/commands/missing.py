@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.options import (
-    Subparsers,
-    add_cache,
-    add_output,
-    add_root,
-    add_study,
-    check_out,
-    chosen_study,
-    tell,
-    write_out,
-)
+from analysis.commands.options import Subparsers, check_out, load_study, new_command, tell_measured, write_out
 from analysis.tables.formats import FORMATS, write
 
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = subparsers.add_parser(
+    new_command(
+        subparsers,
         "missing",
+        run,
+        FORMATS,
         help="the teacher with each modality blank, beside the students",
         description="Scores on test of a study's teachers with each modality blank (standardised features that are "
         "zero: their mean over train) and with each alone, beside the students. Reads weights and data.",
     )
-    add_root(parser)
-    add_study(parser)
-    add_output(parser, FORMATS)
-    add_cache(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print or write the table."""
-    from analysis.loading.runs import load
     from analysis.networks.missing_modalities import missing
 
     check_out(options.out)
-    made = missing(
-        load(options.root, cache=options.cache),
-        chosen_study(options.root, options.study),
-        lambda what: tell(f"measuring {what}"),
-    )
-    write_out(write(made, options.format), options.out)
+    write_out(write(missing(*load_study(options), tell_measured), options.format), options.out)
     return 0

@@ -4,74 +4,86 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from mmkd.errors import UserError
 from mmkd.files import write_text
 from mmkd.terminal import printable
 
+if TYPE_CHECKING:
+    from analysis.loading.runs import Runs
+
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""What `add_subparsers` gives; argparse has no public name for it."""
+"""The value of `add_subparsers`; argparse has no public name for its type."""
 
 
-def add_root(parser: argparse.ArgumentParser) -> None:
-    """Add --root."""
+def new_command(
+    subparsers: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    formats: Iterable[str] = (),
+    *,
+    study: bool = True,
+    help: str,
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    """Add a subcommand with --root and --no-cache, by default --study, and --format and --out if it has `formats`."""
+    parser = subparsers.add_parser(name, help=help, description=description)
     parser.add_argument(
-        "--root", type=Path, default=Path("runs"), help="where the launched studies lie (default: %(default)s)"
+        "--root", type=Path, default=Path("runs"), help="directory of the launched studies (default: %(default)s)"
     )
-
-
-def add_study(parser: argparse.ArgumentParser) -> None:
-    """Add --study."""
-    parser.add_argument("--study", metavar="NAME", help="which one; may be left out where there is one only")
-
-
-def add_cache(parser: argparse.ArgumentParser) -> None:
-    """Add --no-cache."""
+    if study:
+        parser.add_argument("--study", metavar="NAME", help="its name; may be left out if the root has only one study")
+    if formats:
+        parser.add_argument("--format", choices=tuple(formats), default="txt", help="default: %(default)s")
+        parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument(
         "--no-cache", action="store_false", dest="cache", help="neither read nor write ROOT/.cache/analysis.h5"
     )
+    parser.set_defaults(run=run)
+    return parser
 
 
-def add_output(parser: argparse.ArgumentParser, formats: Iterable[str]) -> None:
-    """Add --format, by default text, and --out."""
-    parser.add_argument("--format", choices=tuple(formats), default="txt", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
-
-
-def chosen_study(root: Path, name: str | None) -> str:
-    """`name`, or where it is None the name of the one study under `root`.
+def load_study(options: argparse.Namespace) -> tuple[Runs, str]:
+    """Load --root; return it and the name of the study that --study names, or of the only one.
 
     Raises:
-        UserError: none is named, and there is no study, or there are several.
+        UserError: there is nothing to load; or no study is named, and there is none, or there are several.
     """
+    from analysis.loading.runs import load
     from mmkd.records import study_names
 
-    if name is not None:
-        return name
-    names = study_names(root)
+    runs = load(options.root, cache=options.cache)
+    if options.study is not None:
+        return runs, options.study
+    names = study_names(options.root)
     if len(names) == 1:
-        return names[0]
+        return runs, names[0]
     if not names:
-        raise UserError(f"{root}/studies: no study here")
-    raise UserError(f"{root}: there are several studies, choose one by --study ({', '.join(names)})")
+        raise UserError(f"{options.root}/studies: no study here")
+    raise UserError(f"{options.root}: there are several studies, choose one by --study ({', '.join(names)})")
 
 
 def tell(what: str) -> None:
-    """Say on standard error what is being done, for it may take minutes."""
+    """Print on standard error the next step, which may take minutes."""
     print(printable(what), file=sys.stderr, flush=True)
 
 
+def tell_measured(what: str) -> None:
+    """Print on standard error the next measurement."""
+    tell(f"measuring {what}")
+
+
 def check_out(out: Path | None) -> None:
-    """Make sure, before minutes of work, that the file `out` can be written, as far as that can be told.
+    """Check before minutes of work that the directory of the file `out` exists.
 
     Raises:
-        UserError: its folder is not there, or it is a folder itself.
+        UserError: it does not, or `out` is a directory itself.
     """
     if out is not None and not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: No such file or directory; make its folder first")
+        raise UserError(f"--out {out}: No such file or directory; make its directory first")
     if out is not None and out.is_dir():
         raise UserError(f"--out {out}: Is a directory; name a file in it")
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, add_cache, add_root, add_study, chosen_study, write_out
+from analysis.commands.options import Subparsers, load_study, new_command, write_out
 from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS, write
 from mmkd.errors import UserError
@@ -15,9 +15,7 @@ from mmkd.errors import UserError
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = subparsers.add_parser("table", help="a study's ablation table")
-    add_root(parser)
-    add_study(parser)
+    parser = new_command(subparsers, "table", run, help="a study's ablation table")
     parser.add_argument(
         "--format", choices=FORMATS, help="tex is a tabular for booktabs (default: as --out ends, else txt)"
     )
@@ -26,22 +24,18 @@ def add_command(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--columns", metavar="A,B,...", help="these columns alone, by the names of --format csv")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
-    add_cache(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print or write the table; on a terminal as wide as that is."""
-    from analysis.loading.runs import load
     from analysis.tables.ablation import table
     from analysis.tables.text import to_text
 
     ending = options.out.suffix[1:] if options.out else ""
     if options.format is None and ending and ending not in FORMATS:
         raise UserError(f"--out {options.out}: no format .{ending}; there are {', '.join(FORMATS)}, or give --format")
-    runs = load(options.root, cache=options.cache)
     columns = options.columns.split(",") if options.columns else None
-    made = table(runs, chosen_study(options.root, options.study), error=options.error, columns=columns)
+    made = table(*load_study(options), error=options.error, columns=columns)
     style = options.format or (ending if ending in FORMATS else "txt")
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)

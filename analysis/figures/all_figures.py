@@ -15,7 +15,7 @@ from analysis.figures.confusion import confusion
 from analysis.figures.forest import forest
 from analysis.figures.learning import learning_curve, learning_curve_data
 from analysis.figures.parallel import parallel_coordinates
-from analysis.figures.rows_with_control import Chosen, study_rows
+from analysis.figures.rows_with_control import Chosen, choose_row, study_rows
 from analysis.figures.style import (
     CONTROL,
     DOUBLE,
@@ -73,14 +73,11 @@ def _learning(metric: str, runs: Runs, study: str, kind: str) -> Iterator[Planne
 
 
 def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    def check(row: RowRuns) -> object:
-        return tuning_data(runs, row)
-
     def draw(row: RowRuns, ax: Axes, legend: bool) -> str:
         best_so_far(runs, study, row.spec.name, cost, ax, legend)
         return ""
 
-    yield Planned(kind, lambda: _small_multiples(study_rows(runs, study), check, draw))
+    yield Planned(kind, lambda: _small_multiples(study_rows(runs, study), partial(tuning_data, runs), draw))
 
 
 def _small_multiples(
@@ -106,8 +103,7 @@ def _small_multiples(
         raise UserError("; ".join(left_out) or "the study has no row")
     with house_style():
         axes = panels(len(drawable))
-        figure = axes[0].get_figure(root=True)
-        assert figure is not None
+        figure = _figure(axes[0])
         columns = axes[0].get_gridspec().ncols  # type: ignore[union-attr]  # made by `panels`
         for ax, row in zip(axes, drawable, strict=True):
             note = draw(row, ax, len(drawable) == 1)
@@ -129,56 +125,45 @@ def _panel_title(row: RowRuns, note: str, inches: float) -> str:
     return "\n".join(wrapped(part, inches, SMALL) for part in parts if part)
 
 
-def _a_row(draw: Callable[[Runs, str, RowRuns], Figure], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+def _a_row(draw: Callable[[Runs, str, str], Axes], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
     """One figure a row."""
     for chosen in study_rows(runs, study):
-        row = chosen.row
-        yield Planned(f"{kind}-{row.spec.name}", partial(_draw_row, draw, runs, study, row))
+        name = chosen.row.spec.name
+        yield Planned(f"{kind}-{name}", lambda name=name: Drawn(_figure(draw(runs, study, name))))  # type: ignore[misc]
 
 
-def _draw_row(draw: Callable[[Runs, str, RowRuns], Figure], runs: Runs, study: str, row: RowRuns) -> Drawn:
-    return Drawn(draw(runs, study, row))
-
-
-def _slices(runs: Runs, study: str, row: RowRuns) -> Figure:
-    tuning = tuning_data(runs, row)
+def _slices(runs: Runs, study: str, row: str) -> Axes:
+    tuning = tuning_data(runs, choose_row(runs, study, row).row)
     names = list(tuning.space)
     if not names:
-        raise UserError(f"{row.title}: it tunes no hyper-parameter")
+        raise UserError(f"{tuning.title}: it tunes no hyper-parameter")
     with house_style():
         width = SINGLE if len(names) == 1 else DOUBLE * min(1, (len(names) + 0.5) / 4)
-        title = wrapped(row.title, width - 0.2)
+        title = wrapped(tuning.title, width - 0.2)
         axes = new_grid(1, len(names), width, 2.1 + LINE * title.count("\n"), sharey=True)
         for ax, name in zip(axes, names, strict=True):
-            slices(runs, study, row.spec.name, name, ax)
+            slices(runs, study, row, name, ax)
         label_outer(axes, len(names), 1.3)
-        figure = _figure(axes[0])
-        figure.suptitle(f"{title}\n(dark: early trials; star: the best)")
-    return figure
+        _figure(axes[0]).suptitle(f"{title}\n(dark: early trials; star: the best)")
+    return axes[0]
 
 
-def _parallel(runs: Runs, study: str, row: RowRuns) -> Figure:
-    return _figure(parallel_coordinates(runs, study, row.spec.name))
-
-
-def _confusion(runs: Runs, study: str, row: RowRuns) -> Figure:
-    return _figure(confusion(runs, study, row.spec.name))
-
-
-def _importance(runs: Runs, study: str, row: RowRuns) -> Figure:
+def _importance(runs: Runs, study: str, row: str) -> Axes:
     from analysis.figures.importance import importance  # Optuna is slow to import, and nothing else needs it
 
-    return _figure(importance(runs, study, row.spec.name))
+    return importance(runs, study, row)
 
 
-def _attention(runs: Runs, study: str, row: RowRuns) -> Figure:
-    if row.row is None or pd.isna(row.row["level"]) or row.row["level"] != "attention_maps":
+def _attention(runs: Runs, study: str, row: str) -> Axes:
+    chosen = choose_row(runs, study, row).row
+    if chosen.row is None or pd.isna(chosen.row["level"]) or chosen.row["level"] != "attention_maps":
         raise UserError(
-            f"{row.title}: it does not distil attention maps; use analysis.figures.attention_maps for those of any row"
+            f"{chosen.title}: it does not distil attention maps; use analysis.figures.attention_maps for those of any "
+            "row"
         )
     from analysis.figures.attention_maps import attention_maps  # so is torch
 
-    return _figure(attention_maps(runs, study, row.spec.name)[0])
+    return attention_maps(runs, study, row)[0]
 
 
 def _forest(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
@@ -198,8 +183,8 @@ _PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
     "best-hours": partial(_best, "hours"),
     "importance": partial(_a_row, _importance),
     "slices": partial(_a_row, _slices),
-    "parallel": partial(_a_row, _parallel),
+    "parallel": partial(_a_row, parallel_coordinates),
     "forest": _forest,
-    "confusion": partial(_a_row, _confusion),
+    "confusion": partial(_a_row, confusion),
     "attention": partial(_a_row, _attention),
 }

@@ -54,7 +54,7 @@ class NetworkMaps:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What the figure shows of the stack `source<-query`, the teacher first.
+    """The figure's maps of the stack `source<-query`, the teacher first.
 
     `sample` is a test sample's id and `seed` the one whose networks are shown; `seeds` are those behind the distances;
     `uniform` (S, L) is the distance that attending to all keys alike would have.
@@ -249,7 +249,7 @@ def _span(line: Sequence[Axes]) -> float:
 
 
 def caption(data: AttentionMaps) -> str:
-    """What has to be said with the figure."""
+    """The figure's caption."""
     seeds = ", ".join(map(str, data.seeds))
     return (
         f"test sample {data.sample}, seed {data.seed}; JSD: Jensen-Shannon divergence to the teacher's rows in bits, "

@@ -24,7 +24,7 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often class r (row) was predicted as c (column): `counts` (C, C), summed over `seeds` runs on test."""
+    """`counts` (C, C) of class r (row) predicted as c (column), summed over `seeds` runs on test."""
 
     title: str
     classes: tuple[str, ...]

@@ -84,7 +84,7 @@ def _lines(data: Sequence[Compared]) -> Iterator[tuple[str, Compared | None]]:
 
 
 def _ends(lines: Sequence[tuple[str, Compared | None]]) -> npt.NDArray[np.float64]:
-    """Where each line ends, from the top, in heights of a label of one line; each further line takes less."""
+    """The end of each line from the top, in heights of a label of one line; each further line takes less."""
     return np.cumsum([1 + 0.7 * text.count("\n") for text, _ in lines])
 
 

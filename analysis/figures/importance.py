@@ -1,4 +1,4 @@
-"""Which hyper-parameters decided how good a trial was, and how much of that chance alone would show."""
+"""Importance of hyper-parameters, and the share of it that chance alone would show."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def _as_study(tuning: Tuning, values: Floats) -> optuna.Study:
     """The trials as Optuna's, minimised; numbered from 0."""
     distributions = {name: FloatDistribution(r.low, r.high, log=r.log) for name, r in tuning.space.items()}
     lines = tuning.complete[list(tuning.space)].to_dict("records")
-    told = optuna.logging.get_verbosity()
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study that is created
     try:
         study = optuna.create_study()
     finally:
-        optuna.logging.set_verbosity(told)
+        optuna.logging.set_verbosity(verbosity)
     study.add_trials(
         [
             create_trial(params={str(k): v for k, v in line.items()}, distributions=dict(distributions), value=value)

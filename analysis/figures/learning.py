@@ -28,7 +28,7 @@ class LearningCurve:
     Attributes:
         title: the row's.
         wanted: how many seeds the study asks for.
-        seeds: seed -> its values (E_s,), epochs 1 to E_s; runs that diverged or go on are among them.
+        seeds: seed -> its values (E_s,), epochs 1 to E_s; runs that diverged or are not finished are among them.
         best: seed -> the epoch of lowest validation loss, whose weights are the run's.
         completed: seeds that the mean is over.
         mean: (E,) over completed runs; empty where there is none.
@@ -45,7 +45,7 @@ class LearningCurve:
 
     @property
     def count(self) -> str:
-        """How many seeds the mean is over: "5 seeds", "4 of 5 seeds"."""
+        """The number of seeds that the mean is over: "5 seeds", "4 of 5 seeds"."""
         done = len(self.completed)
         of = "" if done == self.wanted else f" of {self.wanted}"
         return f"{done}{of} seed{'s' * (self.wanted != 1)}"

@@ -155,7 +155,7 @@ def _broken(word: str, inches: float, points: float) -> list[str]:
 
 
 def inches_of(text: str, points: float = LABEL) -> float:
-    """How wide a line of text is in that size."""
+    """The width of a line of text in that size."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=points), ismath=False)
     return float(width) / 72
 

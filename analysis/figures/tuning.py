@@ -1,4 +1,4 @@
-"""How a row was tuned: the best value so far, and slices along each hyper-parameter."""
+"""Tuning of a row: the best value so far, and slices along each hyper-parameter."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The frames of all trials, kept under the root so that only what has changed is read again.
 
 One HDF5 file, `.cache/analysis.h5`; it may be deleted at any time. It holds arrays and JSON, nothing that is executed
-on reading. A trial is read again when the signature of its directory differs (see `loading.trial.signature`), all of
-them when the code that reads them does.
+on reading. A trial is read again when the signature of its directory differs (see `loading.read_trial.signature`), all
+of them when the code that reads them does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import inspect
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,33 +21,26 @@ import h5py
 import numpy as np
 import pandas as pd
 
+import analysis.loading.read_trial
 import mmkd.attempts
 import mmkd.config
 import mmkd.result_file
 import mmkd.trial_state
-from analysis.loading import frames, trial
+from analysis.loading import frames
 from analysis.loading.frames import ATTEMPTS, CURVES, REJECTED, TRIALS, Schema, curves_frame, frame, typed
-from analysis.loading.trial import Reading, read_trial, signature
+from analysis.loading.read_trial import Reading, read_trial, signature
 from mmkd.files import write_atomically
 
-PLACE = Path(".cache", "analysis.h5")
+PATH = Path(".cache", "analysis.h5")
 
 
-@dataclass(frozen=True)
-class Trials:
-    """What the trials' directories hold; the first column of each frame is the directory."""
-
-    trials: pd.DataFrame
-    curves: pd.DataFrame
-    attempts: pd.DataFrame
-    rejected: pd.DataFrame
-
-
+Frames = dict[str, pd.DataFrame]
+"""The content of the trials' directories: a frame for each of `SCHEMAS`, whose first column is the directory."""
 SCHEMAS: dict[str, Schema] = {"trials": TRIALS, "curves": CURVES, "attempts": ATTEMPTS, "rejected": REJECTED}
 
 
-def gather(root: Path, directories: Sequence[str], *, use_cache: bool) -> Trials:
-    """What `directories` (relative to the root) hold, in their order; what has changed is read from disk."""
+def gather(root: Path, directories: Sequence[str], *, use_cache: bool) -> Frames:
+    """Frames of `directories` (relative to the root), in their order; only changed directories are read."""
     today = {directory: signature(f"{root}/{directory}") for directory in directories}
     kept, known = _read(root) if use_cache else (None, {})
     if kept is None:
@@ -64,65 +56,64 @@ def gather(root: Path, directories: Sequence[str], *, use_cache: bool) -> Trials
     return made
 
 
-def assemble(readings: Sequence[Reading]) -> Trials:
+def assemble(readings: Sequence[Reading]) -> Frames:
     """The frames of what was read."""
     good = [reading for reading in readings if not reading.reason]
-    return Trials(
-        frame([reading.trial for reading in good], TRIALS),
-        curves_frame({reading.directory: reading.curves for reading in good}),
-        frame([attempt for reading in good for attempt in reading.attempts], ATTEMPTS),
-        frame([{"path": r.directory, "reason": r.reason} for r in readings if r.reason], REJECTED),
-    )
+    return {
+        "trials": frame([reading.trial for reading in good], TRIALS),
+        "curves": curves_frame({reading.directory: reading.curves for reading in good}),
+        "attempts": frame([attempt for reading in good for attempt in reading.attempts], ATTEMPTS),
+        "rejected": frame([{"path": r.directory, "reason": r.reason} for r in readings if r.reason], REJECTED),
+    }
 
 
-def _merge(kept: Trials, made: Trials, directories: Sequence[str], stale: set[str]) -> Trials:
-    """The lines of `made` in the place of those of `kept` that are stale or gone."""
+def _merge(kept: Frames, made: Frames, directories: Sequence[str], stale: set[str]) -> Frames:
+    """The frames `kept`, less lines that are stale or gone, with the lines of `made`."""
     order = pd.Index(directories)
     merged = {}
     for name, schema in SCHEMAS.items():
-        old, new = getattr(kept, name), getattr(made, name)
+        old, new = kept[name], made[name]
         old = old[old.iloc[:, 0].isin(set(directories) - stale)]
         both = pd.concat([part for part in (old, new) if len(part)] or [new], ignore_index=True)
-        merged[name] = typed(both.iloc[np.argsort(order.get_indexer(both.iloc[:, 0]), kind="stable")], schema)
+        merged[name] = typed(both.iloc[np.argsort(order.get_indexer(pd.Index(both.iloc[:, 0])), kind="stable")], schema)
         merged[name] = merged[name].reset_index(drop=True)
-    return Trials(**merged)
+    return merged
 
 
 @cache
 def _code() -> str:
     """A hash of the code that makes frames of files: what other code made is not used."""
     ours = (mmkd.attempts, mmkd.config, mmkd.result_file, mmkd.trial_state)
-    sources = [inspect.getsource(module) for module in (frames, trial, *ours)]
+    sources = [inspect.getsource(module) for module in (frames, analysis.loading.read_trial, *ours)]
     return hashlib.sha256("".join([*sources, inspect.getsource(_write_frame)]).encode()).hexdigest()
 
 
-def _read(root: Path) -> tuple[Trials | None, dict[str, str]]:
+def _read(root: Path) -> tuple[Frames | None, dict[str, str]]:
     """The cached frames and the signatures that they were read at; (None, {}) where there is no usable cache."""
     try:
-        with h5py.File(root / PLACE, "r", locking=False) as file:
+        with h5py.File(root / PATH, "r", locking=False) as file:
             if file.attrs["code"] != _code():
                 return None, {}
-            kept = Trials(**{name: _read_frame(file[name]) for name in SCHEMAS})
-            return kept, _get_json(file, "signatures")
+            return {name: _read_frame(file[name]) for name in SCHEMAS}, _get_json(file, "signatures")
     except (OSError, KeyError, ValueError, TypeError, RuntimeError):
         return None, {}  # absent, truncated or foreign: whatever it is, the directories are the truth
 
 
-def _write(root: Path, made: Trials, signatures: dict[str, str]) -> None:
-    def write(path: Path) -> None:
-        with h5py.File(path, "w") as file:
+def _write(root: Path, made: Frames, signatures: dict[str, str]) -> None:
+    def write(new: Path) -> None:
+        with h5py.File(new, "w") as file:
             file.attrs["code"] = _code()
             _put_json(file, "signatures", signatures)
-            for part in fields(made):
-                _write_frame(file.create_group(part.name), getattr(made, part.name))
+            for name, part in made.items():
+                _write_frame(file.create_group(name), part)
 
-    place = root / PLACE
+    path = root / PATH
     try:
-        place.parent.mkdir(exist_ok=True)
-        write_atomically(place, write)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, write)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-            warnings.warn(f"{place}: not written ({error}); the next load reads every trial again", stacklevel=2)
+            warnings.warn(f"{path}: not written ({error}); the next load reads every trial again", stacklevel=2)
 
 
 def _write_frame(group: h5py.Group, made: pd.DataFrame) -> None:

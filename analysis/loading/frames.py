@@ -92,8 +92,6 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _padded(series: Floats | None, length: int) -> Floats:
-    if series is not None and len(series) == length:
-        return series
     values = np.full(length, np.nan)
     if series is not None:
         values[: len(series)] = series

@@ -1,4 +1,4 @@
-"""What the trials predicted, sample by sample, as a frame; metrics a class from it."""
+"""Stored predictions of trials, sample by sample, as a frame."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ __all__ = ["Runs", "load", "predictions"]
 
 @dataclass(frozen=True)
 class Runs:
-    """What lies under a root. A trial is known by its `directory`, relative to the root; a row by its directory's name.
+    """The content of a root. A trial is known by its `directory`, relative to the root; a row by its directory's name.
 
     Attributes:
         root: where all of it lies.
@@ -44,7 +44,7 @@ class Runs:
             Metrics are called `<split>_<metric>`; the five that every table shows come first, the others follow by
             name.
         curves: one line a trial and epoch (from 1), also of trials that are not finished.
-        attempts: one line an attempt as the job told it; the controller's facts are called `submitted.<key>`.
+        attempts: one line an attempt as the job recorded it; the controller's facts are called `submitted.<key>`.
         rejected: what is in none of these, and why.
     """
 
@@ -75,11 +75,11 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
         cache: use and renew `.cache/analysis.h5` under the root; where the root cannot be written, there is none.
 
     Raises:
-        UserError: there is no such folder, or nothing of a launch in it.
+        UserError: there is no such directory, or nothing of a launch in it.
     """
     path = Path(root)
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; --root is where the launched studies lie")
+        raise UserError(f"{path}: no such directory; --root is where the launched studies lie")
     if not any((path / part).is_dir() for part in ("rows", "teachers", "studies")):
         raise UserError(f"{path}: no rows, teachers or studies in it; --root is where the launched studies lie")
     rows: list[dict[str, Any]] = []
@@ -102,10 +102,10 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
         path,
         studies,
         frame(rows, ROWS),
-        _placed(read.trials, counting),
-        read.curves,
-        read.attempts,
-        typed(pd.concat([rejected, read.rejected], ignore_index=True), REJECTED),
+        _placed(read["trials"], counting),
+        read["curves"],
+        read["attempts"],
+        typed(pd.concat([rejected, read["rejected"]], ignore_index=True), REJECTED),
     )
 
 
@@ -153,25 +153,25 @@ def _study_lines(root: Path, rejects: list[tuple[str, str]]) -> list[dict[str, A
     return lines
 
 
-def _strays(folder: Path, place: str, known: set[str]) -> Iterator[tuple[str, str]]:
-    """Folders of a row that are no trials'."""
-    for part in sorted(os.listdir(folder)):
+def _strays(directory: Path, place: str, known: set[str]) -> Iterator[tuple[str, str]]:
+    """Directories of a row that are no trials'."""
+    for part in sorted(os.listdir(directory)):
         if part.startswith("failed-"):
-            trials = sum(1 for _ in (folder / part).glob("trials/*"))
+            trials = sum(1 for _ in (directory / part).glob("trials/*"))
             yield f"{place}/{part}", f"{trials} trials, set aside when none of them had completed; the row began again"
         elif part in ("trials", "confirm"):
-            for name in sorted(os.listdir(folder / part)):
+            for name in sorted(os.listdir(directory / part)):
                 if f"{place}/{part}/{name}" not in known:
                     yield f"{place}/{part}/{name}", "not the name of a trial's directory"
-        elif (folder / part).is_dir():
+        elif (directory / part).is_dir():
             yield f"{place}/{part}", "nothing that a launch makes"
 
 
 def _top_strays(root: Path) -> Iterator[tuple[str, str]]:
-    """Files where a row's or a teacher's folder should be."""
+    """Files where a row's or a teacher's directory should be."""
     for path in sorted([*root.glob("rows/*"), *root.glob("teachers/*")]):
         if not path.is_dir():
-            yield path.relative_to(root).as_posix(), "not a folder"
+            yield path.relative_to(root).as_posix(), "not a directory"
 
 
 def _placed(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:

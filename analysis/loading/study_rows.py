@@ -58,7 +58,7 @@ class RowRuns:
             return self._tuning_status()
         done, wanted = len(self.measured), len(self.final_runs)
         if not ended(self.final_runs).all():
-            return f"confirming {done}/{wanted}"
+            return f"final runs {done}/{wanted}"
         return "" if done else f"failed: {failures(self.final_runs)}"
 
     def _tuning_status(self) -> str:

@@ -1,11 +1,13 @@
-"""The networks of a study, each once. Networks that differ only in their weights are one."""
+"""The networks of a study, each once: networks that differ only in their weights are one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
+
+import pandas as pd
 
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
@@ -44,73 +46,54 @@ def subjects(runs: Runs, study: str) -> list[Subject]:
     Raises:
         UserError: no such study; no trial of it has begun; its data are gone or have changed.
     """
-    configs = [(row, _config(runs, row)) for row in collect(runs, read_study(runs.root, study))]
-    known = [(row, config) for row, config in configs if config is not None]
+    configs = [(row.title, _config(runs, row)) for row in collect(runs, read_study(runs.root, study))]
+    known = [(title, config) for title, config in configs if config is not None]
     if not known:
-        raise UserError(f"study {study}: no trial has begun, so nothing says what its networks are")
-    teachers = {_key(c.teacher): c.teacher for _, c in known if c.teacher is not None}
-    students: dict[str, list[tuple[RowRuns, StudentConfig]]] = {}
-    for row, config in known:
-        students.setdefault(_student_key(config), []).append((row, config))
+        raise UserError(f"study {study}: no trial has begun, so nothing describes its networks")
+    teachers: dict[str, tuple[TeacherConfig, list[str]]] = {}
+    by_key: dict[str, list[tuple[str, StudentConfig]]] = {}
+    for title, config in known:
+        by_key.setdefault(_student_key(config), []).append((title, config))
+        if config.teacher is not None:
+            teachers.setdefault(_teacher_key(config.teacher), (config.teacher, []))[1].append(title)
+    students = [_student(members) for members in by_key.values()]
+    repeated = Counter(student.label for student in students)
     return [
-        *(_teacher(config, known) for config in teachers.values()),
-        *_distinct([_student(members) for members in students.values()]),
+        *(_teacher(config, tuple(rows)) for config, rows in teachers.values()),
+        *(s if repeated[s.label] == 1 else replace(s, label=f"{s.label} ({s.rows[0]})") for s in students),
     ]
 
 
 def _config(runs: Runs, row: RowRuns) -> StudentConfig | None:
     """The configuration of one of the row's trials: their networks are alike."""
-    directories = [*row.final_runs["directory"].dropna(), *row.tuning["directory"].dropna()]
-    for directory in directories:
-        path: Path = TrialDir(runs.root / directory).config
+    for directory in pd.concat([row.final_runs, row.tuning])["directory"].dropna():
+        path = TrialDir(runs.root / directory).config
         config = from_json(read_json(path), path)
         if isinstance(config, StudentConfig):
             return config
     return None
 
 
-def _key(teacher: TeacherConfig) -> str:
+def _teacher_key(teacher: TeacherConfig) -> str:
     return digest([teacher.data.fingerprint, teacher.network.model_dump(), teacher.branch])
 
 
 def _student_key(student: StudentConfig) -> str:
-    return digest(
-        [
-            student.data.fingerprint,
-            student.network.model_dump(),
-            student.primary,
-            student.pairing,
-            load_method(student.distillation.method).proxies(student.distillation),
-        ]
-    )
+    proxies = load_method(student.distillation.method).proxies(student.distillation)
+    network = student.network.model_dump()
+    return digest([student.data.fingerprint, network, student.primary, student.pairing, proxies])
 
 
-def _teacher(config: TeacherConfig, known: Sequence[tuple[RowRuns, StudentConfig]]) -> Subject:
+def _teacher(config: TeacherConfig, rows: tuple[str, ...]) -> Subject:
     info = open_data(config)
-    rows = tuple(row.title for row, c in known if c.teacher is not None and _key(c.teacher) == _key(config))
     network = build_teacher(info, config.network, config.branch)
     return Subject(teacher_label(config.branch, "Teacher"), "teacher", network, info.modalities, info, rows)
 
 
-def _student(members: Sequence[tuple[RowRuns, StudentConfig]]) -> Subject:
+def _student(members: Sequence[tuple[str, StudentConfig]]) -> Subject:
     config = members[0][1]
     info = open_data(config)
     network, pairing = new_student(config, info)
-    teachers = [teacher_label(c.teacher.branch, "Teacher") for _, c in members if c.teacher is not None]
-    return Subject(
-        f"Student, pairing {pairing.name}",
-        "student",
-        network,
-        pairing.inputs,
-        info,
-        tuple(row.title for row, _ in members),
-        teachers[0] if teachers else None,
-    )
-
-
-def _distinct(students: Sequence[Subject]) -> Iterator[Subject]:
-    """Students whose labels are equal get the first of their rows in it."""
-    labels = [student.label for student in students]
-    for student in students:
-        alone = labels.count(student.label) == 1
-        yield student if alone else replace(student, label=f"{student.label} ({student.rows[0]})")
+    rows = tuple(title for title, _ in members)
+    teacher = next((teacher_label(c.teacher.branch, "Teacher") for _, c in members if c.teacher is not None), None)
+    return Subject(f"Student, pairing {pairing.name}", "student", network, pairing.inputs, info, rows, teacher)

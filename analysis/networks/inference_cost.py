@@ -183,8 +183,8 @@ def peak_on_cpu(run: Callable[[], None]) -> int:
     """
     with _silenced(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "trace.json"
         profiler.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
     now = peak = 0

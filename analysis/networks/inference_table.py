@@ -17,6 +17,7 @@ from analysis.tables.csv_json import csv_text
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import TIMES
 from mmkd.records import read_study
+from mmkd.training.lesson import default_device
 
 PAPER = {"teacher_parameters": 1.802e6, "student_parameters": 0.675e6, "compression": 1.802 / 0.675, "time_saved": 0.22}
 """Section 5: "around 2.5 times" fewer parameters, and 29 ms, 22 % less; the batch size is not said."""
@@ -35,14 +36,14 @@ class Measured:
 
     @property
     def compression(self) -> float | None:
-        """How many times fewer parameters than the teacher."""
+        """The teacher's parameters over this network's."""
         return None if self.teacher is None else self.teacher.parameters / self.cost.parameters
 
     def time_saved(self, batch: int) -> float | None:
         """The share of the teacher's latency that it does without; below 0 where it is slower."""
-        return (
-            None if self.teacher is None else 1 - self.cost.latency[batch].median / self.teacher.latency[batch].median
-        )
+        if self.teacher is None:
+            return None
+        return 1 - self.cost.latency[batch].median / self.teacher.latency[batch].median
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,26 @@ class Efficiency:
 
 
 def efficiency(
-    runs: Runs, study: str, device: torch.device, threads: int, seconds: float, tell: Callable[[str], object]
+    runs: Runs,
+    study: str,
+    device: torch.device | None = None,
+    threads: int | None = None,
+    seconds: float = 2.0,
+    tell: Callable[[str], object] = lambda what: None,
 ) -> Efficiency:
-    """Measure the networks of a study, each once. See `analysis.networks.inference_cost.measure`.
+    """Measure the networks of a study, each once, by default on a GPU if there is one and with torch's own threads.
+
+    See `analysis.networks.inference_cost.measure`.
 
     Raises:
         UserError: see `analysis.networks.distinct.subjects`.
     """
+    device, threads = device or default_device(), threads or torch.get_num_threads()
     found = subjects(runs, study)
-    shapes = [{m: (s.info.steps[m], s.info.features[m]) for m in s.inputs} for s in found]
-    networks = list(zip((s.network for s in found), shapes, strict=True))
+    networks = [(s.network, {m: (s.info.steps[m], s.info.features[m]) for m in s.inputs}) for s in found]
     costs = dict(zip((s.label for s in found), measure(networks, device, threads, seconds, tell=tell), strict=True))
-    measured = [Measured(s, costs[s.label], None if s.teacher is None else costs[s.teacher]) for s in found]
-    title = read_study(runs.root, study).title
-    return Efficiency(study, title, describe_machine(device, threads), tuple(measured))
+    measured = tuple(Measured(s, costs[s.label], None if s.teacher is None else costs[s.teacher]) for s in found)
+    return Efficiency(study, read_study(runs.root, study).title, describe_machine(device, threads), measured)
 
 
 COLUMNS = (
@@ -84,17 +91,9 @@ COLUMNS = (
 
 def to_table(found: Efficiency) -> Table:
     """The costs as a table; a latency is its median and, in parentheses, its interquartile range."""
-    rows = tuple(
-        TableRow(one.subject.label, one.subject.label, one.subject.kind, "", _cells(one)) for one in found.networks
-    )
-    return Table(
-        found.study,
-        f"Cost in use: {found.title}",
-        COLUMNS,
-        (Section(None, rows),),
-        warnings=tuple(_warnings(found)),
-        notes=tuple(_notes(found)),
-    )
+    rows = tuple(TableRow(n.subject.label, n.subject.label, n.subject.kind, "", _cells(n)) for n in found.networks)
+    title, sections = f"Cost in use: {found.title}", (Section(None, rows),)
+    return Table(found.study, title, COLUMNS, sections, warnings=tuple(_warnings(found)), notes=tuple(_notes(found)))
 
 
 def _warnings(found: Efficiency) -> Iterator[str]:
@@ -113,11 +112,10 @@ def _warnings(found: Efficiency) -> Iterator[str]:
 
 def _cells(one: Measured) -> dict[str, Cell]:
     cost = one.cost
+    fewer = one.compression
     cells = {
         "parameters": Cell(float(cost.parameters), text=f"{cost.parameters:,}"),
-        "compression": Cell()
-        if one.compression is None
-        else Cell(one.compression, text=f"{one.compression:.2f}{TIMES}"),
+        "compression": Cell() if fewer is None else Cell(fewer, text=f"{fewer:.2f}{TIMES}"),
         "mflop": Cell(cost.flops / MEGA, text=f"{cost.flops / MEGA:,.3g}"),
     }
     for size in BATCHES:
@@ -144,23 +142,16 @@ def _notes(found: Efficiency) -> Iterator[str]:
     )
     for one in found.networks:
         if one.subject.kind == "student":
-            yield f"{one.subject.label} is the network of {'; '.join(one.subject.rows)}" + _beside(one)
+            beside = "" if one.teacher is None else f", compared with “{one.subject.teacher}”"
+            yield f"{one.subject.label} is the network of {'; '.join(one.subject.rows)}{beside}"
     yield (
         f"the paper: {PAPER['compression']:.2f} times fewer parameters (1.802 M to 0.675 M) and "
         f"{PAPER['time_saved']:.0%} less time (29 ms) on an RTX 8000, of its best student against the complete teacher"
     )
 
 
-def _beside(one: Measured) -> str:
-    return "" if one.subject.teacher is None else f", compared with “{one.subject.teacher}”"
-
-
-def to_records(found: Efficiency) -> list[dict[str, Any]]:
-    """One line a network at full precision: seconds, bytes, FLOPs of one sample."""
-    return [_record(found, one) for one in found.networks]
-
-
 def _record(found: Efficiency, one: Measured) -> dict[str, Any]:
+    """A network's costs at full precision: seconds, bytes, FLOPs of one sample."""
     cost = one.cost
     known: dict[str, Any] = {"study": found.study, "network": one.subject.label, "kind": one.subject.kind}
     known |= {"rows": "; ".join(one.subject.rows), "teacher": one.subject.teacher}
@@ -171,20 +162,12 @@ def _record(found: Efficiency, one: Measured) -> dict[str, Any]:
     return known | asdict(found.machine)
 
 
-def to_csv(found: Efficiency) -> str:
-    """See `to_records`."""
-    records = to_records(found)
-    return csv_text(list(records[0]), records)
-
-
-def to_json(found: Efficiency) -> str:
-    """See `to_records`; with the paper's figures."""
-    value = {"study": found.study, "title": found.title, "networks": to_records(found), "paper": PAPER}
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def write(found: Efficiency, style: str) -> str:
-    """The costs in one of `analysis.tables.formats.FORMATS`; CSV and JSON at full precision."""
-    if style in ("csv", "json"):
-        return to_csv(found) if style == "csv" else to_json(found)
+    """The costs in one of `analysis.tables.formats.FORMATS`; CSV and JSON (with the paper's) at full precision."""
+    records = [_record(found, one) for one in found.networks]
+    if style == "csv":
+        return csv_text(list(records[0]), records)
+    if style == "json":
+        value = {"study": found.study, "title": found.title, "networks": records, "paper": PAPER}
+        return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return tables.write(to_table(found), style)

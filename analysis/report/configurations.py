@@ -1,9 +1,10 @@
-"""Every trial under its row or teacher: how it ended, and its configuration as what differs from the others there."""
+"""Every trial under its row or teacher: its end, and the part of its configuration that differs from the others'."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping
+import shlex
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import pandas as pd
 
 from analysis.loading.runs import Runs
 from mmkd.files import read_json
-from mmkd.records import differences, leaves
-from mmkd.rundir import TrialDir
+from mmkd.formatting import teacher_label
+from mmkd.records import StudyRecord, differences, leaves
+from mmkd.rundir import RowDir, TrialDir
 
 LEFT_OUT = ("data.path", "teacher.data.path")
-"""Where the data lay on the machine: nothing for a file that is passed on, and in each config.json."""
+"""Paths of the data on the machine: not for a file that is passed on, and in each config.json."""
 
 LONGEST = 300
 """Characters of a message that are shown."""
+
+_TUNING = ("selection", "sampler", "pruner", "asked", "winner_trial", "winner_value")
+"""The description of a row's search, beside its space."""
 
 Flat = Mapping[str, str]
 
@@ -50,6 +55,17 @@ class Group:
     directory: str
     common: Flat
     runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row, or the teachers that differ in their seeds alone, with every trial; `journal` is quoted for a shell."""
+
+    anchor: str
+    title: str
+    tuning: Flat
+    journal: str
+    group: Group
 
 
 def group(runs: Runs, directory: str, lines: pd.DataFrame) -> Group:
@@ -94,3 +110,60 @@ def _run(directory: str, line: Mapping[Any, Any], config: Mapping[str, Any] | No
         known.get("test_accuracy"),
         None if config is None else {key: _text(leaf) for key, leaf in config.items() if key in differing},
     )
+
+
+def list_rows(runs: Runs, specs: Sequence[StudyRecord], mine: Sequence[str] | None) -> tuple[Listed, ...]:
+    """The rows in the studies' order, then, unless `mine` are wanted alone, all others."""
+    labels = {row.directory: f"{row.label} [{row.group}]" if row.group else row.label for s in specs for row in s.rows}
+    lines = dict(list(runs.trials.groupby("row")))
+    others = [] if mine is not None else sorted({*map(str, lines), *map(str, runs.rows["row"])} - set(labels))
+    tuned = {str(line["row"]): line for line in runs.rows.to_dict("records")}
+    return tuple(
+        Listed(
+            f"row-{number}",
+            labels.get(name, f"{name} (in no study)"),
+            _search(tuned.get(name, {})),
+            _journal(runs, name),
+            group(runs, f"rows/{name}", lines.get(name, runs.trials.iloc[:0])),
+        )
+        for number, name in enumerate([*labels, *others], start=1)
+        if name in lines or name in tuned
+    )
+
+
+def _search(line: Mapping[Any, Any]) -> Flat:
+    """The row's tuning, from its line: the hyper-parameters' ranges, then the rest."""
+    known = {key: value for key, value in line.items() if not pd.isna(value)}
+    spaces = [key.removesuffix(".low") for key in known if key.startswith("space.") and key.endswith(".low")]
+    ranges = {
+        key: f"{known[f'{key}.low']} to {known.get(f'{key}.high')}" + (", log" if known.get(f"{key}.log") else "")
+        for key in spaces
+    }
+    others = {key: known[key] for key in _TUNING if key in known}
+    return ranges | {key: f"{x:.6g}" if isinstance(x, float) else str(x) for key, x in others.items()}
+
+
+def _journal(runs: Runs, row: str) -> str:
+    there = RowDir(runs.root / "rows" / row).journal.exists()
+    return shlex.quote(RowDir(Path("rows") / row).journal.as_posix()) if there else ""
+
+
+def list_teachers(runs: Runs, mine: Sequence[str] | None) -> tuple[Listed, ...]:
+    """The teachers that runs of these rows name; all where `mine` is None."""
+    trials = runs.trials
+    teachers = trials[trials["kind"] == "teacher"]
+    if mine is not None:
+        teachers = teachers[teachers["directory"].isin(trials.loc[trials["row"].isin(mine), "teacher"])]
+    families = teachers.groupby("teacher_family", sort=False, dropna=False)
+    return tuple(
+        Listed(f"teacher-{number}", _teacher_title(lines), {}, "", group(runs, "teachers", lines))
+        for number, (_, lines) in enumerate(families, start=1)
+    )
+
+
+def _teacher_title(lines: pd.DataFrame) -> str:
+    branch, family = lines["branch"].iloc[0], lines["teacher_family"].iloc[0]
+    if pd.isna(family):
+        return "Teacher without config.json"
+    use = "final runs" if lines["test_accuracy"].notna().any() else "tuning"
+    return f"{teacher_label(branch, 'Teacher')}, of {use}"

@@ -10,7 +10,7 @@ from io import StringIO
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from analysis.figure_list import FIGURES, METADATA
+from analysis.figure_list import METADATA
 from analysis.figures.all_figures import plan
 from analysis.figures.style import house_style
 from analysis.loading.runs import Runs
@@ -19,35 +19,15 @@ from mmkd.errors import UserError
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, and what of the study is not in it, with the reasons; or why there is none (`svg` is then empty)."""
+    """A figure, and the reasons for what is left out; or for there being none (`svg` is then empty)."""
 
     name: str
     svg: Markup
     left_out: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Kind:
-    """All figures of one kind."""
-
-    name: str
-    title: str
-    caption: str
-    drawings: tuple[Drawing, ...]
-
-    @property
-    def drawn(self) -> tuple[Drawing, ...]:
-        """Those that there are."""
-        return tuple(drawing for drawing in self.drawings if drawing.svg)
-
-
-def drawings(runs: Runs, study: str, kind: str, prefix: str) -> Kind:
+def drawings(runs: Runs, study: str, kind: str, prefix: str) -> Iterator[Drawing]:
     """The figures of one kind; `prefix` sets their ids apart from those of all others in the page."""
-    named = FIGURES[kind]
-    return Kind(kind, named.title, named.caption, tuple(_drawings(runs, study, kind, prefix)))
-
-
-def _drawings(runs: Runs, study: str, kind: str, prefix: str) -> Iterator[Drawing]:
     for number, planned in enumerate(plan(runs, study, kind)):
         try:
             found = planned.draw()
@@ -60,8 +40,7 @@ def _drawings(runs: Runs, study: str, kind: str, prefix: str) -> Iterator[Drawin
 def inline_svg(figure: Figure, prefix: str) -> Markup:
     """The figure as an `<svg>` element: text as outlines, every id with the prefix.
 
-    What would reach beyond it in a page is taken out: the XML header, comments, and a style for all elements (which the
-    page has for those in figures).
+    Left out is all that affects the page around it: the XML header, comments, and a style for all elements.
     """
     text = StringIO()
     with house_style():

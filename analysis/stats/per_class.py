@@ -1,4 +1,4 @@
-"""How well each class is recognised, from the stored predictions."""
+"""Precision, recall and F1 of each class, from the stored predictions."""
 
 from __future__ import annotations
 

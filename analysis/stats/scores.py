@@ -34,7 +34,7 @@ class Score:
     """One value, the sample SD of the `n` values that it is the mean of, and how many were `wanted`.
 
     `error` is shown behind ±. `rank` is 1 for the best and 2 for the second among the students that are compared;
-    `tied` is True if the row is not told apart from the best (None: not tested).
+    `tied` is True if the row is not significantly different from the best (None: not tested).
     """
 
     value: float | None = None

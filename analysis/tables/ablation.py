@@ -164,7 +164,7 @@ def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
 
 
 def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
-    """How many runs have a score, how often they predict the commonest class, and their size."""
+    """The number of runs with a score, their share of the commonest class, and their parameters."""
     if wanted.empty:
         return {}
     done = scored(wanted)

@@ -98,7 +98,7 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Which test samples a run got right."""
+    """The test samples of a run, and a mask of those that it got right."""
 
     ids: tuple[str, ...]
     labels: tuple[int, ...]

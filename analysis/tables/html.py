@@ -27,10 +27,10 @@ def _render(template: str, **values: object) -> Markup:
     return Markup(templates(_HERE).get_template(template).render(**values))
 
 
-def templates(folder: Path) -> Environment:
-    """The templates of a folder; all text in them is escaped."""
+def templates(directory: Path) -> Environment:
+    """The templates of a directory; all text in them is escaped."""
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(directory),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -21,8 +21,8 @@ def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
     left_out = len(rows) - len(members)
     scope = f"the {len(members)} students" + (f" ({left_out} of {len(rows)} rows not compared)" if left_out else "")
     return (
-        f"{{best}} is the best and {{second}} the second of {scope}, teachers apart; {{tied}}: not told apart from the "
-        "best (Games-Howell over all pairs, 5 %)"
+        f"{{best}} is the best and {{second}} the second of {scope}, teachers apart; {{tied}}: not significantly "
+        "different from the best (Games-Howell over all pairs, 5 %)"
     )
 
 

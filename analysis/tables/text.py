@@ -60,9 +60,10 @@ class _Shown:
 def _shown(table: Table, column: Column) -> _Shown:
     cells = [row.cells[column.key] for row in table.rows]
     marks = max((len(_marks(cell)) for cell in cells), default=0)
-    words = (column.label + ARROWS[column.better]).split(" ")  # the arrow stays with the word before it
-    width = max([max((len(_plain(cell)) for cell in cells), default=0) + marks, *map(len, words)])
-    return _Shown(column.key, _wrapped(words, width), width, marks)
+    label = column.label + ARROWS[column.better]
+    width = max([max((len(_plain(cell)) for cell in cells), default=0) + marks, *map(len, label.split(" "))])
+    lines = wrap(label, width, break_on_hyphens=False)  # textwrap does not break at no-break spaces
+    return _Shown(column.key, "\n".join(lines).replace("\N{NO-BREAK SPACE}", " "), width, marks)
 
 
 def _blocks(table: Table, room: int) -> Iterator[list[_Shown]]:
@@ -79,17 +80,6 @@ def _blocks(table: Table, room: int) -> Iterator[list[_Shown]]:
 
 def _width(first: int, block: Sequence[_Shown]) -> int:
     return first + sum(GAP + column.width for column in block)
-
-
-def _wrapped(words: Sequence[str], width: int) -> str:
-    """The words in lines; unlike textwrap, this leaves no-break spaces alone."""
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _grid(first: int) -> Grid:

@@ -55,7 +55,7 @@ def tuned(place: TrialDir, learning_rate: float, beta: float, loss: float | None
 
 
 def confirmed(place: TrialDir, seed: int, losses: list[float], predicted: NDArray[np.int64] | None) -> None:
-    """A confirming run with that curve; None: it diverged."""
+    """A final run with that curve; None: it diverged."""
     done = predicted is not None
     logits = np.eye(3, dtype=np.float32)[LABELS if predicted is None else predicted]
     outputs = {"test": Predictions(logits, LABELS, [f"s{k}" for k in range(len(LABELS))])}
@@ -94,7 +94,7 @@ class FigureRoot:
     def row(
         self, name: str, label: str, rng: np.random.Generator, group: str | None = None, *, diverged: int | None = None
     ) -> Path:
-        """A row with ten tuning trials, of which number 3 diverged, and three confirming runs of which one may have."""
+        """A row with ten tuning trials, of which number 3 diverged, and three final runs of which one may have."""
         path = self.begin(name, label, group)
         for number in range(10):
             rate, beta = float(10 ** rng.uniform(-4, -2)), float(rng.uniform())

@@ -54,7 +54,7 @@ def test_every_directory_has_one_fate(messy: Lab) -> None:
     assert sorted(fates["directory"]) == sorted(directories(messy))
     counts = fates["fate"].value_counts().to_dict()
     assert counts == {
-        "in a table": 16,  # 6 + 3 tuning trials, 2 + 3 confirming runs, 2 teachers
+        "in a table": 16,  # 6 + 3 tuning trials, 2 + 3 final runs, 2 teachers
         "rejected": 3,
         "superseded": 1,
         "teacher of no run that a table shows": 2,  # one of them of the run that cannot be read
@@ -74,7 +74,7 @@ def test_each_problem_is_said_with_its_reason(messy: Lab) -> None:
         "unfinished: trials that are to be retried after preempted: 1 (rows/crd-01234567/trials/11)",
         "remark: trials that diverged: 1 (rows/crd-01234567/trials/10)",
         "remark: rows/other-01234567: in no study's table",
-        "unfinished: study demo: 1 of 2 rows have no final score: CRD on attention maps (confirming 2/3)",
+        "unfinished: study demo: 1 of 2 rows have no final score: CRD on attention maps (final runs 2/3)",
         "selection: study demo: CRD on attention maps: the row was extended and another trial won",
     ):
         assert words in said
@@ -102,7 +102,7 @@ def test_missing_seeds_and_unequal_budgets_are_said(ablation: Lab) -> None:
     said = report(ablation)
     assert "budgets: study demo: tuning budgets (trials) are unequal" in said
     assert "seeds: study demo: seeds are unequal" in said
-    assert "more (confirming 3/4)" in said
+    assert "more (final runs 3/4)" in said
 
 
 def test_scores_that_are_not_the_predictions_are_found(ablation: Lab) -> None:
@@ -122,7 +122,7 @@ def test_weights_that_are_not_those_of_the_result_are_said(ablation: Lab, stored
         place.weights.unlink()
     else:
         place.weights.write_bytes(stored)
-    assert re.search(rf"weights: rows/crd-.*/weights\.pt: {said}.*; remove the folder", report(ablation))
+    assert re.search(rf"weights: rows/crd-.*/weights\.pt: {said}.*; remove the directory", report(ablation))
 
 
 def test_a_broken_study_is_said_and_the_others_are_looked_at(ablation: Lab) -> None:

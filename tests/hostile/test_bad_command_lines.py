@@ -169,7 +169,7 @@ def test_commands_that_read_a_root_refuse(refuses: Refusals, small_root: Path) -
     for arguments, said in (
         ([], "required: COMMAND"),
         (["tabel"], "invalid choice: 'tabel'"),
-        (["table", "--root", here / "gone"], "gone: no such folder"),
+        (["table", "--root", here / "gone"], "gone: no such directory"),
         (["table", "--root", here / "empty"], "empty: no rows, teachers or studies in it"),
         (["table", *root, "--study", "dmo"], "unknown study 'dmo'; did you mean demo"),
         (["table", *root, "--study", "../../x"], "unknown study '../../x'"),

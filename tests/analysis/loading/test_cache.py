@@ -13,8 +13,8 @@ from roots import Lab, fail, finish, student_config
 
 from analysis import load
 from analysis.loading import cache
+from analysis.loading.read_trial import Reading, read_trial
 from analysis.loading.runs import Runs
-from analysis.loading.trial import Reading, read_trial
 from mmkd.attempts import record_submission
 from mmkd.metrics_log import append_metrics
 from mmkd.rundir import TrialDir

@@ -24,7 +24,7 @@ def test_an_empty_root_gives_empty_frames_with_all_columns(lab: Lab) -> None:
 
 
 def test_a_missing_root_is_the_users_error(lab: Lab) -> None:
-    with pytest.raises(UserError, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match="nowhere: no such directory"):
         load(lab.path / "nowhere")
 
 
@@ -200,4 +200,4 @@ def test_folders_that_no_launch_makes_and_files_in_their_place_are_rejected(abla
     (row.path / "notes").mkdir()
     (ablation.path / "rows" / "README").write_text("hello")
     rejected = dict(load(ablation.path, cache=False).rejected.itertuples(index=False))
-    assert rejected == {f"rows/{row.path.name}/notes": "nothing that a launch makes", "rows/README": "not a folder"}
+    assert rejected == {f"rows/{row.path.name}/notes": "nothing that a launch makes", "rows/README": "not a directory"}

@@ -6,6 +6,7 @@ from scipy import stats
 
 from analysis.stats.significance import (
     clustered_mcnemar,
+    games_howell,
     holm,
     mcnemar,
     paired_bootstrap,
@@ -55,6 +56,9 @@ def test_ties_with_the_best_are_games_howells(seed: int) -> None:
     found = [textbook(groups[best], group) for group in groups]
     p = [stats.studentized_range.sf(abs(t) * np.sqrt(2), len(groups), freedom) for t, _, freedom in found]
     assert stats.tukey_hsd(*groups, equal_var=False).pvalue[best] == pytest.approx(p, abs=1e-10)
+    assert stats.tukey_hsd(*groups, equal_var=False).pvalue[best] == pytest.approx(
+        games_howell(groups, best), abs=1e-10
+    )
     assert tied_with_best(groups) == [k == best or bool(value > 0.05) for k, value in enumerate(p)]
 
 

@@ -117,7 +117,7 @@ def test_rows_that_are_not_finished_are_neither_ranked_nor_tested(ablation: Lab)
     ablation.row("early", [0.95, 0.96], label="early")
     ablation.rows[-1]["seeds"] = [1, 2, 3]
     result = made(ablation, control="none")
-    assert rows(result)["early"].status == "confirming 2/3"
+    assert rows(result)["early"].status == "final runs 2/3"
     assert rows(result)["early"].cells["accuracy"].rank is None
     assert rows(result)["early"].cells["difference"].text == ""
     assert rows(result)["CRD on attention maps"].cells["accuracy"].rank == 1
@@ -199,7 +199,7 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     assert {label: row.status for label, row in rows(result).items()} == {
         "tuning": "tuning 2/4",
         "hopeless": "failed: none of 1 tuning trials completed",
-        "confirming": "confirming 2/3",
+        "confirming": "final runs 2/3",
         "broken": "failed: seed 1 failed (error)",
         "later": "not started",
     }
@@ -212,7 +212,7 @@ def test_a_run_that_is_to_be_retried_has_not_ended(ablation: Lab, end: str) -> N
     row = ablation.row_of("crd")
     row.final_run(3, "abcdef01").result.unlink()
     fail(row.final_run(3, "abcdef01"), student_config(3, None), end)
-    assert rows(made(ablation))["CRD on attention maps"].status == "confirming 2/3"
+    assert rows(made(ablation))["CRD on attention maps"].status == "final runs 2/3"
     row.winner.unlink()
     row.trial(1).result.unlink()
     fail(row.trial(1), student_config(0, None), end)
@@ -267,7 +267,7 @@ def test_a_truncated_result_is_a_missing_seed_with_a_warning(ablation: Lab) -> N
     place = ablation.root.rows()[0].final_run(3, "abcdef01")
     place.result.write_bytes(place.result.read_bytes()[:400])
     result = made(ablation)
-    assert rows(result)["CRD on attention maps"].status == "confirming 2/3"
+    assert rows(result)["CRD on attention maps"].status == "final runs 2/3"
     assert "not readable: rows/crd-01234567/confirm/3-abcdef01" in said(result.warnings)
 
 

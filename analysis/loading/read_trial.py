@@ -48,8 +48,8 @@ def read_trial(root: Path, directory: str) -> Reading:
         line = {"directory": directory, "status": status, **_decided(config), **_story(state, attempts)}
         series = result.curves if result else _columns(read_metrics(place))
         curves = {name: np.array(values, np.float64) for name, values in series.items()}
-        told = [{"directory": directory, **_attempt_line(attempt)} for attempt in attempts]
-        return Reading(directory, line | _outcome(result), curves, told)
+        lines = [{"directory": directory, **_attempt_line(attempt)} for attempt in attempts]
+        return Reading(directory, line | _outcome(result), curves, lines)
     except (UserError, ResultError, OSError) as error:
         reason = str(error)
     except (AttributeError, TypeError, ValueError) as error:
@@ -58,19 +58,19 @@ def read_trial(root: Path, directory: str) -> Reading:
     return Reading(directory, reason=reason.replace(f"{root}/", ""))
 
 
-def signature(folder: str) -> str:
+def signature(directory: str) -> str:
     """Name, size, mtime_ns and inode of each file that `read_trial` reads: equal as long as none has changed."""
-    marks = [_mark(folder, name) for name in FILES]
+    marks = [_mark(directory, name) for name in FILES]
     try:
-        attempts = sorted(name for name in os.listdir(f"{folder}/{ATTEMPTS}") if name.endswith(".json"))
+        attempts = sorted(name for name in os.listdir(f"{directory}/{ATTEMPTS}") if name.endswith(".json"))
     except OSError:
         attempts = []
-    return " ".join(marks + [_mark(f"{folder}/{ATTEMPTS}", name) for name in attempts])
+    return " ".join(marks + [_mark(f"{directory}/{ATTEMPTS}", name) for name in attempts])
 
 
-def _mark(folder: str, name: str) -> str:
+def _mark(directory: str, name: str) -> str:
     try:
-        found = os.stat(f"{folder}/{name}")  # a pathlib.Path a file would take longer than the call itself
+        found = os.stat(f"{directory}/{name}")  # a pathlib.Path a file would take longer than the call itself
     except OSError as error:
         return f"{name}:{error.errno}"
     return f"{name}:{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
@@ -147,5 +147,5 @@ def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def _attempt_line(attempt: Attempt) -> dict[str, Any]:
-    told = {"attempt": attempt.number, "end": attempt.end, "message": attempt.message}
-    return {**attempt.ran, **told, "submitted": dict(attempt.submitted)}
+    known = {"attempt": attempt.number, "end": attempt.end, "message": attempt.message}
+    return {**attempt.ran, **known, "submitted": dict(attempt.submitted)}
