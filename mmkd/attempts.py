@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ def current_attempt(directory: TrialDir) -> int:
         return 0
 
 
+def last_attempt(directory: TrialDir) -> Attempt:
+    """Read the records of a trial's current attempt."""
+    return read_attempt(directory, current_attempt(directory))
+
+
 def record_submission(directory: TrialDir, number: int, **facts: Any) -> None:
     """Add facts to the controller's record of an attempt."""
     _merge(directory.controller_record(number), facts)
@@ -70,3 +75,9 @@ def record_run(directory: TrialDir, number: int, **facts: Any) -> None:
 def _merge(path: Path, facts: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {**(read_json(path) or {}), **facts})
+
+
+def gpu_seconds_of(directories: Iterable[TrialDir]) -> float:
+    """Sum the GPU-seconds of the trials' ended attempts."""
+    attempts = (attempt for directory in directories for attempt in read_attempts(directory))
+    return sum(float(attempt.submitted.get("gpu_seconds", 0.0)) for attempt in attempts)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mmkd.attempts import Attempt, current_attempt, read_attempt, read_attempts
+from mmkd.attempts import Attempt, current_attempt, last_attempt, read_attempt, read_attempts
 from mmkd.rundir import TrialDir
 
 
@@ -106,6 +106,20 @@ def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, 
         return State.SAMPLED
     known = read_attempts(directory) if attempts is None else attempts
     return State.FAILED if has_no_retries([a for a in known if a.number <= number], since) else State.RETRY_DUE
+
+
+def decide(directory: TrialDir, launched: float) -> State:
+    """Return the state that a controller launched at `launched` acts on: submit what is due, watch what is live.
+
+    A trial whose job has recorded its end counts as running until the controller has recorded end and costs.
+    """
+    return State.RUNNING if is_unnoted(directory) else trial_state(directory, since=launched)
+
+
+def is_unnoted(directory: TrialDir) -> bool:
+    """True if the last attempt's job has written its record, and no controller has recorded end and costs yet."""
+    last = last_attempt(directory)
+    return bool(last.submitted) and "end" not in last.submitted and directory.job_record(last.number).exists()
 
 
 def has_no_retries(attempts: Sequence[Attempt], since: float = 0.0) -> bool:

@@ -41,7 +41,7 @@ def launch(options: argparse.Namespace) -> int:
     from sweeps.actions.detach import detach
     from sweeps.actions.dry_run import dry_run, show_plan
     from sweeps.actions.snapshot import take_snapshot
-    from sweeps.records import record_study
+    from sweeps.launched_study import record_study
     from sweeps.resolve import prepare
 
     made = prepare(options)
@@ -162,7 +162,7 @@ def look_after(options: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such study, or the action is not possible now.
     """
-    from sweeps.records import find_recorded
+    from sweeps.launched_study import find_recorded
 
     if options.dry_run and not options.clean:
         raise UserError("--dry-run: allowed only with a launch or with --clean")

@@ -221,3 +221,19 @@ def overrides_of(options: argparse.Namespace) -> list[tuple[str, Any]]:
         if getattr(options, name) is not None:
             changes.append((name, getattr(options, name)))
     return changes + [parse_override(text) for text in options.overrides]
+
+
+def refuse_contradictions(options: argparse.Namespace, backend: str) -> None:
+    """Refuse options that contradict each other.
+
+    `backend` is the name of the chosen one.
+
+    Raises:
+        UserError: naming them.
+    """
+    if options.detach and backend != "slurm":
+        raise UserError(f"--detach: needs Slurm, but this launch would run on {backend}; use nohup or tmux here")
+    if options.snapshot and backend == "debug":
+        raise UserError("--snapshot: --cluster debug runs trials in this process; use --cluster local or slurm")
+    if options.probe and not options.dry_run:
+        raise UserError("--probe: allowed only with --dry-run")

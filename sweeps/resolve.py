@@ -20,8 +20,8 @@ from slurm.backend import Backend, SubmissionRefused
 from slurm.local_backend import DebugBackend, LocalBackend, usable_cores, visible_gpus
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
-from sweeps.options import overrides_of, site_changes
-from sweeps.records import table_name
+from sweeps.launched_study import table_name
+from sweeps.options import overrides_of, refuse_contradictions, site_changes
 from sweeps.rows import Machine, Row, plan
 from sweeps.site_file import Site, load_site
 from sweeps.snapshot_path import run_from, snapshot_place
@@ -60,7 +60,7 @@ def prepare(options: argparse.Namespace) -> Launch:
     site = load_site(options.site, site_changes(options))
     root = Root.at(options.root)
     backend, parallel = choose_backend(options, site)
-    refuse_contradictions(options, backend)
+    refuse_contradictions(options, backend.name)
     info = open_data(study, root)
     if study.primary not in info.modalities:
         raise UserError(f"the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}")
@@ -72,20 +72,6 @@ def prepare(options: argparse.Namespace) -> Launch:
     code = snapshot_place(root) if options.snapshot else None
     environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
     return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, code, environment)
-
-
-def refuse_contradictions(options: argparse.Namespace, backend: Backend) -> None:
-    """Refuse options that contradict each other.
-
-    Raises:
-        UserError: naming them.
-    """
-    if options.detach and backend.name != "slurm":
-        raise UserError(f"--detach: needs Slurm, but this launch would run on {backend.name}; use nohup or tmux here")
-    if options.snapshot and backend.name == "debug":
-        raise UserError("--snapshot: --cluster debug runs trials in this process; use --cluster local or slurm")
-    if options.probe and not options.dry_run:
-        raise UserError("--probe: allowed only with --dry-run")
 
 
 def open_data(study: StudyFile, root: Root) -> DatasetInfo:

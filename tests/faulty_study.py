@@ -21,7 +21,7 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.devcluster import DevCluster
-from sweeps.controller.retries import job_tag
+from sweeps.controller.job_names import job_tag
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATIENCE = 900.0

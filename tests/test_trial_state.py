@@ -32,15 +32,14 @@ from mmkd.files import write_json, write_text
 from mmkd.records import read_study
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
-from mmkd.trial_state import RULES, Failure, State, trial_state
+from mmkd.trial_state import RULES, Failure, State, decide, trial_state
 from slurm.monitoring.collecting import Collector
 from slurm.monitoring.export import to_json as export
 from slurm.monitoring.overview import make_overview
 from slurm.monitoring.watching import Sign, watch
 from sweeps.actions.clean import unneeded
 from sweeps.actions.status import show_status
-from sweeps.controller.retries import decide
-from sweeps.records import RecordedStudy, read_recorded, without_end
+from sweeps.launched_study import RecordedStudy, read_recorded, without_end
 
 AT_LIMIT = {failure: [failure.value] * (rule.limit or 9) for failure, rule in RULES.items()}
 ENDLESS = [failure for failure, rule in RULES.items() if rule.limit is None]

@@ -19,7 +19,7 @@ from mmkd.records import code_versions
 from mmkd.rundir import TrialDir
 from sweeps.actions.clean import files_under
 from sweeps.controller.row_locks import RowLocks, take_rows
-from sweeps.records import RecordedStudy
+from sweeps.launched_study import RecordedStudy
 
 SUFFIXES = (".tar.gz", ".tgz")
 RENEW_SECONDS = 30.0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from mmkd.attempts import last_attempt
 from mmkd.config import from_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_text
@@ -16,11 +17,11 @@ from mmkd.rundir import TrialDir
 from slurm.accounting import NoAnswer, scancel
 from slurm.local_backend import host_of
 from sweeps.actions.detach import controller_jobs
+from sweeps.controller.job_names import handle_of
 from sweeps.controller.jobs import Jobs
-from sweeps.controller.retries import handle_of, last_attempt
 from sweeps.controller.row import Task
 from sweeps.controller.row_locks import RowLocks, take_rows
-from sweeps.records import RecordedStudy, without_end
+from sweeps.launched_study import RecordedStudy, without_end
 from sweeps.resolve import past_backend, refuse_without_slurm
 from sweeps.site_file import Site
 

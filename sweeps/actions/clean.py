@@ -13,7 +13,7 @@ from mmkd.lock import is_held
 from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from sweeps.controller.row_locks import take_rows
-from sweeps.records import RecordedStudy
+from sweeps.launched_study import RecordedStudy
 
 KINDS = ("checkpoints", "weights", "results", "logs", "other")
 

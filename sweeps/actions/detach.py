@@ -20,7 +20,7 @@ from mmkd.rundir import Root
 from slurm.accounting import NoAnswer, QueuedJob, scancel, squeue
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import SlurmSettings, seconds
-from sweeps.controller.retries import controller_job
+from sweeps.controller.job_names import controller_job
 from sweeps.controller.row_locks import take_rows, wait_for_rows
 from sweeps.resolve import refuse_without_slurm, slurm_backend
 from sweeps.site_file import Site

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 
+from mmkd.attempts import last_attempt
 from mmkd.formatting import count
 from mmkd.result_file import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -12,10 +13,10 @@ from slurm.backend import Backend
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.detach import controller_script
 from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
+from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import make_job
-from sweeps.controller.retries import job_tag, last_attempt
 from sweeps.controller.row import Task
-from sweeps.records import without_end
+from sweeps.launched_study import without_end
 from sweeps.resolve import Launch
 from sweeps.rows import TUNING_SEED, Row, nearest_neighbour, teacher_directories
 from sweeps.study_file import StudyFile

@@ -24,8 +24,8 @@ from mmkd.records import RowRecord, as_written, find_record
 from mmkd.rundir import Root, TrialDir
 from slurm.backend import Backend
 from sweeps.actions.status import read_journal
+from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import last_line, make_job
-from sweeps.controller.retries import job_tag
 from sweeps.controller.row import Task, teacher_task, write_config
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
 

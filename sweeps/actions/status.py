@@ -13,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from mmkd.attempts import gpu_seconds_of, last_attempt
 from mmkd.formatting import columns, count
 from mmkd.lock import read_holder
 from mmkd.metrics import best_trial
@@ -21,8 +22,8 @@ from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.local_backend import LocalBackend, host_of
-from sweeps.controller.retries import controller_job, gpu_seconds_of, handle_of, last_attempt
-from sweeps.records import RecordedRow, RecordedStudy, without_end
+from sweeps.controller.job_names import controller_job, handle_of
+from sweeps.launched_study import RecordedRow, RecordedStudy, without_end
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmkd.attempts import current_attempt, read_attempts, record_submission
+from mmkd.attempts import current_attempt, last_attempt, read_attempts, record_submission
 from mmkd.errors import UserError
 from mmkd.files import last_lines, read_json, write_text
 from mmkd.lock import is_held
@@ -18,7 +18,7 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, next_resources
 from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
-from sweeps.controller.retries import handle_of, job_tag, last_attempt
+from sweeps.controller.job_names import handle_of, job_tag
 from sweeps.controller.row import RowWork, Task, write_config
 
 SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0

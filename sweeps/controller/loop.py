@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
+from mmkd.attempts import gpu_seconds_of
 from mmkd.formatting import count
 from mmkd.rundir import Root
+from mmkd.trial_state import decide
 from slurm.accounting import NoAnswer, squeue
 from slurm.backend import Backend
 from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
-from sweeps.controller.retries import decide, gpu_seconds_of
 from sweeps.controller.row import RowWork, Task
 from sweeps.controller.teachers import Teachers
 from sweeps.rows import TUNING_SEED

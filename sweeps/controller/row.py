@@ -21,9 +21,8 @@ from mmkd.metrics_log import read_metrics
 from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
 from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import State, why_failed
+from mmkd.trial_state import State, decide, is_unnoted, why_failed
 from sweeps.controller.optuna_study import Tuning
-from sweeps.controller.retries import decide, is_unnoted
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
 from sweeps.study_file import merge
 

@@ -9,8 +9,7 @@ from mmkd.files import remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.result_file import Status, clean_up, has_its_weights, set_aside, usable_result
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import State, why_failed
-from sweeps.controller.retries import decide
+from mmkd.trial_state import State, decide, why_failed
 from sweeps.controller.row import Task, teacher_task
 from sweeps.rows import Row
 

@@ -20,7 +20,7 @@ from mmkd.rundir import Root, TrialDir
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.devcluster import DevCluster
 from slurm.local_backend import usable_cores
-from sweeps.controller.retries import job_tag
+from sweeps.controller.job_names import job_tag
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SLOW = Path(__file__).resolve().parent / "slow_files"

@@ -16,7 +16,7 @@ from mmkd.metrics_log import read_metrics
 from mmkd.rundir import Root
 from slurm.accounting import QueuedJob, squeue
 from slurm.devcluster import DevCluster
-from sweeps.controller.retries import controller_job, job_tag
+from sweeps.controller.job_names import controller_job, job_tag
 
 LAUNCH = Path(__file__).parents[2] / "sweeps" / "launch.py"
 PATIENCE = 300.0

@@ -9,7 +9,7 @@ from fakes import FakeBackend
 
 from mmkd.rundir import Root
 from sweeps.controller.loop import Interrupted, Stop
-from sweeps.records import RecordedStudy, read_recorded, record_study
+from sweeps.launched_study import RecordedStudy, read_recorded, record_study
 from sweeps.rows import Row
 from sweeps.study_file import load_study, parse_override
 

@@ -12,8 +12,8 @@ from slurm.backend import SubmissionDelayed
 from sweeps.actions import cancel as cancelling
 from sweeps.actions import detach as detaching
 from sweeps.launch import main
+from sweeps.launched_study import RecordedStudy
 from sweeps.options import make_parser
-from sweeps.records import RecordedStudy
 from sweeps.resolve import choose_cluster
 from sweeps.site_file import Site
 

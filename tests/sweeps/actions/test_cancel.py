@@ -24,7 +24,7 @@ from sweeps.actions.cancel import cancel
 from sweeps.controller.loop import Stop
 from sweeps.controller.row_locks import take_rows, wait_for_rows
 from sweeps.launch import main
-from sweeps.records import RecordedStudy, read_recorded, without_end
+from sweeps.launched_study import RecordedStudy, read_recorded, without_end
 from sweeps.site_file import Site
 
 SLEEPING = "import time; time.sleep(60)"

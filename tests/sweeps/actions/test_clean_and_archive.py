@@ -20,7 +20,7 @@ from sweeps.actions.clean import disk_use
 from sweeps.controller.loop import Stop
 from sweeps.controller.row_locks import take_rows
 from sweeps.launch import main
-from sweeps.records import RecordedStudy
+from sweeps.launched_study import RecordedStudy
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from sweeps.actions.status import show_status
 from sweeps.controller.loop import Stop
 from sweeps.controller.row import RowWork
 from sweeps.launch import main
-from sweeps.records import RecordedStudy, without_end
+from sweeps.launched_study import RecordedStudy, without_end
 
 
 @pytest.fixture

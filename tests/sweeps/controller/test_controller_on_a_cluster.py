@@ -16,10 +16,10 @@ from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
+from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import last_line, make_job
 from sweeps.controller.loop import Controller, Interrupted, Stop
 from sweeps.controller.progress import Reporter
-from sweeps.controller.retries import job_tag
 from sweeps.controller.row import RowWork
 from sweeps.rows import Row
 

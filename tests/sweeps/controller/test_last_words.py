@@ -13,11 +13,10 @@ from rich.console import Console
 from mmkd.attempts import read_attempts, record_run, record_submission
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import RULES, Failure, State, next_resources
+from mmkd.trial_state import RULES, Failure, State, decide, next_resources
 from slurm.backend import Handle, Job, Report
 from sweeps.controller.loop import Controller, Interrupted, Stop
 from sweeps.controller.progress import Reporter
-from sweeps.controller.retries import decide
 from sweeps.controller.row import RowWork
 from sweeps.rows import Row
 
