@@ -190,7 +190,7 @@ def test_a_relaunch_retries_what_failed_and_else_changes_nothing(cases: dict[Pat
 
 def test_the_monitor_shows_it(made: tuple[Root, RowDir, dict[Path, Case]], cases: dict[Path, Case]) -> None:
     survey = Collector(made[0], None).look()
-    watched = {w.trial.place.directory.path: w for w in (watch(trial, None) for trial in survey.trials)}
+    watched = {w.trial.entry.directory.path: w for w in (watch(trial, None) for trial in survey.trials)}
     assert {path: w.state for path, w in watched.items()} == {path: case.state for path, case in cases.items()}
     shown = {path: case.word for path, case in cases.items()}
     for path, case in cases.items():

@@ -189,7 +189,7 @@ def test_commands_that_read_a_root_refuse(refuses: Refusals, small_root: Path) -
     ):
         refuses.of(analyse, *arguments, said=said)
     for options, said in (
-        (["--root", here / "gone"], "--root .*gone: no such folder"),
+        (["--root", here / "gone"], "--root .*gone: no such directory"),
         (["--root", here / "empty"], "--root .*empty: no studies or rows in it"),
         (["--root", small_root, "--study", "dmo"], "did you mean demo"),
         (["--root", small_root, "--log", "kt/trials/0"], "unknown row .--log. 'kt'"),
