@@ -52,7 +52,7 @@ class RecordedStudy:
         """Return all trial directories: of the rows, and of the teachers."""
         return [*(run for row in self.rows for run in row.runs()), *self.teachers()]
 
-    def places(self) -> list[RowDir]:
+    def row_directories(self) -> list[RowDir]:
         """Return the rows' directories that exist."""
         return [row.directory for row in self.rows if row.directory.path.is_dir()]
 

@@ -24,7 +24,7 @@ from sweeps.launched_study import table_name
 from sweeps.options import overrides_of, refuse_contradictions, site_changes
 from sweeps.rows import Machine, Row, plan
 from sweeps.site_file import Site, load_site
-from sweeps.snapshot_path import run_from, snapshot_place
+from sweeps.snapshot_path import run_from, snapshot_directory
 from sweeps.study_file import StudyFile, find_study, load_profile, load_study
 
 
@@ -69,7 +69,7 @@ def prepare(options: argparse.Namespace) -> Launch:
     machine = Machine(info.path.absolute(), threads, options.device)
     rows = plan(study, origin, profile, info, root, machine)
     make_root(root)
-    code = snapshot_place(root) if options.snapshot else None
+    code = snapshot_directory(root) if options.snapshot else None
     environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
     return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, code, environment)
 

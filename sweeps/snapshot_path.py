@@ -28,7 +28,7 @@ def code_digest(base: Path) -> str:
     return hashed.hexdigest()[:12]
 
 
-def snapshot_place(root: Root) -> Path:
+def snapshot_directory(root: Root) -> Path:
     """Return the directory for a snapshot of the present code, whether it exists or not."""
     return root.code / code_digest(SOURCE.parent)
 

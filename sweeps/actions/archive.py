@@ -41,7 +41,7 @@ def archive(study: RecordedStudy, target: Path) -> int:
     if target.exists() or not target.absolute().parent.is_dir():
         why = "is there already" if target.exists() else "no such directory"
         raise UserError(f"--archive {target}: {why}; choose another name")
-    with take_rows(study.places()) as locks:
+    with take_rows(study.row_directories()) as locks:
         for holder in locks.refused.values():
             raise UserError(f"--archive: a controller is at work: {holder}; wait for it, or --cancel it")
         written: dict[str, str] = {}
@@ -72,7 +72,7 @@ def members(study: RecordedStudy) -> Iterator[Path]:
     root = study.root
     yield root.study(study.name)
     yield from (p for p in [root.controller_log(study.name)] if p.exists())
-    for directory in [*(row.path for row in study.places()), *(teacher.path for teacher in study.teachers())]:
+    for directory in [*(row.path for row in study.row_directories()), *(teacher.path for teacher in study.teachers())]:
         for path, _ in files_under(directory):
             finished = path.name == "checkpoint.pt" and TrialDir(path.parent).result.exists()
             if not (finished or path.suffix == ".lock" or path.name.startswith(".tmp-")):
@@ -82,7 +82,7 @@ def members(study: RecordedStudy) -> Iterator[Path]:
 
 def _code(study: RecordedStudy) -> Iterator[Path]:
     """Yield patches and snapshots of the code that the rows' trials ran."""
-    versions = [version for row in study.places() for version in code_versions(row)]
+    versions = [version for row in study.row_directories() for version in code_versions(row)]
     patches = {f"{version.commit[:12]}-{version.diff}.patch" for version in versions}
     codes = {version.code for version in versions}
     for kept in sorted(study.root.code.glob("*")):

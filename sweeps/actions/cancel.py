@@ -60,7 +60,7 @@ def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLo
     deadline = time.monotonic() + patience
     asked = False
     while True:
-        with take_rows(study.places()) as locks:
+        with take_rows(study.row_directories()) as locks:
             if locks.held or not locks.refused:
                 stop.unlink(missing_ok=True)
                 for row, holder in locks.refused.items():

@@ -35,7 +35,7 @@ def disk_use(study: RecordedStudy) -> Counter[tuple[str, str]]:
     kinds = {"checkpoint.pt": "checkpoints", "weights.pt": "weights", "result.h5": "results"}
     trials = study.directories()
     finished = {trial.path: trial.result.exists() for trial in trials}
-    directories = [*(row.path for row in study.places()), *(trial.path for trial in study.teachers())]
+    directories = [*(row.path for row in study.row_directories()), *(trial.path for trial in study.teachers())]
     for path, number in (found for directory in directories for found in files_under(directory)):
         owner = next((parent for parent in path.parents if parent in finished), None)
         of = "rows" if owner is None else "finished" if finished[owner] else "unfinished"
@@ -73,7 +73,7 @@ def unneeded(study: RecordedStudy) -> list[Path]:
             found += _existing([trial.lock])
         if not state.is_live:
             found += _leftovers([trial.path, trial.attempts])
-    for row in study.places():
+    for row in study.row_directories():
         found += [*_leftovers([row.path]), *_set_aside(row)]
     return found
 
@@ -99,7 +99,7 @@ def clean(study: RecordedStudy, *, dry_run: bool = False) -> int:
     Raises:
         UserError: a controller is at work on one of its rows.
     """
-    with take_rows(study.places()) as locks:
+    with take_rows(study.row_directories()) as locks:
         for holder in locks.refused.values():
             raise UserError(f"--clean: a controller is at work: {holder}; wait for it, or --cancel it")
         show_disk_use(study, disk_use(study))

@@ -16,16 +16,16 @@ from mmkd.records import CodeRecord, CodeVersion, code_versions, write_record
 from mmkd.rundir import Root
 from sweeps.actions.estimate import left_of
 from sweeps.controller.row import RowWork
-from sweeps.snapshot_path import code_digest, code_files, snapshot_place
+from sweeps.snapshot_path import code_digest, code_files, snapshot_directory
 
 
 def take_snapshot(root: Root) -> Path:
-    """Copy the packages that this process runs to `snapshot_place`, whole or not at all. Return the directory.
+    """Copy the packages that this process runs to `snapshot_directory`, whole or not at all. Return the directory.
 
     Raises:
         UserError: the copy is there, but was changed.
     """
-    snapshot = snapshot_place(root)
+    snapshot = snapshot_directory(root)
     if not snapshot.exists():
         keep_patch(root)
         temporary = root.code / f".tmp-{secrets.token_hex(6)}-{snapshot.name}"

@@ -88,7 +88,10 @@ def test_a_living_controller_is_asked_to_end_with_its_jobs_and_waited_for(
 
 
 def test_a_controller_that_does_not_end_is_named_and_its_stop_file_taken_back(study: RecordedStudy) -> None:
-    with take_rows(study.places()), pytest.raises(UserError, match=r"is held by process \d+ on .*did not end in 0 s"):
+    with (
+        take_rows(study.row_directories()),
+        pytest.raises(UserError, match=r"is held by process \d+ on .*did not end in 0 s"),
+    ):
         cancel(study, Site(), patience=0.3)
     assert not study.root.stop("tiny").exists()
 
@@ -142,6 +145,6 @@ def test_a_detached_controller_waits_until_the_heartbeat_of_a_dead_one_is_old(
     lock = study.rows[0].directory.lock
     write_text(lock, json.dumps({"host": "elsewhere", "pid": 1, "token": "x", "heartbeat": 0.0}))
     monkeypatch.setattr("sweeps.controller.row_locks.time.sleep", lambda seconds: os.utime(lock, (0, 0)))
-    wait_for_rows(study.places(), 5.0)
+    wait_for_rows(study.row_directories(), 5.0)
     assert capsys.readouterr().out.count("waiting: ") == 1
     FileLock(lock).acquire()

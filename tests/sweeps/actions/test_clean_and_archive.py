@@ -94,7 +94,7 @@ def test_cleaning_takes_the_checkpoints_of_superseded_runs_and_of_rows_that_bega
 def test_both_refuse_while_a_controller_is_at_work(
     study: RecordedStudy, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with take_rows(study.places()[:1]):
+    with take_rows(study.row_directories()[:1]):
         assert main(command(study, *options)) == 2
     assert f"{options[0]}: a controller is at work: " in capsys.readouterr().err
     assert study.rows[0].directory.trial(0).checkpoint.exists()

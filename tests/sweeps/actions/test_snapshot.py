@@ -22,7 +22,7 @@ from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
 from sweeps.launch import main
-from sweeps.snapshot_path import run_from, snapshot_place
+from sweeps.snapshot_path import run_from, snapshot_directory
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -56,7 +56,7 @@ def works(study_file: Path, tmp_path: Path) -> Iterator[list[RowWork]]:
 
 def test_a_snapshot_holds_what_a_controller_imports_and_is_taken_once(root: Root) -> None:
     place = take_snapshot(root)
-    assert place == snapshot_place(root) == take_snapshot(root)
+    assert place == snapshot_directory(root) == take_snapshot(root)
     assert [path.name for path in root.code.glob("*/")] == [place.name]
     assert (place / "mmkd" / "trial.py").read_bytes() == (REPOSITORY / "mmkd" / "trial.py").read_bytes()
     assert (place / "sweeps" / "studies" / "crd_attention.toml").exists()
