@@ -117,6 +117,14 @@ class CodeRecord(RootModel[tuple[CodeVersion, ...]]):
     """`code.json`: versions of the code that a row's trials ran, in order."""
 
 
+class SnapshotRecord(Record):
+    """`snapshot.json`, beside the packages of a copy of the code: its origin (`mmkd.provenance`) and source hash."""
+
+    git: Mapping[str, str]
+    code: str
+    taken: float
+
+
 class PaperFigures(Record):
     """Figures that the paper prints for a row on MOSEI, and for its section's teacher, in per cent."""
 
@@ -168,7 +176,7 @@ def write_record(path: Path, record: BaseModel) -> None:
     write_json(path, as_written(record))
 
 
-def read_record(path: Path, schema: type[R]) -> R:
+def read_record(path: Path, schema: type[R], remedy: str = "launching the study again writes it anew") -> R:
     """Read a record.
 
     Raises:
@@ -179,7 +187,7 @@ def read_record(path: Path, schema: type[R]) -> R:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        raise UserError(f"{explain(error, path)}; launching the study again writes it anew") from None
+        raise UserError(f"{explain(error, path)}; {remedy}") from None
 
 
 def find_record(path: Path, schema: type[R]) -> R | None:
@@ -191,9 +199,14 @@ def find_record(path: Path, schema: type[R]) -> R | None:
 
 
 def code_versions(row: RowDir) -> tuple[CodeVersion, ...]:
-    """Versions of the code that a row's trials ran; none where that is not known."""
-    record = find_record(row.code, CodeRecord)
-    return () if record is None else record.root
+    """Versions of the code that a row's trials ran; none where nothing was recorded.
+
+    Raises:
+        UserError: the record is invalid. A launch would overwrite the versions that it named.
+    """
+    if not row.code.exists():
+        return ()
+    return read_record(row.code, CodeRecord, "repair it, or move it away to record code from now on").root
 
 
 def study_names(root: Path) -> list[str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from mmkd.errors import UserError
-from mmkd.files import read_json, write_atomically
+from mmkd.files import write_atomically
 from mmkd.formatting import count, size
+from mmkd.provenance import SOURCE, snapshot_origin
 from mmkd.records import code_versions
 from mmkd.rundir import TrialDir
 from sweeps.actions.clean import files_under
@@ -86,8 +87,8 @@ def _code(study: RecordedStudy) -> Iterator[Path]:
     patches = {f"{version.commit[:12]}-{version.diff}.patch" for version in versions}
     codes = {version.code for version in versions}
     for kept in sorted(study.root.code.glob("*")):
-        snapshot = read_json(kept / "snapshot.json") if kept.is_dir() else None
-        if snapshot is not None and snapshot["code"] in codes:
+        origin = snapshot_origin(kept / SOURCE.name) if kept.is_dir() else None
+        if origin is not None and origin.code in codes:
             yield from (path for path, _ in files_under(kept) if "__pycache__" not in path.parts)
         elif kept.name in patches:
             yield kept

@@ -151,7 +151,7 @@ def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_
     for place, digest in ((ours, "111111111111"), (other, "222222222222")):
         (place / "mmkd").mkdir(parents=True)
         (place / "mmkd" / "trial.py").write_text("")
-        write_json(place / "snapshot.json", {"code": digest, "git": {}})
+        write_json(place / "snapshot.json", {"code": digest, "git": {}, "taken": 1.0})
     patch.write_text("a patch")
     entry = {"code": "111111111111", "commit": "c" * 40, "diff": "d" * 12, "since": 0.0}
     write_json(study.rows[0].directory.code, [entry])

@@ -109,6 +109,16 @@ def test_a_row_writes_down_the_code_that_it_begins_with(study_file: Path, root: 
     work.close()
 
 
+def test_a_damaged_list_of_versions_is_refused_and_stays(study_file: Path, root: Root, package: Path) -> None:
+    (row,) = planned(study_file, root.path.parent)[:1]
+    work = RowWork(row, root, 2, study_file)
+    row.directory.code.write_text('[{"code": "0123')
+    with pytest.raises(UserError, match=r"code\.json: .*; repair it, or move it away"):
+        CodeWatch([work], root, package).begin()
+    assert row.directory.code.read_text() == '[{"code": "0123'
+    work.close()
+
+
 def test_a_relaunch_with_other_code_says_so_once_and_names_rows_and_ways_out(
     works: list[RowWork], root: Root, package: Path
 ) -> None:
