@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmkd.files import read_json
 from mmkd.formatting import teacher_label
 from mmkd.result_file import ResultError
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State
-from slurm.monitoring.rows import Row, Study, family, read_mapping, read_rows, read_studies
+from slurm.monitoring.rows import Row, Study, family, read_rows, read_studies
 from slurm.monitoring.trials import Entry, Trial, read_trial, stamp
 
 Stamp = tuple[tuple[int, int], ...]
@@ -141,7 +142,8 @@ def _runs(row: Row, kind: str) -> list[Entry]:
 
 
 def _teacher(directory: TrialDir) -> Entry:
-    config = read_mapping(directory.config)
+    found = read_json(directory.config)
+    config = found if isinstance(found, dict) else {}
     label, name = teacher_label(config.get("branch")), f"s{config.get('seed', '?')}"
     owner = family(config, config.get("data", {}).get("fingerprint"))
     return Entry(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")

@@ -100,10 +100,10 @@ def _trial(watched: Watched) -> dict[str, Any]:
         "accuracy": trial.accuracy,
         "curve": list(trial.curve),
         "node": last.node if last else "",
-        "submitted": last.submitted if last else None,
+        "submitted": last.submitted_at if last else None,
         "started": last.started if last else None,
         "heard": trial.heard,
-        "failure": last.end if last else "",
+        "failure": (last and last.end) or "",
         "message": last.message if last else "",
         "job": asdict(job) if job else None,
     }

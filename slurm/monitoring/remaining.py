@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from mmkd.attempts import Attempt
 from mmkd.formatting import remaining
 from slurm.monitoring.collecting import Survey
-from slurm.monitoring.trials import AttemptStory
 from slurm.monitoring.watching import Watched
 
 ENOUGH = 3
@@ -113,7 +113,7 @@ def forecast(
     return Eta(remaining(work - begun, slots, chains), runs, work / runs, slots, len(learned))
 
 
-def _runs(watched: Watched, attempt: AttemptStory) -> bool:
+def _runs(watched: Watched, attempt: Attempt) -> bool:
     return watched.runs and attempt is watched.trial.last
 
 

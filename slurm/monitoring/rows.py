@@ -13,7 +13,7 @@ from rich.text import Text
 
 from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
-from mmkd.files import last_lines, read_json
+from mmkd.files import last_lines
 from mmkd.lock import Holder, read_holder
 from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -126,12 +126,6 @@ def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
     if not teacher:
         return ""
     return json.dumps([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))], sort_keys=True)
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none."""
-    value = read_json(path)
-    return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True)

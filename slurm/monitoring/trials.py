@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmkd.attempts import Attempt, read_attempts
+from mmkd.attempts import Attempt, finite, read_attempts
 from mmkd.metrics_log import tail_metrics
 from mmkd.result_file import Status, read_summary
 from mmkd.rundir import TrialDir
@@ -34,28 +31,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class AttemptStory:
-    """One attempt by the controller's record and the job's. Times in seconds since 1970, None: not known."""
-
-    number: int
-    end: str
-    message: str
-    backend: str
-    job: str
-    job_name: str
-    node: str
-    submitted: float
-    started: float | None
-    ended: float | None
-    gpus: int
-    gpu_seconds: float
-
-    def seconds(self, now: float) -> float:
-        """Seconds it has run by `now`, from the job's first message on."""
-        return 0.0 if self.started is None else max((self.ended or now) - self.started, 0.0)
-
-
-@dataclass(frozen=True)
 class Trial:
     """A trial: `state` by its directory alone, `status` and `value` (at the best epoch) once it is finished.
 
@@ -65,7 +40,7 @@ class Trial:
 
     entry: Entry
     state: State
-    attempts: tuple[AttemptStory, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     status: Status | None = None
     epoch: int = 0
     curve: tuple[float, ...] = ()
@@ -75,7 +50,7 @@ class Trial:
     heard: float | None = None
 
     @property
-    def last(self) -> AttemptStory | None:
+    def last(self) -> Attempt | None:
         """The latest attempt."""
         return self.attempts[-1] if self.attempts else None
 
@@ -100,29 +75,28 @@ def read_trial(entry: Entry) -> Trial:
         OSError: a file cannot be read just now.
         ResultError: its result cannot be read.
     """
-    read = read_attempts(entry.directory)
-    state = trial_state(entry.directory, read)
-    attempts = tuple(map(_story, read))
+    attempts = tuple(read_attempts(entry.directory))
+    state = trial_state(entry.directory, attempts)
     if state is State.FINISHED:
         return _finished(entry, attempts)
     lines = tail_metrics(entry.directory)
     last = lines[-1] if lines else {}
     key = f"valid_{entry.selection}"
-    epoch, seconds = int(_number(last, "epoch") or 0), _number(last, "seconds")
+    epoch, seconds = int(finite(last, "epoch") or 0), finite(last, "seconds")
     return Trial(
         entry,
         state,
         attempts,
         epoch=epoch,
-        curve=tuple(value for line in lines if (value := _number(line, key)) is not None),
-        value=_number(last, key),
-        accuracy=_number(last, "valid_accuracy"),
+        curve=tuple(value for line in lines if (value := finite(line, key)) is not None),
+        value=finite(last, key),
+        accuracy=finite(last, "valid_accuracy"),
         pace=seconds / epoch if seconds and epoch else None,
-        heard=_number(last, "time"),
+        heard=finite(last, "time"),
     )
 
 
-def _finished(entry: Entry, attempts: tuple[AttemptStory, ...]) -> Trial:
+def _finished(entry: Entry, attempts: tuple[Attempt, ...]) -> Trial:
     """A finished trial, with the summary of its result, which takes a tenth of the time of all of it."""
     found = read_summary(entry.directory.result)
     valid = found.metrics.get("valid", {})
@@ -132,35 +106,6 @@ def _finished(entry: Entry, attempts: tuple[AttemptStory, ...]) -> Trial:
         attempts,
         status=found.status,
         epoch=found.epochs,
-        value=_number(valid, entry.selection),
-        accuracy=_number(valid, "accuracy"),
+        value=finite(valid, entry.selection),
+        accuracy=finite(valid, "accuracy"),
     )
-
-
-def _story(attempt: Attempt) -> AttemptStory:
-    submitted, ran = attempt.submitted, attempt.ran
-    visible = [name for name in str(ran.get("cuda_visible_devices") or "").split(",") if name.strip()]
-    gpus = _number(submitted, "gpus")
-    return AttemptStory(
-        number=attempt.number,
-        end=attempt.end or "",
-        message=" ".join(attempt.message.split()),
-        backend=str(submitted.get("backend") or ""),
-        job=str(submitted.get("job") or ""),
-        job_name=str(submitted.get("name") or ""),
-        node=str(ran.get("node") or submitted.get("node") or ran.get("host") or ""),
-        submitted=_number(submitted, "submitted") or 0.0,
-        started=_number(ran, "started"),
-        ended=_number(ran, "ended") or _number(submitted, "ended"),
-        gpus=len(visible) if gpus is None else int(gpus),
-        gpu_seconds=_number(submitted, "gpu_seconds") or 0.0,
-    )
-
-
-def _number(values: Mapping[str, Any], key: str) -> float | None:
-    """A finite number; None where there is none."""
-    try:
-        value = float(values[key])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None

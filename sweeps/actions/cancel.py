@@ -17,7 +17,6 @@ from mmkd.rundir import TrialDir
 from slurm.accounting import NoAnswer, scancel
 from slurm.local_backend import host_of
 from sweeps.actions.detach import controller_jobs
-from sweeps.controller.job_names import handle_of
 from sweeps.controller.jobs import Jobs
 from sweeps.controller.row import Task
 from sweeps.controller.row_locks import RowLocks, take_rows
@@ -90,7 +89,7 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
         reachable, left = [], 0
         for directory in without_end([*runs, *teachers]):
             attempt = last_attempt(directory)
-            backend, host = attempt.submitted.get("backend"), host_of(handle_of(attempt).id)
+            backend, host = attempt.backend, host_of(attempt.job_id)
             if backend == "debug":
                 continue  # it ran in its controller's process and ended with it
             if backend == "local" and host not in ("", socket.gethostname()):
@@ -122,8 +121,8 @@ def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -
     """Watch the jobs of these trials through the backends they were submitted to."""
     found: dict[tuple[str, int], Jobs] = {}
     for directory in directories:
-        facts = last_attempt(directory).submitted
-        name, gpus = str(facts.get("backend", "")), int(facts.get("gpus", 0))
+        attempt = last_attempt(directory)
+        name, gpus = attempt.backend, attempt.gpus
         if (name, gpus) not in found:
             found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
         config = from_json(read_json(directory.config), directory.config)

@@ -89,13 +89,13 @@ def run_seconds(directory: TrialDir, backend: Backend) -> float | None:
     The start of Python counts where the backend starts jobs at once; the wait in a queue does not.
     """
     attempts = read_attempts(directory)
-    elsewhere = any(attempt.submitted.get("backend") != backend.name for attempt in attempts)
+    elsewhere = any(attempt.backend != backend.name for attempt in attempts)
     if not directory.result.exists() or not attempts or elsewhere:
         return None
     total = 0.0
     for attempt in attempts:
-        began = attempt.submitted.get("submitted") if backend.prompt else attempt.ran.get("started")
-        own = float(attempt.ran["ended"]) - float(began) if began and "ended" in attempt.ran else 0.0
+        began = attempt.submitted_at if backend.prompt else attempt.started
+        own = float(attempt.ran["ended"]) - began if began and "ended" in attempt.ran else 0.0
         total += float(attempt.submitted.get("elapsed") or own)
     return total or None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmkd.attempts import current_attempt, last_attempt, read_attempts, record_submission
+from mmkd.attempts import current_attempt, last_attempt, read_attempt, read_attempts, record_submission
 from mmkd.errors import UserError
 from mmkd.files import last_lines, read_json, write_text
 from mmkd.lock import is_held
@@ -125,7 +125,7 @@ class Jobs:
         """Watch a job that an earlier controller submitted or was about to submit; another backend's by its files."""
         attempt = last_attempt(task.directory)
         handle = handle_of(attempt)
-        if attempt.submitted.get("backend") != self.backend.name:
+        if attempt.backend != self.backend.name:
             handle = replace(handle, id="")
         self.running[task.directory] = Running(task, owner, attempt.number, handle)
 
@@ -182,7 +182,7 @@ class Jobs:
     def _is_late(self, running: Running, report: Report) -> bool:
         """True if the job's result or last record may still become visible on this node."""
         directory = running.task.directory
-        ran = read_json(directory.job_record(running.attempt)) or {}
+        ran = read_attempt(directory, running.attempt).ran
         unsaid = "end" not in ran and (report.failure == "" or (report.failure == Failure.ERROR and "started" in ran))
         if self.backend.prompt or directory.result.exists() or not (unsaid or ran.get("end") == "complete"):
             return False
@@ -196,7 +196,7 @@ class Jobs:
 
     def _note_end(self, running: Running, report: Report, ending: bool) -> Ended:
         directory = running.task.directory
-        ran = read_json(directory.job_record(running.attempt)) or {}
+        ran = read_attempt(directory, running.attempt).ran
         if directory.result.exists():
             end, message = "complete", ""
         else:
@@ -226,7 +226,7 @@ class Jobs:
             return
         for handle, facts in self.backend.usage(self._unaccounted, at_once=at_once).items():
             ended = self._unaccounted.pop(handle)
-            end = (read_json(ended.directory.controller_record(ended.attempt)) or {}).get("end")
+            end = read_attempt(ended.directory, ended.attempt).submitted.get("end")
             cause = FAILURES.get(str(facts.get("state")), Failure.ERROR)
             if end == Failure.PREEMPTED and cause != Failure.ERROR:
                 facts = {**facts, "end": cause}  # a job that gets SIGTERM cannot tell why
