@@ -125,6 +125,47 @@ class SnapshotRecord(Record):
     taken: float
 
 
+class SubmissionRecord(Record):
+    """`attempts/<k>.json`: the controller's record of an attempt, with the scheduler's accounting as it came.
+
+    Times are in seconds since 1970 by the controller's clock; `elapsed` (s) is the scheduler's. None: not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    backend: str = ""
+    name: str = ""
+    job: str = ""
+    gpus: int | None = None
+    submitted: float | None = None
+    node: str = ""
+    end: str = ""
+    message: str = ""
+    epochs: int = 0
+    ended: float | None = None
+    elapsed: float | None = None
+    gpu_seconds: float | None = None
+
+
+class RunRecord(Record):
+    """`attempts/<k>.job.json`: the job's own record of an attempt, with what `mmkd.provenance` says of its process.
+
+    Times are in seconds since 1970 by the clock of the job's node. None: not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    started: float | None = None
+    host: str = ""
+    node: str = ""
+    cuda_visible_devices: str = ""
+    git: Mapping[str, str] = {}
+    end: str = ""
+    message: str = ""
+    ended: float | None = None
+    seconds: float | None = None
+
+
 class PaperFigures(Record):
     """Figures that the paper prints for a row on MOSEI, and for its section's teacher, in per cent."""
 
@@ -154,7 +195,7 @@ class StudyRecord(Record):
     title: Line
     control: str | None
     max_gpu_hours: float | None = None
-    rows: tuple[StudyRow, ...]
+    rows: Annotated[tuple[StudyRow, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _control_is_a_row(self) -> StudyRecord:

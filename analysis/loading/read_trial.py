@@ -16,6 +16,7 @@ from mmkd.config import StudentConfig, TeacherConfig, from_json, identity
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.metrics_log import read_metrics
+from mmkd.records import as_written
 from mmkd.result_file import Result, ResultError, read_result
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State, trial_state
@@ -112,23 +113,23 @@ def _story(state: State, attempts: Sequence[Attempt]) -> dict[str, Any]:
         "failure": last.end if last and state in (State.FAILED, State.RETRY_DUE) else None,
         "message": last.message if last else "",
         "attempts": len(attempts),
-        "seconds": _total([attempt.ran.get("seconds") for attempt in attempts]),
-        "gpu_seconds": _total([attempt.submitted.get("gpu_seconds") for attempt in attempts]),
+        "seconds": _total([attempt.ran.seconds for attempt in attempts]),
+        "gpu_seconds": _total([attempt.submitted.gpu_seconds for attempt in attempts]),
         "commit": _commit(last),
     }
 
 
-def _total(seconds: Sequence[Any]) -> float | None:
-    known = [float(value) for value in seconds if value is not None]
+def _total(seconds: Sequence[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
     return sum(known) if known else None
 
 
 def _commit(attempt: Attempt | None) -> str | None:
     """The commit that an attempt ran, and a mark of what differed from it."""
-    git = (attempt.ran.get("git") if attempt else None) or {}
+    git = {} if attempt is None else attempt.ran.git
     if "commit" not in git:
         return None
-    return str(git["commit"])[:12] + (f"+{git['diff']}" if git.get("diff") else "")
+    return git["commit"][:12] + (f"+{git['diff']}" if git.get("diff") else "")
 
 
 def _outcome(result: Result | None) -> dict[str, Any]:
@@ -148,4 +149,4 @@ def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 def _attempt_line(attempt: Attempt) -> dict[str, Any]:
     known = {"attempt": attempt.number, "end": attempt.end, "message": attempt.message}
-    return {**attempt.ran, **known, "submitted": dict(attempt.submitted)}
+    return {**as_written(attempt.ran), **known, "submitted": as_written(attempt.submitted)}

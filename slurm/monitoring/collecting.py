@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.formatting import teacher_label
 from mmkd.result_file import ResultError
@@ -86,7 +87,7 @@ class Collector:
             if known is not None and known[0] == mark:
                 return known[1]
             trial = read_trial(entry)
-        except (OSError, ResultError, AttributeError, TypeError, ValueError) as error:
+        except (UserError, OSError, ResultError, AttributeError, TypeError, ValueError) as error:
             # JSON of an unexpected shape too: whatever it is, one trial must not hide all others.
             problems.append(f"{entry.directory.path.relative_to(self.root.path)}: {error}")
             return known[1] if known else None

@@ -69,7 +69,7 @@ class Monitor:
 def users_of(survey: Survey) -> set[str]:
     """Owners of the jobs that Slurm runs or is about to run, whose queue to ask for."""
     open_trials = [trial for trial in survey.trials if trial.last and not trial.last.end]
-    paths = [t.entry.directory.path for t in open_trials if t.last and t.last.backend == "slurm"]
+    paths = [t.entry.directory.path for t in open_trials if t.last and t.last.submitted.backend == "slurm"]
     if any(row.winner is None for row in survey.rows):
         paths += [controller_script(Root(survey.root), study.name) for study in survey.studies if study.controller_job]
     return {_owner(path) for path in paths}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mmkd.attempts import Attempt, finite, read_attempts
+from mmkd.attempts import Attempt, read_attempts
 from mmkd.metrics_log import tail_metrics
 from mmkd.result_file import Status, read_summary
 from mmkd.rundir import TrialDir
@@ -82,17 +85,17 @@ def read_trial(entry: Entry) -> Trial:
     lines = tail_metrics(entry.directory)
     last = lines[-1] if lines else {}
     key = f"valid_{entry.selection}"
-    epoch, seconds = int(finite(last, "epoch") or 0), finite(last, "seconds")
+    epoch, seconds = int(_number(last, "epoch") or 0), _number(last, "seconds")
     return Trial(
         entry,
         state,
         attempts,
         epoch=epoch,
-        curve=tuple(value for line in lines if (value := finite(line, key)) is not None),
-        value=finite(last, key),
-        accuracy=finite(last, "valid_accuracy"),
+        curve=tuple(value for line in lines if (value := _number(line, key)) is not None),
+        value=_number(last, key),
+        accuracy=_number(last, "valid_accuracy"),
         pace=seconds / epoch if seconds and epoch else None,
-        heard=finite(last, "time"),
+        heard=_number(last, "time"),
     )
 
 
@@ -106,6 +109,15 @@ def _finished(entry: Entry, attempts: tuple[Attempt, ...]) -> Trial:
         attempts,
         status=found.status,
         epoch=found.epochs,
-        value=finite(valid, entry.selection),
-        accuracy=finite(valid, "accuracy"),
+        value=_number(valid, entry.selection),
+        accuracy=_number(valid, "accuracy"),
     )
+
+
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    """A finite number; None where there is none."""
+    try:
+        value = float(values[key])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

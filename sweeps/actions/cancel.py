@@ -89,7 +89,7 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
         reachable, left = [], 0
         for directory in without_end([*runs, *teachers]):
             attempt = last_attempt(directory)
-            backend, host = attempt.backend, host_of(attempt.job_id)
+            backend, host = attempt.submitted.backend, host_of(attempt.submitted.job)
             if backend == "debug":
                 continue  # it ran in its controller's process and ended with it
             if backend == "local" and host not in ("", socket.gethostname()):
@@ -122,7 +122,7 @@ def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -
     found: dict[tuple[str, int], Jobs] = {}
     for directory in directories:
         attempt = last_attempt(directory)
-        name, gpus = attempt.backend, attempt.gpus
+        name, gpus = attempt.submitted.backend, attempt.gpus
         if (name, gpus) not in found:
             found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
         config = from_json(read_json(directory.config), directory.config)

@@ -68,7 +68,7 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
 
 def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
     """Warn about jobs that an earlier launch left on Slurm."""
-    sent = sum(last_attempt(directory).backend == "slurm" for directory in without_end(directories))
+    sent = sum(last_attempt(directory).submitted.backend == "slurm" for directory in without_end(directories))
     if sent:
         print(
             f"warning   {count(sent, 'job')} of an earlier launch may still be pending or running on Slurm; a local "

@@ -89,14 +89,14 @@ def run_seconds(directory: TrialDir, backend: Backend) -> float | None:
     The start of Python counts where the backend starts jobs at once; the wait in a queue does not.
     """
     attempts = read_attempts(directory)
-    elsewhere = any(attempt.backend != backend.name for attempt in attempts)
+    elsewhere = any(attempt.submitted.backend != backend.name for attempt in attempts)
     if not directory.result.exists() or not attempts or elsewhere:
         return None
     total = 0.0
     for attempt in attempts:
-        began = attempt.submitted_at if backend.prompt else attempt.started
-        own = float(attempt.ran["ended"]) - began if began and "ended" in attempt.ran else 0.0
-        total += float(attempt.submitted.get("elapsed") or own)
+        began = attempt.submitted.submitted if backend.prompt else attempt.ran.started
+        own = attempt.ran.ended - began if began and attempt.ran.ended else 0.0
+        total += attempt.submitted.elapsed or own
     return total or None
 
 

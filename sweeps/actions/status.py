@@ -101,7 +101,7 @@ def show_status(study: RecordedStudy) -> None:
 
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
     """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
-    on_slurm = any(last_attempt(d).backend == "slurm" for d in without_end(study.directories()))
+    on_slurm = any(last_attempt(d).submitted.backend == "slurm" for d in without_end(study.directories()))
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:
@@ -177,7 +177,7 @@ def _jobs(alive: list[TrialDir], queue: list[QueuedJob] | None, complaint: str) 
 
 def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
     attempt = last_attempt(directory)
-    backend, handle = attempt.backend, handle_of(attempt)
+    backend, handle = attempt.submitted.backend, handle_of(attempt)
     if backend == "slurm":
         jobs = [job for job in queue if job.name == handle.name and handle.id in ("", job.id)]
         if not jobs:

@@ -104,14 +104,14 @@ def _told_values(row: RowDir) -> Iterator[tuple[int, tuple[str, float | None]]]:
 def _attempts(root: Path) -> Iterator[Finding]:
     for place in trial_dirs(root):
         # What was started by hand under a number that no controller gave has a record of its own alone.
-        ends = Counter(attempt.submitted.get("end") for attempt in read_attempts(place) if attempt.submitted)
+        ends = Counter(attempt.submitted.end for attempt in read_attempts(place) if attempt.is_announced)
         aside = (place.path / SET_ASIDE).exists()  # then what was complete before is an attempt too
         if not ends["complete"]:
             yield Finding(LOST, f"{place.path}: no attempt ended complete: {dict(ends)}")
         elif ends["complete"] > 1 and not aside:
             yield Finding(DOUBLED, f"{place.path}: {ends['complete']} attempts ended complete")
-        if ends[None]:
-            yield Finding(LEFT, f"{place.path}: {ends[None]} attempts of which nobody noted the end")
+        if ends[""]:
+            yield Finding(LEFT, f"{place.path}: {ends['']} attempts of which nobody noted the end")
         epochs = [line["epoch"] for line in read_metrics(place)]
         if epochs != list(range(1, len(epochs) + 1)):
             yield Finding(CHANGED, f"{place.metrics}: not one line an epoch: {epochs}")

@@ -109,7 +109,7 @@ def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successo
     attempts = [attempt for trial in trial_dirs(study.root.path) for attempt in read_attempts(trial)]
     assert {attempt.end for attempt in attempts} == {"complete"}, "handing over costs no attempt"
     (snapshot,) = study.root.code.glob("*/snapshot.json")
-    assert {attempt.ran["code"] for attempt in attempts} == {read_json(snapshot)["code"]}
+    assert {attempt.ran.code for attempt in attempts} == {read_json(snapshot)["code"]}
 
 
 def test_a_detached_controller_and_its_jobs_are_cancelled_and_all_goes_on_later(study: Study) -> None:

@@ -50,7 +50,7 @@ def varied(ablation: Lab) -> Lab:
     row = ablation.row_of("crd")
     fail(row.trial(2), student_config(0, None), "timeout")
     append_metrics(row.trial(2), {"epoch": 1, "valid_loss": 0.9, "odd metric/β": 1.5})
-    record_submission(row.trial(2), 1, node="ñ\u0000日", gpus=[0, 1], gpu_seconds=3.5, preempted=True)
+    record_submission(row.trial(2), 1, node="ñ\u0000日", devices=[0, 1], gpu_seconds=3.5, preempted=True)
     row.trial(3).path.mkdir()
     finish(row.trial(4), student_config(0, None), 0.5)
     row.trial(4).result.write_bytes(b"no HDF5")

@@ -116,13 +116,13 @@ def test_a_kill_between_submission_and_record_is_mended_by_the_jobs_name(row: Ro
         write_json(trial.controller_record(1), record)
     run(row, root, backend, 3)
     assert len(backend.jobs) == 3 + 2
-    assert [a.submitted["job"] for t in row.directory.trials() for a in read_attempts(t)] == ["0", "1", "2"]
+    assert [a.submitted.job for t in row.directory.trials() for a in read_attempts(t)] == ["0", "1", "2"]
 
 
 def test_accounting_takes_the_place_of_our_own_reckoning(row: Row, root: Root) -> None:
     run(row, root, FakeCluster())
     attempts = [a for t in row.directory.trials() for a in read_attempts(t)]
-    assert [(a.submitted["gpu_seconds"], a.submitted["node"]) for a in attempts] == [(3600.0, "n1")] * 3
+    assert [(a.submitted.gpu_seconds, a.submitted.node) for a in attempts] == [(3600.0, "n1")] * 3
 
 
 def test_nothing_is_submitted_past_the_budget_and_a_higher_one_goes_on(row: Row, root: Root) -> None:

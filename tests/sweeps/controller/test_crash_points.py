@@ -445,7 +445,7 @@ def test_a_superseded_trial_that_lives_on_ends_at_its_next_epoch_and_its_success
         with suppress(ProcessLookupError):
             os.kill(second, signal.SIGKILL)
     assert numbers_of(place) == expected
-    assert [a.ran["end"] for a in read_attempts(place)] == ["cancelled", "complete"]
+    assert [a.ran.end for a in read_attempts(place)] == ["cancelled", "complete"]
 
 
 def test_a_full_disk_is_not_the_trials_error(lab: Any, numbers_of: Any) -> None:
@@ -464,6 +464,6 @@ def test_a_full_disk_is_not_the_trials_error(lab: Any, numbers_of: Any) -> None:
         return attempt(place, 1)
 
     assert exit_code(forked(on_a_full_disk)) == 1
-    assert [a.ran["end"] for a in read_attempts(place)] == ["node_fail"]
+    assert [a.ran.end for a in read_attempts(place)] == ["node_fail"]
     assert exit_code(forked(partial(attempt, place, 1))) == 0
     assert numbers_of(place) == expected

@@ -137,8 +137,8 @@ def test_an_end_that_no_controller_saw_is_noted_by_the_next_with_its_costs(row: 
     record_run(cut, 1, started=1.0, end="preempted", ended=2.0)
     run(row, root, FakeCluster(), 3)
     noted = [read_attempts(trial)[0].submitted for trial in (finished, cut)]
-    assert [record["end"] for record in noted] == ["complete", "preempted"]
-    assert [record["gpu_seconds"] for record in noted] == [3600.0, 3600.0]
+    assert [record.end for record in noted] == ["complete", "preempted"]
+    assert [record.gpu_seconds for record in noted] == [3600.0, 3600.0]
     assert states(row) == ["1"] * 3
 
 
