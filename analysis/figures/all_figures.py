@@ -83,7 +83,7 @@ def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
 def _small_multiples(
     rows: Sequence[Chosen], check: Callable[[RowRuns], object], draw: Callable[[RowRuns, Axes, bool], str]
 ) -> Drawn:
-    """A panel a row, each before the control; rows that `check` refuses are left out. `draw` returns a note.
+    """One panel per row, each before the control; rows that `check` refuses are left out. `draw` returns a note.
 
     Raises:
         UserError: the control, or every other row, is refused.
@@ -126,7 +126,7 @@ def _panel_title(row: RowRuns, note: str, inches: float) -> str:
 
 
 def _a_row(draw: Callable[[Runs, str, str], Axes], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    """One figure a row."""
+    """One figure per row."""
     for chosen in study_rows(runs, study):
         name = chosen.row.spec.name
         yield Planned(f"{kind}-{name}", lambda name=name: Drawn(_figure(draw(runs, study, name))))  # type: ignore[misc]

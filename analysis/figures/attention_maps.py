@@ -230,7 +230,7 @@ def _draw(data: AttentionMaps, axes: Sequence[Axes]) -> list[Axes]:
 
 
 def _name(data: AttentionMaps, network: NetworkMaps, line: Sequence[Axes]) -> None:
-    """A network's label above its maps, on a line of its own across all of them, and above each map what it is."""
+    """A network's label above its maps, on a separate line across all of them, and above each map what it is."""
     if network is data.networks[0]:
         titles = [f"layer {k + 1}\n(uniform {_spread(data.uniform[:, k])})" for k in range(len(line))]
     else:

@@ -21,7 +21,7 @@ class RowRuns:
     """A row of a study and its trials.
 
     `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `final_runs` has one
-    line a seed that the study asks for, `teachers` one line a teacher that these runs name; the status of a line
+    line per seed that the study asks for, `teachers` one line per teacher that these runs name; the status of a line
     whose directory is missing or rejected is "missing"; `superseded` are final runs of former winners. `title` is
     the row's label, and its group where another row has the same label.
     """
@@ -47,7 +47,7 @@ class RowRuns:
     @property
     def sampled(self) -> int:
         """Tuning trials that the winner was chosen from, failed ones too; while tuning, those that are planned."""
-        return self.spec.trials if self.row is None or pd.isna(self.row["asked"]) else int(self.row["asked"])
+        return self.spec.trials if self.row is None or pd.isna(self.row["sampled"]) else int(self.row["sampled"])
 
     @cached_property
     def status(self) -> str:
@@ -104,7 +104,7 @@ def _first(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:
-    """One line a key, in their order."""
+    """One line per key, in their order."""
     frame = frame.reindex(keys)
     return frame.assign(status=frame["status"].fillna(MISSING))
 

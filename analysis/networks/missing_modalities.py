@@ -49,7 +49,7 @@ def views(modalities: Sequence[str]) -> list[View]:
 
 
 def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
-    """Metrics on test of the networks of finished trials, one line a directory and view, blank as `blank` does it.
+    """Metrics on test of the networks of finished trials, one line per directory and view, blank as `blank` does it.
 
     Columns: directory, view, kept (modalities joined by commas), samples, and `mmkd.metrics`' as fractions.
 

@@ -64,10 +64,10 @@ def report(
 
     Args:
         runs: what `analysis.load` gave.
-        studies: their names, in the order wanted; None is all of them, and all that lies beside them under the root.
+        studies: their names, in the order wanted; None is all of them, and everything else under the root.
         kinds: which figures, of `analysis.figure_list.FIGURES`.
         costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
-        tell: is told what is being done, for it may take minutes.
+        tell: called with the next step, as it may take minutes.
 
     Raises:
         UserError: there is no study, or not the one that is named, or its file is broken.

@@ -78,8 +78,8 @@ def test_the_best_so_far_counts_failed_trials_as_spent(runs: Runs) -> None:
 
 def test_more_is_better_for_accuracy(tmp_path: Path) -> None:
     root = FigureRoot(tmp_path)
-    place = root.begin("acc", "A row", selection="accuracy")
-    tuned(TrialDir(place / "trials" / "0"), 1e-3, 0.5, 1.0, 1.0)
+    row = root.begin("acc", "A row", selection="accuracy")
+    tuned(TrialDir(row / "trials" / "0"), 1e-3, 0.5, 1.0, 1.0)
     tuning = tuning_data(load(tmp_path, cache=False), row_of_study(root))
     assert (tuning.metric, tuning.lower_is_better) == ("valid_accuracy", False)
     for number, value in ((1, 0.75), (2, 0.25)):
@@ -106,15 +106,15 @@ def test_parallel_coordinates_place_values_between_the_ends_of_their_ranges(runs
     data = parallel_coordinates_data(tuning)
     assert data.names == ("learning_rate", "beta", "valid_loss")
     values = tuning.trials["value"].dropna().sort_values()
-    for place, (number, trial) in enumerate(tuning.trials.iterrows()):
-        assert data.heights[place, 0] == pytest.approx((np.log10(trial["learning_rate"]) + 4) / 2)
-        assert data.heights[place, 1] == pytest.approx(trial["beta"])
+    for line, (number, trial) in enumerate(tuning.trials.iterrows()):
+        assert data.heights[line, 0] == pytest.approx((np.log10(trial["learning_rate"]) + 4) / 2)
+        assert data.heights[line, 1] == pytest.approx(trial["beta"])
         if number == 3:
-            assert np.isnan([data.heights[place, 2], data.rank[place]]).all()
+            assert np.isnan([data.heights[line, 2], data.rank[line]]).all()
         else:
             share = (trial["value"] - values.iloc[0]) / (values.iloc[-1] - values.iloc[0])
-            assert data.heights[place, 2] == pytest.approx(share)
-            assert data.rank[place] == pytest.approx(list(values.index).index(number) / 8)
+            assert data.heights[line, 2] == pytest.approx(share)
+            assert data.rank[line] == pytest.approx(list(values.index).index(number) / 8)
 
 
 @pytest.mark.parametrize("scale", [Scale(1e-4, 1e-2, True), Scale(0.02, 1.0, True), Scale(0.0, 1.0, False)])

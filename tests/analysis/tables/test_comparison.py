@@ -62,11 +62,11 @@ def test_one_seed_has_no_interval_over_seeds_but_one_over_samples(lab: Lab) -> N
 
 
 def test_rows_of_different_samples_cannot_be_paired(ablation: Lab) -> None:
-    place = ablation.row_of("crd").final_run(1, "abcdef01")
-    result = read_result(place.result)
+    trial = ablation.row_of("crd").final_run(1, "abcdef01")
+    result = read_result(trial.result)
     test = result.predictions["test"]
     renamed = {**result.predictions, "test": Predictions(test.logits, test.labels, [f"x{k}" for k in test.ids])}
-    write_result(place, type(result)(**{**vars(result), "predictions": renamed}))
+    write_result(trial, type(result)(**{**vars(result), "predictions": renamed}))
     with pytest.raises(UserError, match="measured on different test samples"):
         compare(load(ablation.path, cache=False), "demo", "crd", "none")
 
