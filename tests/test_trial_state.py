@@ -29,7 +29,6 @@ from analysis.tables.ablation import table
 from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json, write_text
-from mmkd.records import read_study
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.trial_state import RULES, Failure, State, decide, trial_state
@@ -240,7 +239,7 @@ def test_the_frames_hold_it(runs: Runs, cases: dict[Path, Case]) -> None:
 
 
 def test_tables_and_figures_use_it(runs: Runs, cases: dict[Path, Case]) -> None:
-    (row,) = collect(runs, read_study(runs.root, "states"))
+    (row,) = collect(runs, "states").rows
     over = {runs.root / directory for directory in row.final_runs["directory"][ended(row.final_runs)]}
     counting = {path: case for path, case in cases.items() if not case.superseded}
     assert over == {path for path, case in counting.items() if case.state in (State.FAILED, State.FINISHED)}

@@ -14,10 +14,10 @@ from optuna.distributions import FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
-from analysis.figures.rows_with_control import choose_row
 from analysis.figures.style import LINE, ROW, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
 from analysis.loading.runs import Runs
+from analysis.loading.study_rows import collect
 from mmkd.errors import UserError
 
 Floats = npt.NDArray[np.float64]
@@ -123,7 +123,7 @@ def importance(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes
     Raises:
         UserError: see `importance_data`.
     """
-    data = importance_data(tuning_data(runs, choose_row(runs, study, row).row))
+    data = importance_data(tuning_data(runs, collect(runs, study).row(row)))
     facts = f"{data.evaluator}; sampler {data.sampler}, {data.trials} trials"
     title = f"{wrapped(data.title, 2.4)}\n{wrapped(facts, 2.4)}"
     with drawing_on(ax, height=0.9 + 0.25 * len(data.names) + LINE * title.count("\n")) as ax:

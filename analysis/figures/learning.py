@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.labels import shown
-from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.errors import choose
 from mmkd.result_file import Status
 
@@ -96,11 +95,12 @@ def learning_curve(
     Raises:
         UserError: there is nothing to draw.
     """
-    chosen = choose_row(runs, study, row)
-    mine = learning_curve_data(runs, chosen.row, metric)
+    found = collect(runs, study)
+    chosen = found.row(row)
+    mine, control = learning_curve_data(runs, chosen, metric), found.control_of(chosen)
     with drawing_on(ax) as ax:
-        if chosen.control is not None:
-            draw_learning_curve(learning_curve_data(runs, chosen.control, metric), metric, ax, CONTROL, "--")
+        if control is not None:
+            draw_learning_curve(learning_curve_data(runs, control, metric), metric, ax, CONTROL, "--")
         draw_learning_curve(mine, metric, ax, ROW, "-")
         if legend:
             legend_above(ax, "mean ± SD over seeds")

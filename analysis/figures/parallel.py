@@ -12,10 +12,10 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.figures.labels import Shown, shown
-from analysis.figures.rows_with_control import choose_row
 from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
 from analysis.loading.runs import Runs
+from analysis.loading.study_rows import collect
 from mmkd.errors import UserError
 
 Floats = npt.NDArray[np.float64]
@@ -91,7 +91,7 @@ def parallel_coordinates(runs: Runs, study: str, row: str, ax: Axes | None = Non
     Raises:
         UserError: see `parallel_coordinates_data`; or no trial has ended.
     """
-    tuning = tuning_data(runs, choose_row(runs, study, row).row)
+    tuning = tuning_data(runs, collect(runs, study).row(row))
     data = parallel_coordinates_data(tuning)
     width = 1.1 * len(data.names) + 1.2
     title = wrapped(tuning.title, width - 0.4)

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, collect, scored
+from analysis.loading.study_rows import RowRuns, collect, scored, teacher_families
 from analysis.stats.scores import mean_score
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import with_text
 from mmkd.data.tensors import load_samples
 from mmkd.distillation.frozen_teacher import blank
 from mmkd.errors import UserError
-from mmkd.formatting import teacher_label
-from mmkd.records import read_study
 from mmkd.training.evaluation import evaluate
 from mmkd.training.lesson import default_device
 from mmkd.training.trained_network import load_network
@@ -77,30 +75,27 @@ def missing(runs: Runs, study: str, tell: Callable[[str], object] = lambda what:
     Raises:
         UserError: no such study; it has no teacher with a score yet; or see `measure_views`.
     """
-    spec = read_study(runs.root, study)
-    rows = collect(runs, spec)
-    teachers = pd.concat([row.teachers for row in rows])
-    teachers = teachers[~teachers.index.duplicated()]
-    if scored(teachers).empty:
+    found = collect(runs, study)
+    if all(row.measured_teachers.empty for row in found.rows):
         raise UserError(f"study {study}: no teacher has a score on test yet")
     sections, sizes = [], []
-    for _, family in teachers.groupby("teacher_family", sort=False):
-        label = teacher_label(family["branch"].iloc[0], "Teacher")
+    for label, family in teacher_families(found.rows):
         tell(label)
         measured = measure_views(runs, [str(directory) for directory in scored(family).index])
         sizes += list(measured["samples"])
         sections.append(Section(label, tuple(_view_rows(measured, "teacher", label, len(family)))))
-    for row in rows:
-        if row.row is not None and row.row["pairing"] == "multimodal" and len(scored(row.final_runs)):
+    for row in found.rows:
+        if row.fact("pairing") == "multimodal" and len(row.measured):
             tell(row.title)
-            measured = measure_views(runs, list(scored(row.final_runs)["directory"]))
+            measured = measure_views(runs, list(row.measured["directory"]))
             sections.append(
                 Section(row.title, tuple(_view_rows(measured, "student", row.spec.name, len(row.final_runs))))
             )
-    sections.append(Section("Students, as trained", tuple(_student_row(row) for row in rows)))
-    shown = tuple(with_text(sections, COLUMNS, min(sizes, default=0)))
-    title = f"Missing modalities: {spec.title}"
-    return Table(spec.name, title, COLUMNS, shown, notes=tuple(_notes(rows, min(sizes, default=0))))
+    sections.append(Section("Students, as trained", tuple(_student_row(row) for row in found.rows)))
+    samples = min(sizes, default=0)
+    shown = tuple(with_text(sections, COLUMNS, samples))
+    title = f"Missing modalities: {found.record.title}"
+    return Table(study, title, COLUMNS, shown, notes=tuple(_notes(found.rows, samples)))
 
 
 def _view_rows(measured: pd.DataFrame, kind: str, name: str, wanted: int) -> Iterator[TableRow]:
@@ -118,7 +113,7 @@ def _cell(fractions: pd.Series, wanted: int) -> Cell:
 
 
 def _student_row(row: RowRuns) -> TableRow:
-    done, wanted = len(scored(row.final_runs)), len(row.final_runs)
+    done, wanted = len(row.measured), len(row.final_runs)
     cells = {
         metric: Cell.of(mean_score(row.final_runs, f"test_{metric}", "sd")) for metric in (*SHOWN, "majority_share")
     }
@@ -132,15 +127,10 @@ def _notes(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
         "train; the network computes as ever, and was never trained for it"
     )
     yield f"mean ± sample standard deviation (n - 1) over n seeds, test split of {samples} samples"
-    seen = dict.fromkeys(
-        str(row.row["primary"]) for row in rows if row.row is not None and row.row["pairing"] != "multimodal"
-    )
-    if seen:
-        yield f"students see {' or '.join(seen)} alone" + (
-            ", but for those with several modalities" if any(_is_multimodal(row) for row in rows) else ""
+    unimodal = [row for row in rows if row.row is not None and row.fact("pairing") != "multimodal"]
+    if unimodal:
+        several = any(row.fact("pairing") == "multimodal" for row in rows)
+        yield f"students see {' or '.join(dict.fromkeys(row.fact('primary') for row in unimodal))} alone" + (
+            ", but for those with several modalities" if several else ""
         )
     yield "nothing was selected by these figures: they are of the runs that the study's table shows"
-
-
-def _is_multimodal(row: RowRuns) -> bool:
-    return row.row is not None and row.row["pairing"] == "multimodal"

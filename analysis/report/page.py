@@ -122,33 +122,32 @@ def _study(
     tell: Callable[[str], object],
 ) -> StudyPart:
     tell(f"{spec.name}: table and comparisons")
-    rows = collect(runs, spec)
-    control = next((row for row in rows if row.spec.name == spec.control), None)
-    compared = () if control is None else tuple(_compared(runs, spec, rows, control))
+    found = collect(runs, spec.name)
+    control = found.control
     shown = {}
     for kind in kinds:
         tell(f"{spec.name}: figures: {kind}")
         shown[kind] = tuple(drawings(runs, spec.name, kind, prefix))
-    ran = pd.concat([part for row in rows for part in (row.tuning, row.final_runs, row.superseded, row.teachers)])
+    ran = pd.concat([part for row in found.rows for part in (row.trials, row.superseded)])
     ran = ran.dropna(subset=["directory"]).drop_duplicates("directory")
     return StudyPart(
         spec.name,
         spec.title,
         html_table(table(runs, spec.name)),
         None if control is None else control.title,
-        compared,
+        () if control is None else tuple(_compared(runs, spec.name, found.rows, control)),
         {kind: drawn for kind, drawn in shown.items() if drawn},
         None if costs is None else html_table(costs(spec.name)),
         origins(runs, ran),
     )
 
 
-def _compared(runs: Runs, spec: StudyRecord, rows: Sequence[RowRuns], control: RowRuns) -> Iterator[Against]:
+def _compared(runs: Runs, study: str, rows: Sequence[RowRuns], control: RowRuns) -> Iterator[Against]:
     for row in rows:
         if row is control:
             continue
         try:
-            yield Against(row.title, compare(runs, spec.name, row.spec.name, control.spec.name))
+            yield Against(row.title, compare(runs, study, row.spec.name, control.spec.name))
         except UserError as error:
             yield Against(row.title, None, str(error).replace(f"{runs.root}/", ""))
 

@@ -89,13 +89,10 @@ def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns
 
     Without a control all must be on the same data, else none is compared.
     """
-    finished = [row for row in rows if not row.status and row.row is not None]
-    data = {str(row.row["fingerprint"]) for row in finished if row.row is not None}
-    if control is not None and control.row is not None:
-        data = {str(control.row["fingerprint"])}
-    if len(data) != 1:
-        return []
-    return [row for row in finished if row.row is not None and str(row.row["fingerprint"]) in data]
+    finished = [row for row in rows if not row.status]
+    measure = finished if control is None or control.row is None else [control]
+    data = {row.fact("fingerprint") for row in measure}
+    return [row for row in finished if {row.fact("fingerprint")} == data]
 
 
 def _differences(values: Mapping[str, Floats], control: str) -> dict[str, Difference]:

@@ -21,8 +21,7 @@ from analysis.stats.significance import (
     welch,
 )
 from analysis.tables.checks import check_rows
-from mmkd.errors import UserError, choose
-from mmkd.records import read_study
+from mmkd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
     Raises:
         UserError: there is no such study or row, a row has no score, or they were measured on different samples.
     """
-    rows = {row.spec.name: row for row in collect(runs, read_study(runs.root, study))}
-    first, second = (rows[choose("row", name, rows)] for name in (a, b))
+    found = collect(runs, study)
+    first, second = found.row(a), found.row(b)
     for row in (first, second):
         if row.measured.empty:
             raise UserError(f"{row.title}: no score yet ({row.status or 'no seed completed'})")

@@ -10,7 +10,6 @@ from analysis.loading.study_rows import RowRuns
 from analysis.stats.error_bars import ERRORS, Error
 from analysis.stats.scores import comparable, percents
 from analysis.stats.uncertainty import minimum_detectable_difference
-from analysis.tables.checks import fact
 
 
 def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
@@ -33,7 +32,7 @@ def notes(rows: Sequence[RowRuns], control: RowRuns | None, samples: int, error:
     yield from _differences(rows, control)
     yield _power(rows)
     yield _tuning(rows)
-    lower = [row.title for row in rows if row.row is not None and str(row.row.get("training.precision")) == "bf16"]
+    lower = [row.title for row in rows if row.fact("training.precision") == "bf16"]
     if lower:
         yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
     yield from _majority(rows)
@@ -47,12 +46,12 @@ def notes(rows: Sequence[RowRuns], control: RowRuns | None, samples: int, error:
 
 def _data(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
     started = [row for row in rows if row.row is not None]
-    for source, fingerprint in dict.fromkeys((fact(row, "source"), fact(row, "fingerprint")) for row in started):
+    for source, fingerprint in dict.fromkeys((row.fact("source"), row.fact("fingerprint")) for row in started):
         warning = ": SYNTHETIC data, made up, no evidence about real ones" if source.startswith("synthetic") else ""
         yield f"data: {source}, fingerprint {fingerprint[:12]}{warning}"
     students: dict[str, dict[str, None]] = {}
     for row in started:
-        students.setdefault(fact(row, "primary"), {})[fact(row, "pairing")] = None
+        students.setdefault(row.fact("primary"), {})[row.fact("pairing")] = None
     if students:
         listed = "; ".join(f"{primary} (pairing {', '.join(pairings)})" for primary, pairings in students.items())
         yield f"primary modality {listed}"
@@ -81,7 +80,7 @@ def _differences(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[s
 
 
 def _tuning(rows: Sequence[RowRuns]) -> str:
-    selections = dict.fromkeys(fact(row, "selection") for row in rows if row.row is not None)
+    selections = dict.fromkeys(row.fact("selection") for row in rows if row.row is not None)
     budgets = dict.fromkeys(f"{row.sampled}" for row in rows)
     trials = f"{' or '.join(budgets)} trial{'' if list(budgets) == ['1'] else 's'}"
     return (

@@ -13,9 +13,8 @@ from trained_root import build_trained
 
 from analysis import load
 from analysis.figures.attention_maps import AttentionMaps, attention_data, attention_maps
-from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_rows import RowRuns, collect
 from mmkd.data import read_split
 from mmkd.errors import UserError
 from mmkd.models.network import Network
@@ -39,8 +38,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, str])
 
 
 def both(runs: Runs, name: str) -> tuple[RowRuns, RowRuns | None]:
-    chosen = choose_row(runs, "demo", name)
-    return chosen.row, chosen.control
+    study = collect(runs, "demo")
+    return study.row(name), study.control_of(study.row(name))
 
 
 @pytest.fixture(scope="module")

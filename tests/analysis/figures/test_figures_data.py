@@ -17,9 +17,8 @@ from analysis.figures import (
     tuning_data,
 )
 from analysis.figures.parallel import Scale
-from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_rows import RowRuns, collect
 from analysis.stats.scores import score_rows
 from mmkd.errors import UserError
 from mmkd.result_file import read_result
@@ -34,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def row_of(runs: Runs, name: str) -> RowRuns:
-    return choose_row(runs, "demo", name).row
+    return collect(runs, "demo").row(name)
 
 
 def test_a_learning_curve_is_the_mean_and_sd_of_the_runs_that_completed(runs: Runs) -> None:
@@ -90,7 +89,7 @@ def test_more_is_better_for_accuracy(tmp_path: Path) -> None:
 
 def row_of_study(root: FigureRoot) -> RowRuns:
     root.write(control=None)
-    return choose_row(load(root.path, cache=False), "demo", str(root.rows[0]["name"])).row
+    return collect(load(root.path, cache=False), "demo").row(str(root.rows[0]["name"]))
 
 
 def test_seconds_that_nobody_recorded_are_counted_and_said(runs: Runs) -> None:

@@ -91,7 +91,7 @@ def test_the_command_prints_text_or_json(ablation: Lab, capsys: pytest.CaptureFi
 
 def test_the_users_errors_are_one_line(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "crd", "nono", "--root", str(ablation.path)]) == 2
-    assert "unknown row 'nono'; did you mean none?" in capsys.readouterr().err
+    assert "unknown row of study demo 'nono'; did you mean none?" in capsys.readouterr().err
     ablation.tune(ablation.begin_row("early"), [0.5])
     ablation.study()
     assert main(["compare", "crd", "early", "--root", str(ablation.path)]) == 2
