@@ -21,6 +21,7 @@ from analysis.figures.style import (
     ROW,
     SINGLE,
     SMALL,
+    figure_of,
     fit_titles,
     house_style,
     label_outer,
@@ -100,7 +101,7 @@ def _small_multiples(
         raise UserError("; ".join(left_out))
     with house_style():
         axes = panels(len(drawable))
-        figure = _figure(axes[0])
+        figure = figure_of(axes[0])
         columns = axes[0].get_gridspec().ncols  # type: ignore[union-attr]  # made by `panels`
         for ax, row in zip(axes, drawable, strict=True):
             note = draw(row, ax, len(drawable) == 1)
@@ -126,7 +127,7 @@ def _a_row(draw: Callable[[Runs, str, str], Axes], runs: Runs, study: str, kind:
     """One figure per row."""
     for row in collect(runs, study).rows:
         name = row.spec.name
-        yield Planned(f"{kind}-{name}", lambda name=name: Drawn(_figure(draw(runs, study, name))))  # type: ignore[misc]
+        yield Planned(f"{kind}-{name}", lambda name=name: Drawn(figure_of(draw(runs, study, name))))  # type: ignore[misc]
 
 
 def _slices(runs: Runs, study: str, row: str) -> Axes:
@@ -141,7 +142,7 @@ def _slices(runs: Runs, study: str, row: str) -> Axes:
         for ax, name in zip(axes, names, strict=True):
             slices(runs, study, row, name, ax)
         label_outer(axes, len(names), 1.3)
-        _figure(axes[0]).suptitle(f"{title}\n(dark: early trials; star: the best)")
+        figure_of(axes[0]).suptitle(f"{title}\n(dark: early trials; star: the best)")
     return axes[0]
 
 
@@ -164,13 +165,7 @@ def _attention(runs: Runs, study: str, row: str) -> Axes:
 
 
 def _forest(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    yield Planned(kind, lambda: Drawn(_figure(forest(runs, study))))
-
-
-def _figure(ax: Axes) -> Figure:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return figure
+    yield Planned(kind, lambda: Drawn(figure_of(forest(runs, study))))
 
 
 _PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {

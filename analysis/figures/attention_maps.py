@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from analysis.figures.style import DOUBLE, SEQUENTIAL, SINGLE, SMALL, house_style, new_grid, plain, wrapped
+from analysis.figures.style import DOUBLE, SEQUENTIAL, SINGLE, SMALL, figure_of, house_style, new_grid, plain, wrapped
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.data.tensors import Samples, chunks, load_samples
@@ -30,8 +30,6 @@ BATCH = 16
 
 BRIGHTEST = 99.5
 """Percentile of a column's maps that the brightest colour stands for: a few peaks would darken all else."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -230,9 +228,7 @@ def _name(data: AttentionMaps, network: NetworkMaps, line: Sequence[Axes]) -> No
 
 def _span(line: Sequence[Axes]) -> float:
     """Inches from the first to the last of some axes, before labels are given room."""
-    figure = line[0].get_figure(root=True)
-    assert figure is not None
-    return float(line[-1].get_window_extent().x1 - line[0].get_window_extent().x0) / figure.dpi
+    return float(line[-1].get_window_extent().x1 - line[0].get_window_extent().x0) / figure_of(line[0]).dpi
 
 
 def caption(data: AttentionMaps) -> str:

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
-from analysis.loading.runs import Runs, predictions
+from analysis.loading.predictions import predictions
+from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing, scored
 from mmkd.errors import UserError
 from mmkd.metrics import confusion_counts

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.figures.labels import shown
-from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, wrapped
+from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, shown, wrapped
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing
 from analysis.stats.scores import METRICS, Difference, score_rows

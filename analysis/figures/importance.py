@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 from matplotlib.axes import Axes
 from optuna.distributions import FloatDistribution
@@ -16,11 +15,10 @@ from optuna.trial import FrozenTrial, create_trial
 
 from analysis.figures.style import LINE, ROW, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import collect
 from mmkd.errors import UserError
-
-Floats = npt.NDArray[np.float64]
 
 TARGET = 0.25
 """PED-ANOVA asks what sets the best quarter of the trials apart."""

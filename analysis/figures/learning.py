@@ -6,18 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.labels import shown
-from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above
+from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above, shown
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.errors import choose
 from mmkd.result_file import Status
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

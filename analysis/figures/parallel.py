@@ -11,14 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from analysis.figures.labels import Shown, shown
-from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, drawing_on, plain, wrapped
+from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, Shown, drawing_on, plain, shown, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import collect
 from mmkd.errors import UserError
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

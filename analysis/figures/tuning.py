@@ -13,8 +13,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.labels import shown
-from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
+from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain, shown
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, ended, nothing
 from mmkd.errors import choose
@@ -23,7 +23,6 @@ from mmkd.records import RowRecord, SearchRange, read_record
 from mmkd.result_file import Status
 from mmkd.rundir import RowDir
 
-Floats = npt.NDArray[np.float64]
 Cost = Literal["trials", "hours"]
 
 

@@ -33,7 +33,6 @@ from mmkd.files import write_atomically
 
 PATH = Path(".cache", "analysis.h5")
 
-
 Frames = dict[str, pd.DataFrame]
 """The content of the trials' directories: a frame for each of `SCHEMAS`, whose first column is the directory."""
 SCHEMAS: dict[str, Schema] = {"trials": TRIALS, "curves": CURVES, "attempts": ATTEMPTS, "rejected": REJECTED}
@@ -43,8 +42,6 @@ def gather(root: Path, directories: Sequence[str], *, use_cache: bool) -> Frames
     """Frames of `directories` (relative to the root), in their order; only changed directories are read."""
     today = {directory: signature(f"{root}/{directory}") for directory in directories}
     kept, known = _read(root) if use_cache else (None, {})
-    if kept is None:
-        known = {}
     stale = [directory for directory in directories if known.get(directory) != today[directory]]
     if kept is not None and not stale and len(known) == len(today):
         return kept

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, scored, teacher_families
-from analysis.stats.scores import mean_score
+from analysis.stats.scores import mean_of, mean_score, percents
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import with_text
 from mmkd.data.tensors import load_samples
@@ -27,23 +27,13 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class View:
-    """An input of a network: the modalities `kept`; all others are blank."""
-
-    label: str
-    kept: tuple[str, ...]
-
-
-def views(modalities: Sequence[str]) -> list[View]:
-    """All modalities, all but each one, each one alone; each set of modalities once."""
-    found = [View("all modalities", tuple(modalities))]
-    found += [View(f"without {m}", tuple(other for other in modalities if other != m)) for m in modalities]
-    found += [View(f"{m} alone", (m,)) for m in modalities]
-    first: dict[frozenset[str], View] = {}
-    for view in found:
-        first.setdefault(frozenset(view.kept), view)
-    return [view for view in first.values() if view.kept]
+def views(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Label -> the modalities that a network is given, all others blank: all, all but one, one alone; each set once."""
+    found = {"all modalities": tuple(modalities)}
+    found |= {f"without {m}": tuple(other for other in modalities if other != m) for m in modalities}
+    found |= {f"{m} alone": (m,) for m in modalities}
+    sets = list(found.values())
+    return {label: kept for number, (label, kept) in enumerate(found.items()) if kept and kept not in sets[:number]}
 
 
 def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
@@ -59,10 +49,10 @@ def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
     for directory in directories:
         trained = load_network(runs.root / directory, device)
         test = load_samples(trained.info.path, "test", trained.inputs, device)
-        for view in views(trained.inputs):
-            seen = replace(test, x=blank(test.x, view.kept))
+        for view, kept in views(trained.inputs).items():
+            seen = replace(test, x=blank(test.x, kept))
             metrics, _ = evaluate(trained.network, seen, trained.info)
-            facts = {"directory": directory, "view": view.label, "kept": ",".join(view.kept), "samples": len(test)}
+            facts = {"directory": directory, "view": view, "kept": ",".join(kept), "samples": len(test)}
             lines.append(facts | metrics)
     return pd.DataFrame(lines)
 
@@ -100,16 +90,10 @@ def missing(runs: Runs, study: str, tell: Callable[[str], object] = lambda what:
 
 def _view_rows(measured: pd.DataFrame, kind: str, name: str, wanted: int) -> Iterator[TableRow]:
     for view, lines in measured.groupby("view", sort=False):
-        cells = {metric: _cell(lines[metric], wanted) for metric in (*SHOWN, "majority_share")}
+        scores = {metric: mean_of(percents(lines, metric), wanted, "sd") for metric in (*SHOWN, "majority_share")}
+        cells = {metric: Cell.of(score) for metric, score in scores.items()}
         cells["seeds"] = Cell(float(len(lines)), n=len(lines), wanted=wanted)
         yield TableRow(f"{name}: {view}", str(view), "teacher" if kind == "teacher" else "student", "", cells)
-
-
-def _cell(fractions: pd.Series, wanted: int) -> Cell:
-    """Mean and sample standard deviation in per cent."""
-    values = 100 * fractions
-    spread = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Cell(float(values.mean()), spread, len(values), wanted, spread)
 
 
 def _student_row(row: RowRuns) -> TableRow:

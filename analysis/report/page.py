@@ -18,12 +18,13 @@ from analysis.report.origins import origins
 from analysis.stats.scores import Difference
 from analysis.stats.significance import PAIRS_NEEDED
 from analysis.tables.ablation import table
-from analysis.tables.comparison import Comparison, compare, p_value
+from analysis.tables.comparison import Comparison, compare, difference_text, p_value
 from analysis.tables.html import STYLE, html_table, templates
 from analysis.tables.model import Table
 from analysis.tables.rounding import MINUS
 from mmkd import __version__
 from mmkd.errors import UserError
+from mmkd.formatting import percent
 from mmkd.records import StudyRecord, read_study, study_names
 
 _HERE = Path(__file__).parent
@@ -82,7 +83,7 @@ def report(
         *((path, reason.removeprefix(f"{path}: ")) for path, reason in runs.rejected.itertuples(index=False)),
     )
     environment = templates(_HERE)
-    environment.filters |= {"difference": _difference, "p_value": p_value, "percent": _percent, "digits": _digits}
+    environment.filters |= {"difference": _difference, "p_value": p_value, "percent": percent, "digits": _digits}
     return environment.get_template("page.html").render(
         title=parts[0].title if len(parts) == 1 else f"{len(parts)} studies",
         studies=parts,
@@ -153,14 +154,7 @@ def _compared(runs: Runs, study: str, rows: Sequence[RowRuns], control: RowRuns)
 
 
 def _difference(found: Difference) -> str:
-    """In points, with its interval and p where there are seeds enough."""
-    if found.low is None or found.high is None or found.p is None:
-        return f"{found.value:+z.2f} (too few seeds)".replace("-", MINUS)
-    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {p_value(found.p)}".replace("-", MINUS)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
+    return difference_text(found).replace("-", MINUS)
 
 
 def _digits(value: float | None) -> str:

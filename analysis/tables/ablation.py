@@ -8,7 +8,8 @@ from itertools import groupby
 
 import pandas as pd
 
-from analysis.loading.runs import Runs, predictions
+from analysis.loading.predictions import predictions
+from analysis.loading.runs import Runs
 from analysis.loading.study_rows import FINISHED, RowRuns, collect, scored, teacher_families
 from analysis.stats.error_bars import Error
 from analysis.stats.scores import METRICS, Score, mean_score, score_rows
