@@ -13,6 +13,7 @@ from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing, scored
 from mmkd.errors import UserError
+from mmkd.formatting import count
 from mmkd.metrics import confusion_counts
 from mmkd.records import RowRecord, read_record
 from mmkd.result_file import ResultError
@@ -84,7 +85,7 @@ def confusion(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
             side.set_visible(False)
         ax.set_xlabel("predicted")
         ax.set_ylabel("true")
-        ax.set_title(f"{title}\ntest, {data.seeds} seed{'s' * (data.seeds > 1)}")
+        ax.set_title(f"{title}\ntest, {count(data.seeds, 'seed')}")
         bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)

@@ -14,6 +14,7 @@ from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.errors import choose
+from mmkd.formatting import count
 from mmkd.result_file import Status
 
 
@@ -42,9 +43,8 @@ class LearningCurve:
     @property
     def count(self) -> str:
         """The number of seeds that the mean is over: "5 seeds", "4 of 5 seeds"."""
-        done = len(self.completed)
-        of = "" if done == self.wanted else f" of {self.wanted}"
-        return f"{done}{of} seed{'s' * (self.wanted != 1)}"
+        done, wanted = len(self.completed), count(self.wanted, "seed")
+        return wanted if done == self.wanted else f"{done} of {wanted}"
 
 
 def learning_curve_data(runs: Runs, row: RowRuns, metric: str) -> LearningCurve:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import FINISHED, RowRuns, failures
+from mmkd.formatting import count
 from mmkd.metrics import best_trial
 from mmkd.records import differences
 from mmkd.result_file import Status
@@ -93,7 +94,7 @@ def _commits(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     known = pd.concat([row.trials[["directory", "commit"]] for row in rows]).dropna().drop_duplicates("directory")
     counts = known["commit"].value_counts(sort=False)
     if len(counts) > 1:
-        listed = first_few(f"{commit} ({count} of {len(known)} runs)" for commit, count in counts.items())
+        listed = first_few(f"{commit} ({number} of {len(known)} runs)" for commit, number in counts.items())
         yield Finding("code", f"code commits are unequal (+ marks uncommitted changes): {listed}")
     elif any("+" in str(commit) for commit in counts.index):
         yield Finding("code", f"the code had uncommitted changes: {counts.index[0]}")
@@ -117,7 +118,7 @@ def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
         yield Finding(
             "selection",
             f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({former} {'run' if former == 1 else 'runs'}, not shown)",
+            f"({count(former, 'run')}, not shown)",
         )
 
 

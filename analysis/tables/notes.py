@@ -10,6 +10,7 @@ from analysis.loading.study_rows import RowRuns
 from analysis.stats.error_bars import ERRORS, Error
 from analysis.stats.scores import comparable, percents
 from analysis.stats.uncertainty import minimum_detectable_difference
+from mmkd.formatting import count
 
 
 def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
@@ -74,8 +75,8 @@ def _differences(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[s
     if compared:
         yield (
             f"Δ: mean accuracy less that of the control “{control.title}”, in points, with Welch's 95 % interval of "
-            f"this comparison alone; p: Welch's t test, two-sided, corrected by Holm for {len(compared)} comparison"
-            + ("s" if len(compared) > 1 else "")
+            "this comparison alone; p: Welch's t test, two-sided, corrected by Holm for "
+            f"{count(len(compared), 'comparison')}"
         )
 
 
