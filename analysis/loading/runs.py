@@ -34,8 +34,8 @@ class Runs:
             that the study asks for.
         rows: one line per row; `name` is the beginning of its directory's, which several rows of a study may share;
             `sampled` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
-            `winner_*` are missing while it is tuned. What else decides the row
-            follows, one column per value: `space.beta.high`, `training.epochs`, `student.width`.
+            `winner_*` are missing while it is tuned. All that decides the row follows, one column per value:
+            `space.beta.high`, `training.epochs`, `student.width`.
         trials: one line per trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned
             or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a trial that
             has failed or is to be retried. `superseded` is a final run that the row's winner.json does not name.
