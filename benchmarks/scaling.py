@@ -91,13 +91,13 @@ class Meter:
         }
 
 
-def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
+def simulate(options: argparse.Namespace, directory: Path) -> Mapping[str, Any]:
     """Run one study on the simulated Slurm; what it cost."""
     slurm = SimulatedSlurm(options.slots, options.shortest, options.longest, options.failing, options.seed)
-    study_file = folder / "scaling.toml"
+    study_file = directory / "scaling.toml"
     study_file.write_text(STUDY)
     overrides = [("defaults.trials", options.trials), ("defaults.sampler", options.sampler)]
-    study, root = load_study(study_file, overrides), Root(folder / "runs")
+    study, root = load_study(study_file, overrides), Root(directory / "runs")
     info = open_data(study, root)
     _, profile = load_profile("auto", info.source)
     rows = plan(study, study_file, profile, info, root, Machine(info.path, 1, "cpu"))
@@ -109,7 +109,7 @@ def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
         patch("submitit.core.utils.CommandFunction.__call__", lambda sbatch: slurm.sbatch(Path(sbatch.command[-1]))),
         patch("submitit.SlurmExecutor.affinity", classmethod(lambda cls: 2)),
         patch("os.fsync", meter.fsync),
-        (folder / "log.txt").open("w") as log,
+        (directory / "log.txt").open("w") as log,
         Reporter(Console(file=log)) as reporter,
     ):
         backend = SlurmBackend(SlurmSettings(poll=options.poll))
@@ -171,11 +171,11 @@ def main() -> int:
     parser.add_argument("--poll", type=float, default=30.0, metavar="S", help="seconds between questions to Slurm")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="mmkd-scaling-"))
+    directory = Path(tempfile.mkdtemp(prefix="mmkd-scaling-"))
     try:
-        print(json.dumps(simulate(options, folder), indent=2))
+        print(json.dumps(simulate(options, directory), indent=2))
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     return 0
 
 

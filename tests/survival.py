@@ -66,8 +66,8 @@ def broken(root: Path, undisturbed: Path) -> list[str]:
         wrong.append(f"told {told(root)}, undisturbed {told(undisturbed)}")
     wrong += [f"trial {trial} was told {said}" for trial, said in told(root).items() if len(said) != 1]
     for directory in trial_dirs(root):
-        ends = Counter(attempt.end for attempt in read_attempts(directory))
-        if ends["complete"] != 1 or None in ends:
+        ends = Counter(attempt.submitted.end for attempt in read_attempts(directory))
+        if ends["complete"] != 1 or "" in ends:
             wrong.append(f"{directory.path}: its attempts ended {dict(ends)}, of which one should be complete")
         epochs = [line["epoch"] for line in read_metrics(directory)]
         if epochs != list(range(1, len(epochs) + 1)):

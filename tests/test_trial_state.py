@@ -34,7 +34,6 @@ from analysis.tables.ablation import table
 from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, TeacherConfig, Training, to_json
 from mmkd.files import write_json, write_text
-from mmkd.records import read_study
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.trial_state import RULES, Failure, State, decide, trial_state
@@ -284,7 +283,7 @@ def test_the_frames_hold_it(runs: Runs, cases: dict[Path, Case]) -> None:
 
 
 def test_tables_and_figures_use_it(runs: Runs, cases: dict[Path, Case]) -> None:
-    (row,) = collect(runs, read_study(runs.root, "states"))
+    (row,) = collect(runs, "states").rows
     teachers = runs.trials[runs.trials["kind"] == "teacher"]
     frames = {"tuning": row.tuning, "confirm": row.final_runs, "teacher": teachers}
     over = {runs.root / directory for frame in frames.values() for directory in frame["directory"][ended(frame)]}
