@@ -86,7 +86,7 @@ def run_ours(lengths: Sequence[float], parallel: int, folder: Path) -> tuple[flo
     info = open_data(study, root)
     rows = plan(study, study_file, load_profile("auto", info.source)[1], info, root, Machine(info.path, 1, "cpu"))
     backend = SleepingJobs(lengths)
-    work = RowWork(rows[0], root, parallel, study_file)
+    work = RowWork(rows[0], parallel, study_file)
     try:
         with (folder / "log.txt").open("w") as log, Reporter(Console(file=log)) as reporter:
             Controller([work], root, backend, parallel, reporter, interval=0.5).run()

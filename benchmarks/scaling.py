@@ -102,7 +102,7 @@ def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
     _, profile = load_profile("auto", info.source)
     rows = plan(study, study_file, profile, info, root, Machine(info.path, 1, "cpu"))
     parallel = options.slots + options.waiting
-    work = RowWork(rows[0], root, parallel, study_file)
+    work = RowWork(rows[0], parallel, study_file)
     meter = Meter(slurm, work, options.trials)
     with (
         patch("slurm.accounting.ask", slurm.ask),

@@ -30,7 +30,7 @@ def run(
     """What one launch does, without its command line."""
     works: list[RowWork] = []
     try:
-        works.extend(RowWork(row, root, parallel, Path(__file__)) for row in rows)
+        works.extend(RowWork(row, parallel, Path(__file__)) for row in rows)
         with Reporter(Console(quiet=True)) as reporter:
             Controller(works, root, backend, parallel, reporter, stop, interval=0.0).run()
     finally:

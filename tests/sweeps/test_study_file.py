@@ -140,11 +140,15 @@ def test_differences_name_each_leaf(study_file: Path, tmp_path: Path) -> None:
 
 def test_the_student_of_pairing_complete_has_the_teachers_network(study_file: Path, tmp_path: Path) -> None:
     rows = rows_of(study_file, tmp_path, "rows.crd.pairing=complete", "teacher.width=16")
-    assert rows["crd"].student == rows["crd"].teacher
-    assert rows["no_kd"].student.width == 8
+    student = rows["crd"].student
+    assert student.teacher is not None
+    assert student.network == student.teacher.network
+    assert rows["no_kd"].student.network.width == 8
 
 
 def test_places_stand_for_the_datas_modalities(study_file: Path, tmp_path: Path) -> None:
     changes = ["rows.crd.pairing=other1", "rows.crd.group='KD from the {other1} branch'", "primary=audio"]
     row = rows_of(study_file, tmp_path, *changes)["crd"]
-    assert (row.pairing, row.branch, row.group) == ("video", "video", "KD from the video branch")
+    assert row.student.teacher is not None
+    assert (row.student.pairing, row.student.teacher.branch) == ("video", "video")
+    assert row.group == "KD from the video branch"

@@ -45,10 +45,7 @@ def package(tmp_path: Path) -> Path:
 def works(study_file: Path, tmp_path: Path) -> Iterator[list[RowWork]]:
     """The rows of a finished study that is extended by a trial, opened."""
     launched(study_file, tmp_path)
-    opened = [
-        RowWork(row, Root(tmp_path / "runs"), 2, study_file)
-        for row in planned(study_file, tmp_path, "defaults.trials=4")
-    ]
+    opened = [RowWork(row, 2, study_file) for row in planned(study_file, tmp_path, "defaults.trials=4")]
     yield opened
     for work in opened:
         work.close()
@@ -100,7 +97,7 @@ def test_a_dry_run_takes_no_snapshot(study_file: Path, root: Root) -> None:
 
 def test_a_row_writes_down_the_code_that_it_begins_with(study_file: Path, root: Root, package: Path) -> None:
     (row,) = planned(study_file, root.path.parent)[:1]
-    work = RowWork(row, root, 2, study_file)
+    work = RowWork(row, 2, study_file)
     assert CodeWatch([work], root, package).begin() == "", "the first code of a row is no change"
     (entry,) = read_json(row.directory.code)
     assert entry["code"] == provenance.source_digest(package)
@@ -149,7 +146,7 @@ def test_a_running_controller_reports_the_change(
     study_file: Path, root: Root, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeps.controller.loop.HEARTBEAT_SECONDS", 0.0)
-    work = RowWork(planned(study_file, root.path.parent)[0], root, 2, study_file)
+    work = RowWork(planned(study_file, root.path.parent)[0], 2, study_file)
     watch = CodeWatch([work], root, package)
     watch.begin()
 
@@ -166,7 +163,7 @@ def test_a_running_controller_reports_the_change(
 
 def test_rows_that_are_done_have_nothing_to_say(study_file: Path, tmp_path: Path, root: Root, package: Path) -> None:
     launched(study_file, tmp_path)
-    work = RowWork(planned(study_file, tmp_path)[0], root, 2, study_file)
+    work = RowWork(planned(study_file, tmp_path)[0], 2, study_file)
     CodeWatch([work], root, package).begin()
     (package / "trial.py").write_text("LOSS = 2\n")
     assert CodeWatch([work], root, package).begin() == ""

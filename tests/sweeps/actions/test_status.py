@@ -67,7 +67,7 @@ def test_open_failed_and_diverged_trials_are_told_apart(said, study_file: Path, 
 
 def test_it_names_the_controller_and_reads_beside_it_without_a_trace(said, study_file: Path, tmp_path: Path) -> None:
     study = launched(study_file, tmp_path, stop=after(3, Stop.WITHOUT_JOBS), backend=FakeBackend(delay=99))
-    works = [RowWork(row, study.root, 2, study_file) for row in planned(study_file, tmp_path)]
+    works = [RowWork(row, 2, study_file) for row in planned(study_file, tmp_path)]
     before = tree(study.root.path)
     status = said(study)
     assert tree(study.root.path) == before

@@ -129,8 +129,8 @@ def test_an_error_is_tried_twice_told_as_failed_and_the_others_go_on(rows: list[
     assert works[0].failed == ""
     assert failure_of(works[0], ended=True).startswith("row no_kd: 1 trial failed (no retries left; --retry failed")
     assert failure_of(works[0], ended=False) == ""
-    assert left_of(rows[0], root).tuning == 0
-    assert left_of(rows[0], root, retry_failed=True).tuning == 1
+    assert left_of(rows[0]).tuning == 0
+    assert left_of(rows[0], retry_failed=True).tuning == 1
     assert Counter(states(rows[0])) == {"1": 2, "3": 1}
     assert len(read_attempts(rows[0].directory.trial(1))) == 2
     assert trial_state(rows[0].directory.trial(1)) is State.FAILED
@@ -182,11 +182,11 @@ def test_a_diverged_trial_is_a_result_told_as_failed(rows: list[Row], root: Root
 
 
 def test_a_second_controller_on_a_row_is_refused_and_told_who_holds_it(rows: list[Row], root: Root) -> None:
-    holder = RowWork(rows[0], root, 1, Path(__file__))
+    holder = RowWork(rows[0], 1, Path(__file__))
     with pytest.raises(UserError, match=r"row no_kd: another controller is at work: .*process \d+ on"):
-        RowWork(rows[0], root, 1, Path(__file__))
+        RowWork(rows[0], 1, Path(__file__))
     holder.close()
-    RowWork(rows[0], root, 1, Path(__file__)).close()
+    RowWork(rows[0], 1, Path(__file__)).close()
 
 
 def test_two_controllers_train_a_teacher_once(study_file: Path, tmp_path: Path, root: Root) -> None:

@@ -95,7 +95,7 @@ def test_a_relaunch_with_fewer_slots_watches_all_jobs_that_live(row: Row, root: 
     with pytest.raises(Interrupted):
         run(row, root, backend, 3, stop=lambda: Stop.WITHOUT_JOBS if next(rounds) > 3 else None)
     assert len(backend.live) == 3, "its jobs were left alone"
-    work = RowWork(row, root, 1, Path(__file__))
+    work = RowWork(row, 1, Path(__file__))
     with Reporter(Console(quiet=True)) as reporter:
         controller = Controller([work], root, backend, 1, reporter, interval=0.001)
         controller._attach_living()
@@ -168,7 +168,7 @@ def test_trials_that_failed_for_good_are_tried_again_when_asked_under_new_number
     fails = FakeCluster(fails=lambda job, attempt: Failure.ERROR if ".t1." in job.name else None)
     run(row, root, fails)
     assert Counter(states(row)) == {"1": 2, "3": 1}
-    work = RowWork(row, root, 2, Path(__file__))
+    work = RowWork(row, 2, Path(__file__))
     assert (work.remaining, work.retry_failed(), work.remaining) == (2, 1, 3)
     assert work.retry_failed() == 0, "once"
     work.close()
@@ -182,7 +182,7 @@ def test_a_pruner_stops_trials_that_are_worse_and_never_confirming_runs(study_fi
     row = rows_of(study_file, tmp_path, "defaults.pruner='median'")["no_kd"]
     plain = rows_of(study_file, tmp_path)["no_kd"]
     assert row.digest != plain.digest, "pruned rows are others: their budgets are"
-    work = RowWork(row, Root(tmp_path / "runs"), 8, Path(__file__))
+    work = RowWork(row, 8, Path(__file__))
     try:
         for number, _ in zip(range(7), iter(lambda: work.tuning.sample(), None), strict=False):
             curve = [1.0 if number < 6 else 9.0] * 8
@@ -213,7 +213,7 @@ def test_jobs_are_named_alike_however_the_root_is_spelled(tmp_path: Path, monkey
 
 
 def test_a_jobs_name_tells_root_row_trial_and_attempt(row: Row, root: Root) -> None:
-    work = RowWork(row, root, 1, Path(__file__))
+    work = RowWork(row, 1, Path(__file__))
     task = next(iter(work.tasks(lambda row, seed: True)))
     work.close()
     names = {make_job(task, k, tag, {}).name for k in (1, 2) for tag in ("mmkd-aaaaaa", "mmkd-bbbbbb")}

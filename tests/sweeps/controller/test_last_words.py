@@ -168,7 +168,7 @@ def test_a_node_that_failed_before_the_job_could_say_where_it_is_is_avoided(row:
 
 def test_where_a_job_ends_a_delayed_submission_is_tried_at_once(row: Row, root: Root) -> None:
     backend = FakeCluster(delay=3)
-    work = RowWork(row, root, 2, Path(__file__))
+    work = RowWork(row, 2, Path(__file__))
     try:
         with Reporter(Console(quiet=True)) as reporter:
             controller = Controller([work], root, backend, 2, reporter, interval=0.0)
