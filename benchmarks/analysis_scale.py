@@ -33,7 +33,7 @@ CLASSES, VALID, TEST, SEEDS, A_ROW = 7, 200, 400, 5, 500
 
 
 def make_root(root: Root, trials: int, epochs: int) -> None:
-    """Rows of 495 tuning trials and 5 confirming runs each, with real result files."""
+    """Rows of 495 tuning trials and 5 final runs each, with real result files."""
     rng = np.random.default_rng(0)
     entries = []
     for number in range(trials // A_ROW):
@@ -77,8 +77,8 @@ def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) ->
     losses = [make_trial(row.trial(k), float(rate), 0, epochs, rng) for k, rate in enumerate(rates)]
     best = int(np.argmin(losses))
     confirm = {seed: row.final_run(seed, f"{number:08x}") for seed in range(1, SEEDS + 1)}
-    for seed, place in confirm.items():
-        make_trial(place, float(rates[best]), seed, epochs, rng)
+    for seed, directory in confirm.items():
+        make_trial(directory, float(rates[best]), seed, epochs, rng)
     record_of_winner = WinnerRecord(
         trial=best,
         value=losses[best],
@@ -87,12 +87,12 @@ def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) ->
         numbers=A_ROW - SEEDS,
         selection="loss",
         seeds=tuple(confirm),
-        confirm={seed: place.path.name for seed, place in confirm.items()},
+        confirm={seed: directory.path.name for seed, directory in confirm.items()},
     )
     write_record(row.winner, record_of_winner)
 
 
-def make_trial(place: TrialDir, rate: float, seed: int, epochs: int, rng: np.random.Generator) -> float:
+def make_trial(directory: TrialDir, rate: float, seed: int, epochs: int, rng: np.random.Generator) -> float:
     """A finished trial; its validation loss."""
     config = StudentConfig(
         data=DataSource(path="data.h5", fingerprint="f" * 64),
@@ -109,20 +109,22 @@ def make_trial(place: TrialDir, rate: float, seed: int, epochs: int, rng: np.ran
     splits = {"valid": VALID, "test": TEST} if seed else {"valid": VALID}
     outputs = {split: make_outputs(samples, rng) for split, samples in splits.items()}
     metrics = {split: classification_metrics(o.logits, o.labels, 0) for split, o in outputs.items()}
-    place.path.mkdir(parents=True)
-    write_json(place.config, to_json(config))
-    place.attempt.write_text("1")
+    directory.path.mkdir(parents=True)
+    write_json(directory.config, to_json(config))
+    directory.attempt.write_text("1")
     lines = [{"epoch": k + 1, **{name: series[k] for name, series in curves.items()}} for k in range(epochs)]
-    place.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    directory.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = Result(
         Status.COMPLETE, to_json(config), best_epoch=epochs, epochs=epochs, seconds=60.0, parameters=675_204,
         device="cpu", weights_sha256=rng.bytes(32).hex(), metrics=metrics, curves=curves, predictions=outputs,
     )  # fmt: skip
-    write_result(place, result)
+    write_result(directory, result)
     versions = {"mmkd": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "h5py": "3.16.0"}
     story = {"attempt": 1, "started": 1.0, "host": "node1", "pid": 1, "python": "3.11.7", "versions": versions}
-    record_run(place, 1, **story, git={"commit": "a" * 40, "diff": ""}, end="complete", message="", seconds=61.0)
-    record_submission(place, 1, attempt=1, backend="slurm", job="1", submitted=1.0, end="complete", gpu_seconds=61.0)
+    record_run(directory, 1, **story, git={"commit": "a" * 40, "diff": ""}, end="complete", message="", seconds=61.0)
+    record_submission(
+        directory, 1, attempt=1, backend="slurm", job="1", submitted=1.0, end="complete", gpu_seconds=61.0
+    )
     return metrics["valid"]["loss"]
 
 

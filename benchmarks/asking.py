@@ -1,7 +1,8 @@
 """What asking costs as trials add up, by sampler: `python benchmarks/asking.py`.
 
 A row of four hyper-parameters (CRD's) has so many finished trials and 16 running ones; its journal is opened, as a
-relaunch does it, and a few more trials are asked and told. Seconds are processor time, but where they say otherwise.
+relaunch does it, and a few more trials are sampled and reported. Seconds are processor time, unless
+they say otherwise.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ level = "attention_maps"
 """
 RUNNING = 16
 ASKED = 5
-"""Trials that are asked in each case; the median counts."""
+"""Trials that are sampled in each case; the median counts."""
 SAMPLERS = {"random": math.inf, "tpe": math.inf, "gp": 1000}
 """And the most trials that each is measured with; a Gaussian process would take minutes a trial after that."""
 

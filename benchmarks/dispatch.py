@@ -59,7 +59,7 @@ TIMED = SlurmSettings(cpus=1, mem="200M", time="10", setup=(f"export {STARTED}=$
 
 
 class SleepingJobs(SlurmBackend):
-    """Slurm, but each trial's job sleeps for the trial's length instead of training; the confirming run not at all."""
+    """Slurm, but each trial's job sleeps for the trial's length instead of training; the final run not at all."""
 
     def __init__(self, lengths: Sequence[float]) -> None:
         super().__init__(TIMED)
@@ -100,12 +100,12 @@ def _trace(work: RowWork, backend: SleepingJobs, number: int) -> Traced:
     attempts = read_attempts(work.directory.trial(number))
     if [a.end for a in attempts] != ["complete"]:
         raise UserError(f"trial {number}: {[a.end for a in attempts]}; what disturbed it? See the cluster's logs")
-    asked, ours, job = work.tuning.trials()[number].datetime_start, attempts[0].submitted, attempts[0].ran
-    assert asked is not None
+    sampled, ours, job = work.tuning.trials()[number].datetime_start, attempts[0].submitted, attempts[0].ran
+    assert sampled is not None
     return Traced(
         number=number,
         slot=job["slot"],
-        asked=asked.timestamp(),
+        sampled=sampled.timestamp(),
         announced=ours["submitted"],
         queued=backend.queued[ours["name"]],
         script=job["script"],

@@ -117,14 +117,14 @@ def test_the_row_without_kd_does_not_depend_on_the_teacher(study_file: Path, tmp
     assert ours.config({"learning_rate": 1e-3}, seed=0).distillation.alpha == 1
 
 
-def test_only_confirming_runs_and_their_teachers_read_test(study_file: Path, tmp_path: Path) -> None:
+def test_only_final_runs_and_their_teachers_read_test(study_file: Path, tmp_path: Path) -> None:
     row = rows_of(study_file, tmp_path)["crd"]
     parameters = row.default()
-    tuning, confirming = row.config(parameters, seed=0), row.config(parameters, seed=1)
+    tuning, final = row.config(parameters, seed=0), row.config(parameters, seed=1)
     assert tuning.teacher is not None
-    assert confirming.teacher is not None
+    assert final.teacher is not None
     assert (tuning.evaluate_test, tuning.teacher.evaluate_test, tuning.teacher.seed) == (False, False, 0)
-    assert (confirming.evaluate_test, confirming.teacher.evaluate_test, confirming.teacher.seed) == (True, True, 1)
+    assert (final.evaluate_test, final.teacher.evaluate_test, final.teacher.seed) == (True, True, 1)
 
 
 def test_the_default_trial_is_the_documented_one_within_its_range(study_file: Path, tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ def root(tmp_path: Path) -> Root:
     return Root(tmp_path / "runs")
 
 
-def timed(places: list[TrialDir], seconds: float) -> None:
+def timed(directories: list[TrialDir], seconds: float) -> None:
     """Have finished runs' only attempts taken so long, by their own clock; Python took half a second to start."""
-    for place in places:
-        record_submission(place, 1, backend="fake", submitted=1000.0)
-        record_run(place, 1, started=1000.5, ended=1000.0 + seconds)
+    for directory in directories:
+        record_submission(directory, 1, backend="fake", submitted=1000.0)
+        record_run(directory, 1, started=1000.5, ended=1000.0 + seconds)
 
 
 def rows(study_file: Path, folder: Path, *overrides: str) -> dict[str, Row]:
@@ -126,8 +126,8 @@ def test_a_dry_run_estimates_from_finished_runs_and_says_so(
 ) -> None:
     study = launched(study_file, tmp_path)
     timed(study.directories(), 600.0)
-    for place in study.directories():
-        record_submission(place, 1, backend="local")
+    for directory in study.directories():
+        record_submission(directory, 1, backend="local")
     assert main(command(study_file, root, "--trials", "5")) == 0
     said = capsys.readouterr().out
     assert "left      no_kd: 2 trials and 2 final runs, 10 min each (the mean of its 5 finished runs)" in said

@@ -58,9 +58,9 @@ def test_open_failed_and_diverged_trials_are_told_apart(said, study_file: Path, 
 
     backend = FakeBackend(fails)
     status = said(launched(study_file, tmp_path, "defaults.trials=5", backend=backend, stop=after(6, Stop.WITH_JOBS)))
-    name, told, still_open, running, _, failed, *_ = cells(status, "no_kd")
+    name, reported, still_open, running, _, failed, *_ = cells(status, "no_kd")
     assert (name, running) == ("no_kd", "0")
-    assert int(told.split("/")[0]) + int(still_open) <= 5
+    assert int(reported.split("/")[0]) + int(still_open) <= 5
     assert failed == "2"
     assert "(1 diverged)" in status
 
