@@ -86,7 +86,7 @@ def run_ours(lengths: Sequence[float], parallel: int, directory: Path) -> tuple[
     info = open_data(study, root)
     rows = plan(study, study_file, load_profile("auto", info.source)[1], info, root, Machine(info.path, 1, "cpu"))
     backend = SleepingJobs(lengths)
-    work = RowWork(rows[0], root, parallel, study_file)
+    work = RowWork(rows[0], parallel, study_file)
     try:
         with (directory / "log.txt").open("w") as log, Reporter(Console(file=log)) as reporter:
             Controller([work], root, backend, parallel, reporter, interval=0.5).run()
@@ -100,12 +100,12 @@ def _trace(work: RowWork, backend: SleepingJobs, number: int) -> Traced:
     attempts = read_attempts(work.directory.trial(number))
     if [a.end for a in attempts] != ["complete"]:
         raise UserError(f"trial {number}: {[a.end for a in attempts]}; what disturbed it? See the cluster's logs")
-    asked, ours, job = work.tuning.trials()[number].datetime_start, attempts[0].submitted, attempts[0].ran
-    assert asked is not None
+    sampled, ours, job = work.tuning.trials()[number].datetime_start, attempts[0].submitted, attempts[0].ran
+    assert sampled is not None
     return Traced(
         number=number,
         slot=job["slot"],
-        asked=asked.timestamp(),
+        sampled=sampled.timestamp(),
         announced=ours["submitted"],
         queued=backend.queued[ours["name"]],
         script=job["script"],

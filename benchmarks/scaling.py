@@ -55,8 +55,8 @@ INTERVAL = 0.5
 class Meter:
     """Called in each of the controller's rounds: time passes for the jobs, and what was spent so far is noted.
 
-    A mark is made at each fifth of the trials: how many were asked, seconds of processor time that the controller took,
-    and its memory.
+    A mark is made at each fifth of the trials: how many were sampled, seconds of processor time that the controller
+    took, and its memory.
     """
 
     def __init__(self, slurm: SimulatedSlurm, work: RowWork, trials: int) -> None:
@@ -102,7 +102,7 @@ def simulate(options: argparse.Namespace, directory: Path) -> Mapping[str, Any]:
     _, profile = load_profile("auto", info.source)
     rows = plan(study, study_file, profile, info, root, Machine(info.path, 1, "cpu"))
     parallel = options.slots + options.waiting
-    work = RowWork(rows[0], root, parallel, study_file)
+    work = RowWork(rows[0], parallel, study_file)
     meter = Meter(slurm, work, options.trials)
     with (
         patch("slurm.accounting.ask", slurm.ask),
@@ -119,15 +119,15 @@ def simulate(options: argparse.Namespace, directory: Path) -> Mapping[str, Any]:
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu - slurm.cpu
         work.close()
     attempts = [a for t in work.directory.trials() for a in read_attempts(t)]
-    tellings = count_tellings(work.directory.journal)
+    reports = count_reports(work.directory.journal)
     trials = len(work.tuning.trials())
     return {
         "sampler": options.sampler,
         "slots": options.slots,
         "parallel": parallel,
         "trials": trials,
-        "told": dict(Counter(t.state.name.lower() for t in work.tuning.trials())),
-        "told not exactly once": sum(tellings[number] != 1 for number in range(trials)),
+        "reported": dict(Counter(t.state.name.lower() for t in work.tuning.trials())),
+        "not reported exactly once": sum(reports[number] != 1 for number in range(trials)),
         "attempts": len(attempts),
         "failures": dict(Counter(a.end for a in attempts if a.end != "complete")),
         "seconds": round(seconds, 1),
@@ -146,14 +146,14 @@ def simulate(options: argparse.Namespace, directory: Path) -> Mapping[str, Any]:
     }
 
 
-def count_tellings(journal: Path) -> Counter[int]:
-    """How often each trial was told, from Optuna's journal: lines that set a finished state."""
-    told: Counter[int] = Counter()
+def count_reports(journal: Path) -> Counter[int]:
+    """How often each trial was reported, from Optuna's journal: lines that set a finished state."""
+    reported: Counter[int] = Counter()
     for line in journal.read_text().splitlines():
         entry = json.loads(line)
         if entry["op_code"] == 6 and entry["state"] in (1, 2, 3):  # SET_TRIAL_STATE_VALUES; complete, pruned, fail
-            told[entry["trial_id"]] += 1
-    return told
+            reported[entry["trial_id"]] += 1
+    return reported
 
 
 def main() -> int:

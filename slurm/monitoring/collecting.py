@@ -89,7 +89,7 @@ class Collector:
             trial = read_trial(entry)
         except (UserError, OSError, ResultError, AttributeError, TypeError, ValueError) as error:
             # JSON of an unexpected shape too: whatever it is, one trial must not hide all others.
-            problems.append(f"{entry.directory.path.relative_to(self.root.path)}: {error}")
+            problems.append(f"{entry.directory.name}: {error}")
             return known[1] if known else None
         self._read[entry.directory.path] = (_settled(mark), trial)
         return trial

@@ -66,14 +66,9 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
     if wanted is not None:
         names = [choose(f"study (--study, of {root.path})", wanted, names)]
     return [
-        Study(name, read_record(root.study(name), StudyRecord), _controller_job(controller_script(root, name)))
+        Study(name, read_record(root.study(name), StudyRecord), _controller_job(root.controller_script(name)))
         for name in names
     ]
-
-
-def controller_script(root: Root, name: str) -> Path:
-    """The path at which `launch.py --detach` leaves the script of a study's controller."""
-    return root.controller_log(name).with_suffix(".sbatch")
 
 
 def _controller_job(script: Path) -> str:

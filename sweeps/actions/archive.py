@@ -42,9 +42,7 @@ def archive(study: RecordedStudy, target: Path) -> int:
     if target.exists() or not target.absolute().parent.is_dir():
         why = "is there already" if target.exists() else "no such directory"
         raise UserError(f"--archive {target}: {why}; choose another name")
-    with take_rows(study.row_directories()) as locks:
-        for holder in locks.refused.values():
-            raise UserError(f"--archive: a controller is at work: {holder}; wait for it, or --cancel it")
+    with take_rows(study.row_directories(), "--archive") as locks:
         written: dict[str, str] = {}
 
         def write(path: Path) -> None:

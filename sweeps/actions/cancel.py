@@ -93,7 +93,7 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
             if backend == "debug":
                 continue  # it ran in its controller's process and ended with it
             if backend == "local" and host not in ("", socket.gethostname()):
-                print(f"{_label(study, directory)} runs on {host}, which this machine cannot reach: run --cancel there")
+                print(f"{directory.name} runs on {host}, which this machine cannot reach: run --cancel there")
                 left += 1
             else:
                 reachable.append(directory)
@@ -113,10 +113,6 @@ def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
     return True
 
 
-def _label(study: RecordedStudy, directory: TrialDir) -> str:
-    return str(directory.path.relative_to(study.root.path))
-
-
 def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -> list[Jobs]:
     """Watch the jobs of these trials through the backends they were submitted to."""
     found: dict[tuple[str, int], Jobs] = {}
@@ -126,8 +122,7 @@ def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -
         if (name, gpus) not in found:
             found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
         config = from_json(read_json(directory.config), directory.config)
-        label = _label(study, directory)
-        found[name, gpus].attach(Task(label, label, "", directory, config), None)
+        found[name, gpus].attach(Task(directory.name, directory.name, "", directory, config), None)
     return list(found.values())
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, REPOSITORY, FaultyStudy, wait_for
-from survival import attempts, broken
+from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, REPOSITORY, FaultyStudy
+from survival import attempts, broken, wait_for
 from tiny_study import write_tiny_study
 
 from mmkd.files import read_json
