@@ -156,11 +156,8 @@ def _describe_row(row: RecordedRow) -> tuple[str, ...]:
     states = count_states([row.directory.trial(n) for n in (*journal.open, *journal.failed)] + final)
     diverged = sum(row.directory.trial(number).result.exists() for number in journal.failed)
     failed = f"{states[State.FAILED] + diverged}" + (f" ({diverged} diverged)" if diverged else "")
-    best = (
-        "-"
-        if journal.best is None
-        else f"{selection_of(row.directory)} {journal.best[1]:.4f} (trial {journal.best[0]})"
-    )
+    number, value = journal.best or (None, 0.0)
+    best = "-" if number is None else f"{selection_of(row.directory)} {value:.4f} (trial {number})"
     seeds = f"{sum(run.result.exists() for run in final)}/{len(row.seeds)}"
     budget = f"{journal.reported}/{max(row.trials, journal.sampled)}"
     running, due = str(states[State.RUNNING]), str(states[State.RETRY_DUE])
