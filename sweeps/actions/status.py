@@ -187,7 +187,7 @@ def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
     if handle.id and host_of(handle.id) != socket.gethostname():
         return f"on {host_of(handle.id)}, seen from there alone"
     report = LocalBackend().poll([handle]).get(handle)
-    return "running" if report is not None and report.alive else "not running any more: run the launch command again to resume"
+    return "running" if report is not None and report.alive else "not running any more: launch again to resume"
 
 
 def _gpu_seconds_so_far(directory: TrialDir) -> float:
