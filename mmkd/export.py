@@ -109,10 +109,10 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.export") -> int:
     """The command."""
     parser = Parser(
-        prog="python -m mmkd.export",
+        prog=prog,
         description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
         "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
     )

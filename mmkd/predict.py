@@ -22,9 +22,9 @@ BATCH = 256
 
 EXAMPLES = """\
 examples:
-  python -m mmkd.predict --trial runs/rows/ROW/confirm/1-ab12cd34 --data utd.h5 --out predictions.csv
+  %(prog)s --trial runs/rows/ROW/confirm/1-ab12cd34 --data utd.h5 --out predictions.csv
       the test split of a data file, with the true classes beside
-  python -m mmkd.predict --trial runs/rows/ROW/confirm/1-ab12cd34 --data new.npy --out predictions.csv
+  %(prog)s --trial runs/rows/ROW/confirm/1-ab12cd34 --data new.npy --out predictions.csv
       raw recordings (N, T, F), zeros in front where one is shorter than T"""
 
 
@@ -103,10 +103,10 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict") -> int:
     """The command."""
     parser = Parser(
-        prog="python -m mmkd.predict",
+        prog=prog,
         description="Predict with a trained student, which sees one modality alone.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

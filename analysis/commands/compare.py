@@ -20,7 +20,7 @@ def add_command(subparsers: Subparsers) -> None:
         description="Is row A better than row B? Welch's t over seeds; McNemar and a paired bootstrap over the test "
         "samples of the stored predictions; P(A > B).",
     )
-    parser.add_argument("a", metavar="A", help="a row's name (launch.py --study NAME --dry-run lists them)")
+    parser.add_argument("a", metavar="A", help="a row's name (mmkd launch --study NAME --dry-run lists them)")
     parser.add_argument("b", metavar="B", help="another's")
 
 

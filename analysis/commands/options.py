@@ -42,7 +42,7 @@ def new_command(
     parser.add_argument(
         "--no-cache", action="store_false", dest="cache", help="neither read nor write ROOT/.cache/analysis.h5"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, summary=help)
     return parser
 
 

@@ -19,23 +19,23 @@ from mmkd.errors import UserError
 
 EXAMPLES = """\
 examples:
-  python -m mmkd.data synthetic synthetic.h5                  synthetic data to try everything with, in a second
-  python -m mmkd.data inspect synthetic.h5                    the content of a file, and what is odd about it
-  python -m mmkd.data import utd-mhad UTD-MHAD/ utd_mhad.h5   a directory, tar or zip of UTD-MHAD's .mat files
-  python -m mmkd.data import mosei mosei_senti_data_noalign.pkl mosei.h5
+  %(prog)s synthetic synthetic.h5                  synthetic data to try everything with, in a second
+  %(prog)s inspect synthetic.h5                    the content of a file, and what is odd about it
+  %(prog)s import utd-mhad UTD-MHAD/ utd_mhad.h5   a directory, tar or zip of UTD-MHAD's .mat files
+  %(prog)s import mosei mosei_senti_data_noalign.pkl mosei.h5
 
 Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mmkd.data") -> int:
     """The command."""
-    return run_command(_parser(), lambda options: options.run(options), arguments)
+    return run_command(_parser(prog), lambda options: options.run(options), arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m mmkd.data",
+        prog=prog,
         description="Make data files in mmkd's HDF5 layout, and inspect them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

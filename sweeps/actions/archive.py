@@ -61,9 +61,9 @@ def readme(study: RecordedStudy) -> str:
     return (
         f"{study.name}: {study.title}\n"
         f"An archive of an mmkd study: its rows, its teachers and what its table is made from; not the data.\n\n"
-        f"tar xf FILE.tar.gz && python -m analysis table --root {study.name} --study {study.name}\n"
-        f"python -m mmkd.predict --trial {study.name}/rows/ROW/confirm/SEED --data new.npy --out predictions.csv\n"
-        f"python sweeps/launch.py --root {study.name}, with the study, data and options of its launches, resumes it\n"
+        f"tar xf FILE.tar.gz && mmkd table --root {study.name} --study {study.name}\n"
+        f"mmkd predict --trial {study.name}/rows/ROW/confirm/SEED --data new.npy --out predictions.csv\n"
+        f"mmkd launch --root {study.name}, with the study, data and options of its launches, resumes it\n"
     )
 
 
