@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmkd.command import Parser, run_command
+from mmkd.command import Parser, add_force, run_command
 from mmkd.data import SPLITS, read_info, read_split
 from mmkd.errors import UserError, choose
-from mmkd.files import write_atomically
+from mmkd.files import check_output, write_atomically
 from mmkd.metrics import softmax
 from mmkd.training.trained_network import TrainedStudent, load_student
 
@@ -92,6 +92,7 @@ def write_predictions(
 
 def predict(options: argparse.Namespace) -> int:
     """Write the predictions; print the accuracy if the true classes are known."""
+    check_output(options.out, f"--out {options.out}", (".csv",), force=options.force)
     student = load_student(options.trial)
     features, ids, truth = read_features(options.data, options.split, student)
     logits = predict_logits(student, features)
@@ -115,6 +116,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
+    add_force(parser)
     return run_command(parser, predict, arguments)
 
 

@@ -14,6 +14,8 @@ from mmkd.result_file import read_result
 from mmkd.rundir import TrialDir
 from mmkd.training.trained_network import load_student
 
+ENDS = {predict: "out.csv", export: "out.pt2"}
+
 
 @pytest.fixture
 def trial(lab: Any) -> TrialDir:
@@ -96,7 +98,7 @@ def test_an_unfinished_trial_or_a_teacher_is_refused(
 ) -> None:
     teacher = lab.run(lab.teacher())
     for place, said in ((lab.place(lab.student(), 9), "no finished trial here"), (teacher, "a teacher's")):
-        options = ["--trial", str(place.path), "--out", str(tmp_path / "out")]
+        options = ["--trial", str(place.path), "--out", str(tmp_path / ENDS[command])]
         assert command.main(options + (["--data", str(lab.data)] if command is predict else [])) == 2
         assert said in capsys.readouterr().err
 
@@ -105,7 +107,7 @@ def test_an_unfinished_trial_or_a_teacher_is_refused(
 def test_a_multimodal_student_is_refused(
     lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Any
 ) -> None:
-    options = ["--trial", str(lab.run(lab.student(pairing="multimodal")).path), "--out", str(tmp_path / "out")]
+    options = ["--trial", str(lab.run(lab.student(pairing="multimodal")).path), "--out", str(tmp_path / ENDS[command])]
     assert command.main(options + (["--data", str(lab.data)] if command is predict else [])) == 2
     line = capsys.readouterr().err
     assert "a multimodal student; prediction and export are for students of one modality" in line

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmkd.command import Parser, positive_integer, run_command
+from mmkd.command import Parser, add_force, positive_integer, run_command
 from mmkd.data.hdf5_format import check_dataset, open_dataset, read_info
 from mmkd.data.importers.mosei import import_mosei
 from mmkd.data.importers.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.data.summary import find_oddities, render
 from mmkd.data.synthetic import SIZES, make_synthetic
-from mmkd.errors import UserError
+from mmkd.files import check_output
 
 EXAMPLES = """\
 examples:
@@ -84,7 +84,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
         maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; appears whole or not at all")
-        maker.add_argument("--force", action="store_true", help="replace OUT.h5 if it exists")
+        add_force(maker)
         maker.set_defaults(run=_make)
     return parser
 
@@ -97,8 +97,7 @@ def _steps(text: str) -> dict[str, int]:
 
 
 def _make(options: argparse.Namespace) -> int:
-    if options.out.exists() and not options.force:
-        raise UserError(f"{options.out}: exists; choose another name or give --force to replace it")
+    check_output(options.out, str(options.out), (".h5", ".hdf5"), force=options.force)
     if options.command == "synthetic":
         make_synthetic(options.out, options.size, options.seed)
     elif options.importer == "mosei":

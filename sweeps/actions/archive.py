@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from mmkd.errors import UserError
-from mmkd.files import read_json, write_atomically
+from mmkd.files import check_output, read_json, write_atomically
 from mmkd.formatting import count, size
 from mmkd.records import code_versions
 from mmkd.rundir import TrialDir
@@ -36,11 +36,7 @@ def archive(study: RecordedStudy, target: Path) -> int:
         UserError: a controller is at work on it, or the file is there already or cannot be one.
         ArchiveDamaged: what was read back differs.
     """
-    if not target.name.endswith(SUFFIXES):
-        raise UserError(f"--archive {target}: give a file that ends in {' or '.join(SUFFIXES)}")
-    if target.exists() or not target.absolute().parent.is_dir():
-        why = "is there already" if target.exists() else "no such directory"
-        raise UserError(f"--archive {target}: {why}; choose another name")
+    check_output(target, f"--archive {target}", SUFFIXES)
     with take_rows(study.row_directories()) as locks:
         for holder in locks.refused.values():
             raise UserError(f"--archive: a controller is at work: {holder}; wait for it, or --cancel it")

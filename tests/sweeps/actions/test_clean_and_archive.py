@@ -166,9 +166,9 @@ def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("a.zip", "give a file that ends in .tar.gz or .tgz"),
-        ("nowhere/a.tgz", "no such directory"),
-        ("b.tgz", "already"),
+        ("a.zip", "give a name that ends in .tar.gz or .tgz"),
+        ("nowhere/a.tgz", "does not exist; make it first"),
+        ("b.tgz", "b.tgz: exists; choose another name\n"),
     ],
 )
 def test_an_archive_is_refused_where_it_cannot_be_written(
