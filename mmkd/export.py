@@ -13,6 +13,7 @@ import torch
 from mmkd.command import Parser, add_force, run_command
 from mmkd.errors import UserError
 from mmkd.files import check_output, write_atomically, write_text
+from mmkd.find_trial import add_trial, find_student
 from mmkd.metrics import softmax
 from mmkd.models.network import count_parameters
 from mmkd.records import WinnerRecord, find_record
@@ -104,9 +105,10 @@ def export(options: argparse.Namespace) -> int:
     card = options.out.with_suffix(".md")
     check_output(options.out, f"--out {options.out}", (".pt2",), force=options.force)
     check_output(card, f"--out {options.out}: its model card {card}", force=options.force)
-    student = load_student(options.trial)
+    trial = find_student(options)
+    student = load_student(trial.path)
     worst = export_student(student, options.out)
-    write_text(card, model_card(student, options.trial.absolute(), worst))
+    write_text(card, model_card(student, trial.path.absolute(), worst))
     print(f"wrote {options.out} and {card}")
     return 0
 
@@ -118,7 +120,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.export"
         description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
         "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
     )
-    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
+    add_trial(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to write")
     add_force(parser)
     return run_command(parser, export, arguments)

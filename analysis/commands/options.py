@@ -30,7 +30,7 @@ def new_command(
     help: str,
     description: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Add a subcommand with --root and --no-cache; with --study if `study`; with --format, --out, --force if `formats`."""
+    """Add a subcommand with --root and --no-cache; by default --study; --format, --out and --force if `formats`."""
     parser = subparsers.add_parser(name, help=help, description=description)
     parser.add_argument(
         "--root", type=Path, default=Path("runs"), help="directory of the launched studies (default: %(default)s)"

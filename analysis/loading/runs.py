@@ -131,7 +131,7 @@ def _row_line(place: RowDir, row: RowRecord, winner: WinnerRecord | None) -> dic
     if winner is not None:
         won = {"asked": winner.trials, "numbers": winner.numbers}
         won |= {"winner_trial": winner.trial, "winner_value": winner.value}
-    name = {"row": place.path.name, "name": place.path.name.rpartition("-")[0], "digest": row.digest}
+    name = {"row": place.path.name, "name": place.name, "digest": row.digest}
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
     return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint"}), **won}

@@ -58,7 +58,7 @@ def readme(study: RecordedStudy) -> str:
         f"{study.name}: {study.title}\n"
         f"An archive of an mmkd study: its rows, its teachers and what its table is made from; not the data.\n\n"
         f"tar xf FILE.tar.gz && mmkd table --root {study.name} --study {study.name}\n"
-        f"mmkd predict --trial {study.name}/rows/ROW/confirm/SEED --data new.npy --out predictions.csv\n"
+        f"mmkd predict --root {study.name} --trial ROW --data new.npy --out predictions.csv\n"
         f"mmkd launch --root {study.name}, with the study, data and options of its launches, resumes it\n"
     )
 

@@ -154,7 +154,11 @@ def test_commands_of_a_trial_refuse(refuses: Refusals) -> None:
         (trial.main, [here / "empty"], "empty/config.json: no such file"),
         (trial.main, [here / "empty", "--attempt", "x"], "--attempt: invalid int value"),
         (predict.main, ["--trial", here / "gone"], "required: --data, --out"),
-        (predict.main, ["--trial", here / "gone", "--data", "x.h5", "--out", out], "gone: no finished trial here"),
+        (
+            predict.main,
+            ["--trial", here / "gone", "--data", "x.h5", "--out", out],
+            "gone: no such trial or row",
+        ),
         (predict.main, ["--trial", here / "gone", "--data", "x", "--out", out, "--split", "dev"], "choice: 'dev'"),
         (export.main, ["--trial", here / "empty", "--out", model], "empty: no finished trial here"),
         (export.main, ["--trial", here / "empty"], "required: --out"),
