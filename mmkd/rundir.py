@@ -81,6 +81,11 @@ class TrialDir:
         up = 1 if self.path.parent.name == "teachers" else 3
         return Root(self.path.absolute().parents[up])
 
+    @property
+    def name(self) -> str:
+        """The path below the root: `teachers/4f1e`, `rows/ROW/trials/3`."""
+        return self.path.absolute().relative_to(self.root.path).as_posix()
+
 
 @dataclass(frozen=True)
 class RowDir:
@@ -167,6 +172,10 @@ class Root:
     def controller_log(self, name: str) -> Path:
         """Output of the detached controller of that study."""
         return self.path / "studies" / f"{name}.controller.log"
+
+    def controller_script(self, name: str) -> Path:
+        """The sbatch script of the detached controller of that study, which is left beside its log."""
+        return self.controller_log(name).with_suffix(".sbatch")
 
     code = _Below("code")
     """Copies of the code that jobs run, and patches of what differed from a commit."""

@@ -67,7 +67,7 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     try:
         if options.detached:
             begin(made)
-        works.extend(RowWork(row, made.root, made.parallel, made.origin) for row in made.rows)
+        works.extend(RowWork(row, made.parallel, made.origin) for row in made.rows)
         stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, stop)
@@ -91,19 +91,19 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     """
     from rich.console import Console
 
+    from mmkd.data import check_dataset
     from mmkd.formatting import count
     from mmkd.provenance import SOURCE
     from sweeps.actions.detach import continues
     from sweeps.actions.snapshot import CodeWatch
     from sweeps.controller.loop import Controller
     from sweeps.controller.progress import Reporter
-    from sweeps.resolve import check_data
 
     for work in works if options.retry == "failed" and not continues(options) else ():
         again = work.retry_failed()
         print(f"row {work.row.name}: retrying {count(again, 'failed trial')}")
     if any(work.remaining for work in works):
-        check_data(made.rows)
+        check_dataset(made.rows[0].info.path)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
     # srun --unbuffered gives a job a terminal that nobody watches: write plain lines to its log.
     with Reporter(Console(force_terminal=False if options.detached else None)) as reporter:

@@ -77,16 +77,11 @@ def make_parser(prog: str = PROG) -> Parser:
     budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row")
     budget.add_argument("--epochs", type=positive_integer, metavar="N", help="epochs of teachers and students")
     budget.add_argument(
-        "--seeds",
-        type=positive_integer,
-        metavar="N",
+        "--seeds", type=positive_integer, metavar="N",
         help="final runs per row: the winner is retrained on N fresh seeds",
-    )
+    )  # fmt: skip
     budget.add_argument(
-        "--max-gpu-hours",
-        type=_hours,
-        metavar="H",
-        help="submit nothing new once H GPU-hours are spent",
+        "--max-gpu-hours", type=_hours, metavar="H", help="submit nothing new once H GPU-hours are spent"
     )
     budget.add_argument(
         "--sampler", choices=["auto", "random", "tpe", "gp", "cmaes"],
@@ -129,26 +124,22 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     )
     actions = group.add_mutually_exclusive_group()
     actions.add_argument(
-        "--detach",
-        action="store_true",
+        "--detach", action="store_true",
         help="Slurm: run the controller as a small job ([detach] in the site file)",
-    )
+    )  # fmt: skip
     actions.add_argument("--status", action="store_true", help="print the state of the study; read-only")
     actions.add_argument(
-        "--cancel",
-        action="store_true",
+        "--cancel", action="store_true",
         help="end its jobs (with a checkpoint) and its controller; launch again to resume",
-    )
+    )  # fmt: skip
     actions.add_argument(
         "--clean", action="store_true",
         help="show its disk use, then remove checkpoints that nothing resumes from (with --dry-run: show only)",
     )  # fmt: skip
     actions.add_argument(
-        "--archive",
-        type=Path,
-        metavar="FILE.tar.gz",
+        "--archive", type=Path, metavar="FILE.tar.gz",
         help="write everything except the data to one file; deletes nothing",
-    )
+    )  # fmt: skip
 
 
 def add_slurm_options(parser: argparse.ArgumentParser) -> None:

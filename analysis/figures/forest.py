@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.figures.labels import shown
-from analysis.figures.rows_with_control import nothing, study_rows
-from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, wrapped
+from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, shown, wrapped
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, scored
+from analysis.loading.study_rows import RowRuns, collect, nothing
 from analysis.stats.scores import METRICS, Difference, score_rows
 from analysis.stats.uncertainty import ALPHA
 from mmkd.errors import UserError, choose
@@ -37,7 +35,7 @@ def forest_data(rows: Sequence[RowRuns], control: RowRuns, metric: str) -> list[
     """All rows but the control, in their order, with the table's own differences in a metric of `METRICS`."""
     cells = score_rows(rows, control, "sd")[metric]
     return [
-        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(scored(row.final_runs)))
+        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(row.measured))
         for row in rows
         if row is not control
     ]
@@ -53,13 +51,13 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
         UserError: the study names no control, the control has no score, or no other row can be compared with it.
     """
     choose("metric", metric, METRICS)
-    rows = study_rows(runs, study)
-    control = next((chosen.control for chosen in rows if chosen.control is not None), None)
+    found = collect(runs, study)
+    control = found.control
     if control is None:
         raise UserError(f"study {study}: no row to measure from; name one by 'control' in the study file")
-    if scored(control.final_runs).empty:
+    if control.measured.empty:
         raise nothing(control, "score on test, and it is the control")
-    data = forest_data([chosen.row for chosen in rows], control, metric)
+    data = forest_data(found.rows, control, metric)
     if all(compared.difference is None for compared in data):
         raise UserError(f"study {study}: no row can be compared with the control yet")
     texts = [text for compared in data for text in (compared.label, compared.group or "")]

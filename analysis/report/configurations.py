@@ -23,7 +23,7 @@ LEFT_OUT = ("data.path", "teacher.data.path")
 LONGEST = 300
 """Characters of a message that are shown."""
 
-_TUNING = ("selection", "sampler", "pruner", "asked", "winner_trial", "winner_value")
+_TUNING = ("selection", "sampler", "pruner", "sampled", "winner_trial", "winner_value")
 """The description of a row's search, beside its space."""
 
 Flat = Mapping[str, str]
@@ -83,8 +83,8 @@ def group(runs: Runs, directory: str, lines: pd.DataFrame) -> Group:
     return Group(directory, common, tuple(made))
 
 
-def _configuration(place: Path) -> dict[str, Any] | None:
-    path = TrialDir(place).config
+def _configuration(directory: Path) -> dict[str, Any] | None:
+    path = TrialDir(directory).config
     value = read_json(path) if path.exists() else None
     return {key: leaf for key, leaf in leaves(value) if key not in LEFT_OUT} if isinstance(value, Mapping) else None
 

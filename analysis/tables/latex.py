@@ -37,6 +37,7 @@ ACCENTS = {
 }  # fmt: skip
 LATIN_CAPITALS = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEZHIKMNOPTX", strict=True))
 """Greek capitals that TeX has no names for, because they look Latin."""
+NAMED = SPECIAL | SYMBOLS | {character: f"${name}$" for character, name in MATH.items()} | LATIN_CAPITALS
 OTHER = r"\providecommand{\othercharacter}[2]{\ifdefined\Umathcode#1\else\texttt{#2}\fi}"
 """A character without a name in TeX: itself in XeLaTeX and LuaLaTeX, its number in pdfLaTeX."""
 
@@ -45,8 +46,8 @@ def to_latex(table: Table) -> str:
     """The table as a tabular, the caption and what it needs in comments above it; warnings are in the table."""
     span = len(table.columns) + 1
     labels = [_stacked(column) for column in table.columns]
-    places = "".join(_place(table, column) for column in table.columns)
-    body = [rf"\begin{{tabular}}{{@{{}}l{places}@{{}}}}", r"\toprule", _row(["", *labels]), r"\midrule"]
+    letters = "".join(_letter(table, column) for column in table.columns)
+    body = [rf"\begin{{tabular}}{{@{{}}l{letters}@{{}}}}", r"\toprule", _row(["", *labels]), r"\midrule"]
     for number, section in enumerate(table.sections):
         body += [r"\addlinespace"] if number else []
         if section.title is not None:
@@ -64,7 +65,7 @@ def to_latex(table: Table) -> str:
 ARROWS = {"higher": r"~$\uparrow$", "lower": r"~$\downarrow$", None: ""}
 
 
-def _place(table: Table, column: Column) -> str:
+def _letter(table: Table, column: Column) -> str:
     """A column's letter, with room behind it where the ties are marked."""
     return r"r@{\hspace{2em}}" if any(row.cells[column.key].tied for row in table.rows) else "r"
 
@@ -105,20 +106,14 @@ def escape(text: str) -> str:
 
 
 def _piece(character: str) -> str:
-    if character in SPECIAL:
-        return SPECIAL[character]
+    if character in NAMED:
+        return NAMED[character]
     if " " <= character <= "~":
         return character
-    if character in SYMBOLS:
-        return SYMBOLS[character]
-    if character in MATH:
-        return f"${MATH[character]}$"
     return _greek(character) or _accented(character) or _raised(character) or _unnamed(character)
 
 
 def _greek(character: str) -> str:
-    if character in LATIN_CAPITALS:
-        return LATIN_CAPITALS[character]
     found = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(character, ""))
     if found is None:
         return ""

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mmkd.errors import UserError
-from mmkd.files import check_output, read_json, write_atomically
+from mmkd.files import check_output, write_atomically
 from mmkd.formatting import count, size
+from mmkd.provenance import SOURCE, snapshot_origin
 from mmkd.records import code_versions
 from mmkd.rundir import TrialDir
 from sweeps.actions.clean import files_under
@@ -37,9 +37,7 @@ def archive(study: RecordedStudy, target: Path) -> int:
         ArchiveDamaged: what was read back differs.
     """
     check_output(target, f"--archive {target}", SUFFIXES)
-    with take_rows(study.row_directories()) as locks:
-        for holder in locks.refused.values():
-            raise UserError(f"--archive: a controller is at work: {holder}; wait for it, or --cancel it")
+    with take_rows(study.row_directories(), "--archive") as locks:
         written: dict[str, str] = {}
 
         def write(path: Path) -> None:
@@ -82,8 +80,8 @@ def _code(study: RecordedStudy) -> Iterator[Path]:
     patches = {f"{version.commit[:12]}-{version.diff}.patch" for version in versions}
     codes = {version.code for version in versions}
     for kept in sorted(study.root.code.glob("*")):
-        snapshot = read_json(kept / "snapshot.json") if kept.is_dir() else None
-        if snapshot is not None and snapshot["code"] in codes:
+        origin = snapshot_origin(kept / SOURCE.name) if kept.is_dir() else None
+        if origin is not None and origin.code in codes:
             yield from (path for path, _ in files_under(kept) if "__pycache__" not in path.parts)
         elif kept.name in patches:
             yield kept

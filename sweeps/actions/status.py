@@ -94,13 +94,14 @@ def show_status(study: RecordedStudy) -> None:
     alive = without_end(study.directories())
     for line in _jobs(alive, queue, complaint):
         print(f"jobs        {line}")
-    spent, running = gpu_seconds_of(study.directories()), sum(_gpu_seconds_so_far(d) for d in alive)
+    now, spent = time.time(), gpu_seconds_of(study.directories())
+    running = sum(attempt.gpus * attempt.seconds(now) for attempt in map(last_attempt, alive))
     print(f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended")
 
 
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
     """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
-    on_slurm = any(last_attempt(d).submitted.get("backend") == "slurm" for d in without_end(study.directories()))
+    on_slurm = any(last_attempt(d).submitted.backend == "slurm" for d in without_end(study.directories()))
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:
@@ -176,7 +177,7 @@ def _jobs(alive: list[TrialDir], queue: list[QueuedJob] | None, complaint: str) 
 
 def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
     attempt = last_attempt(directory)
-    backend, handle = attempt.submitted.get("backend"), handle_of(attempt)
+    backend, handle = attempt.submitted.backend, handle_of(attempt)
     if backend == "slurm":
         jobs = [job for job in queue if job.name == handle.name and handle.id in ("", job.id)]
         if not jobs:
@@ -188,10 +189,3 @@ def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
         return f"on {host_of(handle.id)}, seen from there alone"
     report = LocalBackend().poll([handle]).get(handle)
     return "running" if report is not None and report.alive else "gone without a word: a relaunch resumes it"
-
-
-def _gpu_seconds_so_far(directory: TrialDir) -> float:
-    """GPU-seconds of an attempt that has not ended, by its own clock."""
-    attempt = last_attempt(directory)
-    started = attempt.ran.get("started")
-    return 0.0 if started is None else float(attempt.submitted.get("gpus", 0)) * (time.time() - float(started))

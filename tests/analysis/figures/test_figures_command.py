@@ -90,7 +90,7 @@ def test_no_label_is_clipped_or_lies_over_another_however_long_it_is(tmp_path: P
 def test_the_command_writes_what_can_be_drawn_and_says_what_cannot(
     root: FigureRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "new" / "folder"
+    out = tmp_path / "new" / "directory"
     common = ["figures", "--root", str(root.path), "--out", str(out), "--format", "svg", "--no-cache"]
     assert main([*common, "--only", "forest", "importance", "learning-loss", "attention"]) == 0
     said = capsys.readouterr().out.splitlines()

@@ -27,8 +27,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> FigureRoot:
     crd = root.row("crd", f"CRD {SCRIPT}", rng, f"Group {SCRIPT}", diverged=2)
     root.begin("late", "Not begun")
     root.write()
-    place = root.path / "studies" / "demo.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"title": f"Title {SCRIPT}"}))
+    record = root.path / "studies" / "demo.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"title": f"Title {SCRIPT}"}))
     (crd / "trials" / "4" / "result.h5").write_bytes(b"torn")
     (crd / "trials" / "<i>stray").mkdir()
     (crd / "journal.log").touch()

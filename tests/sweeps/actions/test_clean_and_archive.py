@@ -30,9 +30,9 @@ def study(study_file: Path, tmp_path: Path) -> RecordedStudy:
     trial, row = study.rows[0].directory.trial(0), study.rows[0].directory
     for path in (trial.checkpoint, trial.path / ".tmp-ab12-weights.pt", trial.lock, row.path / ".tmp-cd34-winner.json"):
         path.write_bytes(bytes(5000))
-    for place in (trial.weights, trial.log(1)):
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(bytes(300))
+    for path in (trial.weights, trial.log(1)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(300))
     return study
 
 
@@ -148,10 +148,10 @@ def test_an_archive_keeps_the_checkpoints_of_unfinished_runs(study: RecordedStud
 def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_path: Path) -> None:
     code = study.root.code
     ours, patch, other = code / "aaaaaaaaaaaa", code / "cccccccccccc-dddddddddddd.patch", code / "bbbbbbbbbbbb"
-    for place, digest in ((ours, "111111111111"), (other, "222222222222")):
-        (place / "mmkd").mkdir(parents=True)
-        (place / "mmkd" / "trial.py").write_text("")
-        write_json(place / "snapshot.json", {"code": digest, "git": {}})
+    for directory, digest in ((ours, "111111111111"), (other, "222222222222")):
+        (directory / "mmkd").mkdir(parents=True)
+        (directory / "mmkd" / "trial.py").write_text("")
+        write_json(directory / "snapshot.json", {"code": digest, "git": {}, "taken": 1.0})
     patch.write_text("a patch")
     entry = {"code": "111111111111", "commit": "c" * 40, "diff": "d" * 12, "since": 0.0}
     write_json(study.rows[0].directory.code, [entry])

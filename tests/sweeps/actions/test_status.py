@@ -58,16 +58,16 @@ def test_open_failed_and_diverged_trials_are_told_apart(said, study_file: Path, 
 
     backend = FakeBackend(fails)
     status = said(launched(study_file, tmp_path, "defaults.trials=5", backend=backend, stop=after(6, Stop.WITH_JOBS)))
-    name, told, still_open, running, _, failed, *_ = cells(status, "no_kd")
+    name, reported, still_open, running, _, failed, *_ = cells(status, "no_kd")
     assert (name, running) == ("no_kd", "0")
-    assert int(told.split("/")[0]) + int(still_open) <= 5
+    assert int(reported.split("/")[0]) + int(still_open) <= 5
     assert failed == "2"
     assert "(1 diverged)" in status
 
 
 def test_it_names_the_controller_and_reads_beside_it_without_a_trace(said, study_file: Path, tmp_path: Path) -> None:
     study = launched(study_file, tmp_path, stop=after(3, Stop.WITHOUT_JOBS), backend=FakeBackend(delay=99))
-    works = [RowWork(row, study.root, 2, study_file) for row in planned(study_file, tmp_path)]
+    works = [RowWork(row, 2, study_file) for row in planned(study_file, tmp_path)]
     before = tree(study.root.path)
     status = said(study)
     assert tree(study.root.path) == before
