@@ -23,7 +23,7 @@ Rejects = list[tuple[str, str]]
 """Paths and why they are in no frame."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, see `study_rows.collect`
 class Runs:
     """The content of a root. A trial is known by its `directory`, relative to the root; a row by its directory's name.
 

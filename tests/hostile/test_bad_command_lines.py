@@ -185,7 +185,7 @@ def test_commands_that_read_a_root_refuse(refuses: Refusals, small_root: Path) -
             "--out .*gone/x.txt: the directory .* does not exist",
         ),
         (["table", *root, "--out", here / "empty"], "--out .*empty: is a directory; name a file in it"),
-        (["compare", *root, "kd", "kt"], "unknown row 'kt'"),
+        (["compare", *root, "kd", "kt"], "unknown row of study demo 'kt'"),
         (["compare", *root, "kd"], "required: B"),
         (["figures", *root, "--out", here / "f", "--only", "pie"], "--only: invalid choice: 'pie'"),
         (["figures", *root], "required: --out"),
