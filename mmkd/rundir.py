@@ -93,6 +93,11 @@ class RowDir:
 
     path: Path
 
+    @property
+    def name(self) -> str:
+        """The row's name in its studies: the directory's without the hash."""
+        return self.path.name.rpartition("-")[0]
+
     row = _Below("row.json")
     """The row's identity, as JSON."""
     study = _Below("study.toml")

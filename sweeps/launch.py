@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mmkd.command import run_command
 from mmkd.errors import UserError
 from mmkd.terminal import printable
-from sweeps.options import make_parser, site_changes
+from sweeps.options import PROG, make_parser, site_changes
 from sweeps.site_file import load_site
 from sweeps.study_file import find_study, read_toml, study_names
 
@@ -202,9 +202,9 @@ def dispatch(options: argparse.Namespace) -> int:
     return launch(options)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = PROG) -> int:
     """Run the command."""
-    parser = make_parser()
+    parser = make_parser(prog)
     parser.set_defaults(arguments=sys.argv[1:] if arguments is None else arguments)
     return run_command(parser, dispatch, arguments, resumable=True)
 

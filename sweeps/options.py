@@ -16,18 +16,18 @@ from sweeps.study_file import parse_override
 
 EXAMPLES = """\
 examples:
-  python sweeps/launch.py --study crd_attention
+  %(prog)s --study crd_attention
       everything on synthetic data, in minutes: teacher, tuning, final runs, table
   python -m mmkd.data import utd-mhad UTD_MHAD.tar.xz utd.h5
-  python sweeps/launch.py --study crd_attention --data utd.h5 --primary accelerometer
+  %(prog)s --study crd_attention --data utd.h5 --primary accelerometer
       the same on real data
-  python sweeps/launch.py --study crd_attention --data utd.h5 --primary accelerometer --dry-run
+  %(prog)s --study crd_attention --data utd.h5 --primary accelerometer --dry-run
       what that would run, and its cost so far
-  python sweeps/launch.py --study crd_attention --trials 30 --seeds 10
+  %(prog)s --study crd_attention --trials 30 --seeds 10
       extend a finished study; finished trials are kept
-  python sweeps/launch.py --study crd_attention --cluster slurm --detach
+  %(prog)s --study crd_attention --cluster slurm --detach
       on a cluster, with the controller as a Slurm job; then --status, --cancel, --archive FILE.tar.gz
-  python sweeps/launch.py --study my_study.toml --set rows.crd_attention.space.beta.high=0.5
+  %(prog)s --study my_study.toml --set rows.crd_attention.space.beta.high=0.5
       your own study file, with one value changed
 
 To resume after Ctrl-C, a crash or a reboot, run the same command again.
@@ -35,10 +35,13 @@ Exit codes: 0 done, 1 a failure at run time (--cancel: a job did not end), 2 bad
 spent, 130 stopped by Ctrl-C, 143 by SIGTERM or --cancel, 138 by SIGUSR1, which leaves its jobs running."""
 
 
-def make_parser() -> Parser:
+PROG = "python sweeps/launch.py"
+
+
+def make_parser(prog: str = PROG) -> Parser:
     """Create the parser."""
     parser = Parser(
-        prog="python sweeps/launch.py",
+        prog=prog,
         description="Run a study: train its teachers, tune each row with Optuna on validation, retrain the winners on "
         "fresh seeds, and print the ablation table. A study is a list of rows in a TOML file.",
         epilog=EXAMPLES,

@@ -17,13 +17,13 @@ from analysis.loading.predictions import predictions_of
 from mmkd.errors import UserError
 from mmkd.records import R, RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
 from mmkd.result_file import Status
-from mmkd.rundir import Root
+from mmkd.rundir import Root, RowDir
 
 Rejects = list[tuple[str, str]]
 """Paths and why they are in no frame."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, see `study_rows.collect`
 class Runs:
     """The content of a root. A trial is known by its `directory`, relative to the root; a row by its directory's name.
 
@@ -92,7 +92,7 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
         winner = _read(row.winner, WinnerRecord, f"{name}/{row.winner.name}", rejects) if row.winner.exists() else None
         record = _read(row.row, RowRecord, name, rejects)
         if record is not None:
-            rows.append(_row_line(row.path.name, record, winner))
+            rows.append(_row_line(row, record, winner))
         trials = [f"{name}/{trial.path.parent.name}/{trial.path.name}" for trial in (*row.trials(), *row.final_runs())]
         directories += trials
         rejects += _strays(row.path, name, set(trials))
@@ -123,12 +123,12 @@ def _read(path: Path, schema: type[R], name: str, rejects: Rejects) -> R | None:
         return None
 
 
-def _row_line(directory: str, row: RowRecord, winner: WinnerRecord | None) -> dict[str, Any]:
+def _row_line(row_dir: RowDir, row: RowRecord, winner: WinnerRecord | None) -> dict[str, Any]:
     won: dict[str, Any] = {}
     if winner is not None:
         won = {"sampled": winner.trials, "numbers": winner.numbers}
         won |= {"winner_trial": winner.trial, "winner_value": winner.value}
-    name = {"row": directory, "name": directory.rpartition("-")[0], "digest": row.digest}
+    name = {"row": row_dir.path.name, "name": row_dir.name, "digest": row.digest}
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
     return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint"}), **won}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
@@ -115,12 +116,22 @@ class StudyRuns:
 
 
 def collect(runs: Runs, name: str) -> StudyRuns:
-    """The rows of a study and their trials.
+    """The rows of a study and their trials; collected once per record of the study, since every figure asks for them.
 
     Raises:
         UserError: there is no such study, or its record is invalid.
     """
     study = read_study(runs.root, name)
+    kept = _collected.setdefault(runs, {})
+    if study not in kept:
+        kept[study] = _collect(runs, study)
+    return kept[study]
+
+
+_collected: WeakKeyDictionary[Runs, dict[StudyRecord, StudyRuns]] = WeakKeyDictionary()
+
+
+def _collect(runs: Runs, study: StudyRecord) -> StudyRuns:
     trials = runs.trials.set_index("directory", drop=False)
     by_row = dict(list(trials.groupby("row")))
     labels = [spec.label for spec in study.rows]

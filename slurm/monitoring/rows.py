@@ -14,6 +14,7 @@ from rich.text import Text
 from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
 from mmkd.files import last_lines
+from mmkd.find_trial import matching
 from mmkd.lock import Holder, read_holder
 from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -145,9 +146,7 @@ def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
         row = (by_directory.get(owner) or by_name[choose("row (--log)", owner, by_name)]).directory
         kind, _, name = rest.partition("/")
         candidates = row.final_runs() if kind == "confirm" else row.trials()
-    exact = [trial for trial in candidates if trial.path.name == name]
-    begins = [trial for trial in candidates if name and trial.path.name.startswith(name)]
-    found = exact or begins
+    found = matching(candidates, name)
     if len(found) == 1:
         return found[0]
     names = ", ".join(trial.path.name for trial in candidates[:20]) + (", …" if len(candidates) > 20 else "")

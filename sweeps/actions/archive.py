@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mmkd.errors import UserError
-from mmkd.files import write_atomically
+from mmkd.files import check_output, write_atomically
 from mmkd.formatting import count, size
 from mmkd.provenance import SOURCE, snapshot_origin
 from mmkd.records import code_versions
@@ -37,11 +36,7 @@ def archive(study: RecordedStudy, target: Path) -> int:
         UserError: a controller is at work on it, or the file is there already or cannot be one.
         ArchiveDamaged: what was read back differs.
     """
-    if not target.name.endswith(SUFFIXES):
-        raise UserError(f"--archive {target}: give a file that ends in {' or '.join(SUFFIXES)}")
-    if target.exists() or not target.absolute().parent.is_dir():
-        why = "is there already" if target.exists() else "no such directory"
-        raise UserError(f"--archive {target}: {why}; choose another name")
+    check_output(target, f"--archive {target}", SUFFIXES)
     with take_rows(study.row_directories(), "--archive") as locks:
         written: dict[str, str] = {}
 
@@ -60,9 +55,9 @@ def readme(study: RecordedStudy) -> str:
     return (
         f"{study.name}: {study.title}\n"
         f"An archive of an mmkd study: its rows, its teachers and what its table is made from; not the data.\n\n"
-        f"tar xf FILE.tar.gz && python -m analysis table --root {study.name} --study {study.name}\n"
-        f"python -m mmkd.predict --trial {study.name}/rows/ROW/confirm/SEED --data new.npy --out predictions.csv\n"
-        f"python sweeps/launch.py --root {study.name}, with the study, data and options of its launches, resumes it\n"
+        f"tar xf FILE.tar.gz && mmkd table --root {study.name} --study {study.name}\n"
+        f"mmkd predict --root {study.name} --trial ROW --data new.npy --out predictions.csv\n"
+        f"mmkd launch --root {study.name}, with the study, data and options of its launches, resumes it\n"
     )
 
 

@@ -121,9 +121,9 @@ def detach(made: Launch, options: argparse.Namespace) -> int:
     again = f"--study {made.name} --root {made.root.path}"
     print(f"\ndetached: job {identifier} ({job.name}) is the controller; you can log out")
     print(f"log              {job.log}")
-    print(f"status           python sweeps/launch.py {again} --status")
-    print(f"live view        python slurm/monitor.py {again}")
-    print(f"end all jobs     python sweeps/launch.py {again} --cancel")
+    print(f"status           mmkd status {again}")
+    print(f"live view        mmkd monitor {again}")
+    print(f"end all jobs     mmkd launch {again} --cancel")
     return 0
 
 

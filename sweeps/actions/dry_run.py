@@ -121,6 +121,6 @@ def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> Non
     print(f"\nResults saved to {root.path} (rows, teachers, studies/{name}.json).")
     if succeeded and study.data.startswith("synthetic:"):
         print(
-            "This was synthetic data. To use your own: python -m mmkd.data import --help, then\n"
-            f"python sweeps/launch.py --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
+            "This was synthetic data. To use your own: mmkd data import --help, then\n"
+            f"mmkd launch --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
         )

@@ -174,7 +174,7 @@ def test_the_command_writes_the_file_and_refuses_an_unknown_study(
     assert main([*common, "--figures", "forest"]) == 0
     assert capsys.readouterr().out.startswith(f"wrote {out} (0.")
     assert out.read_text().count("<svg ") == 1
-    assert main([*common, "--study", "dmo", "--figures"]) == 2
+    assert main([*common, "--study", "dmo", "--figures", "--force"]) == 2
     assert "did you mean demo?" in capsys.readouterr().err
 
 

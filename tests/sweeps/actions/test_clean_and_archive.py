@@ -119,11 +119,11 @@ def test_an_archive_unpacks_to_the_same_table_and_a_relaunch_finds_all_done(
     assert main(command(study, "--archive", str(target))) == 0
     assert tree(study.root.path) == before, "an archive deletes nothing"
     said = capsys.readouterr().out
-    assert "tar xf FILE.tar.gz && python -m analysis table --root tiny --study tiny" in said
+    assert "tar xf FILE.tar.gz && mmkd table --root tiny --study tiny" in said
     elsewhere = tmp_path / "elsewhere"
     with tarfile.open(target) as tar:
         tar.extractall(elsewhere, filter="data")
-    assert "python -m analysis table" in (elsewhere / "tiny" / "README.txt").read_text()
+    assert "mmkd table" in (elsewhere / "tiny" / "README.txt").read_text()
     names = {path.name for path in elsewhere.rglob("*") if path.is_file()}
     assert {"result.h5", "weights.pt", "config.json", "journal.log", "winner.json", "1.txt"} <= names
     assert not {name for name in names if name.endswith(".lock") or name.startswith(".tmp-") or name == "checkpoint.pt"}
@@ -166,9 +166,9 @@ def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("a.zip", "give a file that ends in .tar.gz or .tgz"),
-        ("nowhere/a.tgz", "no such directory"),
-        ("b.tgz", "already"),
+        ("a.zip", "give a name that ends in .tar.gz or .tgz"),
+        ("nowhere/a.tgz", "does not exist; make it first"),
+        ("b.tgz", "b.tgz: exists; choose another name\n"),
     ],
 )
 def test_an_archive_is_refused_where_it_cannot_be_written(
