@@ -7,8 +7,8 @@ from importlib import import_module
 
 from mmkd.command import Parser, run_command
 
-COMMANDS = ("table", "compare", "doctor", "figures", "efficiency", "missing", "report")
-"""Modules of `analysis.commands`, in the order in which --help shows them."""
+COMMANDS = ("table", "compare", "doctor", "figures", "efficiency", "missing", "report", "export-runs")
+"""Subcommands in the order of --help; each is a module of `analysis.commands` (with `_` for `-`)."""
 
 
 def make_parser() -> Parser:
@@ -18,7 +18,7 @@ def make_parser() -> Parser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
-        import_module(f"analysis.commands.{name}").add_command(subparsers)
+        import_module(f"analysis.commands.{name.replace('-', '_')}").add_command(subparsers)
     return parser
 
 
