@@ -6,15 +6,12 @@ import argparse
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 from analysis.commands.options import Subparsers, new_command, tell
 from mmkd.errors import UserError
 from mmkd.formatting import count
 from mmkd.terminal import printable
-
-if TYPE_CHECKING:
-    from analysis.trackers.tracked_run import Exporter
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 """Modules of `analysis.trackers`, named after the package that each needs and the extra that installs it."""
@@ -39,35 +36,35 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Export the runs and print a summary."""
-    view, export = _open(options.to, options.directory)
+    tracker = _tracker(options.to)
     from analysis.loading.runs import load
     from analysis.trackers.tracked_run import tracked_runs
 
     runs = load(options.root, cache=options.cache)
     told, total, written = time.monotonic(), 0, 0
-    for tracked in tracked_runs(runs, options.study):
-        total += 1
-        written += export(tracked)
-        if time.monotonic() - told > PROGRESS_SECONDS:
-            tell(f"{count(total, 'run')} of at most {len(runs.trials):,}")
-            told = time.monotonic()
+    with tracker.exporter(options.directory) as export:
+        for tracked in tracked_runs(runs, options.study):
+            total += 1
+            written += export(tracked)
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                tell(f"{count(total, 'run')} of at most {len(runs.trials):,}")
+                told = time.monotonic()
     print(printable(f"{count(total, 'run')} in {options.directory}: {written} new or extended"))
     if len(runs.rejected):
         print(f"{count(len(runs.rejected), 'path')} left out: python -m analysis doctor says why")
-    print(printable(f"view: {view.format(directory=options.directory.absolute())}"))
+    print(printable(f"view: {tracker.VIEW.format(directory=options.directory.absolute())}"))
     return 0
 
 
-def _open(tracker: str, directory: Path) -> tuple[str, Exporter]:
-    """The command that shows a tracker's files, and its exporter.
+def _tracker(name: str) -> ModuleType:
+    """The tracker's module.
 
     Raises:
         UserError: the tracker's package is not installed.
     """
     try:
-        module = import_module(f"analysis.trackers.{tracker}")
+        return import_module(f"analysis.trackers.{name}")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != tracker:
+        if (error.name or "").partition(".")[0] != name:
             raise
-        raise UserError(f"--to {tracker}: {tracker} is not installed; pip install 'mmkd[{tracker}]'") from None
-    return module.VIEW, module.exporter(directory)
+        raise UserError(f"--to {name}: {name} is not installed; pip install 'mmkd[{name}]'") from None

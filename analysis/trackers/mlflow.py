@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,13 +89,14 @@ class _Store:
         return True
 
 
-def exporter(directory: Path) -> Exporter:
+@contextmanager
+def exporter(directory: Path) -> Iterator[Exporter]:
     """Write runs to `mlflow.db` in `directory`.
 
     Raises:
         UserError: the file is not an MLflow store.
     """
-    return _Store(directory).export
+    yield _Store(directory).export
 
 
 def _metrics(run: TrackedRun) -> list[Metric]:
@@ -103,9 +105,8 @@ def _metrics(run: TrackedRun) -> list[Metric]:
         for epoch in run.epochs
         for name, value in epoch.values.items()
     ]
-    return epochs + [
-        Metric(f"result/{name}", value, _milliseconds(run.ended), len(run.epochs)) for name, value in run.result.items()
-    ]
+    time, step = _milliseconds(run.measured), len(run.epochs)
+    return epochs + [Metric(f"result/{name}", value, time, step) for name, value in run.result.items()]
 
 
 def _batches(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:

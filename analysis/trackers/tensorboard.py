@@ -10,6 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,9 +40,10 @@ class _Exported:
     state: str = ""
 
 
-def exporter(directory: Path) -> Exporter:
+@contextmanager
+def exporter(directory: Path) -> Iterator[Exporter]:
     """Write each run to its directory below `directory`."""
-    return partial(_export, directory)
+    yield partial(_export, directory)
 
 
 def _export(directory: Path, run: TrackedRun) -> bool:
@@ -85,7 +87,7 @@ def _events(run: TrackedRun, last: _Exported) -> Iterator[Event]:
         yield _scalars(dict(epoch.values), epoch.number, epoch.time)
     if run.state != last.state:
         yield Event(wall_time=run.ended, step=len(run.epochs), summary=text_pb("state", run.state))
-        yield _scalars({f"result/{name}": x for name, x in run.result.items()}, len(run.epochs), run.ended)
+        yield _scalars({f"result/{name}": x for name, x in run.result.items()}, len(run.epochs), run.measured)
 
 
 def _scalars(values: dict[str, float], step: int, time: float) -> Event:

@@ -20,8 +20,8 @@ from mmkd.rundir import Root, TrialDir
 
 PROJECT = "mmkd"
 """Name of the experiment (MLflow) or project (W&B) that holds the runs."""
-RESULTS = ("best_epoch", "epochs", "parameters", "seconds", "gpu_seconds")
-"""Columns of `Runs.trials` that are exported beside the metrics."""
+RESULTS = ("best_epoch", "epochs", "parameters", "seconds")
+"""Columns of `Runs.trials` that are exported beside the metrics. They are the result's, which never changes."""
 _CLOCK = ("epoch", "time", "seconds")
 
 
@@ -67,6 +67,11 @@ class TrackedRun:
     def is_finished(self) -> bool:
         """True if there is a result: complete, pruned or diverged."""
         return self.state in FINISHED
+
+    @property
+    def measured(self) -> float:
+        """Time of the result: the last epoch's, which no later record changes."""
+        return self.epochs[-1].time if self.epochs else self.started
 
     @property
     def content(self) -> str:

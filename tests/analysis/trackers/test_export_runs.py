@@ -14,6 +14,7 @@ from roots import Lab, finish, student_config
 
 from analysis.__main__ import main
 from analysis.commands.export_runs import TRACKERS
+from mmkd.attempts import record_submission
 from mmkd.config import identity, to_json
 from mmkd.files import write_json
 from mmkd.metrics_log import append_metrics
@@ -65,8 +66,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from analysis.trackers.mlflow import exporter
 
     directory = tmp_path_factory.mktemp("mlflow")
-    exporter(directory)
-    return directory / "mlflow.db"
+    with exporter(directory):
+        return directory / "mlflow.db"
 
 
 def exported(lab: Lab) -> Path:
@@ -120,6 +121,13 @@ def test_exporting_later_adds_what_is_new(root: Lab, tracker: str, capsys: pytes
     assert [step for step, _ in live.series["valid_loss"]] == [1, 2, 3, 4]
     assert live.result["valid_accuracy"] == pytest.approx(0.6)
     assert live.tags["state"] == "complete"
+
+
+def test_what_the_controller_records_after_the_end_adds_no_point(root: Lab, tracker: str) -> None:
+    place = root.row_of("crd").trial(0)
+    first = READERS[tracker](export(root, tracker))
+    record_submission(place, 1, end="complete", ended=2e9, gpu_seconds=7.0)
+    assert comparable(READERS[tracker](export(root, tracker))) == comparable(first)
 
 
 def test_an_export_that_was_killed_is_completed_by_the_next(root: Lab, tracker: str) -> None:
