@@ -87,7 +87,7 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
         second.title,
         len(scores[0]),
         len(scores[1]),
-        _over_seeds(*scores),
+        over_seeds(*scores),
         len(differences),
         Difference(float(differences.mean()), low, high, clustered_mcnemar(differences)),
         tuple(SeedPair(seed, *mcnemar(ours[seed].right, theirs[seed].right)) for seed in shared),
@@ -125,7 +125,8 @@ def _same_samples(a: RowRuns, ours: dict[int, _Outcome], b: RowRuns, theirs: dic
         raise UserError(f"{a.title} and {b.title}: measured on different test samples, nothing can be paired")
 
 
-def _over_seeds(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:
+def over_seeds(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:
+    """Mean of `a` less mean of `b`, with Welch's interval and p."""
     test = welch(a, b)
     if np.isnan(test.p):
         return Difference(float(test.difference))
@@ -146,10 +147,11 @@ def _lines(found: Comparison) -> Iterator[str]:
     yield f"A  {found.a} ({_count(found.seeds_a, 'seed')})"
     yield f"B  {found.b} ({_count(found.seeds_b, 'seed')})"
     yield "Test accuracy of A less that of B, in points:"
-    yield f"  other seeds?    {_shown(found.over_seeds)}  (Welch's t over seeds, these {found.samples} samples)"
+    seeds, samples = shown_difference(found.over_seeds), shown_difference(found.over_samples)
+    yield f"  other seeds?    {seeds}  (Welch's t over seeds, these {found.samples} samples)"
     yield (
-        f"  other samples?  {_shown(found.over_samples)}  (paired bootstrap and clustered McNemar over samples, these "
-        "runs; samples taken as independent)"
+        f"  other samples?  {samples}  (paired bootstrap and clustered McNemar over samples, these runs; samples taken "
+        "as independent)"
     )
     for pair in found.pairs:
         yield (
@@ -169,7 +171,8 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _shown(difference: Difference) -> str:
+def shown_difference(difference: Difference) -> str:
+    """`+0.50 [-3.87, +4.87], p = 0.766`."""
     if difference.low is None or difference.high is None or difference.p is None:
         return f"{difference.value:+.2f} (too few seeds for an interval)"
     return f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], {p_value(difference.p)}"
