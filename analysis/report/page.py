@@ -10,9 +10,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.figure_list import FIGURES, IN_REPORT
+from analysis.loading.configurations import LEFT_OUT
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
-from analysis.report.configurations import LEFT_OUT, LONGEST, list_rows, list_teachers
+from analysis.report.configurations import LONGEST, list_rows, list_teachers
 from analysis.report.drawings import Drawing, drawings
 from analysis.report.origins import origins
 from analysis.stats.scores import Difference
