@@ -27,7 +27,7 @@ class Attempt:
 
     @property
     def message(self) -> str:
-        """Why it failed, in one line; empty if it did not."""
+        """The reason of the failure in one line; empty if it did not fail."""
         return str(self.submitted.get("message") or self.ran.get("message") or "")
 
     @property

@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="written atomically")
     return run_command(parser, predict, arguments)
 
 

@@ -179,11 +179,11 @@ def read_record(path: Path, schema: type[R]) -> R:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        raise UserError(f"{explain(error, path)}; launching the study again writes it anew") from None
+        raise UserError(f"{explain(error, path)}; launch the study again to rewrite it") from None
 
 
 def find_record(path: Path, schema: type[R]) -> R | None:
-    """Read a record; None if it is absent or invalid, where a relaunch writes it anew."""
+    """Read a record; None if it is absent or invalid, where a relaunch rewrites it."""
     try:
         return schema.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -1,4 +1,4 @@
-"""A row's tuning in parallel coordinates: a line a trial over all of its hyper-parameters to its value."""
+"""A row's tuning in parallel coordinates: one line per trial over all hyper-parameters to its value."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def parallel_coordinates_data(tuning: Tuning) -> ParallelCoordinates:
 
 
 def parallel_coordinates(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
-    """A line a trial over its hyper-parameters to its value, dark for good trials and drawn over the others.
+    """One line per trial over its hyper-parameters to its value, dark for good trials and drawn over the others.
 
     A dotted grey line is a trial without a value.
 

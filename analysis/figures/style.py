@@ -116,7 +116,7 @@ def fit_titles(axes: Sequence[Axes], columns: int, above: float) -> None:
 
 
 def legend_above(ax: Axes, title: str | None = None) -> None:
-    """A legend above `ax`, where it hides no data, a line an entry."""
+    """A legend above `ax`, where it hides no data, one line per entry."""
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), title=title, title_fontsize=ax.xaxis.label.get_fontsize())
 
 

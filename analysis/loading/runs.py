@@ -27,14 +27,14 @@ class Runs:
     """The content of a root. A trial is known by its `directory`, relative to the root; a row by its directory's name.
 
     Attributes:
-        root: where all of it lies.
-        studies: one line a study and row, in the study's order: what the study calls the row (`name`, `label`,
+        root: the directory of all of it.
+        studies: one line per study and row, in the study's order: the study's names for the row (`name`, `label`,
             `group`), which `row` that is (studies share rows), whether it is the control, and the trials and seeds
             that the study asks for.
-        rows: one line a row; `name` is the beginning of its directory's, which several rows of a study may share;
+        rows: one line per row; `name` is the beginning of its directory's, which several rows of a study may share;
             `asked` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
             `winner_*` are missing while it is tuned. What else decides the row
-            follows, a column a value: `space.beta.high`, `training.epochs`, `student.width`.
+            follows, one column per value: `space.beta.high`, `training.epochs`, `student.width`.
         trials: one line for each trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned
             or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a trial that
             has failed or is to be retried. `superseded` is a final run that the row's winner.json does not name.
@@ -43,8 +43,8 @@ class Runs:
             `commit` is the last attempt's, with `+<hash>` where the code was changed since; `weights` a checksum.
             Metrics are called `<split>_<metric>`; the five that every table shows come first, the others follow by
             name.
-        curves: one line a trial and epoch (from 1), also of trials that are not finished.
-        attempts: one line an attempt as the job recorded it; the controller's facts are called `submitted.<key>`.
+        curves: one line per trial and epoch (from 1), also of trials that are not finished.
+        attempts: one line per attempt as the job recorded it; the controller's facts are called `submitted.<key>`.
         rejected: what is in none of these, and why.
     """
 
@@ -138,7 +138,7 @@ def _row_line(place: RowDir, row: RowRecord, winner: WinnerRecord | None) -> dic
 
 
 def _study_lines(root: Path, rejects: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """A line a study and row; studies that cannot be read are added to `rejects`."""
+    """One line per study and row; studies that cannot be read are added to `rejects`."""
     lines: list[dict[str, Any]] = []
     for name in study_names(root):
         place = Root(root).study(name)

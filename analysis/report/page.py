@@ -67,7 +67,7 @@ def report(
         studies: their names, in the order wanted; None is all of them, and all that lies beside them under the root.
         kinds: which figures, of `analysis.figure_list.FIGURES`.
         costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
-        tell: is told what is being done, for it may take minutes.
+        tell: is called with the current step, because the report may take minutes.
 
     Raises:
         UserError: there is no study, or not the one that is named, or its file is broken.

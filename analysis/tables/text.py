@@ -97,7 +97,7 @@ def _header(first: int, block: Sequence[_Shown]) -> Grid:
 
 
 def _body(section: Section, first: int, block: Sequence[_Shown]) -> Grid:
-    """The rows; marks have columns of their own, so that the texts before them are aligned."""
+    """The rows; marks have separate columns, so that the texts before them are aligned."""
     grid = _grid(first)
     for column in block:
         grid.add_column(width=GAP + column.width - column.marks, justify="right", no_wrap=True)

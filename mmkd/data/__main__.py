@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path)
     inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
-        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; appears whole or not at all")
+        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; written atomically")
         maker.add_argument("--force", action="store_true", help="replace OUT.h5 if it exists")
         maker.set_defaults(run=_make)
     return parser

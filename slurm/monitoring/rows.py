@@ -99,7 +99,7 @@ def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
 
 
 def _read_row(root: Root, name: str, entries: list[tuple[str, StudyRow]], twice: set[str]) -> Row:
-    """Read a row; a damaged record counts as absent: a relaunch says so and writes it anew."""
+    """Read a row; a damaged record counts as absent: a relaunch reports and rewrites it."""
     directory = RowDir(root.path / "rows" / name)
     holder = read_holder(directory.lock)
     record = find_record(directory.row, RowRecord)

@@ -111,7 +111,7 @@ class Tuning:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{journal}: damaged ({error}); put a backup in its place, or remove it: trials are sampled anew"
+                f"{journal}: damaged ({error}); put a backup in its place, or remove it: trials are sampled again"
             ) from None
         self.distributions: dict[str, BaseDistribution] = {
             name: FloatDistribution(r.low, r.high, log=r.log) for name, r in row.ranges.items()

@@ -370,4 +370,4 @@ def test_no_gap_is_claimed_where_nothing_beats_the_commonest_class(lab: Lab) -> 
     lab.row("crd", [0.24, 0.25, 0.26], teachers, label="student")
     result = made(lab, control="none")
     assert rows(result)["student"].cells["gap"].text == DASH
-    assert "no better than always predicting the commonest class" in result.footnotes[0]
+    assert "no better than always predicting the most frequent class" in result.footnotes[0]
