@@ -127,7 +127,7 @@ def _panel_title(row: RowRuns, note: str, inches: float) -> str:
 
 
 def _a_row(draw: Callable[[Runs, str, str], Axes], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    """One figure a row."""
+    """One figure per row."""
     for chosen in study_rows(runs, study):
         name = chosen.row.spec.name
         yield Planned(f"{kind}-{name}", lambda name=name: Drawn(_figure(draw(runs, study, name))))  # type: ignore[misc]

@@ -65,7 +65,7 @@ def frame(lines: Iterable[Mapping[str, Any]], schema: Schema) -> pd.DataFrame:
 
 
 def curves_frame(curves: Mapping[str, Mapping[str, Floats]]) -> pd.DataFrame:
-    """One line a directory and epoch (from 1), from each directory's series; shorter ones end in NaN."""
+    """One line per directory and epoch (from 1), from each directory's series; shorter ones end in NaN."""
     lengths = {name: max((len(series) for series in own.values()), default=0) for name, own in curves.items()}
     names = sorted({name for own in curves.values() for name in own} - {"epoch"}, key=natural)
     columns: dict[str, Any] = {

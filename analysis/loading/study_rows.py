@@ -104,7 +104,7 @@ def _first(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:
-    """One line a key, in their order."""
+    """One line per key, in their order."""
     frame = frame.reindex(keys)
     return frame.assign(status=frame["status"].fillna(MISSING))
 

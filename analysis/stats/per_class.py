@@ -17,7 +17,7 @@ from mmkd.rundir import RowDir
 
 
 def per_class(runs: Runs, study: str) -> pd.DataFrame:
-    """One line a row of the study that has a score, and class.
+    """One line per row of the study with a score and per class.
 
     Columns: row, label, class (number), name, samples (of the class in test), seeds, and precision, recall and f1 as
     means over seeds, each with its sample standard deviation as `<metric>_sd`. Precision is NaN where the class was
