@@ -33,7 +33,7 @@ class Runs:
             that the study asks for.
         rows: one line per row; `name` is the beginning of its directory's, which several rows of a study may share;
             `asked` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
-            `winner_*` are missing while it is tuned. What else decides the row
+            `winner_*` are missing while it is tuned. All else that decides the row
             follows, one column per value: `space.beta.high`, `training.epochs`, `student.width`.
         trials: one line for each trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned
             or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a trial that
@@ -71,7 +71,7 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
     """Read everything under `root` but the predictions.
 
     Args:
-        root: where the launched studies lie.
+        root: the directory of the launched studies.
         cache: use and renew `.cache/analysis.h5` under the root; where the root cannot be written, there is none.
 
     Raises:
@@ -79,9 +79,9 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
     """
     path = Path(root)
     if not path.is_dir():
-        raise UserError(f"{path}: no such directory; --root is where the launched studies lie")
+        raise UserError(f"{path}: no such directory; --root is the directory of the launched studies")
     if not any((path / part).is_dir() for part in ("rows", "teachers", "studies")):
-        raise UserError(f"{path}: no rows, teachers or studies in it; --root is where the launched studies lie")
+        raise UserError(f"{path}: no rows, teachers or studies in it; --root is the directory of the launched studies")
     rows: list[dict[str, Any]] = []
     rejects: list[tuple[str, str]] = []
     directories: list[str] = []

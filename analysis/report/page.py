@@ -64,7 +64,7 @@ def report(
 
     Args:
         runs: what `analysis.load` gave.
-        studies: their names, in the order wanted; None is all of them, and all that lies beside them under the root.
+        studies: their names, in the order wanted; None is all of them, and everything else under the root.
         kinds: which figures, of `analysis.figure_list.FIGURES`.
         costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
         tell: is called with the current step, because the report may take minutes.

@@ -59,9 +59,9 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
         UserError: there is no such root or study, or its file is damaged.
     """
     if not root.path.is_dir():
-        raise UserError(f"--root {root.path}: no such directory; it is where the launched studies lie")
+        raise UserError(f"--root {root.path}: no such directory; it is the directory of the launched studies")
     if not any((root.path / name).is_dir() for name in ("studies", "rows")):
-        raise UserError(f"--root {root.path}: no studies or rows in it; it is where the launched studies lie")
+        raise UserError(f"--root {root.path}: no studies or rows in it; it is the directory of the launched studies")
     names = study_names(root.path)
     if wanted is not None:
         names = [choose(f"study (--study, of {root.path})", wanted, names)]
