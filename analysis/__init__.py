@@ -2,8 +2,8 @@
 
 Lower packages know nothing of higher ones: `loading` reads trial directories into frames and collects a study's rows;
 `stats` has tests and uncertainty; `tables` makes a neutral table (`tables.model`) and writes it in each format, and
-compares two rows; `networks` measures trained networks; `doctor` examines a whole root; `figures` draws; `report` puts
-all into one HTML file; `commands` has the subcommands.
+compares two rows; `networks` measures trained networks; `doctor` examines a whole root; `trackers` exports runs;
+`figures` draws; `report` puts all into one HTML file; `commands` has the subcommands.
 
 The names below are imported when they are first used: `python -m analysis --help` needs no pandas, and a table no
 matplotlib.

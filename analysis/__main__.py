@@ -9,8 +9,8 @@ from importlib import import_module
 from analysis.commands.options import Subparsers
 from mmkd.command import Parser, run_command
 
-COMMANDS = ("table", "compare", "doctor", "figures", "efficiency", "missing", "report")
-"""Modules of `analysis.commands`, in the order in which --help shows them."""
+COMMANDS = ("table", "compare", "diff", "doctor", "figures", "efficiency", "missing", "report", "export-runs")
+"""Subcommands in the order of --help; each is a module of `analysis.commands` (with `_` for `-`)."""
 
 
 PROG = "python -m analysis"
@@ -27,7 +27,7 @@ def add_commands(parser: argparse.ArgumentParser) -> Subparsers:
     """Add all subcommands."""
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
-        import_module(f"analysis.commands.{name}").add_command(subparsers)
+        import_module(f"analysis.commands.{name.replace('-', '_')}").add_command(subparsers)
     return subparsers
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from mmkd.files import last_lines, write_text
@@ -32,6 +33,12 @@ def read_metrics(directory: TrialDir) -> list[dict[str, Any]]:
     except (FileNotFoundError, ValueError, RecursionError):
         return lines
     return lines
+
+
+def read_curve(directory: TrialDir, metric: str) -> list[float]:
+    """A metric by epoch; a line without it ends the list."""
+    lines = takewhile(lambda line: isinstance(line.get(metric), (int, float)), read_metrics(directory))
+    return [float(line[metric]) for line in lines]
 
 
 def tail_metrics(directory: TrialDir, size: int = 65536) -> list[dict[str, Any]]:

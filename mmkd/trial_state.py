@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mmkd.attempts import Attempt, current_attempt, last_attempt, read_attempt, read_attempts
+from mmkd.formatting import count
 from mmkd.rundir import TrialDir
 
 
@@ -132,7 +133,7 @@ def has_no_retries(attempts: Sequence[Attempt], since: float = 0.0) -> bool:
 def why_failed(attempts: Sequence[Attempt], since: float = 0.0) -> str:
     """The class, number and last message of the attempts after which there are no retries left."""
     alike = fruitless(attempts, since)
-    times = f"{len(alike)} attempts" if len(alike) > 1 else "1 attempt"
+    times = count(len(alike), "attempt")
     return f"{alike[-1].end} in {times}: {alike[-1].message or 'no message'}" if alike else "no attempt"
 
 

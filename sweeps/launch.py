@@ -41,10 +41,13 @@ def launch(options: argparse.Namespace) -> int:
     from sweeps.actions.detach import detach
     from sweeps.actions.dry_run import dry_run, show_plan
     from sweeps.actions.snapshot import take_snapshot
+    from sweeps.controller.study_journal import check_path
     from sweeps.launched_study import record_study
     from sweeps.resolve import prepare
 
     made = prepare(options)
+    if options.journal is not None:
+        check_path(options.journal, made.root)
     show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
     if options.dry_run:
         return dry_run(made, options)
@@ -98,6 +101,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     from sweeps.actions.snapshot import CodeWatch
     from sweeps.controller.loop import Controller
     from sweeps.controller.progress import Reporter
+    from sweeps.controller.study_journal import StudyJournal
 
     for work in works if options.retry == "failed" and not continues(options) else ():
         again = work.retry_failed()
@@ -105,15 +109,21 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     if any(work.remaining for work in works):
         check_dataset(made.rows[0].info.path)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
+    copy = StudyJournal(options.journal, [work.tuning for work in works]).update if options.journal else lambda: ""
     # srun --unbuffered gives a job a terminal that nobody watches: write plain lines to its log.
     with Reporter(Console(force_terminal=False if options.detached else None)) as reporter:
-        if changed := watch.begin():
-            reporter.event(changed)
+        for said in filter(None, (watch.begin(), copy())):
+            reporter.event(said)
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
-            max_gpu_hours=options.max_gpu_hours, news=watch, interval=0.2 if made.backend.prompt else 0.5,
+            max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
+            interval=0.2 if made.backend.prompt else 0.5,
         )  # fmt: skip
-        controller.run()
+        try:
+            controller.run()
+        finally:
+            if said := copy():
+                reporter.event(said)
     return controller.budget_spent
 
 

@@ -72,6 +72,10 @@ def make_parser(prog: str = PROG) -> Parser:
         "--as", dest="name", metavar="NAME",
         help="name of the table (default: the study's, with --data, --primary and --pairing)",
     )  # fmt: skip
+    what.add_argument(
+        "--journal", type=Path, metavar="FILE",
+        help="keep a copy of all rows' Optuna studies in one journal file, which optuna-dashboard shows side by side",
+    )  # fmt: skip
     add_actions(parser)
     budget = parser.add_argument_group("budget")
     budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row")

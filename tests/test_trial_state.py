@@ -266,7 +266,7 @@ def test_status_counts_it(study: RecordedStudy, cases: dict[Path, Case], capsys:
     gone = sum(case.state.is_live and not case.lives for case in CASES)
     assert {words.split(":")[0]: int(n) for n, words in jobs} == {
         "running": len(live) - gone,
-        "gone without a word": gone,
+        "not running any more": gone,
     }
 
 

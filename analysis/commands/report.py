@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from analysis.commands.options import Subparsers, load_root, new_command, write_out
-from analysis.figure_list import FIGURES
+from analysis.figure_list import FIGURES, IN_REPORT
 from mmkd.command import add_force
 from mmkd.files import check_output
 from mmkd.steps import show_steps
@@ -30,9 +30,9 @@ def add_command(subparsers: Subparsers) -> None:
         "--figures",
         nargs="*",
         choices=FIGURES,
-        default=tuple(FIGURES),
+        default=IN_REPORT,
         metavar="NAME",
-        help=f"some of {', '.join(FIGURES)}, or none (default: all)",
+        help=f"some of {', '.join(FIGURES)}, or none (default: all but table)",
     )
     parser.add_argument(
         "--efficiency", action="store_true", help="also measure the networks' cost in use, now and on this machine"

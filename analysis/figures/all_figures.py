@@ -29,6 +29,7 @@ from analysis.figures.style import (
     panels,
     wrapped,
 )
+from analysis.figures.table_with_forest import table_with_forest
 from analysis.figures.tuning import Cost, best_so_far, slices, tuning_data
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, StudyRuns, collect
@@ -168,6 +169,10 @@ def _forest(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
     yield Planned(kind, lambda: Drawn(figure_of(forest(runs, study))))
 
 
+def _table(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+    yield Planned(kind, lambda: Drawn(table_with_forest(runs, study)))
+
+
 _PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
     "learning-loss": partial(_learning, "valid_loss"),
     "learning-accuracy": partial(_learning, "valid_accuracy"),
@@ -177,6 +182,7 @@ _PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
     "slices": partial(_a_row, _slices),
     "parallel": partial(_a_row, parallel_coordinates),
     "forest": _forest,
+    "table": _table,
     "confusion": partial(_a_row, confusion),
     "attention": partial(_a_row, _attention),
 }

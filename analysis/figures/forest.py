@@ -63,7 +63,7 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
     texts = [text for compared in data for text in (compared.label, compared.group or "")]
     brief = max(inches_of(text, SMALL) for text in texts) <= BRIEF
     lines = list(_lines(data))
-    height = 0.85 + 0.17 * _ends(lines)[-1]
+    height = 0.85 + 0.17 * line_places([text for text, _ in lines])[1]
     with drawing_on(ax, width=SINGLE if brief else 5.0, height=height) as ax:
         _draw(lines, ax)
         name = shown(f"test_{metric}").label.removesuffix(" (%)")
@@ -81,31 +81,32 @@ def _lines(data: Sequence[Compared]) -> Iterator[tuple[str, Compared | None]]:
             yield wrapped(compared.label, LONG, SMALL), compared
 
 
-def _ends(lines: Sequence[tuple[str, Compared | None]]) -> npt.NDArray[np.float64]:
-    """The end of each line from the top, in heights of a label of one line; each further line takes less."""
-    return np.cumsum([1 + 0.7 * text.count("\n") for text, _ in lines])
+def line_places(texts: Sequence[str]) -> tuple[npt.NDArray[np.float64], float]:
+    """The middle of each text from the top and the end of the last, in heights of a line; further lines take less."""
+    ends = np.cumsum([1 + 0.7 * text.count("\n") for text in texts])
+    return (np.insert(ends[:-1], 0, 0.0) + ends) / 2, float(ends[-1])
 
 
 def _draw(lines: Sequence[tuple[str, Compared | None]], ax: Axes) -> None:
     ax.axvline(0, color=CONTROL, linewidth=0.8, linestyle="--")
-    ends = _ends(lines)
-    places = (np.insert(ends[:-1], 0, 0.0) + ends) / 2
+    places, end = line_places([text for text, _ in lines])
     for place, (_, compared) in zip(places, lines, strict=True):
         if compared is None:
             continue
         count = f"n = {compared.seeds}" if compared.difference else "\N{EN DASH}"
         ax.annotate(count, (1.01, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         if compared.difference is not None:
-            _draw_difference(compared.difference, place, ax)
+            draw_difference(compared.difference, place, ax)
     ax.set_yticks(places, [text for text, _ in lines])
     for tick, (_, compared) in zip(ax.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("bold" if compared is None else "normal")
-    ax.set_ylim(ends[-1] + 0.1, -0.1)
+    ax.set_ylim(end + 0.1, -0.1)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 
 
-def _draw_difference(difference: Difference, place: float, ax: Axes) -> None:
+def draw_difference(difference: Difference, place: float, ax: Axes) -> None:
+    """Draw a square, filled if Holm's p is below 5 %, and its 95 % interval."""
     if difference.low is not None and difference.high is not None:
         ax.plot([difference.low, difference.high], [place, place], color=ROW, linewidth=1)
     clear = difference.corrected is not None and difference.corrected < ALPHA

@@ -124,14 +124,15 @@ def collect(runs: Runs, name: str) -> StudyRuns:
     study = read_study(runs.root, name)
     kept = _collected.setdefault(runs, {})
     if study not in kept:
-        kept[study] = _collect(runs, study)
+        kept[study] = collect_record(runs, study)
     return kept[study]
 
 
 _collected: WeakKeyDictionary[Runs, dict[StudyRecord, StudyRuns]] = WeakKeyDictionary()
 
 
-def _collect(runs: Runs, study: StudyRecord) -> StudyRuns:
+def collect_record(runs: Runs, study: StudyRecord) -> StudyRuns:
+    """The rows of a study by its record, and their trials."""
     trials = runs.trials.set_index("directory", drop=False)
     by_row = dict(list(trials.groupby("row")))
     labels = [spec.label for spec in study.rows]

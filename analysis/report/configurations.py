@@ -11,14 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.loading.configurations import flat_configuration
 from analysis.loading.runs import Runs
-from mmkd.files import read_json
 from mmkd.formatting import teacher_label
-from mmkd.records import StudyRecord, differences, leaves
-from mmkd.rundir import RowDir, TrialDir
-
-LEFT_OUT = ("data.path", "teacher.data.path")
-"""Paths of the data on the machine: not for a file that is passed on, and in each config.json."""
+from mmkd.records import StudyRecord, differences
+from mmkd.rundir import RowDir
 
 LONGEST = 300
 """Characters of a message that are shown."""
@@ -74,19 +71,13 @@ def group(runs: Runs, directory: str, lines: pd.DataFrame) -> Group:
     Raises:
         OSError: a config.json is there and cannot be read.
     """
-    configs = [_configuration(runs.root / str(name)) for name in lines["directory"]]
+    configs = [flat_configuration(runs.root / str(name)) for name in lines["directory"]]
     known = [config for config in configs if config is not None]
     differing = differences(known)
     common = {key: _text(leaf) for key, leaf in (known[0] if known else {}).items() if key not in differing}
     records = lines.to_dict("records")
     made = (_run(directory, line, config, differing) for line, config in zip(records, configs, strict=True))
     return Group(directory, common, tuple(made))
-
-
-def _configuration(directory: Path) -> dict[str, Any] | None:
-    path = TrialDir(directory).config
-    value = read_json(path) if path.exists() else None
-    return {key: leaf for key, leaf in leaves(value) if key not in LEFT_OUT} if isinstance(value, Mapping) else None
 
 
 def _text(leaf: Any) -> str:

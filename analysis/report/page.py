@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.figure_list import FIGURES
+from analysis.figure_list import FIGURES, IN_REPORT
+from analysis.loading.configurations import LEFT_OUT
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
-from analysis.report.configurations import LEFT_OUT, LONGEST, list_rows, list_teachers
+from analysis.report.configurations import LONGEST, list_rows, list_teachers
 from analysis.report.drawings import Drawing, drawings
 from analysis.report.origins import origins
 from analysis.stats.scores import Difference
@@ -57,7 +58,7 @@ def report(
     runs: Runs,
     studies: Sequence[str] | None = None,
     *,
-    kinds: Sequence[str] = tuple(FIGURES),
+    kinds: Sequence[str] = IN_REPORT,
     costs: Callable[[str], Table] | None = None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> str:

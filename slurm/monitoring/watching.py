@@ -73,9 +73,9 @@ class Sign(StrEnum):
     """A detail of a pending or running trial that its files do not tell."""
 
     STARTING = "starting"
-    """A local process or a job on a node, not heard of yet."""
+    """A local process or a job on a node that has written nothing yet."""
     LOST = "lost"
-    """Its job is gone without a word: the controller will see that, or a relaunch."""
+    """Its job disappeared without recording an end; the controller or the next launch will notice."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def controller_script(made: Launch, options: argparse.Namespace) -> str:
 def absolute(options: argparse.Namespace) -> list[str]:
     """Return a detached controller's command line: this one with absolute paths, without `FOR_HERE`."""
     placed = {"--cluster": "slurm", "--root": str(Root.at(options.root).path)}
-    for name in ("study", "data", "site"):
+    for name in ("study", "data", "site", "journal"):
         value = getattr(options, name)
         if value is not None:
             named = name == "study" and not str(value).endswith(".toml")

@@ -11,15 +11,7 @@ from pathlib import Path
 
 from mmkd.errors import UserError
 from mmkd.files import write_text
-from mmkd.provenance import (
-    SNAPSHOT,
-    SOURCE,
-    git_commit,
-    patch_digest,
-    snapshot_origin,
-    source_digest,
-    working_tree,
-)
+from mmkd.provenance import SNAPSHOT, SOURCE, git_commit, patch_digest, snapshot_origin, source_digest, working_tree
 from mmkd.records import CodeRecord, CodeVersion, SnapshotRecord, code_versions, write_record
 from mmkd.rundir import Root
 from sweeps.actions.estimate import left_of

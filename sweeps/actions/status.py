@@ -121,8 +121,8 @@ def _controllers(study: RecordedStudy) -> list[str]:
     for row in study.rows:
         found = read_holder(row.directory.lock)
         if found is not None:
-            heard = f"heard of {found.age:.0f} s ago"
-            how = heard if found.alive else f"gone without a word, {heard}: run the launch command again to resume"
+            heard = f"last heartbeat {found.age:.0f} s ago"
+            how = heard if found.alive else f"not responding ({heard}): run the launch command again to resume"
             lines.setdefault(f"{found}, {how}", []).append(row.name)
     everything = len(study.rows)
     return [
@@ -156,11 +156,8 @@ def _describe_row(row: RecordedRow) -> tuple[str, ...]:
     states = count_states([row.directory.trial(n) for n in (*journal.open, *journal.failed)] + final)
     diverged = sum(row.directory.trial(number).result.exists() for number in journal.failed)
     failed = f"{states[State.FAILED] + diverged}" + (f" ({diverged} diverged)" if diverged else "")
-    best = (
-        "-"
-        if journal.best is None
-        else f"{selection_of(row.directory)} {journal.best[1]:.4f} (trial {journal.best[0]})"
-    )
+    number, value = journal.best or (None, 0.0)
+    best = "-" if number is None else f"{selection_of(row.directory)} {value:.4f} (trial {number})"
     seeds = f"{sum(run.result.exists() for run in final)}/{len(row.seeds)}"
     budget = f"{journal.reported}/{max(row.trials, journal.sampled)}"
     running, due = str(states[State.RUNNING]), str(states[State.RETRY_DUE])
@@ -181,11 +178,11 @@ def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
     if backend == "slurm":
         jobs = [job for job in queue if job.name == handle.name and handle.id in ("", job.id)]
         if not jobs:
-            return "not in the queue: a relaunch finds out why"
+            return "not in the queue: run the launch command again to find out why"
         return jobs[-1].state if jobs[-1].state == "RUNNING" else f"{jobs[-1].state}{_why(jobs[-1])}"
     if backend != "local":
         return "in a controller's own process"
     if handle.id and host_of(handle.id) != socket.gethostname():
         return f"on {host_of(handle.id)}, seen from there alone"
     report = LocalBackend().poll([handle]).get(handle)
-    return "running" if report is not None and report.alive else "gone without a word: a relaunch resumes it"
+    return "running" if report is not None and report.alive else "not running any more: launch again to resume"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -12,13 +11,12 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mmkd.config import digest
-from mmkd.errors import UserError
 from mmkd.lock import FileLock
 from mmkd.metrics import best_trial, lower_is_better
+from sweeps.controller.journal import Journal, complement, damage_named, heal_journal
 from sweeps.rows import Row
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -97,22 +95,16 @@ class Tuning:
 
     def __init__(self, row: Row, lock: FileLock, parallel: int) -> None:
         self.row, self.parallel = row, parallel
-        journal = row.directory.journal
-        heal_journal(journal)
-        try:
+        heal_journal(row.directory.journal)
+        self.journal = Journal(row.directory.journal, _OurLock(lock))
+        with damage_named(self.journal.path, "put a backup in its place, or remove it: trials are sampled anew"):
             self.study = optuna.create_study(
                 study_name=row.directory.path.name,
-                storage=JournalStorage(
-                    JournalFileBackend(str(journal), lock_obj=_OurLock(lock))  # type: ignore[arg-type]
-                ),
+                storage=JournalStorage(self.journal),
                 direction="minimize" if lower_is_better(row.selection) else "maximize",
                 load_if_exists=True,
                 pruner=PRUNERS[row.pruner](),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{journal}: damaged ({error}); put a backup in its place, or remove it: trials are sampled anew"
-            ) from None
         self.distributions: dict[str, BaseDistribution] = {
             name: FloatDistribution(r.low, r.high, log=r.log) for name, r in row.ranges.items()
         }
@@ -172,13 +164,12 @@ class Tuning:
 
     def should_prune(self, number: int, curve: Sequence[float]) -> bool:
         """Report a running trial's selection metric by epoch. True if the pruner stops it."""
-        frozen = self.study.get_trials(deepcopy=False)[number]
-        if frozen.state.is_finished() or len(curve) <= len(frozen.intermediate_values):
+        trial = self._trial(number)
+        if trial.state.is_finished() or len(curve) <= len(trial.intermediate_values):
             return False  # a reported trial that runs again because its result was lost runs to its end
-        trial = optuna.trial.Trial(self.study, frozen._trial_id)
-        for epoch in range(len(frozen.intermediate_values), len(curve)):
-            trial.report(curve[epoch], epoch + 1)
-        return trial.should_prune()
+        with self.journal.one_write():
+            complement(self.study, trial, {}, by_epoch(curve))
+        return self.study.pruner.prune(self.study, self._trial(number))
 
     def complete(self, trial: FrozenTrial, found: Found = lambda number: None) -> dict[str, float]:
         """Return the parameters of a sampled trial; if a kill cut sampling short, `found` or drawn ones complete it."""
@@ -193,15 +184,36 @@ class Tuning:
             parameters = resumed.params
         return {name: float(parameters[name]) for name in self.distributions}
 
-    def report(self, number: int, value: float | None, *, pruned: bool = False) -> None:
+    def report(
+        self,
+        number: int,
+        value: float | None,
+        *,
+        pruned: bool = False,
+        curve: Sequence[float] = (),
+        attributes: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Report a trial's value, or None for a failed or diverged one. A second report changes nothing.
 
-        Optuna takes the value of a pruned trial from its curve (`should_prune`).
+        Args:
+            number: the trial's.
+            value: its selection metric. Optuna takes the value of a pruned trial from its curve.
+            pruned: True if the pruner ended it.
+            curve: its selection metric by epoch, Optuna's intermediate values.
+            attributes: further metrics, Optuna's user attributes.
         """
+        trial = self._trial(number)
+        if not trial.state.is_finished():
+            with self.journal.one_write():
+                complement(self.study, trial, attributes, by_epoch(curve))
         state = TrialState.FAIL if value is None else TrialState.PRUNED if pruned else TrialState.COMPLETE
         final = value if state is TrialState.COMPLETE else None
         reported = self.study.tell(number, final, state=state, skip_if_finished=True)
         self.winner = self._best_of([reported] if self.winner is None else [self.winner, reported])
+
+    def _trial(self, number: int) -> FrozenTrial:
+        storage = self.study._storage
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
 
     def _best_of(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         complete = {t.number: float(t.value) for t in trials if t.state is TrialState.COMPLETE and t.value is not None}
@@ -232,19 +244,12 @@ class Tuning:
         return RandomSampler(seed=seed)
 
 
+def by_epoch(curve: Sequence[float]) -> dict[int, float]:
+    """A curve's values by epoch, from 1."""
+    return dict(enumerate(curve, start=1))
+
+
 def _draw(study: optuna.Study, sampler: RandomSampler, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
     """Draw a point of the space; it depends only on the sampler's seed, not on other trials."""
     nothing = create_trial(state=TrialState.RUNNING)
     return {name: sampler.sample_independent(study, nothing, name, d) for name, d in space.items()}
-
-
-def heal_journal(journal: Path) -> None:
-    """Cut an incomplete last line, which a kill left: appending to it would damage the journal. Hold the row's lock."""
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with journal.open("r+b") as file:
-            file.truncate(whole)
-            os.fsync(file.fileno())

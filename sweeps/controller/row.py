@@ -17,7 +17,7 @@ from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
 from mmkd.formatting import teacher_label
 from mmkd.lock import FileLock, LockHeld
-from mmkd.metrics_log import read_metrics
+from mmkd.metrics_log import read_curve
 from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
 from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import TrialDir
@@ -28,6 +28,9 @@ from sweeps.study_file import merge
 
 HOPELESS = 3
 """A row fails once so many trials failed and none completed: the cause is not the parameters."""
+
+REPORTED = ("loss", "accuracy", "weighted_f1", "macro_f1")
+"""Validation metrics of a trial that are reported to Optuna beside its value."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class RowWork:
         """True if the row's pruner stops a running trial now, by its progress; writes its stop file."""
         if self.row.pruner == "none" or task.kind != "tuning" or task.directory.stop.exists():
             return False
-        curve = [float(line[f"valid_{self.row.selection}"]) for line in read_metrics(task.directory)]
+        curve = read_curve(task.directory, f"valid_{self.row.selection}")
         if not self.tuning.should_prune(int(task.directory.path.name), curve):
             return False
         write_text(task.directory.stop, f"{self.row.pruner} pruner, epoch {len(curve)}\n")
@@ -217,10 +220,15 @@ class RowWork:
         number = int(task.directory.path.name)
         if number not in self._open:
             return None
-        value = None
-        if result is not None and result.status is not Status.DIVERGED:
-            value = result.metrics.get("valid", {}).get(self.row.selection)
-        self.tuning.report(number, value, pruned=result is not None and result.status is Status.PRUNED)
+        metrics = result.metrics.get("valid", {}) if result is not None else {}
+        value = None if result is None or result.status is Status.DIVERGED else metrics.get(self.row.selection)
+        self.tuning.report(
+            number,
+            value,
+            pruned=result is not None and result.status is Status.PRUNED,
+            curve=read_curve(task.directory, f"valid_{self.row.selection}"),
+            attributes={f"valid_{name}": metrics[name] for name in REPORTED if name in metrics},
+        )
         del self._open[number]
         best = self.tuning.winner
         if result is None:

@@ -80,10 +80,10 @@ def test_no_label_is_clipped_or_lies_over_another_however_long_it_is(tmp_path: P
         root.row(f"row{number}", f"{LONG} {WIDE if number % 2 else number}", rng, f"{LONG} {LONG}")
     root.write()
     runs = load(tmp_path, cache=False)
-    names = [f"-row{rows - 1}", *(kind for kind in FIGURES if kind.startswith(("learning", "best", "forest")))]
+    names = [f"-row{rows - 1}", *(kind for kind in FIGURES if kind.startswith(("learning", "best", "forest", "table")))]
     drawn = [planned for kind in FIGURES for planned in plan(runs, "demo", kind) if planned.name.endswith(tuple(names))]
     found = {planned.name: faults(planned.draw().figure) for planned in drawn if not planned.name.startswith("att")}
-    assert len(found) == 9
+    assert len(found) == 10
     assert not any(found.values()), found
 
 

@@ -12,8 +12,9 @@ from roots import Lab, fail, finish, student_config
 
 from analysis import load, table
 from analysis.__main__ import main
+from analysis.loading.configurations import LEFT_OUT
 from analysis.report import report
-from analysis.report.configurations import LEFT_OUT, group
+from analysis.report.configurations import group
 
 SCRIPT = "<script>alert('x')</script> & \"<b>\""
 SOME = ("learning-loss", "best-trials", "forest", "confusion")

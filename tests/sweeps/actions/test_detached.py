@@ -54,6 +54,7 @@ def test_the_detached_command_is_the_same_with_absolute_paths(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     given = ["--study", "mine.toml", "--data=utd.h5", "--detach", "--root", "runs", "--set", "training.epochs=3"]
     given += ["--site", "../lab/site.toml", "--cluster=auto", "--slurm.extra", "comment=--root"]
+    given += ["--journal", "study.log"]
     parser = make_parser()
     options = parser.parse_args(given)
     options.arguments = given
@@ -64,7 +65,8 @@ def test_the_detached_command_is_the_same_with_absolute_paths(tmp_path: Path, mo
     assert again.overrides == ["training.epochs=3"]
     assert not again.detach
     ours = {**vars(options), "detach": False}
-    changed = {"study", "data", "root", "site", "cluster", "detached", "arguments"}
+    changed = {"study", "data", "root", "site", "journal", "cluster", "detached", "arguments"}
+    assert again.journal == tmp_path / "study.log"
     assert again.site == tmp_path / "../lab/site.toml"
     assert len([word for word in arguments if word.startswith(("--site", "--root", "--cluster", "--data"))]) == 4
     assert {k: v for k, v in vars(again).items() if k not in changed} == {

@@ -10,7 +10,8 @@ from controlled import rows_of
 
 from mmkd.config import digest
 from mmkd.lock import FileLock, LockLost
-from sweeps.controller.optuna_study import Tuning, heal_journal
+from sweeps.controller.journal import heal_journal
+from sweeps.controller.optuna_study import Tuning
 from sweeps.rows import Row
 
 

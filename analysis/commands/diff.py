@@ -1,0 +1,39 @@
+"""`python -m analysis diff`: where two rows, or two studies, differ."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from analysis.commands.options import Subparsers, new_command, output_format, write_out
+
+FORMATS = ("txt", "json")
+
+
+def add_command(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = new_command(
+        subparsers,
+        "diff",
+        run,
+        FORMATS,
+        study=False,
+        help="where two rows or two studies differ: configuration, code, results",
+        description="Compare two rows, or two studies row by row. Prints only what differs, and the test results of "
+        "both with A - B over seeds. `compare` tests two rows also over test samples.",
+    )
+    parser.add_argument("a", metavar="A", help="a row (its name in a study, or its directory), or a study's name")
+    parser.add_argument("b", metavar="B", help="another of the same kind")
+    parser.add_argument("--study", metavar="NAME", help="the study of the rows, if several have rows of these names")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print or write the differences."""
+    from analysis.tables.difference import as_text, difference
+
+    style = output_format(options, FORMATS)
+    found = difference(options.root, options.a, options.b, options.study, cache=options.cache)
+    text = as_text(found) if style == "txt" else json.dumps(asdict(found), indent=1) + "\n"
+    write_out(text, options.out)
+    return 0

@@ -1,0 +1,127 @@
+"""Keep a copy of all rows' Optuna studies in one journal file (--journal), which optuna-dashboard shows side by side.
+
+A row's own journal remains the only one that anything is read from. The copy is brought up to date from it, so that it
+can be deleted at any time and two studies may share rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState
+
+from mmkd.errors import UserError
+from mmkd.rundir import Root
+from sweeps.controller.journal import Journal, complement, damage_named, heal_journal
+from sweeps.controller.optuna_study import Tuning
+
+_BEGINNING = b'{"op_code":'
+"""Every journal that Optuna wrote begins so."""
+
+
+def check_path(path: Path, root: Root) -> None:
+    """Check before a launch that `path` can hold the copy.
+
+    Raises:
+        UserError: its directory does not exist, it is a file of something else, or a row's own journal.
+    """
+    said = f"--journal {path}"
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{said}: no such directory {path.absolute().parent}; make it first")
+    if path.is_dir():
+        raise UserError(f"{said}: is a directory; name a file in it")
+    if path.resolve().is_relative_to((root.path / "rows").resolve()):
+        raise UserError(f"{said}: is where rows keep their own journals; name a file elsewhere")
+    if path.exists():
+        with path.open("rb") as file:
+            beginning = file.read(len(_BEGINNING))
+        if beginning and beginning != _BEGINNING:
+            raise UserError(f"{said}: exists and is not an Optuna journal; name another file")
+
+
+class StudyJournal:
+    """The copy of some rows' Optuna studies.
+
+    Args:
+        path: its file, see `check_path`. Several controllers and optuna-dashboard may write to it: Optuna's lock beside
+            it orders them.
+        rows: the rows' Optuna studies.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[Tuning]) -> None:
+        self.path, self.rows = path, rows
+        self._journal: Journal | None = None
+        self._said = ""
+
+    def update(self) -> str:
+        """Bring the copy up to date. Return a new reason why that failed; the next update tries again."""
+        said = ""
+        try:
+            with damage_named(self.path, "remove it: it is a copy and is made anew"):
+                if self._journal is None:
+                    self._open()
+                for row in self.rows:
+                    self._copy(row)
+        except (OSError, RuntimeError, UserError) as error:  # RuntimeError: Optuna's, if others write the copy too
+            self._journal = None
+            said = f"--journal {self.path}: not up to date ({error}); the study continues"
+        news, self._said = said if said != self._said else "", said
+        return news
+
+    def _open(self) -> None:
+        lock = JournalFileSymlinkLock(str(self.path))
+        lock.acquire()
+        try:
+            heal_journal(self.path)
+        finally:
+            lock.release()
+        self._journal = Journal(self.path, lock)
+        self._storage = JournalStorage(self._journal)
+
+    def _study(self, row: Tuning) -> optuna.Study:
+        """The copy of a row's study; made if it is not there."""
+        name = row.study.study_name
+        if name in optuna.get_all_study_names(self._storage):
+            study = optuna.load_study(study_name=name, storage=self._storage)
+        else:
+            study = optuna.create_study(study_name=name, storage=self._storage, directions=row.study.directions)
+        if "label" not in study.user_attrs:
+            study.set_user_attr("label", row.row.label)
+        return study
+
+    def _copy(self, row: Tuning) -> None:
+        """Write what the copy lacks of a row: new trials, attributes and values at once, then ends."""
+        assert self._journal is not None
+        study, trials = self._study(row), row.trials()
+        known = study.get_trials(deepcopy=False)
+        if not _is_earlier(known, trials):  # the row began again, or its journal was replaced
+            optuna.delete_study(study_name=study.study_name, storage=self._storage)
+            study, known = self._study(row), []
+        first, others = trials[len(known) :][:1], trials[len(known) + 1 :]
+        for trial in first:
+            study.add_trial(trial)  # apart: Optuna can add a trial unread only after one that it read
+        unfinished = [trial for trial in known if not trial.state.is_finished()]
+        with self._journal.one_write():
+            for copy in unfinished:
+                trial = trials[copy.number]
+                complement(study, copy, trial.user_attrs, trial.intermediate_values)
+            for trial in others:
+                study.add_trial(trial)
+        study.get_trials(deepcopy=False)  # reads what was written: the value of a pruned trial is its last one
+        with self._journal.one_write():
+            for trial in (trials[copy.number] for copy in unfinished):
+                if trial.state.is_finished():
+                    value = trial.value if trial.state is TrialState.COMPLETE else None
+                    study.tell(trial.number, value, trial.state)
+
+
+def _is_earlier(known: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]) -> bool:
+    """True if the copied trials are the row's, as they are or were."""
+    return len(known) <= len(trials) and all(
+        copy.params == trial.params and (not copy.state.is_finished() or copy.state is trial.state)
+        for copy, trial in zip(known, trials, strict=False)
+    )
