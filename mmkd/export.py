@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -19,13 +20,14 @@ from mmkd.models.network import count_parameters
 from mmkd.records import WinnerRecord, find_record
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import RowDir
+from mmkd.steps import show_steps
 from mmkd.training.trained_network import TrainedStudent, load_student
 
 TOLERANCE = 1e-5
 """Largest difference of a probability between the exported and the original model."""
 
 
-def export_student(student: TrainedStudent, path: Path) -> float:
+def export_student(student: TrainedStudent, path: Path, tell: Callable[[str], object] = lambda what: None) -> float:
     """Check the model as a `torch.export` program and write it; return the largest difference of a probability.
 
     The program takes raw features (B, T, F) for any B and returns logits (B, C); standardisation is inside.
@@ -34,10 +36,12 @@ def export_student(student: TrainedStudent, path: Path) -> float:
         UserError: the exported model differs from the original.
         OSError: the file cannot be written.
     """
+    tell("tracing the model")
     example = torch.randn(4, student.steps, student.features)
     program = torch.export.export(student.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     content = io.BytesIO()  # torch's writer ends the process if the disk is full
     torch.export.save(program, content)
+    tell("comparing the exported model with the original")
     content.seek(0)
     loaded = torch.export.load(content).module()
     worst = 0.0
@@ -106,8 +110,9 @@ def export(options: argparse.Namespace) -> int:
     check_output(options.out, f"--out {options.out}", (".pt2",), force=options.force)
     check_output(card, f"--out {options.out}: its model card {card}", force=options.force)
     trial = find_student(options)
-    student = load_student(trial.path)
-    worst = export_student(student, options.out)
+    with show_steps() as tell:
+        student = load_student(trial.path)
+        worst = export_student(student, options.out, tell)
     write_text(card, model_card(student, trial.path.absolute(), worst))
     print(f"wrote {options.out} and {card}")
     return 0

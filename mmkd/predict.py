@@ -17,6 +17,7 @@ from mmkd.errors import UserError, choose
 from mmkd.files import check_output, write_atomically
 from mmkd.find_trial import add_trial, find_student
 from mmkd.metrics import softmax
+from mmkd.steps import show_steps
 from mmkd.training.trained_network import TrainedStudent, load_student
 
 BATCH = 256
@@ -72,7 +73,12 @@ def _read_array(path: Path) -> NDArray[np.float32]:
 def predict_logits(student: TrainedStudent, features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (N, C) of raw features (N, T, F)."""
     parts = torch.from_numpy(features).split(BATCH)
-    return torch.cat([student.model(part) for part in parts]).numpy()
+    logits = []
+    with show_steps(len(parts)) as tell:
+        for number, part in enumerate(parts):
+            tell(f"predicting samples from {number * BATCH:,} of {len(features):,} on")
+            logits.append(student.model(part))
+    return torch.cat(logits).numpy()
 
 
 def write_predictions(

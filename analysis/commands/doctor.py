@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.options import Subparsers, new_command, write_out
+from analysis.commands.options import Subparsers, load_root, new_command, write_out
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -24,8 +24,7 @@ def add_command(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what was found; 1 if something is wrong."""
     from analysis.doctor import examination_text, examine
-    from analysis.loading.runs import load
 
-    found = examine(load(options.root, cache=options.cache))
+    found = examine(load_root(options))
     write_out(examination_text(found), None)
     return 1 if found.problems else 0

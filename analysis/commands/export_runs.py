@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import time
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from analysis.commands.options import Subparsers, new_command, tell
+from analysis.commands.options import Subparsers, load_root, new_command
 from mmkd.errors import UserError
 from mmkd.formatting import count
+from mmkd.steps import show_steps
 from mmkd.terminal import printable
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 """Modules of `analysis.trackers`, named after the package that each needs and the extra that installs it."""
-PROGRESS_SECONDS = 5.0
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -37,18 +36,15 @@ def add_command(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export the runs and print a summary."""
     tracker = _tracker(options.to)
-    from analysis.loading.runs import load
     from analysis.trackers.tracked_run import tracked_runs
 
-    runs = load(options.root, cache=options.cache)
-    told, total, written = time.monotonic(), 0, 0
-    with tracker.exporter(options.directory) as export:
+    runs = load_root(options)
+    total = written = 0
+    with tracker.exporter(options.directory) as export, show_steps() as tell:
         for tracked in tracked_runs(runs, options.study):
             total += 1
+            tell(f"{count(total, 'run')} of at most {len(runs.trials):,}")
             written += export(tracked)
-            if time.monotonic() - told > PROGRESS_SECONDS:
-                tell(f"{count(total, 'run')} of at most {len(runs.trials):,}")
-                told = time.monotonic()
     print(printable(f"{count(total, 'run')} in {options.directory}: {written} new or extended"))
     if len(runs.rejected):
         print(f"{count(len(runs.rejected), 'path')} left out: python -m analysis doctor says why")

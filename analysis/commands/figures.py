@@ -11,6 +11,7 @@ from analysis.figure_list import FIGURES, FORMATS
 from mmkd.command import add_force
 from mmkd.errors import UserError
 from mmkd.files import check_output
+from mmkd.steps import show_steps
 from mmkd.terminal import printable
 
 if TYPE_CHECKING:
@@ -47,7 +48,11 @@ def run(options: argparse.Namespace) -> int:
     figures = {options.out / f"{figure.name}.{options.format}": figure for figure in planned}
     for path in figures:
         check_output(path, f"--out {options.out}: {path.name}", force=options.force)
-    written = [path for path, figure in figures.items() if _write(figure, path)]
+    written = 0
+    with show_steps(len(figures)) as tell:
+        for path, figure in figures.items():
+            tell(f"drawing {figure.name}")
+            written += _write(figure, path)
     return 0 if written else 1
 
 

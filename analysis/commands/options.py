@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from mmkd.command import add_force
 from mmkd.errors import UserError
 from mmkd.files import check_output, write_text
+from mmkd.steps import show_steps
 from mmkd.terminal import printable
 
 if TYPE_CHECKING:
@@ -48,16 +49,27 @@ def new_command(
     return parser
 
 
+def load_root(options: argparse.Namespace) -> Runs:
+    """Load --root, showing the steps.
+
+    Raises:
+        UserError: there is nothing to load.
+    """
+    from analysis.loading.runs import load
+
+    with show_steps() as tell:
+        return load(options.root, cache=options.cache, tell=tell)
+
+
 def load_study(options: argparse.Namespace) -> tuple[Runs, str]:
     """Load --root; return it and the name of the study that --study names, or of the only one.
 
     Raises:
         UserError: there is nothing to load; or no study is named, and there is none, or there are several.
     """
-    from analysis.loading.runs import load
     from mmkd.records import study_names
 
-    runs = load(options.root, cache=options.cache)
+    runs = load_root(options)
     if options.study is not None:
         return runs, options.study
     names = study_names(options.root)
@@ -68,14 +80,9 @@ def load_study(options: argparse.Namespace) -> tuple[Runs, str]:
     raise UserError(f"{options.root}: there are several studies, choose one by --study ({', '.join(names)})")
 
 
-def tell(what: str) -> None:
-    """Print on standard error the next step, which may take minutes."""
-    print(printable(what), file=sys.stderr, flush=True)
-
-
 def tell_measured(what: str) -> None:
-    """Print on standard error the next measurement."""
-    tell(f"measuring {what}")
+    """Print on standard error the next measurement: plain lines, since a moving display would disturb it."""
+    print(printable(f"measuring {what}"), file=sys.stderr, flush=True)
 
 
 def output_format(options: argparse.Namespace, formats: Collection[str]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, new_command, tell, tell_measured, write_out
+from analysis.commands.options import Subparsers, load_root, new_command, write_out
 from analysis.figure_list import FIGURES, IN_REPORT
 from mmkd.command import add_force
 from mmkd.files import check_output
+from mmkd.steps import show_steps
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -40,17 +41,19 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report."""
-    from analysis.loading.runs import load
     from analysis.report import report
 
     check_output(options.out, f"--out {options.out}", (".html", ".htm"), force=options.force)
-    runs = load(options.root, cache=options.cache)
-    costs = None
-    if options.efficiency:
-        from analysis.networks.inference_table import efficiency, to_table
+    runs = load_root(options)
+    with show_steps() as tell:
+        costs = None
+        if options.efficiency:
+            from analysis.networks.inference_table import efficiency, to_table
 
-        costs = lambda study: to_table(efficiency(runs, study, tell=tell_measured))  # noqa: E731
-    text = report(runs, options.study, kinds=options.figures, costs=costs, tell=tell)
+            costs = lambda study: to_table(  # noqa: E731
+                efficiency(runs, study, tell=lambda what: tell(f"{study}: measuring {what}"))
+            )
+        text = report(runs, options.study, kinds=options.figures, costs=costs, tell=tell)
     write_out(text, options.out)
     print(f"wrote {options.out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,20 @@ Frames = dict[str, pd.DataFrame]
 SCHEMAS: dict[str, Schema] = {"trials": TRIALS, "curves": CURVES, "attempts": ATTEMPTS, "rejected": REJECTED}
 
 
-def gather(root: Path, directories: Sequence[str], *, use_cache: bool) -> Frames:
+def gather(
+    root: Path, directories: Sequence[str], *, use_cache: bool, tell: Callable[[str], object] = lambda what: None
+) -> Frames:
     """Frames of `directories` (relative to the root), in their order; only changed directories are read."""
     today = {directory: signature(f"{root}/{directory}") for directory in directories}
     kept, known = _read(root) if use_cache else (assemble([]), {})
     if known == today:
         return kept
     stale = [directory for directory in directories if known.get(directory) != today[directory]]
-    made = assemble([read_trial(root, directory) for directory in stale])
+    readings = []
+    for number, directory in enumerate(stale, start=1):
+        tell(f"reading trial {number:,} of {len(stale):,}")
+        readings.append(read_trial(root, directory))
+    made = assemble(readings)
     if known:
         made = _merge(kept, made, directories, set(stale))
     if use_cache:

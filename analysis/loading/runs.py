@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,12 +68,13 @@ class Runs:
         return predictions_of(self.root, list(wanted["directory"]))
 
 
-def load(root: Path | str, *, cache: bool = True) -> Runs:
+def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] = lambda what: None) -> Runs:
     """Read everything under `root` but the predictions.
 
     Args:
         root: the directory of the launched studies.
         cache: use and renew `.cache/analysis.h5` under the root; where the root cannot be written, there is none.
+        tell: called with the next step, as it may take minutes.
 
     Raises:
         UserError: there is no such directory, or nothing of a launch in it.
@@ -101,7 +102,7 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
     others = sorted(file for file in (*path.glob("rows/*"), *path.glob("teachers/*")) if not file.is_dir())
     rejects += [(file.relative_to(path).as_posix(), "not a directory") for file in others]
     studies = frame(_study_lines(path, rejects), STUDIES)
-    read = gather(path, directories, use_cache=cache)
+    read = gather(path, directories, use_cache=cache, tell=tell)
     rejected = frame([{"path": name, "reason": why.replace(f"{path}/", "")} for name, why in rejects], REJECTED)
     return Runs(
         path,

@@ -16,6 +16,7 @@ from mmkd.data.importers.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.data.summary import find_oddities, render
 from mmkd.data.synthetic import SIZES, make_synthetic
 from mmkd.files import check_output
+from mmkd.steps import show_steps
 
 EXAMPLES = """\
 examples:
@@ -98,14 +99,16 @@ def _steps(text: str) -> dict[str, int]:
 
 def _make(options: argparse.Namespace) -> int:
     check_output(options.out, str(options.out), (".h5", ".hdf5"), force=options.force)
-    if options.command == "synthetic":
-        make_synthetic(options.out, options.size, options.seed)
-    elif options.importer == "mosei":
-        import_mosei(options.source, options.out)
-    else:
-        import_utd_mhad(
-            options.source, options.out, steps=options.steps, raw=options.raw, valid_subject=options.valid_subject
-        )
+    with show_steps() as tell:
+        tell(f"making {options.out}")
+        if options.command == "synthetic":
+            make_synthetic(options.out, options.size, options.seed)
+        elif options.importer == "mosei":
+            import_mosei(options.source, options.out)
+        else:
+            import_utd_mhad(
+                options.source, options.out, steps=options.steps, raw=options.raw, valid_subject=options.valid_subject
+            )
     info = read_info(options.out)
     sizes = " / ".join(str(size) for size in info.sizes.values())
     print(f"wrote {options.out}: {sizes} samples (train / valid / test), fingerprint {info.fingerprint[:12]}")

@@ -8,7 +8,7 @@ import os
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +17,7 @@ from mmkd.formatting import count, size
 from mmkd.provenance import SOURCE, snapshot_origin
 from mmkd.records import code_versions
 from mmkd.rundir import TrialDir
+from mmkd.steps import show_steps
 from sweeps.actions.clean import files_under
 from sweeps.controller.row_locks import RowLocks, take_rows
 from sweeps.launched_study import RecordedStudy
@@ -41,8 +42,10 @@ def archive(study: RecordedStudy, target: Path) -> int:
         written: dict[str, str] = {}
 
         def write(path: Path) -> None:
-            written.update(_write(study, path, locks))
-            _verify(path, written)
+            with show_steps() as tell:
+                written.update(_write(study, path, locks, tell))
+                tell("reading the archive back")
+                _verify(path, written)
 
         write_atomically(target, write)
     print(f"{target}: {count(len(written), 'file')}, {size(target.stat().st_size)}, read back and found right")
@@ -87,7 +90,7 @@ def _code(study: RecordedStudy) -> Iterator[Path]:
             yield kept
 
 
-def _write(study: RecordedStudy, path: Path, locks: RowLocks) -> dict[str, str]:
+def _write(study: RecordedStudy, path: Path, locks: RowLocks, tell: Callable[[str], object]) -> dict[str, str]:
     """Write the archive. Return the SHA-256 of each file by its name in it."""
     digests: dict[str, str] = {}
     renewed = time.monotonic()
@@ -96,6 +99,7 @@ def _write(study: RecordedStudy, path: Path, locks: RowLocks) -> dict[str, str]:
         _add(tar, f"{study.name}/README.txt", io.BytesIO(text), len(text), time.time(), digests)
         for source in members(study):
             name = f"{study.name}/{source.relative_to(study.root.path).as_posix()}"
+            tell(f"archiving {name}")
             try:
                 # Opened first: what is replaced or removed meanwhile stays readable, and what grows is cut.
                 with source.open("rb") as file:
