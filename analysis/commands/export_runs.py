@@ -39,8 +39,11 @@ def run(options: argparse.Namespace) -> int:
     tracker = _tracker(options.to)
     from analysis.loading.runs import load
     from analysis.trackers.tracked_run import tracked_runs
+    from mmkd.records import read_study
 
     runs = load(options.root, cache=options.cache)
+    if options.study is not None:
+        read_study(options.root, options.study)  # raises before anything is written
     told, total, written = time.monotonic(), 0, 0
     with tracker.exporter(options.directory) as export:
         for tracked in tracked_runs(runs, options.study):

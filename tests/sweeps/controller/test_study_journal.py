@@ -206,6 +206,26 @@ def test_a_row_that_began_again_is_copied_anew(rows: list[Row], root: Root, tmp_
     assert [facts(trials) for trials in studies(copy).values()] == [facts(own)]
 
 
+def test_a_failed_trial_that_is_retried_is_copied_under_its_new_number(
+    rows: list[Row], root: Root, tmp_path: Path
+) -> None:
+    copy = tmp_path / "study.log"
+
+    def fails(job: Job, attempt: int) -> Failure | None:
+        return Failure.ERROR if job.command[3].endswith("trials/1") else None
+
+    run(rows[:1], root, Backend(fails))
+    with opened(rows[:1], root) as works:
+        assert works[0].retry_failed() == 1
+        assert StudyJournal(copy, [works[0].tuning]).update() == ""
+    assert [len(trials) for trials in studies(copy).values()] == [3], "it waits to be sampled"
+    run(rows[:1], root, Backend())
+    assert update(copy, rows[:1], root) == ""
+    [own], [copied] = studies(rows[0].directory.journal).values(), studies(copy).values()
+    assert facts(copied) == facts(own)
+    assert copied[3].params == copied[1].params
+
+
 def test_two_studies_may_keep_one_copy(rows: list[Row], root: Root, tmp_path: Path) -> None:
     run(rows, root, Backend())
     copy = tmp_path / "study.log"
@@ -231,6 +251,23 @@ def test_a_copy_that_cannot_be_written_is_reported_once_and_tried_again(
             assert journal.update() == ""
         assert journal.update() == ""
     assert len(studies(copy)) == 2
+
+
+def test_a_lock_that_a_killed_process_left_delays_the_copy_and_not_the_study(
+    rows: list[Row], root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(rows[:1], root, Backend())
+    copy, lock = tmp_path / "study.log", tmp_path / "study.log.lock"
+    lock.symlink_to(copy)
+    with opened(rows[:1], root) as works:
+        journal = StudyJournal(copy, [work.tuning for work in works])
+        began = time.monotonic()
+        assert f"if none does, remove {lock}" in journal.update()
+        assert time.monotonic() - began < 10
+        monkeypatch.setattr("sweeps.controller.study_journal.ABANDONED_SECONDS", 0.0)
+        assert journal.update() == ""
+    assert len(studies(copy)) == 1
+    assert not lock.is_symlink()
 
 
 def test_a_study_that_somebody_deleted_from_the_copy_is_copied_again(
