@@ -10,11 +10,11 @@ import pandas as pd
 
 from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, collect, ended
+from analysis.loading.study_rows import StudyRuns, collect, ended
 from analysis.tables.checks import Finding, check_rows, first_few
 from mmkd.errors import UserError
+from mmkd.formatting import count
 from mmkd.metrics import cross_entropy, f1_scores
-from mmkd.records import read_study
 from mmkd.result_file import Status, weights_checksum
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import State
@@ -41,42 +41,43 @@ class Examination:
 def examine(runs: Runs) -> Examination:
     """Examine everything under a root; reads the predictions of all runs that tables show."""
     studies, broken = _studies(runs)
-    fates = _fates(runs, [row for rows in studies.values() for row in rows])
+    rows = [(name, row) for name, study in studies.items() for row in study.rows]
+    fates = _fates(runs, {row.spec.directory for _, row in rows})
+    used = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
     findings = [
         *broken,
         *_whole_root(runs, fates),
-        *(Finding("failed", f"study {name}: {row.title}: {row.status}") for name, row in _failed(studies)),
+        *(
+            Finding("failed", f"study {name}: {row.title}: {row.status}")
+            for name, row in rows
+            if row.status.startswith("failed")
+        ),
         *(
             Finding(finding.kind, f"study {name}: {finding.text}")
-            for name, rows in studies.items()
-            for finding in check_rows(runs, rows)
+            for name, study in studies.items()
+            for finding in check_rows(runs, study.rows)
             if finding.kind != "rejected"
         ),
-        *_wrong_scores(runs, fates),
-        *_wrong_weights(runs, fates),
+        *_wrong_scores(runs, used),
+        *_wrong_weights(runs, used),
     ]
     return Examination(fates, tuple(findings))
 
 
-def _studies(runs: Runs) -> tuple[dict[str, list[RowRuns]], list[Finding]]:
+def _studies(runs: Runs) -> tuple[dict[str, StudyRuns], list[Finding]]:
     studies, broken = {}, []
     for name in runs.studies["study"].unique():
         try:
-            studies[name] = collect(runs, read_study(runs.root, name))
+            studies[name] = collect(runs, name)
         except UserError as error:
             broken.append(Finding("studies", str(error).replace(f"{runs.root}/", "")))
     return studies, broken
 
 
-def _failed(studies: dict[str, list[RowRuns]]) -> Iterator[tuple[str, RowRuns]]:
-    """The rows that have ended without a score, with their studies."""
-    return ((name, row) for name, rows in studies.items() for row in rows if row.status.startswith("failed"))
-
-
-def _fates(runs: Runs, rows: list[RowRuns]) -> pd.DataFrame:
-    """The use of each directory."""
+def _fates(runs: Runs, rows: set[str]) -> pd.DataFrame:
+    """The use of each directory, given the directories of the studies' rows."""
     trials = runs.trials
-    of_a_study = trials["row"].isin({row.spec.directory for row in rows})
+    of_a_study = trials["row"].isin(rows)
     shown = trials[of_a_study & ~trials["superseded"]]
     is_teacher = trials["kind"] == "teacher"
     fates = pd.Series("teacher of no run that a table shows", trials.index).mask(~is_teacher, "of a row in no study")
@@ -110,10 +111,9 @@ def _whole_root(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(REMARK, "no trial at all")
 
 
-def _wrong_scores(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
+def _wrong_scores(runs: Runs, used: pd.DataFrame) -> Iterator[Finding]:
     """Runs whose stored metrics are not those of their stored predictions."""
-    shown = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
-    for line in shown[shown["test_accuracy"].notna()].to_dict("records"):
+    for line in used[used["test_accuracy"].notna()].to_dict("records"):
         test = predictions(runs.root / line["directory"]).get("test")
         if test is None:
             yield Finding("scores", f"{line['directory']}: it has a test score, but no predictions to check it by")
@@ -122,33 +122,26 @@ def _wrong_scores(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
         weighted, macro = f1_scores(predicted, test.labels, test.logits.shape[1])
         again = {"accuracy": float(np.mean(predicted == test.labels)), "weighted_f1": weighted, "macro_f1": macro}
         again["loss"] = cross_entropy(test.logits, test.labels)
+        stored = {name: line[f"test_{name}"] for name in again}
         wrong = [
-            f"{k} {line[f'test_{k}']:.6g}, not {v:.6g}" for k, v in again.items() if _differs(line[f"test_{k}"], v)
+            f"{name} {stored[name]:.6g}, not {value:.6g}"
+            for name, value in again.items()
+            if not np.isclose(stored[name], value, rtol=1e-4, atol=1e-6)
         ]
         if wrong:
             yield Finding("scores", f"{line['directory']}: test scores are not its predictions': {', '.join(wrong)}")
 
 
-def _wrong_weights(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
+def _wrong_weights(runs: Runs, used: pd.DataFrame) -> Iterator[Finding]:
     """Final runs and teachers whose weights are gone, or are not those that the result names."""
-    shown = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
-    for line in shown[(shown["kind"] != "tuning") & shown["weights"].notna()].to_dict("records"):
+    for line in used[(used["kind"] != "tuning") & used["weights"].notna()].to_dict("records"):
         try:
-            is_named = weights_checksum(TrialDir(runs.root / line["directory"])) == line["weights"]
+            same = weights_checksum(TrialDir(runs.root / line["directory"])) == line["weights"]
+            problem = "" if same else "not those that result.h5 names"
         except OSError as error:
-            yield Finding(
-                "weights", f"{line['directory']}/weights.pt: {error.strerror}; remove the directory, launch again"
-            )
-            continue
-        if not is_named:
-            yield Finding(
-                "weights",
-                f"{line['directory']}/weights.pt: not those that result.h5 names; remove the directory, launch again",
-            )
-
-
-def _differs(stored: float, again: float) -> bool:
-    return not np.isclose(stored, again, rtol=1e-4, atol=1e-6)
+            problem = str(error.strerror)
+        if problem:
+            yield Finding("weights", f"{line['directory']}/weights.pt: {problem}; remove the directory, launch again")
 
 
 def examination_text(found: Examination) -> str:
@@ -157,7 +150,6 @@ def examination_text(found: Examination) -> str:
     lines = [f"{len(found.fates)} directories: " + ", ".join(f"{n} {fate}" for fate, n in counts.items())]
     lines += [f"{finding.kind}: {finding.text}" for finding in found.findings]
     wrong = len(found.problems)
-    lines.append(
-        "nothing is wrong" if not wrong else f"{wrong} thing is wrong" if wrong == 1 else f"{wrong} things are wrong"
-    )
+    verb = "is" if wrong == 1 else "are"
+    lines.append(f"{count(wrong, 'thing')} {verb} wrong" if wrong else "nothing is wrong")
     return "\n".join(lines) + "\n"

@@ -47,6 +47,10 @@ FIGURES = {
         "Differences to the control",
         "Test accuracy less the control's with 95 % intervals (Welch); filled where Holm's p is below 5 %.",
     ),
+    "table": Figure(
+        "Table with forest plot",
+        "The table's scores and differences beside their 95 % intervals (Welch); filled where Holm's p is below 5 %.",
+    ),
     "confusion": Figure("Confusion matrices", "Test, summed over seeds, in shares of the true class."),
     "attention": Figure(
         "Attention maps",
@@ -55,3 +59,5 @@ FIGURES = {
     ),
 }
 """By name, in the order in which they are drawn; see docs/figures.md."""
+IN_REPORT = tuple(name for name in FIGURES if name != "table")
+"""The report's figures by default: it has the table as text."""

@@ -1,9 +1,9 @@
 """How long `analysis` takes over many trials, beside a loop of pandas over the same files.
 
-    python benchmarks/analysis_scale.py --folder FOLDER [--trials 10000] [--epochs 100]
+    python benchmarks/analysis_scale.py --directory DIR [--trials 10000] [--epochs 100]
 
-The first run makes FOLDER/runs through the writers that jobs use, which takes minutes; it may then be run again. Each
-measurement is a process of its own, imports included, with the files in the operating system's memory: seconds by the
+The first run makes DIR/runs through the writers that jobs use, which takes minutes; it may then be run again. Each
+measurement is a separate process, imports included, with the files in the operating system's memory: seconds by the
 clock and of CPU (on a busy machine look at these), and the process's peak memory.
 """
 
@@ -33,7 +33,7 @@ CLASSES, VALID, TEST, SEEDS, A_ROW = 7, 200, 400, 5, 500
 
 
 def make_root(root: Root, trials: int, epochs: int) -> None:
-    """Rows of 495 tuning trials and 5 confirming runs each, with real result files."""
+    """Rows of 495 tuning trials and 5 final runs each, with real result files."""
     rng = np.random.default_rng(0)
     entries = []
     for number in range(trials // A_ROW):
@@ -50,7 +50,7 @@ def make_root(root: Root, trials: int, epochs: int) -> None:
 
 
 def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) -> None:
-    """One row, tuned and confirmed."""
+    """One row, tuned, with its final runs."""
     row.path.mkdir(parents=True)
     record = RowRecord(
         digest=f"{number:064x}",
@@ -77,8 +77,8 @@ def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) ->
     losses = [make_trial(row.trial(k), float(rate), 0, epochs, rng) for k, rate in enumerate(rates)]
     best = int(np.argmin(losses))
     confirm = {seed: row.final_run(seed, f"{number:08x}") for seed in range(1, SEEDS + 1)}
-    for seed, place in confirm.items():
-        make_trial(place, float(rates[best]), seed, epochs, rng)
+    for seed, trial in confirm.items():
+        make_trial(trial, float(rates[best]), seed, epochs, rng)
     record_of_winner = WinnerRecord(
         trial=best,
         value=losses[best],
@@ -87,12 +87,12 @@ def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) ->
         numbers=A_ROW - SEEDS,
         selection="loss",
         seeds=tuple(confirm),
-        confirm={seed: place.path.name for seed, place in confirm.items()},
+        confirm={seed: trial.path.name for seed, trial in confirm.items()},
     )
     write_record(row.winner, record_of_winner)
 
 
-def make_trial(place: TrialDir, rate: float, seed: int, epochs: int, rng: np.random.Generator) -> float:
+def make_trial(trial: TrialDir, rate: float, seed: int, epochs: int, rng: np.random.Generator) -> float:
     """A finished trial; its validation loss."""
     config = StudentConfig(
         data=DataSource(path="data.h5", fingerprint="f" * 64),
@@ -109,20 +109,20 @@ def make_trial(place: TrialDir, rate: float, seed: int, epochs: int, rng: np.ran
     splits = {"valid": VALID, "test": TEST} if seed else {"valid": VALID}
     outputs = {split: make_outputs(samples, rng) for split, samples in splits.items()}
     metrics = {split: classification_metrics(o.logits, o.labels, 0) for split, o in outputs.items()}
-    place.path.mkdir(parents=True)
-    write_json(place.config, to_json(config))
-    place.attempt.write_text("1")
+    trial.path.mkdir(parents=True)
+    write_json(trial.config, to_json(config))
+    trial.attempt.write_text("1")
     lines = [{"epoch": k + 1, **{name: series[k] for name, series in curves.items()}} for k in range(epochs)]
-    place.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trial.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = Result(
         Status.COMPLETE, to_json(config), best_epoch=epochs, epochs=epochs, seconds=60.0, parameters=675_204,
         device="cpu", weights_sha256=rng.bytes(32).hex(), metrics=metrics, curves=curves, predictions=outputs,
     )  # fmt: skip
-    write_result(place, result)
+    write_result(trial, result)
     versions = {"mmkd": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "h5py": "3.16.0"}
     story = {"attempt": 1, "started": 1.0, "host": "node1", "pid": 1, "python": "3.11.7", "versions": versions}
-    record_run(place, 1, **story, git={"commit": "a" * 40, "diff": ""}, end="complete", message="", seconds=61.0)
-    record_submission(place, 1, attempt=1, backend="slurm", job="1", submitted=1.0, end="complete", gpu_seconds=61.0)
+    record_run(trial, 1, **story, git={"commit": "a" * 40, "diff": ""}, end="complete", message="", seconds=61.0)
+    record_submission(trial, 1, attempt=1, backend="slurm", job="1", submitted=1.0, end="complete", gpu_seconds=61.0)
     return metrics["valid"]["loss"]
 
 
@@ -164,12 +164,12 @@ def measure(what: str, root: Path) -> dict[str, float]:
 def main() -> None:
     """Make the root if it is not there, and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    root = options.folder / "runs"
+    root = options.directory / "runs"
     if options.measure:
         print(json.dumps(measure(options.measure, root)))
         return
@@ -183,7 +183,7 @@ def main() -> None:
         "naive": "naive",
     }
     for what, words in said.items():
-        command = [sys.executable, __file__, "--folder", str(options.folder), "--measure", what]
+        command = [sys.executable, __file__, "--directory", str(options.directory), "--measure", what]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(f"{words:26} {found['seconds']:7.2f} s {found['cpu']:7.2f} s of CPU {found['mib']:7.0f} MiB")
 

@@ -1,7 +1,8 @@
 """What asking costs as trials add up, by sampler: `python benchmarks/asking.py`.
 
 A row of four hyper-parameters (CRD's) has so many finished trials and 16 running ones; its journal is opened, as a
-relaunch does it, and a few more trials are asked and told. Seconds are processor time, but where they say otherwise.
+relaunch does it, and a few more trials are sampled and reported. Seconds are processor time, unless
+they say otherwise.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ level = "attention_maps"
 """
 RUNNING = 16
 ASKED = 5
-"""Trials that are asked in each case; the median counts."""
+"""Trials that are sampled in each case; the median counts."""
 SAMPLERS = {"random": math.inf, "tpe": math.inf, "gp": 1000}
 """And the most trials that each is measured with; a Gaussian process would take minutes a trial after that."""
 
@@ -98,11 +99,11 @@ def measure(row: Row, finished: int) -> dict[str, float]:
     return {"open": opening, "ask": median(asks), "ask, by the clock": median(waits), "tell": median(tells)}
 
 
-def make_row(sampler: str, folder: Path) -> Row:
+def make_row(sampler: str, directory: Path) -> Row:
     """The row with a sampler."""
-    study_file = folder / "asking.toml"
+    study_file = directory / "asking.toml"
     study_file.write_text(STUDY)
-    study, root = load_study(study_file, [("defaults.sampler", sampler)]), Root(folder / "runs")
+    study, root = load_study(study_file, [("defaults.sampler", sampler)]), Root(directory / "runs")
     info = open_data(study, root)
     machine = Machine(info.path, 1, "cpu")
     return plan(study, study_file, load_profile("auto", info.source)[1], info, root, machine)[0]
@@ -114,12 +115,12 @@ def main() -> int:
     counts = [10, 100, 200, 500, 1000, 3000, 10_000]
     parser.add_argument("--trials", type=int, nargs="+", default=counts, metavar="N", help="finished trials")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="mmkd-asking-"))
+    directory = Path(tempfile.mkdtemp(prefix="mmkd-asking-"))
     table = Table("sampler", "trials", "open s", "ask ms", "ask ms, by the clock", "tell ms", box=None)
     try:
-        measure(make_row("gp", folder), 20)  # imports
+        measure(make_row("gp", directory), 20)  # imports
         for sampler, most in SAMPLERS.items():
-            row = make_row(sampler, folder)
+            row = make_row(sampler, directory)
             for finished in (n for n in options.trials if n <= most):
                 # What a Gaussian process would cost beyond its bound, too.
                 with patch.object(optuna_study, "GP_TRIALS", math.inf):
@@ -127,7 +128,7 @@ def main() -> int:
                 milliseconds = (f"{1e3 * seen[what]:.1f}" for what in ("ask", "ask, by the clock", "tell"))
                 table.add_row(sampler, f"{finished}", f"{seen['open']:.2f}", *milliseconds)
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     console = Console(width=100)
     console.print(table)
     console.print(f"From trial {optuna_study.GP_TRIALS} on, TPE takes over from the Gaussian process.", highlight=False)

@@ -59,7 +59,7 @@ TIMED = SlurmSettings(cpus=1, mem="200M", time="10", setup=(f"export {STARTED}=$
 
 
 class SleepingJobs(SlurmBackend):
-    """Slurm, but each trial's job sleeps for the trial's length instead of training; the confirming run not at all."""
+    """Slurm, but each trial's job sleeps for the trial's length instead of training; the final run not at all."""
 
     def __init__(self, lengths: Sequence[float]) -> None:
         super().__init__(TIMED)
@@ -78,17 +78,17 @@ class SleepingJobs(SlurmBackend):
         return identifier
 
 
-def run_ours(lengths: Sequence[float], parallel: int, folder: Path) -> tuple[float, list[Traced]]:
+def run_ours(lengths: Sequence[float], parallel: int, directory: Path) -> tuple[float, list[Traced]]:
     """Tune with mmkd's controller, `parallel` jobs at once, waiting ones too; see `run_hydra` for what it returns."""
-    study_file = folder / "dispatch.toml"
+    study_file = directory / "dispatch.toml"
     study_file.write_text(STUDY)
-    study, root = load_study(study_file, [("defaults.trials", len(lengths))]), Root(folder / "runs")
+    study, root = load_study(study_file, [("defaults.trials", len(lengths))]), Root(directory / "runs")
     info = open_data(study, root)
     rows = plan(study, study_file, load_profile("auto", info.source)[1], info, root, Machine(info.path, 1, "cpu"))
     backend = SleepingJobs(lengths)
-    work = RowWork(rows[0], root, parallel, study_file)
+    work = RowWork(rows[0], parallel, study_file)
     try:
-        with (folder / "log.txt").open("w") as log, Reporter(Console(file=log)) as reporter:
+        with (directory / "log.txt").open("w") as log, Reporter(Console(file=log)) as reporter:
             Controller([work], root, backend, parallel, reporter, interval=0.5).run()
     finally:
         work.close()
@@ -100,12 +100,12 @@ def _trace(work: RowWork, backend: SleepingJobs, number: int) -> Traced:
     attempts = read_attempts(work.directory.trial(number))
     if [a.end for a in attempts] != ["complete"]:
         raise UserError(f"trial {number}: {[a.end for a in attempts]}; what disturbed it? See the cluster's logs")
-    asked, ours, job = work.tuning.trials()[number].datetime_start, attempts[0].submitted, attempts[0].ran
-    assert asked is not None
+    sampled, ours, job = work.tuning.trials()[number].datetime_start, attempts[0].submitted, attempts[0].ran
+    assert sampled is not None
     return Traced(
         number=number,
         slot=job["slot"],
-        asked=asked.timestamp(),
+        sampled=sampled.timestamp(),
         announced=ours["submitted"],
         queued=backend.queued[ours["name"]],
         script=job["script"],
@@ -136,10 +136,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     slots = count_slots()
     lengths = draw_lengths(options.trials, options.shortest, options.longest, options.seed)
     ways: dict[str, Callable[[Path], tuple[float, Sequence[Slept]]]] = {
-        "mmkd": lambda folder: run_ours(lengths, options.parallel, folder),
+        "mmkd": lambda directory: run_ours(lengths, options.parallel, directory),
     }
     if not options.alone:
-        ways["submitit in a loop"] = lambda folder: run_loop(lengths, options.parallel, folder)
+        ways["submitit in a loop"] = lambda directory: run_loop(lengths, options.parallel, directory)
     if options.hydra:
         python = make_environment(options.hydra.absolute())
         for batch in sorted({slots, options.parallel}):
@@ -165,10 +165,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_once(way: Callable[[Path], tuple[float, Sequence[Slept]]], slots: int) -> dict[str, Any]:
-    """Run one way in a folder of its own, and reckon."""
-    folder = Path(tempfile.mkdtemp(prefix="mmkd-dispatch-"))
+    """Run one way in a directory by itself, and reckon."""
+    directory = Path(tempfile.mkdtemp(prefix="mmkd-dispatch-"))
     load = os.getloadavg()[0]
-    first, trials = way(folder)
+    first, trials = way(directory)
     seen: dict[str, Any] = {
         "busy": share_busy(first, trials, slots),
         "makespan": max(t.ended for t in trials) - first,
@@ -178,7 +178,7 @@ def measure_once(way: Callable[[Path], tuple[float, Sequence[Slept]]], slots: in
     if traced:
         seen["spent"] = lost_time(first, traced, slots)
         seen["steps"] = {name: [round(s, 4) for s in seconds] for name, seconds in steps(traced).items()}
-    shutil.rmtree(folder)  # kept where a run failed: its logs say why
+    shutil.rmtree(directory)  # kept where a run failed: its logs say why
     return seen
 
 

@@ -65,10 +65,10 @@ def weigh(config: StudentConfig, root: Root) -> list[tuple[int, float, float]]:
     device = prepare_torch(config)
     lesson: Lesson = make_lesson(config, TrialDir(root.path / "rows" / "row" / "trials" / "0"), device)
     with tempfile.TemporaryDirectory() as folder:
-        place = TrialDir(Path(folder))
-        write_json(place.config, config.model_dump(mode="json"))
-        write_text(place.attempt, "0\n")
-        return Weighing(config, lesson, place, None, lambda: None, lambda: False).weigh()
+        directory = TrialDir(Path(folder))
+        write_json(directory.config, config.model_dump(mode="json"))
+        write_text(directory.attempt, "0\n")
+        return Weighing(config, lesson, directory, None, lambda: None, lambda: False).weigh()
 
 
 def main() -> int:
@@ -84,9 +84,9 @@ def main() -> int:
         return 2
     print(f"{'row':<28} {'ratio, epoch 1':>15} {'ratio, end':>11} {'cosine, epoch 1':>16} {'cosine, end':>12}")
     for row in study["rows"]:
-        place = TrialDir(root.path / "rows" / row["directory"] / "trials" / "0")
+        directory = TrialDir(root.path / "rows" / row["directory"] / "trials" / "0")
         try:
-            config = from_json(read_json(place.config), place.config)
+            config = from_json(read_json(directory.config), directory.config)
             seen = weigh(config, root) if isinstance(config, StudentConfig) and config.teacher else []
         except UserError as error:
             print(f"{row['name']:<28} {error}")

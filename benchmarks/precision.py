@@ -36,7 +36,7 @@ PRECISIONS = ("fp32", "bf16")
 CURVES = ("train_classification", "train_distillation", "valid_loss", "valid_accuracy")
 
 
-def run(config: TeacherConfig | StudentConfig, place: TrialDir) -> tuple[Result, float]:
+def run(config: TeacherConfig | StudentConfig, directory: TrialDir) -> tuple[Result, float]:
     """The result of a run, and the median of its steps' times in ms."""
     ends: list[float] = []
 
@@ -45,11 +45,11 @@ def run(config: TeacherConfig | StudentConfig, place: TrialDir) -> tuple[Result,
             torch.cuda.synchronize()
         ends.append(time.perf_counter())
 
-    place.path.mkdir(parents=True)
+    directory.path.mkdir(parents=True)
     hook = register_optimizer_step_post_hook(note)
-    run_trial(config, place.path)
+    run_trial(config, directory.path)
     hook.remove()
-    return read_result(place.result), 1e3 * median(end - start for start, end in pairwise(ends))
+    return read_result(directory.result), 1e3 * median(end - start for start, end in pairwise(ends))
 
 
 def show(name: str, found: dict[str, tuple[Result, float]]) -> None:
@@ -90,8 +90,8 @@ def main() -> int:
         show("teacher", {p: run(teacher, root.teacher(identity(teacher))) for p, teacher in teachers.items()})
         for number, method in enumerate(options.methods):
             students = {p: student(method, shape, teachers["fp32"], shared[p]) for p in PRECISIONS}
-            places = {p: root.row(f"{method}-{p}", f"{number:08}").trial(0) for p in PRECISIONS}
-            show(method, {p: run(config, places[p]) for p, config in students.items()})
+            directories = {p: root.row(f"{method}-{p}", f"{number:08}").trial(0) for p in PRECISIONS}
+            show(method, {p: run(config, directories[p]) for p, config in students.items()})
     return 0
 
 

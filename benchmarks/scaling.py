@@ -55,8 +55,8 @@ INTERVAL = 0.5
 class Meter:
     """Called in each of the controller's rounds: time passes for the jobs, and what was spent so far is noted.
 
-    A mark is made at each fifth of the trials: how many were asked, seconds of processor time that the controller took,
-    and its memory.
+    A mark is made at each fifth of the trials: how many were sampled, seconds of processor time that the controller
+    took, and its memory.
     """
 
     def __init__(self, slurm: SimulatedSlurm, work: RowWork, trials: int) -> None:
@@ -91,25 +91,25 @@ class Meter:
         }
 
 
-def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
+def simulate(options: argparse.Namespace, directory: Path) -> Mapping[str, Any]:
     """Run one study on the simulated Slurm; what it cost."""
     slurm = SimulatedSlurm(options.slots, options.shortest, options.longest, options.failing, options.seed)
-    study_file = folder / "scaling.toml"
+    study_file = directory / "scaling.toml"
     study_file.write_text(STUDY)
     overrides = [("defaults.trials", options.trials), ("defaults.sampler", options.sampler)]
-    study, root = load_study(study_file, overrides), Root(folder / "runs")
+    study, root = load_study(study_file, overrides), Root(directory / "runs")
     info = open_data(study, root)
     _, profile = load_profile("auto", info.source)
     rows = plan(study, study_file, profile, info, root, Machine(info.path, 1, "cpu"))
     parallel = options.slots + options.waiting
-    work = RowWork(rows[0], root, parallel, study_file)
+    work = RowWork(rows[0], parallel, study_file)
     meter = Meter(slurm, work, options.trials)
     with (
         patch("slurm.accounting.ask", slurm.ask),
         patch("submitit.core.utils.CommandFunction.__call__", lambda sbatch: slurm.sbatch(Path(sbatch.command[-1]))),
         patch("submitit.SlurmExecutor.affinity", classmethod(lambda cls: 2)),
         patch("os.fsync", meter.fsync),
-        (folder / "log.txt").open("w") as log,
+        (directory / "log.txt").open("w") as log,
         Reporter(Console(file=log)) as reporter,
     ):
         backend = SlurmBackend(SlurmSettings(poll=options.poll))
@@ -119,15 +119,15 @@ def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu - slurm.cpu
         work.close()
     attempts = [a for t in work.directory.trials() for a in read_attempts(t)]
-    tellings = count_tellings(work.directory.journal)
+    reports = count_reports(work.directory.journal)
     trials = len(work.tuning.trials())
     return {
         "sampler": options.sampler,
         "slots": options.slots,
         "parallel": parallel,
         "trials": trials,
-        "told": dict(Counter(t.state.name.lower() for t in work.tuning.trials())),
-        "told not exactly once": sum(tellings[number] != 1 for number in range(trials)),
+        "reported": dict(Counter(t.state.name.lower() for t in work.tuning.trials())),
+        "not reported exactly once": sum(reports[number] != 1 for number in range(trials)),
         "attempts": len(attempts),
         "failures": dict(Counter(a.end for a in attempts if a.end != "complete")),
         "seconds": round(seconds, 1),
@@ -146,14 +146,14 @@ def simulate(options: argparse.Namespace, folder: Path) -> Mapping[str, Any]:
     }
 
 
-def count_tellings(journal: Path) -> Counter[int]:
-    """How often each trial was told, from Optuna's journal: lines that set a finished state."""
-    told: Counter[int] = Counter()
+def count_reports(journal: Path) -> Counter[int]:
+    """How often each trial was reported, from Optuna's journal: lines that set a finished state."""
+    reported: Counter[int] = Counter()
     for line in journal.read_text().splitlines():
         entry = json.loads(line)
         if entry["op_code"] == 6 and entry["state"] in (1, 2, 3):  # SET_TRIAL_STATE_VALUES; complete, pruned, fail
-            told[entry["trial_id"]] += 1
-    return told
+            reported[entry["trial_id"]] += 1
+    return reported
 
 
 def main() -> int:
@@ -171,11 +171,11 @@ def main() -> int:
     parser.add_argument("--poll", type=float, default=30.0, metavar="S", help="seconds between questions to Slurm")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="mmkd-scaling-"))
+    directory = Path(tempfile.mkdtemp(prefix="mmkd-scaling-"))
     try:
-        print(json.dumps(simulate(options, folder), indent=2))
+        print(json.dumps(simulate(options, directory), indent=2))
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
     return 0
 
 

@@ -28,7 +28,7 @@ class Slept:
 class Traced(Slept):
     """A trial of ours, in the order in which it goes: `began` and `ended` come after `script`."""
 
-    asked: float
+    sampled: float
     announced: float
     queued: float
     """sbatch returned."""
@@ -90,7 +90,7 @@ def lost_time(first: float, trials: Sequence[Traced], slots: int) -> dict[str, f
 def steps(trials: Sequence[Traced]) -> dict[str, list[float]]:
     """Seconds of each step of each trial; waiting in the queue is mostly waiting for a slot."""
     return {
-        "ask, make its directory": [t.announced - t.asked for t in trials],
+        "sample, make its directory": [t.announced - t.sampled for t in trials],
         "submit": [t.queued - t.announced for t in trials],
         "wait in the queue": [t.script - t.queued for t in trials],
         "srun and Python": [t.began - t.script for t in trials],

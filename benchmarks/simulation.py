@@ -29,7 +29,7 @@ class SimulatedJob:
     """A job; `state` is Slurm's word."""
 
     name: str
-    place: TrialDir
+    directory: TrialDir
     attempt: int
     state: str = "PENDING"
     seconds: float = 0.0
@@ -119,17 +119,17 @@ class SimulatedSlurm:
         end = self.random.choice(FAILING) if self.random.random() < self.failing else "complete"
         if end.isupper():
             job.state = end
-            record_run(job.place, job.attempt, started=time.time() - job.seconds)
+            record_run(job.directory, job.attempt, started=time.time() - job.seconds)
             return
         job.state = "FAILED" if end == "error" else "COMPLETED"
         if end != "error":
             self._write_result(job, Status(end))
         told = Failure.ERROR if end == "error" else "complete"
-        record_run(job.place, job.attempt, started=time.time() - job.seconds, end=told, ended=time.time())
+        record_run(job.directory, job.attempt, started=time.time() - job.seconds, end=told, ended=time.time())
 
     @staticmethod
     def _write_result(job: SimulatedJob, status: Status) -> None:
-        config = read_json(job.place.config)
+        config = read_json(job.directory.config)
         loss = abs(1e-3 - config["training"]["learning_rate"])
         metrics = {split: {"loss": loss, "accuracy": 0.5} for split in ("valid", "test")}
-        write_result(job.place, Result(status, config, metrics=metrics, epochs=1, seconds=job.seconds))
+        write_result(job.directory, Result(status, config, metrics=metrics, epochs=1, seconds=job.seconds))

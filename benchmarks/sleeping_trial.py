@@ -34,18 +34,18 @@ def main() -> int:
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.0, help="how long it sleeps")
     options = parser.parse_args()
-    place = TrialDir(options.directory)
-    config = read_json(place.config)
-    with FileLock(place.lock):
+    directory = TrialDir(options.directory)
+    config = read_json(directory.config)
+    with FileLock(directory.lock):
         began = time.time()
-        record_run(place, options.attempt, attempt=options.attempt, started=began)
+        record_run(directory, options.attempt, attempt=options.attempt, started=began)
         time.sleep(options.seconds)
         ended = time.time()
         loss = abs(1e-3 - config["training"]["learning_rate"])
         metrics = {split: {"loss": loss, "accuracy": 0.5} for split in ("valid", "test")}
-        write_result(place, Result(Status.COMPLETE, config, metrics=metrics, epochs=1, seconds=ended - began))
+        write_result(directory, Result(Status.COMPLETE, config, metrics=metrics, epochs=1, seconds=ended - began))
         facts = {"slot": slot(), "script": float(os.environ[STARTED]), "began": began, "slept_until": ended}
-        record_run(place, options.attempt, end="complete", ended=time.time(), **facts)
+        record_run(directory, options.attempt, end="complete", ended=time.time(), **facts)
     return 0
 
 

@@ -36,17 +36,17 @@ def main() -> int:
     from mmkd.trial import StudentConfig, Trainer, TrialDir, from_json, make_lesson, prepare_torch, read_json
 
     lap("the rest of import mmkd.trial")
-    place = TrialDir(directory)
-    config = from_json(read_json(place.config), place.config)
+    trial = TrialDir(directory)
+    config = from_json(read_json(trial.config), trial.config)
     assert isinstance(config, StudentConfig)
     # Making the first optimiser imports torch._dynamo; so does asking torch to be deterministic.
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
     lap("torch's first optimiser")
     device = prepare_torch(config)
     lap("threads, seed, determinism")
-    lesson = make_lesson(config, place, device)
+    lesson = make_lesson(config, trial, device)
     lap("data, networks, teacher's weights")
-    Trainer(config, lesson, place, None, lambda: None, lambda: False)
+    Trainer(config, lesson, trial, None, lambda: None, lambda: False)
     lap("trainer")
     for (_, began), (name, ended) in itertools.pairwise(LAPS):
         print(f"{1e3 * (ended - began):8,.0f} ms  {name}")

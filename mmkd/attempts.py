@@ -2,45 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mmkd.files import read_json, write_json
+from pydantic import ValidationError
+
+from mmkd.config import explain
+from mmkd.errors import UserError
+from mmkd.files import read_json
+from mmkd.records import Record, RunRecord, SubmissionRecord, as_written, write_record
 from mmkd.rundir import TrialDir
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The controller's and the job's record of one attempt (absent keys: not known)."""
+    """The controller's and the job's record of one attempt, without any value where there is none."""
 
     number: int
-    submitted: Mapping[str, Any]
-    ran: Mapping[str, Any]
+    submitted: SubmissionRecord
+    ran: RunRecord
+
+    @property
+    def is_announced(self) -> bool:
+        """True if the controller's record exists."""
+        return bool(self.submitted.model_fields_set)
+
+    @property
+    def is_started(self) -> bool:
+        """True if the job's own record exists."""
+        return bool(self.ran.model_fields_set)
 
     @property
     def end(self) -> str | None:
         """`complete`, a failure's class, or None if unknown. The controller knows best: it has read the scheduler."""
-        end = self.submitted.get("end") or self.ran.get("end")
-        return str(end) if end else None
+        return self.submitted.end or self.ran.end or None
 
     @property
     def message(self) -> str:
         """Why it failed, in one line; empty if it did not."""
-        return str(self.submitted.get("message") or self.ran.get("message") or "")
+        return " ".join((self.submitted.message or self.ran.message).split())
 
     @property
-    def epochs(self) -> int:
-        """Epochs that were done when it ended, those of earlier attempts included."""
-        return int(self.submitted.get("epochs", 0))
+    def node(self) -> str:
+        """The node or host that it ran on."""
+        return self.ran.node or self.submitted.node or self.ran.host
+
+    @property
+    def ended(self) -> float | None:
+        """Time of its end in seconds since 1970, by the job's own clock if the job could say."""
+        return self.ran.ended or self.submitted.ended
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of its job."""
+        visible = [name for name in self.ran.cuda_visible_devices.split(",") if name.strip()]
+        return len(visible) if self.submitted.gpus is None else self.submitted.gpus
+
+    def seconds(self, now: float) -> float:
+        """Seconds that it has run by `now`."""
+        return 0.0 if self.ran.started is None else max((self.ended or now) - self.ran.started, 0.0)
 
 
 def read_attempt(directory: TrialDir, number: int) -> Attempt:
-    """One attempt of a trial; nothing is known of one that there is not."""
-    return Attempt(
-        number, read_json(directory.controller_record(number)) or {}, read_json(directory.job_record(number)) or {}
-    )
+    """One attempt of a trial; a record that is absent or no complete JSON has no values.
+
+    Raises:
+        UserError: a record has an invalid value.
+    """
+    submitted = _read(directory.controller_record(number), SubmissionRecord)
+    return Attempt(number, submitted, _read(directory.job_record(number), RunRecord))
 
 
 def read_attempts(directory: TrialDir) -> list[Attempt]:
@@ -64,20 +98,27 @@ def last_attempt(directory: TrialDir) -> Attempt:
 
 def record_submission(directory: TrialDir, number: int, **facts: Any) -> None:
     """Add facts to the controller's record of an attempt."""
-    _merge(directory.controller_record(number), facts)
+    _add(directory.controller_record(number), SubmissionRecord, facts)
 
 
 def record_run(directory: TrialDir, number: int, **facts: Any) -> None:
     """Add facts to the job's record of an attempt."""
-    _merge(directory.job_record(number), facts)
+    _add(directory.job_record(number), RunRecord, facts)
 
 
-def _merge(path: Path, facts: Mapping[str, Any]) -> None:
+def _read(path: Path, schema: type[R]) -> R:
+    try:
+        return schema.model_validate(read_json(path) or {})
+    except ValidationError as error:
+        raise UserError(f"{explain(error, path)}; remove it: a relaunch finds out how the attempt ended") from None
+
+
+def _add(path: Path, schema: type[R], facts: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {**(read_json(path) or {}), **facts})
+    write_record(path, schema.model_validate({**as_written(_read(path, schema)), **facts}))
 
 
 def gpu_seconds_of(directories: Iterable[TrialDir]) -> float:
     """Sum the GPU-seconds of the trials' ended attempts."""
     attempts = (attempt for directory in directories for attempt in read_attempts(directory))
-    return sum(float(attempt.submitted.get("gpu_seconds", 0.0)) for attempt in attempts)
+    return sum(attempt.submitted.gpu_seconds or 0.0 for attempt in attempts)

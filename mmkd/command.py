@@ -35,6 +35,11 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add --force, see `mmkd.files.check_output`."""
+    parser.add_argument("--force", action="store_true", help="replace existing files of these names")
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     run: Callable[[argparse.Namespace], int],

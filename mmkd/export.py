@@ -10,9 +10,10 @@ from statistics import mean, stdev
 
 import torch
 
-from mmkd.command import Parser, run_command
+from mmkd.command import Parser, add_force, run_command
 from mmkd.errors import UserError
-from mmkd.files import write_atomically, write_text
+from mmkd.files import check_output, write_atomically, write_text
+from mmkd.find_trial import add_trial, find_student
 from mmkd.metrics import softmax
 from mmkd.models.network import count_parameters
 from mmkd.records import WinnerRecord, find_record
@@ -25,7 +26,7 @@ TOLERANCE = 1e-5
 
 
 def export_student(student: TrainedStudent, path: Path) -> float:
-    """Write the model as a `torch.export` program and check it; return the largest difference of a probability.
+    """Check the model as a `torch.export` program and write it; return the largest difference of a probability.
 
     The program takes raw features (B, T, F) for any B and returns logits (B, C); standardisation is inside.
 
@@ -37,8 +38,8 @@ def export_student(student: TrainedStudent, path: Path) -> float:
     program = torch.export.export(student.model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     content = io.BytesIO()  # torch's writer ends the process if the disk is full
     torch.export.save(program, content)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
-    loaded = torch.export.load(path).module()
+    content.seek(0)
+    loaded = torch.export.load(content).module()
     worst = 0.0
     for batch in (1, 7):
         features = student.model.mean + student.model.std * torch.randn(batch, student.steps, student.features)
@@ -46,8 +47,8 @@ def export_student(student: TrainedStudent, path: Path) -> float:
             ours, theirs = student.model(features).numpy(), loaded(features).numpy()
         worst = max(worst, float(abs(softmax(ours) - softmax(theirs)).max()))
     if worst > TOLERANCE:
-        path.unlink()
-        raise UserError(f"{path}: the exported model differs by {worst:.1e} in a probability; it was removed")
+        raise UserError(f"{path}: not written, the exported model differs by {worst:.1e} in a probability")
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
     return worst
 
 
@@ -101,23 +102,27 @@ def _spread(directory: Path) -> list[str]:
 
 def export(options: argparse.Namespace) -> int:
     """Write the exported model and its card."""
-    student = load_student(options.trial)
-    worst = export_student(student, options.out)
     card = options.out.with_suffix(".md")
-    write_text(card, model_card(student, options.trial.absolute(), worst))
+    check_output(options.out, f"--out {options.out}", (".pt2",), force=options.force)
+    check_output(card, f"--out {options.out}: its model card {card}", force=options.force)
+    trial = find_student(options)
+    student = load_student(trial.path)
+    worst = export_student(student, options.out)
+    write_text(card, model_card(student, trial.path.absolute(), worst))
     print(f"wrote {options.out} and {card}")
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.export") -> int:
     """The command."""
     parser = Parser(
-        prog="python -m mmkd.export",
+        prog=prog,
         description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
         "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
     )
-    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
+    add_trial(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to write")
+    add_force(parser)
     return run_command(parser, export, arguments)
 
 

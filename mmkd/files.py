@@ -6,9 +6,11 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmkd.errors import UserError
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -55,6 +57,29 @@ def read_json(path: Path) -> Any | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
+
+
+def check_output(path: Path, subject: str, endings: Sequence[str] = (), *, force: bool | None = None) -> None:
+    """Check before any work that a command may write its output to `path`. No command replaces a file by itself.
+
+    Args:
+        path: the file to write.
+        subject: begins the message, as in `--out table.csv`.
+        endings: those that the file's name may have; none given: any.
+        force: --force was given, so that a file may be replaced; None: the command has no such option.
+
+    Raises:
+        UserError: the name has another ending, its directory does not exist, or there is something at `path`.
+    """
+    if endings and not path.name.endswith(tuple(endings)):
+        raise UserError(f"{subject}: give a name that ends in {' or '.join(endings)}")
+    if path.is_dir():
+        raise UserError(f"{subject}: is a directory; name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"{subject}: the directory {path.parent} does not exist; make it first")
+    if os.path.lexists(path) and not force:
+        remedy = "choose another name" if force is None else "choose another name or give --force to replace it"
+        raise UserError(f"{subject}: exists; {remedy}")
 
 
 def last_lines(path: Path, size: int) -> list[bytes]:

@@ -52,7 +52,7 @@ class FileLock:
             holder, age = self._read(descriptor)
             elsewhere = holder.get("host") not in (None, socket.gethostname())
             if elsewhere and age < STALE_SECONDS:
-                raise LockHeld(f"{self.path} is held by {_describe(holder)}, heard of {age:.0f} s ago")
+                raise LockHeld(f"{self.path} is held by {_describe(holder)}, last heartbeat {age:.0f} s ago")
             self._descriptor = descriptor
             self._write()
         except BaseException:

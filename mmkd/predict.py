@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmkd.command import Parser, run_command
+from mmkd.command import Parser, add_force, run_command
 from mmkd.data import SPLITS, read_info, read_split
 from mmkd.errors import UserError, choose
-from mmkd.files import write_atomically
+from mmkd.files import check_output, write_atomically
+from mmkd.find_trial import add_trial, find_student
 from mmkd.metrics import softmax
 from mmkd.training.trained_network import TrainedStudent, load_student
 
@@ -22,10 +23,10 @@ BATCH = 256
 
 EXAMPLES = """\
 examples:
-  python -m mmkd.predict --trial runs/rows/ROW/confirm/1-ab12cd34 --data utd.h5 --out predictions.csv
-      the test split of a data file, with the true classes beside
-  python -m mmkd.predict --trial runs/rows/ROW/confirm/1-ab12cd34 --data new.npy --out predictions.csv
-      raw recordings (N, T, F), zeros in front where one is shorter than T"""
+  %(prog)s --trial crd_attention --data utd.h5 --out predictions.csv
+      the current winner of row crd_attention under ./runs on the test split of a data file, with the true classes
+  %(prog)s --trial crd_attention/confirm/2 --data new.npy --out predictions.csv
+      its final run of seed 2 on raw recordings (N, T, F), with zeros in front where one is shorter than T"""
 
 
 def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDArray[np.float32], list[str], list[str]]:
@@ -92,7 +93,8 @@ def write_predictions(
 
 def predict(options: argparse.Namespace) -> int:
     """Write the predictions; print the accuracy if the true classes are known."""
-    student = load_student(options.trial)
+    check_output(options.out, f"--out {options.out}", (".csv",), force=options.force)
+    student = load_student(find_student(options).path)
     features, ids, truth = read_features(options.data, options.split, student)
     logits = predict_logits(student, features)
     write_predictions(options.out, student, logits, ids, truth)
@@ -103,18 +105,19 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict") -> int:
     """The command."""
     parser = Parser(
-        prog="python -m mmkd.predict",
+        prog=prog,
         description="Predict with a trained student, which sees one modality alone.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--trial", type=Path, required=True, metavar="DIR", help="a finished student's trial")
+    add_trial(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
+    add_force(parser)
     return run_command(parser, predict, arguments)
 
 

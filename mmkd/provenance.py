@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mmkd.files import read_json
+from mmkd.records import SnapshotRecord, find_record
 
 PACKAGES = ("mmkd", "torch", "numpy", "h5py", "triton")
 SOURCE = Path(__file__).parent
@@ -56,11 +56,16 @@ def working_tree() -> tuple[str, str] | None:
     return commit, patch
 
 
+def snapshot_origin(package: Path) -> SnapshotRecord | None:
+    """The origin of a copy of the code, by the path of its mmkd package; None if it is no snapshot."""
+    return find_record(package.parent / SNAPSHOT, SnapshotRecord)
+
+
 def git_commit() -> dict[str, str]:
     """The commit of the code, and a hash of what differs from it ("" if nothing); empty if unknown."""
-    origin = read_json(SOURCE.parent / SNAPSHOT)
+    origin = snapshot_origin(SOURCE)
     if origin is not None:
-        return dict(origin["git"])
+        return dict(origin.git)
     tree = working_tree()
     return {} if tree is None else {"commit": tree[0], "diff": patch_digest(tree[1])}
 

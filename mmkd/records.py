@@ -117,6 +117,55 @@ class CodeRecord(RootModel[tuple[CodeVersion, ...]]):
     """`code.json`: versions of the code that a row's trials ran, in order."""
 
 
+class SnapshotRecord(Record):
+    """`snapshot.json`, beside the packages of a copy of the code: its origin (`mmkd.provenance`) and source hash."""
+
+    git: Mapping[str, str]
+    code: str
+    taken: float
+
+
+class SubmissionRecord(Record):
+    """`attempts/<k>.json`: the controller's record of an attempt, with the scheduler's accounting as it came.
+
+    Times are in seconds since 1970 by the controller's clock; `elapsed` (s) is the scheduler's. None: not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    backend: str = ""
+    name: str = ""
+    job: str = ""
+    gpus: int | None = None
+    submitted: float | None = None
+    node: str = ""
+    end: str = ""
+    message: str = ""
+    epochs: int = 0
+    ended: float | None = None
+    elapsed: float | None = None
+    gpu_seconds: float | None = None
+
+
+class RunRecord(Record):
+    """`attempts/<k>.job.json`: the job's own record of an attempt, with what `mmkd.provenance` says of its process.
+
+    Times are in seconds since 1970 by the clock of the job's node. None: not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    started: float | None = None
+    host: str = ""
+    node: str = ""
+    cuda_visible_devices: str = ""
+    git: Mapping[str, str] = {}
+    end: str = ""
+    message: str = ""
+    ended: float | None = None
+    seconds: float | None = None
+
+
 class PaperFigures(Record):
     """Figures that the paper prints for a row on MOSEI, and for its section's teacher, in per cent."""
 
@@ -146,7 +195,7 @@ class StudyRecord(Record):
     title: Line
     control: str | None
     max_gpu_hours: float | None = None
-    rows: tuple[StudyRow, ...]
+    rows: Annotated[tuple[StudyRow, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _control_is_a_row(self) -> StudyRecord:
@@ -168,7 +217,7 @@ def write_record(path: Path, record: BaseModel) -> None:
     write_json(path, as_written(record))
 
 
-def read_record(path: Path, schema: type[R]) -> R:
+def read_record(path: Path, schema: type[R], remedy: str = "launching the study again writes it anew") -> R:
     """Read a record.
 
     Raises:
@@ -179,7 +228,7 @@ def read_record(path: Path, schema: type[R]) -> R:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        raise UserError(f"{explain(error, path)}; launching the study again writes it anew") from None
+        raise UserError(f"{explain(error, path)}; {remedy}") from None
 
 
 def find_record(path: Path, schema: type[R]) -> R | None:
@@ -191,9 +240,14 @@ def find_record(path: Path, schema: type[R]) -> R | None:
 
 
 def code_versions(row: RowDir) -> tuple[CodeVersion, ...]:
-    """Versions of the code that a row's trials ran; none where that is not known."""
-    record = find_record(row.code, CodeRecord)
-    return () if record is None else record.root
+    """Versions of the code that a row's trials ran; none where nothing was recorded.
+
+    Raises:
+        UserError: the record is invalid. A launch would overwrite the versions that it named.
+    """
+    if not row.code.exists():
+        return ()
+    return read_record(row.code, CodeRecord, "repair it, or move it away to record code from now on").root
 
 
 def study_names(root: Path) -> list[str]:

@@ -81,12 +81,22 @@ class TrialDir:
         up = 1 if self.path.parent.name == "teachers" else 3
         return Root(self.path.absolute().parents[up])
 
+    @property
+    def name(self) -> str:
+        """The path below the root: `teachers/4f1e`, `rows/ROW/trials/3`."""
+        return self.path.absolute().relative_to(self.root.path).as_posix()
+
 
 @dataclass(frozen=True)
 class RowDir:
     """Directory of one row: one method on one data set with one pairing; one Optuna study."""
 
     path: Path
+
+    @property
+    def name(self) -> str:
+        """The row's name in its studies: the directory's without the hash."""
+        return self.path.name.rpartition("-")[0]
 
     row = _Below("row.json")
     """The row's identity, as JSON."""
@@ -162,6 +172,10 @@ class Root:
     def controller_log(self, name: str) -> Path:
         """Output of the detached controller of that study."""
         return self.path / "studies" / f"{name}.controller.log"
+
+    def controller_script(self, name: str) -> Path:
+        """The sbatch script of the detached controller of that study, which is left beside its log."""
+        return self.controller_log(name).with_suffix(".sbatch")
 
     code = _Below("code")
     """Copies of the code that jobs run, and patches of what differed from a commit."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mmkd.attempts import Attempt, current_attempt, last_attempt, read_attempt, read_attempts
+from mmkd.formatting import count
 from mmkd.rundir import TrialDir
 
 
@@ -99,7 +100,7 @@ def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, 
     if number > 0:
         last = next((a for a in attempts or () if a.number == number), None) or read_attempt(directory, number)
         if not last.end:
-            return State.RUNNING if last.ran else State.PENDING
+            return State.RUNNING if last.is_started else State.PENDING
     if directory.superseded.exists():
         return State.SUPERSEDED
     if number == 0:
@@ -119,7 +120,7 @@ def decide(directory: TrialDir, launched: float) -> State:
 def is_unnoted(directory: TrialDir) -> bool:
     """True if the last attempt's job has written its record, and no controller has recorded end and costs yet."""
     last = last_attempt(directory)
-    return bool(last.submitted) and "end" not in last.submitted and directory.job_record(last.number).exists()
+    return last.is_announced and not last.submitted.end and directory.job_record(last.number).exists()
 
 
 def has_no_retries(attempts: Sequence[Attempt], since: float = 0.0) -> bool:
@@ -132,7 +133,7 @@ def has_no_retries(attempts: Sequence[Attempt], since: float = 0.0) -> bool:
 def why_failed(attempts: Sequence[Attempt], since: float = 0.0) -> str:
     """The class, number and last message of the attempts after which there are no retries left."""
     alike = fruitless(attempts, since)
-    times = f"{len(alike)} attempts" if len(alike) > 1 else "1 attempt"
+    times = count(len(alike), "attempt")
     return f"{alike[-1].end} in {times}: {alike[-1].message or 'no message'}" if alike else "no attempt"
 
 
@@ -143,10 +144,10 @@ def fruitless(attempts: Sequence[Attempt], since: float = 0.0) -> list[Attempt]:
     """
     alike: list[Attempt] = []
     for attempt in reversed(attempts):
-        if attempt.submitted.get("submitted", 0.0) < since or attempt.end not in set(Failure):
+        if (attempt.submitted.submitted or 0.0) < since or attempt.end not in set(Failure):
             break
-        gained = attempt.ran.get("end") in (Failure.PREEMPTED, Failure.TIMEOUT)
-        if gained or (alike and (attempt.end, attempt.epochs) != (alike[0].end, alike[0].epochs)):
+        gained = attempt.ran.end in (Failure.PREEMPTED, Failure.TIMEOUT)
+        if gained or (alike and (attempt.end, attempt.submitted.epochs) != (alike[0].end, alike[0].submitted.epochs)):
             break
         alike.insert(0, attempt)
     return alike
@@ -159,6 +160,6 @@ def next_resources(attempts: Sequence[Attempt]) -> tuple[float, tuple[str, ...]]
         rule = RULES[Failure(attempt.end)] if attempt.end in set(Failure) else Rule()
         memory *= rule.memory
         if rule.avoids_node:
-            nodes.append(attempt.submitted.get("node") or attempt.ran.get("node"))
-    avoided = dict.fromkeys(str(node) for node in reversed(nodes) if node)
+            nodes.append(attempt.submitted.node or attempt.ran.node)
+    avoided = dict.fromkeys(node for node in reversed(nodes) if node)
     return min(memory, MOST_MEMORY), tuple(avoided)[:AVOIDED]

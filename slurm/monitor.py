@@ -9,17 +9,20 @@ from pathlib import Path
 from mmkd.command import Parser, run_command
 
 EXAMPLES = """examples:
-  python slurm/monitor.py --study crd_attention          a live view; q or Ctrl-C leaves it, jobs do not notice
-  python slurm/monitor.py --log crd/trials/3             and the end of the log of row crd's trial 3
-  python slurm/monitor.py --once | less                  everything, once, as plain text
-  python slurm/monitor.py --json | jq .eta.seconds       for programs; docs/monitor.md has the keys
+  %(prog)s --study crd_attention          a live view; q or Ctrl-C leaves it, jobs do not notice
+  %(prog)s --log crd/trials/3             and the end of the log of row crd's trial 3
+  %(prog)s --once | less                  everything, once, as plain text
+  %(prog)s --json | jq .eta.seconds       for programs; docs/monitor.md has the keys
 Anybody who can read the root can watch; nothing is written, and squeue is asked every 30 s at most."""
 
 
-def make_parser() -> Parser:
+PROG = "python slurm/monitor.py"
+
+
+def make_parser(prog: str = PROG) -> Parser:
     """The command line."""
     parser = Parser(
-        prog="python slurm/monitor.py",
+        prog=prog,
         description="Watch studies: queue, trials, the best so far, slots, GPU-hours, time to go, failures, a log.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -43,9 +46,9 @@ def watch(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = PROG) -> int:
     """The command. Ctrl-C is how a user leaves it."""
-    return run_command(make_parser(), watch, arguments, interrupted=0)
+    return run_command(make_parser(prog), watch, arguments, interrupted=0)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mmkd.command import run_command
 from mmkd.errors import UserError
 from mmkd.terminal import printable
-from sweeps.options import make_parser, site_changes
+from sweeps.options import PROG, make_parser, site_changes
 from sweeps.site_file import load_site
 from sweeps.study_file import find_study, read_toml, study_names
 
@@ -70,7 +70,7 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     try:
         if options.detached:
             begin(made)
-        works.extend(RowWork(row, made.root, made.parallel, made.origin) for row in made.rows)
+        works.extend(RowWork(row, made.parallel, made.origin) for row in made.rows)
         stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, stop)
@@ -94,6 +94,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     """
     from rich.console import Console
 
+    from mmkd.data import check_dataset
     from mmkd.formatting import count
     from mmkd.provenance import SOURCE
     from sweeps.actions.detach import continues
@@ -101,13 +102,12 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     from sweeps.controller.loop import Controller
     from sweeps.controller.progress import Reporter
     from sweeps.controller.study_journal import StudyJournal
-    from sweeps.resolve import check_data
 
     for work in works if options.retry == "failed" and not continues(options) else ():
         again = work.retry_failed()
         print(f"row {work.row.name}: retrying {count(again, 'failed trial')}")
     if any(work.remaining for work in works):
-        check_data(made.rows)
+        check_dataset(made.rows[0].info.path)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
     copy = StudyJournal(options.journal, [work.tuning for work in works]).update if options.journal else lambda: ""
     # srun --unbuffered gives a job a terminal that nobody watches: write plain lines to its log.
@@ -212,9 +212,9 @@ def dispatch(options: argparse.Namespace) -> int:
     return launch(options)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = PROG) -> int:
     """Run the command."""
-    parser = make_parser()
+    parser = make_parser(prog)
     parser.set_defaults(arguments=sys.argv[1:] if arguments is None else arguments)
     return run_command(parser, dispatch, arguments, resumable=True)
 

@@ -77,7 +77,7 @@ def record_study(
                 directory=row.directory.path.name,
                 trials=row.trials,
                 seeds=tuple(range(1, row.seeds + 1)),
-                teachers=tuple(directory.path.name for directory in teacher_directories(row, root)),
+                teachers=tuple(directory.path.name for directory in teacher_directories(row)),
             )
             for row in rows
         ),

@@ -16,18 +16,18 @@ from sweeps.study_file import parse_override
 
 EXAMPLES = """\
 examples:
-  python sweeps/launch.py --study crd_attention
+  %(prog)s --study crd_attention
       everything on synthetic data, in minutes: teacher, tuning, final runs, table
   python -m mmkd.data import utd-mhad UTD_MHAD.tar.xz utd.h5
-  python sweeps/launch.py --study crd_attention --data utd.h5 --primary accelerometer
+  %(prog)s --study crd_attention --data utd.h5 --primary accelerometer
       the same on real data
-  python sweeps/launch.py --study crd_attention --data utd.h5 --primary accelerometer --dry-run
+  %(prog)s --study crd_attention --data utd.h5 --primary accelerometer --dry-run
       what that would run, and its cost so far
-  python sweeps/launch.py --study crd_attention --trials 30 --seeds 10
+  %(prog)s --study crd_attention --trials 30 --seeds 10
       extend a finished study; finished trials are kept
-  python sweeps/launch.py --study crd_attention --cluster slurm --detach
+  %(prog)s --study crd_attention --cluster slurm --detach
       on a cluster, with the controller as a Slurm job; then --status, --cancel, --archive FILE.tar.gz
-  python sweeps/launch.py --study my_study.toml --set rows.crd_attention.space.beta.high=0.5
+  %(prog)s --study my_study.toml --set rows.crd_attention.space.beta.high=0.5
       your own study file, with one value changed
 
 To resume after Ctrl-C, a crash or a reboot, run the same command again.
@@ -35,10 +35,13 @@ Exit codes: 0 done, 1 a failure at run time (--cancel: a job did not end), 2 bad
 spent, 130 stopped by Ctrl-C, 143 by SIGTERM or --cancel, 138 by SIGUSR1, which leaves its jobs running."""
 
 
-def make_parser() -> Parser:
+PROG = "python sweeps/launch.py"
+
+
+def make_parser(prog: str = PROG) -> Parser:
     """Create the parser."""
     parser = Parser(
-        prog="python sweeps/launch.py",
+        prog=prog,
         description="Run a study: train its teachers, tune each row with Optuna on validation, retrain the winners on "
         "fresh seeds, and print the ablation table. A study is a list of rows in a TOML file.",
         epilog=EXAMPLES,
@@ -78,16 +81,11 @@ def make_parser() -> Parser:
     budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row")
     budget.add_argument("--epochs", type=positive_integer, metavar="N", help="epochs of teachers and students")
     budget.add_argument(
-        "--seeds",
-        type=positive_integer,
-        metavar="N",
+        "--seeds", type=positive_integer, metavar="N",
         help="final runs per row: the winner is retrained on N fresh seeds",
-    )
+    )  # fmt: skip
     budget.add_argument(
-        "--max-gpu-hours",
-        type=_hours,
-        metavar="H",
-        help="submit nothing new once H GPU-hours are spent",
+        "--max-gpu-hours", type=_hours, metavar="H", help="submit nothing new once H GPU-hours are spent"
     )
     budget.add_argument(
         "--sampler", choices=["auto", "random", "tpe", "gp", "cmaes"],
@@ -130,26 +128,22 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     )
     actions = group.add_mutually_exclusive_group()
     actions.add_argument(
-        "--detach",
-        action="store_true",
+        "--detach", action="store_true",
         help="Slurm: run the controller as a small job ([detach] in the site file)",
-    )
+    )  # fmt: skip
     actions.add_argument("--status", action="store_true", help="print the state of the study; read-only")
     actions.add_argument(
-        "--cancel",
-        action="store_true",
+        "--cancel", action="store_true",
         help="end its jobs (with a checkpoint) and its controller; launch again to resume",
-    )
+    )  # fmt: skip
     actions.add_argument(
         "--clean", action="store_true",
         help="show its disk use, then remove checkpoints that nothing resumes from (with --dry-run: show only)",
     )  # fmt: skip
     actions.add_argument(
-        "--archive",
-        type=Path,
-        metavar="FILE.tar.gz",
+        "--archive", type=Path, metavar="FILE.tar.gz",
         help="write everything except the data to one file; deletes nothing",
-    )
+    )  # fmt: skip
 
 
 def add_slurm_options(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from mmkd.data import DatasetInfo, check_dataset, make_synthetic, read_info
+from mmkd.data import DatasetInfo, make_synthetic, read_info
 from mmkd.errors import UserError
 from mmkd.files import remove_leftovers
 from mmkd.rundir import Root
@@ -90,15 +90,6 @@ def open_data(study: StudyFile, root: Root) -> DatasetInfo:
         remove_leftovers(path.parent, path.name)
         make_synthetic(path, size)  # type: ignore[arg-type]  # checked there
     return read_info(path)
-
-
-def check_data(rows: Sequence[Row]) -> None:
-    """Read the whole data set once before anything runs on it.
-
-    Raises:
-        UserError: it has changed or contains NaN; names split, modality and sample.
-    """
-    check_dataset(rows[0].machine.data_path)
 
 
 def make_root(root: Root) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,15 +48,18 @@ class Machine:
 
 @dataclass(frozen=True)
 class Row:
-    """One row, resolved: `ranges` are tuned, `fixed` are not. `identity` excludes the budgets `trials` and `seeds`."""
+    """One row, resolved: `ranges` are tuned, `fixed` are not.
+
+    `student` is the configuration of its tuning trials, except for these; it contains the teacher's.
+    """
 
     name: str
     label: str
     group: str | None
     paper: PaperFigures | None
-    directory: RowDir
-    identity: Mapping[str, Any]
-    digest: str
+    root: Root
+    info: DatasetInfo
+    student: StudentConfig
     ranges: Mapping[str, Range]
     fixed: Mapping[str, float]
     sampler: str
@@ -63,21 +67,45 @@ class Row:
     seeds: int
     selection: str
     pruner: str
-    info: DatasetInfo
-    machine: Machine
-    distillation: Distillation
-    primary: str
-    pairing: str
-    branch: str | None
-    student: Network
-    training: Training
-    teacher: Network | None
-    teacher_training: Training
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the row is, without its budgets `trials` and `seeds`."""
+        student, distillation, teacher = self.student, self.student.distillation, self.student.teacher
+        facts = {
+            "algorithm": ALGORITHM_VERSION,
+            "data": student.data.fingerprint,
+            "primary": student.primary,
+            "pairing": student.pairing,
+            "method": distillation.method,
+            "level": distillation.level,
+            "settings": distillation.settings,
+            "space": {name: r.model_dump(exclude={"default"}) for name, r in self.ranges.items()},
+            "fixed": self.fixed,
+            "sampler": self.sampler,
+            "training": student.training.model_dump(mode="json", exclude={"learning_rate"}),
+            "student": student.network.model_dump(mode="json"),
+            "teacher": teacher and teacher.model_dump(mode="json", include={"branch", "network", "training"}),
+            "selection": self.selection,
+        }
+        return facts if self.pruner == "none" else {**facts, "pruner": self.pruner}
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the identity."""
+        return digest(self.identity)
+
+    @cached_property
+    def directory(self) -> RowDir:
+        """The row's directory, shared by all studies that contain it."""
+        student, distillation = self.student, self.student.distillation
+        words = (distillation.method, distillation.level, student.pairing, student.primary)
+        return self.root.row("-".join(filter(None, words)), self.digest)
 
     def default(self) -> dict[str, float]:
         """The documented default, trial 0: each range's own `default`, else the usual value brought into the range."""
         usual = {"learning_rate": 1e-3, "alpha": 1.0, "beta": 1.0}
-        usual["temperature"] = load_method(self.distillation.method).usual_temperature
+        usual["temperature"] = load_method(self.student.distillation.method).usual_temperature
         return {
             name: min(max(usual[name], r.low), r.high) if r.default is None else r.default
             for name, r in self.ranges.items()
@@ -85,50 +113,38 @@ class Row:
 
     def teacher_config(self, seed: int) -> TeacherConfig | None:
         """Return the teacher of a seed; None if the method needs none."""
-        if self.teacher is None:
-            return None
-        return TeacherConfig(
-            **self._common(seed), network=self.teacher, training=self.teacher_training, branch=self.branch
-        )
+        return self.student.teacher and self.student.teacher.model_copy(update=_of_seed(seed))
 
     def config(self, parameters: Mapping[str, float], seed: int) -> StudentConfig:
         """Return the configuration of a tuning trial (seed 0) or of a final run (other seeds; only these read test)."""
         values = {**self.fixed, **parameters}
         rate = {"learning_rate": values.pop("learning_rate")}
-        return StudentConfig(
-            **self._common(seed),
-            network=self.student,
-            training=self.training.model_copy(update=rate),
-            primary=self.primary,
-            pairing=self.pairing,
-            distillation=self.distillation.model_copy(update=values),
-            teacher=self.teacher_config(seed),
-        )
+        changes = {
+            "training": self.student.training.model_copy(update=rate),
+            "distillation": self.student.distillation.model_copy(update=values),
+            "teacher": self.teacher_config(seed),
+        }
+        return self.student.model_copy(update=changes | _of_seed(seed))
 
     def parameters_of(self, config: StudentConfig) -> dict[str, float]:
         """Return the tuned values in the configuration of one of its trials: the inverse of `config`."""
         values = {"learning_rate": config.training.learning_rate, **config.distillation.model_dump()}
         return {name: float(values[name]) for name in self.ranges}
 
-    def _common(self, seed: int) -> dict[str, Any]:
-        return {
-            "data": DataSource(path=str(self.machine.data_path), fingerprint=self.info.fingerprint),
-            "seed": seed,
-            "evaluate_test": seed != TUNING_SEED,
-            "threads": self.machine.threads,
-            "device": self.machine.device,
-        }
-
     def describe(self) -> RowRecord:
         """Make the record of what the row is."""
         data = {
-            "path": str(self.machine.data_path),
+            "path": self.student.data.path,
             "source": self.info.source,
             "fingerprint": self.info.fingerprint,
             "modalities": self.info.modalities,
             "classes": self.info.classes,
         }
         return RowRecord.model_validate({"digest": self.digest, "identity": self.identity, "data": data})
+
+
+def _of_seed(seed: int) -> dict[str, Any]:
+    return {"seed": seed, "evaluate_test": seed != TUNING_SEED}
 
 
 def plan(
@@ -139,96 +155,79 @@ def plan(
     Raises:
         UserError: a row asks for what the data, the method or the networks do not offer.
     """
-    return [_plan_row(study, origin, spec, profile, info, root, machine) for spec in study.rows]
+    return [_plan_row(study, spec, profile, info, root, machine, f"{origin}: row {spec.name}") for spec in study.rows]
 
 
 def _plan_row(
-    study: StudyFile, origin: Path, spec: RowSpec, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
+    study: StudyFile, spec: RowSpec, profile: Profile, info: DatasetInfo, root: Root, machine: Machine, where: str
 ) -> Row:
-    where = f"{origin}: row {spec.name}"
     defaults = study.defaults
+    student = _student(study, spec, profile, info, machine, where)
+    ranges, fixed = _space(spec, defaults.space.model_dump(exclude_none=True), where, student.training)
+    return Row(
+        name=spec.name,
+        label=_named(spec.label or spec.name, study.primary, info.modalities),
+        group=spec.group and _named(spec.group, study.primary, info.modalities),
+        paper=spec.paper,
+        root=root,
+        info=info,
+        student=student,
+        ranges=ranges,
+        fixed=fixed,
+        sampler=spec.sampler or defaults.sampler,
+        trials=spec.trials or defaults.trials,
+        seeds=spec.seeds or defaults.seeds,
+        selection=spec.selection or defaults.selection,
+        pruner=spec.pruner or defaults.pruner,
+    )
+
+
+def _student(
+    study: StudyFile, spec: RowSpec, profile: Profile, info: DatasetInfo, machine: Machine, where: str
+) -> StudentConfig:
+    """The configuration of a row's student, with its teacher's, for tuning; weights have their defaults."""
     try:
-        pairing = resolve_pairing(spec.pairing or defaults.pairing, study.primary, info.modalities)
+        pairing = resolve_pairing(spec.pairing or study.defaults.pairing, study.primary, info.modalities)
         distillation = complete(Distillation(method=spec.method, level=spec.level, settings=spec.settings))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
-    method = load_method(spec.method)
     tables = {
         table: merge(getattr(profile, table), getattr(study, table), getattr(spec, table))
         for table in ("teacher", "student", "training", "teacher_training")
     }
     # The student of pairing `complete` is built as the teacher, width included, but for its inputs.
     student_table = merge(tables["teacher"], spec.student) if pairing.name == "complete" else tables["student"]
-    student = _build(Network, _with_preset(student_table, where), f"{where}: student")
+    network = _build(Network, _with_preset(student_table, where), f"{where}: student")
     training = _build(Training, tables["training"], f"{where}: training")
     teacher_table = merge(tables["training"], tables["teacher_training"])
     teacher_training = _build(Training, teacher_table, f"{where}: teacher_training")
-    teacher = None
-    if method.needs_teacher:
-        teacher = _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher")
-    ranges, fixed = _space(spec, defaults.space.model_dump(exclude_none=True), method.tunes, where, training)
-    selection = spec.selection or defaults.selection
-    sampler = spec.sampler or defaults.sampler
-    pruner = spec.pruner or defaults.pruner
-    identity = {
-        "algorithm": ALGORITHM_VERSION,
-        "data": info.fingerprint,
-        "primary": study.primary,
-        "pairing": pairing.name,
-        "method": spec.method,
-        "level": distillation.level,
-        "settings": distillation.settings,
-        "space": {name: r.model_dump(exclude={"default"}) for name, r in ranges.items()},
-        "fixed": fixed,
-        "sampler": sampler,
-        "training": training.model_dump(mode="json", exclude={"learning_rate"}),
-        "student": student.model_dump(mode="json"),
-        "teacher": teacher
-        and {
-            "branch": pairing.branch,
-            "network": teacher.model_dump(mode="json"),
-            "training": teacher_training.model_dump(mode="json"),
-        },
-        "selection": selection,
+    common: dict[str, Any] = {
+        "data": DataSource(path=str(machine.data_path), fingerprint=info.fingerprint),
+        "threads": machine.threads,
+        "device": machine.device,
+        **_of_seed(TUNING_SEED),
     }
-    if pruner != "none":
-        identity["pruner"] = pruner
-    mark = digest(identity)
-    slug = "-".join(part for part in (spec.method, distillation.level, pairing.name, study.primary) if part)
-    return Row(
-        name=spec.name,
-        label=_named(spec.label or spec.name, study.primary, info.modalities),
-        group=spec.group and _named(spec.group, study.primary, info.modalities),
-        paper=spec.paper,
-        directory=root.row(slug, mark),
-        identity=identity,
-        digest=mark,
-        ranges=ranges,
-        fixed=fixed,
-        sampler=sampler,
-        trials=spec.trials or defaults.trials,
-        seeds=spec.seeds or defaults.seeds,
-        selection=selection,
-        pruner=pruner,
-        info=info,
-        machine=machine,
-        distillation=distillation,
+    teacher = None
+    if load_method(spec.method).needs_teacher:
+        teachers = _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher")
+        teacher = TeacherConfig(**common, network=teachers, training=teacher_training, branch=pairing.branch)
+    return StudentConfig(
+        **common,
+        network=network,
+        training=training,
         primary=study.primary,
         pairing=pairing.name,
-        branch=pairing.branch,
-        student=student,
-        training=training,
+        distillation=distillation,
         teacher=teacher,
-        teacher_training=teacher_training,
     )
 
 
 def _space(
-    spec: RowSpec, shared: Mapping[str, Any], tunes: tuple[str, ...], where: str, training: Training
+    spec: RowSpec, shared: Mapping[str, Any], where: str, training: Training
 ) -> tuple[dict[str, Range], dict[str, float]]:
     """Ranges and fixed values of a row: its own, else those shared by all rows, as far as its method has them."""
     own = spec.space.model_dump(exclude_none=True)
-    allowed = ("learning_rate", *tunes)
+    allowed = ("learning_rate", *load_method(spec.method).tunes)
     for name in own:
         if name not in allowed:
             raise UserError(f"{where}: space.{name}: method {spec.method} has none (it tunes {', '.join(allowed)})")
@@ -265,10 +264,10 @@ def _build(model: type[M], table: Mapping[str, Any], where: str) -> M:
         raise UserError(explain(error, where)) from None
 
 
-def nearest_neighbour(row: Row, root: Root) -> tuple[RowDir, list[str]] | None:
+def nearest_neighbour(row: Row) -> tuple[RowDir, list[str]] | None:
     """Find the row of the same method, data and primary that differs least: `space.beta.high: 0.5, there 1.0`."""
     found = []
-    for other in root.rows():
+    for other in row.root.rows():
         record = None if other.path == row.directory.path else find_record(other.row, RowRecord)
         theirs = {} if record is None else as_written(record.identity)
         if all(theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")):
@@ -277,7 +276,7 @@ def nearest_neighbour(row: Row, root: Root) -> tuple[RowDir, list[str]] | None:
     return min(found, key=lambda pair: len(pair[1])) if found else None
 
 
-def teacher_directories(row: Row, root: Root) -> list[TrialDir]:
+def teacher_directories(row: Row) -> list[TrialDir]:
     """Return the directories of the teachers that a row needs: tuning's first, then each seed's."""
     configs = [row.teacher_config(seed) for seed in range(TUNING_SEED, row.seeds + 1)]
-    return [root.teacher(identity(config)) for config in configs if config is not None]
+    return [row.root.teacher(identity(config)) for config in configs if config is not None]

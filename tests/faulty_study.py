@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from survival import trial_dirs
+from survival import Stuck, trial_dirs, wait_for
 
 from mmkd.attempts import current_attempt
 from mmkd.metrics_log import read_metrics
@@ -24,8 +23,6 @@ from slurm.devcluster import DevCluster
 from sweeps.controller.job_names import job_tag
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PATIENCE = 900.0
-"""Seconds after which what is waited for will not come: generous, for the machine may have much else to do."""
 RELAUNCHES = 5
 
 DIES_BETWEEN_SBATCH_AND_RECORD = """
@@ -45,19 +42,6 @@ import slurm.slurm_backend
 slurm.slurm_backend.SlurmBackend.submit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 """The attempt is announced, and Slurm has no job."""
-
-
-def wait_for(what: str, is_so: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Look every 0.2 s until it is so.
-
-    Raises:
-        TimeoutError: it did not come to that.
-    """
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.2)
 
 
 @dataclass
@@ -110,7 +94,7 @@ class FaultyStudy:
         """Wait for a controller, and relaunch until the study is done.
 
         Raises:
-            RuntimeError: it is not, after `RELAUNCHES`.
+            Stuck: it is not, after `RELAUNCHES`.
         """
         for _ in range(RELAUNCHES):
             current = controller or self.start()
@@ -120,7 +104,7 @@ class FaultyStudy:
                 return
             self.faults["relaunched"] += 1
             controller = None
-        raise RuntimeError(f"not done after {RELAUNCHES} launches:\n{self.said[-3000:]}")
+        raise Stuck(f"not done after {RELAUNCHES} launches:\n{self.said[-3000:]}")
 
     def kill_controller(self, controller: subprocess.Popen[bytes]) -> None:
         """kill -9, as the machine's memory or its administrator would."""

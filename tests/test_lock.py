@@ -150,7 +150,7 @@ def test_a_lock_that_was_never_taken_is_not_ours(path: Path) -> None:
 def test_another_host_with_a_fresh_heartbeat_is_respected(path: Path) -> None:
     write_holder(path, "node7", age=STALE_SECONDS / 2)
     content = path.read_bytes()
-    with pytest.raises(LockHeld, match=r"process 4711 on node7, heard of 9\d s ago"):
+    with pytest.raises(LockHeld, match=r"process 4711 on node7, last heartbeat 9\d s ago"):
         FileLock(path).acquire()
     assert path.read_bytes() == content
 

@@ -1,18 +1,24 @@
 """A finished student is of use: predictions of new recordings, and an export that computes the same."""
 
 import csv
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from recorded import row_record, winner_record
 
 from mmkd import export, predict
 from mmkd.data import read_split
+from mmkd.files import write_json
 from mmkd.result_file import read_result
-from mmkd.rundir import TrialDir
+from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.training.trained_network import load_student
+
+ENDS = {predict: "out.csv", export: "out.pt2"}
 
 
 @pytest.fixture
@@ -96,7 +102,7 @@ def test_an_unfinished_trial_or_a_teacher_is_refused(
 ) -> None:
     teacher = lab.run(lab.teacher())
     for place, said in ((lab.place(lab.student(), 9), "no finished trial here"), (teacher, "a teacher's")):
-        options = ["--trial", str(place.path), "--out", str(tmp_path / "out")]
+        options = ["--trial", str(place.path), "--out", str(tmp_path / ENDS[command])]
         assert command.main(options + (["--data", str(lab.data)] if command is predict else [])) == 2
         assert said in capsys.readouterr().err
 
@@ -105,8 +111,98 @@ def test_an_unfinished_trial_or_a_teacher_is_refused(
 def test_a_multimodal_student_is_refused(
     lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Any
 ) -> None:
-    options = ["--trial", str(lab.run(lab.student(pairing="multimodal")).path), "--out", str(tmp_path / "out")]
+    options = ["--trial", str(lab.run(lab.student(pairing="multimodal")).path), "--out", str(tmp_path / ENDS[command])]
     assert command.main(options + (["--data", str(lab.data)] if command is predict else [])) == 2
     line = capsys.readouterr().err
     assert "a multimodal student; prediction and export are for students of one modality" in line
     assert line.count("\n") == 1
+
+
+@dataclass
+class Rows:
+    """A row `kd` under a root; its winner's final runs have the seeds 1 and 2, a former winner's the seed 1."""
+
+    root: Path
+    row: RowDir
+    data: Path
+
+    def predict(self, trial: object, *options: str) -> int:
+        """The exit code of predict."""
+        out = ["--out", str(self.root / "out.csv"), "--force"]
+        return predict.main(["--trial", str(trial), "--root", str(self.root), "--data", str(self.data), *out, *options])
+
+
+@pytest.fixture
+def rows(lab: Any, trial: TrialDir, tmp_path: Path) -> Rows:
+    root = Root(tmp_path / "rows-root")
+    row = root.row("kd", "0" * 8)
+    for name in ("1-aaaaaaaa", "1-bbbbbbbb", "2-bbbbbbbb"):
+        shutil.copytree(trial.path, row.path / "confirm" / name)
+    write_json(row.row, row_record())
+    write_json(row.winner, winner_record({1: "1-bbbbbbbb", 2: "2-bbbbbbbb"}, trial=7))
+    return Rows(root.path, row, lab.data)
+
+
+@pytest.mark.parametrize("named", ["kd", "kd-00000000", "rows/kd-00000000", "{row}"])
+def test_a_row_stands_for_the_first_finished_final_run_of_its_winner(
+    rows: Rows, capsys: pytest.CaptureFixture[str], named: str
+) -> None:
+    named = named.format(row=rows.row.path)
+    assert rows.predict(named) == 0
+    assert f"using {rows.row.path}/confirm/1-bbbbbbbb (seed 1 of the row's winner, trial 7)" in capsys.readouterr().out
+    (rows.row.path / "confirm" / "1-bbbbbbbb" / "result.h5").unlink()
+    assert rows.predict(named) == 0
+    assert "confirm/2-bbbbbbbb (seed 2" in capsys.readouterr().out
+
+
+def test_an_export_of_a_row_has_the_card_of_that_run(rows: Rows, tmp_path: Path) -> None:
+    out = tmp_path / "student.pt2"
+    assert export.main(["--trial", "kd", "--root", str(rows.root), "--out", str(out)]) == 0
+    card = out.with_suffix(".md").read_text()
+    assert "Trial: `1-bbbbbbbb` of row `kd-00000000`" in card
+    assert "over 2 of 2 seeds" in card
+
+
+def test_a_run_of_a_former_winner_needs_superseded(rows: Rows, capsys: pytest.CaptureFixture[str]) -> None:
+    former = rows.row.path / "confirm" / "1-aaaaaaaa"
+    assert rows.predict(former) == 2
+    said = capsys.readouterr().err
+    assert f"--trial {former}: a final run of a former winner; the row's winner is trial 7 now" in said
+    assert rows.predict("kd/confirm/1-a") == 2
+    assert rows.predict("kd/confirm/1-a", "--superseded") == 0
+    assert rows.predict(former, "--superseded") == 0
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("kd/confirm/1", "names several; choose one of: 1-aaaaaaaa, 1-bbbbbbbb (the winner)"),
+        ("{row}/confirm/1", "names several; choose one of: 1-aaaaaaaa, 1-bbbbbbbb (the winner)"),
+        ("kd/confirm/9", "row kd-00000000 has no such trial; choose one of: 1-aaaaaaaa, 1-bbbbbbbb"),
+        ("kd/trials/0", "row kd-00000000 has no such trial; choose one of: none"),
+        ("kt", "--trial kt: unknown row 'kt'; did you mean kd?"),
+        ("no/such/place", "--trial no/such/place: no such trial or row"),
+    ],
+)
+def test_a_name_that_is_none_or_several_is_answered_with_the_candidates(
+    rows: Rows, capsys: pytest.CaptureFixture[str], named: str, said: str
+) -> None:
+    assert rows.predict(named.format(row=rows.row.path)) == 2
+    line = capsys.readouterr().err
+    assert said in line
+    assert line.count("\n") == 1
+
+
+def test_a_seed_that_is_the_winners_alone_is_found(rows: Rows) -> None:
+    assert rows.predict("kd/confirm/2") == 0
+
+
+def test_rows_of_one_name_are_listed_and_a_row_without_a_winner_is_named(
+    rows: Rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows.row.winner.unlink()
+    assert rows.predict("kd") == 2
+    assert "row kd-00000000 has no winner yet" in capsys.readouterr().err
+    shutil.copytree(rows.row.path, rows.root / "rows" / "kd-11111111")
+    assert rows.predict("kd") == 2
+    assert "names several rows: kd-00000000, kd-11111111; choose one" in capsys.readouterr().err

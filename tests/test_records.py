@@ -15,6 +15,7 @@ from mmkd.records import (
     CodeVersion,
     PaperFigures,
     RowRecord,
+    SnapshotRecord,
     StudyRecord,
     StudyRow,
     WinnerRecord,
@@ -167,16 +168,28 @@ def code() -> CodeRecord:
     )
 
 
+SNAPSHOT = """{
+  "git": {
+    "commit": "cccc",
+    "diff": ""
+  },
+  "code": "aaaa",
+  "taken": 3.5
+}
+"""
+
+
 @pytest.mark.parametrize(
     ("record", "text"),
     [
+        (SnapshotRecord(git={"commit": "cccc", "diff": ""}, code="aaaa", taken=3.5), SNAPSHOT),
         (study(), STUDY),
         (winner(), WINNER),
         (code(), CODE),
         (row(), ROW % ""),
         (row(pruner="median"), ROW % ',\n    "pruner": "median"'),
     ],
-    ids=["study", "winner", "code", "row", "pruned row"],
+    ids=["snapshot", "study", "winner", "code", "row", "pruned row"],
 )
 def test_a_record_is_written_byte_for_byte_as_ever_and_read_back_equal(
     tmp_path: Path, record: BaseModel, text: str

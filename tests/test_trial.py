@@ -128,14 +128,14 @@ def test_a_finished_run_leaves_its_story(lab: Lab, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == f"{place.path}: complete\n"
     (attempt,) = read_attempts(place)
     assert (attempt.number, attempt.end, attempt.message) == (3, "complete", "")
-    assert attempt.ran["pid"] == os.getpid()
-    assert attempt.ran["versions"]["torch"] == torch.__version__
-    assert started <= attempt.ran["started"] <= attempt.ran["ended"] <= time.time()
-    assert attempt.ran["seconds"] == pytest.approx(attempt.ran["ended"] - attempt.ran["started"], abs=0.1)
+    assert attempt.ran.pid == os.getpid()
+    assert attempt.ran.versions["torch"] == torch.__version__
+    assert started <= attempt.ran.started <= attempt.ran.ended <= time.time()
+    assert attempt.ran.seconds == pytest.approx(attempt.ran.ended - attempt.ran.started, abs=0.1)
     result = read_result(place.result)
     assert result.config == json.loads(place.config.read_text())
     assert result.device == "cpu"
-    assert 0 < result.seconds <= attempt.ran["seconds"]
+    assert 0 < result.seconds <= attempt.ran.seconds
     assert {p.name for p in place.path.iterdir()} == {
         "config.json", "attempt", "attempts", "metrics.jsonl", "weights.pt", "result.h5",
     }  # fmt: skip

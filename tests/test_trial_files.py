@@ -14,8 +14,10 @@ import pytest
 
 from mmkd.attempts import current_attempt, read_attempts, record_run, record_submission
 from mmkd.checksum import CHECKSUM_BYTES, checksum_line
+from mmkd.errors import UserError
 from mmkd.files import write_json, write_text
 from mmkd.metrics_log import append_metrics, cut_metrics, read_metrics
+from mmkd.records import as_written
 from mmkd.result_file import (
     RESULT_VERSION,
     Predictions,
@@ -230,12 +232,35 @@ def test_records_of_controller_and_job_are_merged_and_the_controllers_word_count
     record_run(place, 1, end="complete")
     first, second, tenth = read_attempts(place)
     assert (first.number, first.end, first.message) == (1, "complete", "")
-    assert second.submitted == {"backend": "slurm", "job": "77"}
-    assert second.ran == {"host": "node3", "pid": 5, "end": "error", "message": "it broke"}
+    assert as_written(second.submitted) == {"backend": "slurm", "job": "77"}
+    assert as_written(second.ran) == {"host": "node3", "pid": 5, "end": "error", "message": "it broke"}
     assert (second.end, second.message) == ("error", "it broke")
     assert (tenth.number, tenth.end) == (10, None)
     record_submission(place, 2, end=str(Failure.OUT_OF_MEMORY), message="killed at 4 GB")
     assert (read_attempts(place)[1].end, read_attempts(place)[1].message) == ("out_of_memory", "killed at 4 GB")
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ("[1]", "valid dictionary"),
+        ('{"gpus": "many"}', r"gpus: .*'many'"),
+        ('{"submitted": NaN}', "submitted: .*finite"),
+    ],
+)
+def test_an_invalid_record_of_an_attempt_is_named(place: TrialDir, record: str, said: str) -> None:
+    record_submission(place, 1, backend="slurm", gpus=1)
+    place.controller_record(1).write_text(record)
+    with pytest.raises(UserError, match=rf"attempts/1\.json: .*{said}.*; remove it: a relaunch"):
+        read_attempts(place)
+
+
+def test_a_record_of_an_attempt_that_is_cut_counts_as_absent_and_is_replaced(place: TrialDir) -> None:
+    record_submission(place, 1, backend="slurm", gpus=1)
+    place.controller_record(1).write_text('{"backend": "sl')
+    assert not read_attempts(place)[0].is_announced
+    record_submission(place, 1, job="77")
+    assert as_written(read_attempts(place)[0].submitted) == {"job": "77"}
 
 
 def test_a_trial_goes_through_its_states(place: TrialDir) -> None:

@@ -1,7 +1,7 @@
 """All readers agree on the state of a trial: one root holds all combinations, and each reader is asked.
 
-Each combination is a final run: its last attempts, its result, whether another winner superseded it, whether it was
-asked to stop, and whether its job lives.
+Each combination is a tuning trial, a final run or a teacher: its last attempts, its result, whether another winner
+superseded it (final runs alone), whether it was asked to stop, and whether its job lives.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+import optuna
 import psutil
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from recorded import row_record, winner_record
 
 from analysis import examine, load
@@ -27,9 +32,8 @@ from analysis.loading.runs import Runs
 from analysis.loading.study_rows import collect, ended
 from analysis.tables.ablation import table
 from mmkd.attempts import record_run, record_submission
-from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
+from mmkd.config import DataSource, Distillation, Network, StudentConfig, TeacherConfig, Training, to_json
 from mmkd.files import write_json, write_text
-from mmkd.records import read_study
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.trial_state import RULES, Failure, State, decide, trial_state
@@ -61,8 +65,9 @@ ATTEMPTS: dict[str, tuple[list[str], State]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A combination; `number` is its seed."""
+    """A combination; `number` is its seed, and a tuning trial's number."""
 
+    kind: str
     number: int
     attempts: str
     result: Status | None
@@ -90,16 +95,20 @@ class Case:
 
 
 CASES = [
-    Case(number, *facts)
-    for number, facts in enumerate(
-        product(ATTEMPTS, [None, *Status], [False, True], [False, True], [False, True]), start=1
-    )
+    Case(kind, number, *facts)
+    for kind, superseded in (("confirm", [False, True]), ("tuning", [False]), ("teacher", [False]))
+    for number, facts in enumerate(product(ATTEMPTS, [None, *Status], superseded, [False, True], [False, True]))
 ]
+
+
+def states_of(kind: str) -> Counter[State]:
+    """States of the cases of a kind, without final runs of former winners."""
+    return Counter(case.state for case in CASES if case.kind == kind and not case.superseded)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, RowDir, dict[Path, Case]]:
-    """A root with a row that has all cases."""
+    """A root with a row that has all cases, and Optuna's journal of its tuning trials."""
     root = Root(tmp_path_factory.mktemp("states") / "runs")
     row = root.row("crd", "0" * 8)
     row.path.mkdir(parents=True)
@@ -112,34 +121,56 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, RowDir, dict[P
     child.communicate(b"\n")
     cases = {}
     for case in CASES:
-        directory = row.final_run(case.number, "a" * 8)
+        directory = {
+            "tuning": row.trial(case.number),
+            "confirm": row.final_run(case.number, "a" * 8),
+            "teacher": root.teacher(f"{case.number:016}"),
+        }[case.kind]
         make(directory, case, living if case.lives else dead)
         cases[directory.path] = case
-    counting = {case.number: path.name for path, case in cases.items() if not case.superseded}
-    write_json(row.winner, winner_record(counting))
-    facts = {"name": "crd", "label": "CRD", "group": None, "directory": row.path.name, "teachers": []}
+    tuning = [case for case in CASES if case.kind == "tuning"]
+    report(row, tuning)
+    counting = {c.number: path.name for path, c in cases.items() if c.kind == "confirm" and not c.superseded}
+    write_json(row.winner, winner_record(counting, trials=len(tuning)))
+    teachers = [path.name for path, case in cases.items() if case.kind == "teacher"]
+    facts = {"name": "crd", "label": "CRD", "group": None, "directory": row.path.name, "teachers": teachers}
     root.study("states").parent.mkdir()
-    rows = [{**facts, "trials": 1, "seeds": list(counting)}]
+    rows = [{**facts, "trials": len(tuning), "seeds": list(counting)}]
     write_json(root.study("states"), {"name": "states", "title": "all states", "control": None, "rows": rows})
     return root, row, cases
 
 
+def report(row: RowDir, tuning: list[Case]) -> None:
+    """Write the journal as a controller that has reported every trial without retries left."""
+    storage = JournalStorage(JournalFileBackend(str(row.journal)))
+    study = optuna.create_study(storage=storage, study_name=row.path.name)
+    for case in tuning:
+        reported = {State.FINISHED: TrialState.COMPLETE, State.FAILED: TrialState.FAIL}
+        state = reported.get(case.state, TrialState.RUNNING)
+        value = 0.5 if state is TrialState.COMPLETE else None
+        study.add_trial(optuna.trial.create_trial(state=state, value=value))
+
+
 def make(directory: TrialDir, case: Case, job: str) -> None:
-    config = StudentConfig(
-        data=DataSource(path="/d.h5", fingerprint="f" * 64),
-        network=Network(),
-        training=Training(epochs=9),
-        seed=case.number,
-        evaluate_test=True,
-        primary="video",
-        pairing="others",
-        distillation=Distillation(method="crd", alpha=0.5, temperature=2.0),
-        teacher=None,
+    facts: dict[str, Any] = {
+        "data": DataSource(path="/d.h5", fingerprint="f" * 64),
+        "network": Network(),
+        "training": Training(epochs=9),
+        "seed": case.number,
+        "evaluate_test": case.kind != "tuning",
+    }
+    distillation = Distillation(method="crd", alpha=0.5, temperature=2.0)
+    config: TeacherConfig | StudentConfig = (
+        TeacherConfig(**facts)
+        if case.kind == "teacher"
+        else StudentConfig(**facts, primary="video", pairing="others", distillation=distillation, teacher=None)
     )
     directory.path.mkdir(parents=True)
     write_json(directory.config, to_json(config))
     for number, text in enumerate(ATTEMPTS[case.attempts][0], start=1):
-        record_submission(directory, number, submitted=10.0 + number, backend="local", job=job, name=f"j{case.number}")
+        record_submission(
+            directory, number, submitted=10.0 + number, backend="local", job=job, name=f"{case.kind}-{case.number}"
+        )
         write_text(directory.attempt, f"{number}\n")
         end, _, epochs = text.partition("+")
         if end:
@@ -206,24 +237,36 @@ def test_the_monitor_shows_it(made: tuple[Root, RowDir, dict[Path, Case]], cases
     words = (State.SAMPLED, State.RETRY_DUE, State.FAILED, Sign.LOST, *Status)
     assert {word: counted[word] for word in words} == {word: counting[word] for word in words}
     assert counted["running"] == counting[State.RUNNING] + counting[Sign.STARTING]
-    over = sum(case.state in (State.FAILED, State.FINISHED) for case in CASES if not case.superseded)
-    assert overview.rows[0].left.confirm == sum(not case.superseded for case in CASES) - over
+    left = overview.rows[0].left
+    open_trials = {kind: open_of(states_of(kind)) for kind in ("tuning", "confirm", "teacher")}
+    assert open_trials == {"tuning": left.tuning, "confirm": left.confirm, "teacher": overview.teachers_left}
+
+
+def open_of(states: Counter[State]) -> int:
+    return sum(number for state, number in states.items() if state.is_due or state.is_live)
 
 
 def test_status_counts_it(study: RecordedStudy, cases: dict[Path, Case], capsys: pytest.CaptureFixture[str]) -> None:
     show_status(study)
     said = capsys.readouterr().out
-    states = Counter(case.state for case in CASES if not case.superseded)
+    tuning, final, teachers = (states_of(kind) for kind in ("tuning", "confirm", "teacher"))
     line = next(line for line in said.splitlines() if line.startswith("crd ")).split()
-    assert [int(cell) for cell in line[3:6]] == [states[s] for s in (State.RUNNING, State.RETRY_DUE, State.FAILED)]
-    assert line[6] == f"{states[State.FINISHED]}/{states.total()}"
+    assert line[1:3] == [f"{tuning[State.FINISHED] + tuning[State.FAILED]}/{tuning.total()}", f"{open_of(tuning)}"]
+    both = tuning + final
+    assert [int(cell) for cell in line[3:6]] == [both[s] for s in (State.RUNNING, State.RETRY_DUE, State.FAILED)]
+    assert line[6] == f"{final[State.FINISHED]}/{final.total()}"
+    told = next(line for line in said.splitlines() if line.startswith("teachers"))
+    assert f"{teachers[State.FINISHED]} of {teachers.total()} trained" in told
+    words = {"running": State.RUNNING, "to be retried": State.RETRY_DUE, "failed": State.FAILED}
+    for word, state in words.items():
+        assert f"{teachers[state]} {word}" in told
     live = {path for path, case in cases.items() if case.state.is_live}
     assert {directory.path for directory in without_end(study.directories())} == live
     jobs = re.findall(r"^jobs +(\d+) (.*)$", said, re.MULTILINE)
     gone = sum(case.state.is_live and not case.lives for case in CASES)
     assert {words.split(":")[0]: int(n) for n, words in jobs} == {
         "running": len(live) - gone,
-        "gone without a word": gone,
+        "not running any more": gone,
     }
 
 
@@ -240,14 +283,16 @@ def test_the_frames_hold_it(runs: Runs, cases: dict[Path, Case]) -> None:
 
 
 def test_tables_and_figures_use_it(runs: Runs, cases: dict[Path, Case]) -> None:
-    (row,) = collect(runs, read_study(runs.root, "states"))
-    over = {runs.root / directory for directory in row.final_runs["directory"][ended(row.final_runs)]}
+    (row,) = collect(runs, "states").rows
+    teachers = runs.trials[runs.trials["kind"] == "teacher"]
+    frames = {"tuning": row.tuning, "confirm": row.final_runs, "teacher": teachers}
+    over = {runs.root / directory for frame in frames.values() for directory in frame["directory"][ended(frame)]}
     counting = {path: case for path, case in cases.items() if not case.superseded}
     assert over == {path for path, case in counting.items() if case.state in (State.FAILED, State.FINISHED)}
     (section,) = table(runs, "states").sections
-    assert section.rows[-1].status == f"final runs 0/{len(counting)}"
-    as_tuning = row.__class__(**{**vars(row), "tuning": row.final_runs.assign(number=range(len(row.final_runs)))})
-    assert len(tuning_data(runs, as_tuning).trials) == len(over)
+    assert section.rows[-1].status == f"final runs 0/{states_of('confirm').total()}"
+    tuning = states_of("tuning")
+    assert len(tuning_data(runs, row).trials) == tuning[State.FAILED] + tuning[State.FINISHED]
 
 
 def test_doctor_reports_it(runs: Runs, cases: dict[Path, Case]) -> None:

@@ -6,7 +6,9 @@ import argparse
 import json
 from dataclasses import asdict
 
-from analysis.commands.options import Subparsers, load_study, new_command, write_out
+from analysis.commands.options import Subparsers, load_study, new_command, output_format, write_out
+
+FORMATS = ("txt", "json")
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -15,12 +17,12 @@ def add_command(subparsers: Subparsers) -> None:
         subparsers,
         "compare",
         run,
-        ("txt", "json"),
+        FORMATS,
         help="two rows of a study, over seeds and over test samples",
         description="Is row A better than row B? Welch's t over seeds; McNemar and a paired bootstrap over the test "
         "samples of the stored predictions; P(A > B).",
     )
-    parser.add_argument("a", metavar="A", help="a row's name (launch.py --study NAME --dry-run lists them)")
+    parser.add_argument("a", metavar="A", help="a row's name (mmkd launch --study NAME --dry-run lists them)")
     parser.add_argument("b", metavar="B", help="another's")
 
 
@@ -28,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     """Print or write the comparison."""
     from analysis.tables.comparison import compare, comparison_text
 
+    style = output_format(options, FORMATS)
     found = compare(*load_study(options), options.a, options.b)
-    text = comparison_text(found) if options.format == "txt" else json.dumps(asdict(found), indent=1) + "\n"
+    text = comparison_text(found) if style == "txt" else json.dumps(asdict(found), indent=1) + "\n"
     write_out(text, options.out)
     return 0

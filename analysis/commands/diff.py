@@ -28,9 +28,9 @@ def add_command(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print or write the differences."""
-    from analysis.tables.difference import difference, difference_text
+    from analysis.tables.difference import as_text, difference
 
     found = difference(options.root, options.a, options.b, options.study, cache=options.cache)
-    text = difference_text(found) if options.format == "txt" else json.dumps(asdict(found), indent=1) + "\n"
+    text = as_text(found) if options.format == "txt" else json.dumps(asdict(found), indent=1) + "\n"
     write_out(text, options.out)
     return 0

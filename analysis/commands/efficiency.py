@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.options import Subparsers, check_out, load_study, new_command, tell_measured, write_out
+from analysis.commands.options import Subparsers, load_study, new_command, output_format, tell_measured, write_out
 from analysis.tables.formats import FORMATS
 from mmkd.errors import UserError
 
@@ -39,8 +39,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--seconds {options.seconds:g}: a number above 0")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine shows no CUDA device; use auto or cpu")
-    check_out(options.out)
+    style = output_format(options, FORMATS)
     device = None if options.device == "auto" else torch.device(options.device)
     found = efficiency(*load_study(options), device, options.threads, options.seconds, tell_measured)
-    write_out(write(found, options.format), options.out)
+    write_out(write(found, style), options.out)
     return 0

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.commands.options import Subparsers, load_study, new_command
 from analysis.figure_list import FIGURES, FORMATS
+from mmkd.command import add_force
 from mmkd.errors import UserError
+from mmkd.files import check_output
 from mmkd.terminal import printable
+
+if TYPE_CHECKING:
+    from analysis.figures.all_figures import Planned
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -21,6 +27,7 @@ def add_command(subparsers: Subparsers) -> None:
         description="See docs/figures.md. Figures that cannot be drawn are listed; exit code 1 if none can.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it is not there")
+    add_force(parser)
     parser.add_argument("--format", choices=FORMATS, default="pdf", help="default: %(default)s")
     parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="NAME", help=f"some of {', '.join(FIGURES)}")
 
@@ -28,7 +35,6 @@ def add_command(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the figures and print one line per figure; 1 if none can be drawn."""
     from analysis.figures.all_figures import plan
-    from analysis.figures.style import save
     from mmkd.records import read_study
 
     runs, study = load_study(options)
@@ -37,20 +43,26 @@ def run(options: argparse.Namespace) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {options.out}: {error.strerror}") from None
-    written = 0
-    for kind in options.only or FIGURES:
-        for planned in plan(runs, study, kind):
-            path = options.out / f"{planned.name}.{options.format}"
-            try:
-                drawn = planned.draw()
-            except UserError as error:
-                print(printable(f"not drawn: {planned.name}: {error}"), flush=True)
-                continue
-            try:
-                save(drawn.figure, path)
-            except OSError as error:
-                raise UserError(f"{path}: {error.strerror}") from None
-            written += 1
-            said = f"wrote {path}" + "".join(f"\n  without {reason}" for reason in drawn.left_out)
-            print(printable(said), flush=True)
+    planned = [figure for kind in options.only or FIGURES for figure in plan(runs, study, kind)]
+    figures = {options.out / f"{figure.name}.{options.format}": figure for figure in planned}
+    for path in figures:
+        check_output(path, f"--out {options.out}: {path.name}", force=options.force)
+    written = [path for path, figure in figures.items() if _write(figure, path)]
     return 0 if written else 1
+
+
+def _write(planned: Planned, path: Path) -> bool:
+    """Draw a figure and write it. Print the outcome, and return False if it cannot be drawn."""
+    from analysis.figures.style import save
+
+    try:
+        drawn = planned.draw()
+    except UserError as error:
+        print(printable(f"not drawn: {planned.name}: {error}"), flush=True)
+        return False
+    try:
+        save(drawn.figure, path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    print(printable(f"wrote {path}" + "".join(f"\n  without {reason}" for reason in drawn.left_out)), flush=True)
+    return True

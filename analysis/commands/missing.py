@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from analysis.commands.options import Subparsers, check_out, load_study, new_command, tell_measured, write_out
+from analysis.commands.options import Subparsers, load_study, new_command, output_format, tell_measured, write_out
 from analysis.tables.formats import FORMATS, write
 
 
@@ -25,6 +25,6 @@ def run(options: argparse.Namespace) -> int:
     """Measure, and print or write the table."""
     from analysis.networks.missing_modalities import missing
 
-    check_out(options.out)
-    write_out(write(missing(*load_study(options), tell_measured), options.format), options.out)
+    style = output_format(options, FORMATS)
+    write_out(write(missing(*load_study(options), tell_measured), style), options.out)
     return 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from mmkd.command import add_force
 from mmkd.errors import UserError
-from mmkd.files import write_text
+from mmkd.files import check_output, write_text
 from mmkd.terminal import printable
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ def new_command(
     subparsers: Subparsers,
     name: str,
     run: Callable[[argparse.Namespace], int],
-    formats: Iterable[str] = (),
+    formats: Collection[str] = (),
     *,
     study: bool = True,
     help: str,
     description: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Add a subcommand with --root and --no-cache, by default --study, and --format and --out if it has `formats`."""
+    """Add a subcommand with --root and --no-cache; by default --study; --format, --out and --force if `formats`."""
     parser = subparsers.add_parser(name, help=help, description=description)
     parser.add_argument(
         "--root", type=Path, default=Path("runs"), help="directory of the launched studies (default: %(default)s)"
@@ -37,12 +38,13 @@ def new_command(
     if study:
         parser.add_argument("--study", metavar="NAME", help="its name; may be left out if the root has only one study")
     if formats:
-        parser.add_argument("--format", choices=tuple(formats), default="txt", help="default: %(default)s")
+        parser.add_argument("--format", choices=tuple(formats), help="default: as --out ends, else txt")
         parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+        add_force(parser)
     parser.add_argument(
         "--no-cache", action="store_false", dest="cache", help="neither read nor write ROOT/.cache/analysis.h5"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, summary=help)
     return parser
 
 
@@ -76,16 +78,18 @@ def tell_measured(what: str) -> None:
     tell(f"measuring {what}")
 
 
-def check_out(out: Path | None) -> None:
-    """Check before minutes of work that the directory of the file `out` exists.
+def output_format(options: argparse.Namespace, formats: Collection[str]) -> str:
+    """Check --out before minutes of work, and return the format: --format, else as --out ends, else txt.
 
     Raises:
-        UserError: it does not, or `out` is a directory itself.
+        UserError: the file cannot be written, see `check_output`, or its ending is no format.
     """
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: No such file or directory; make its directory first")
-    if out is not None and out.is_dir():
-        raise UserError(f"--out {out}: Is a directory; name a file in it")
+    ending = options.out.suffix[1:] if options.out else ""
+    if options.format is None and ending and ending not in formats:
+        raise UserError(f"--out {options.out}: no format .{ending}; there are {', '.join(formats)}, or give --format")
+    if options.out is not None:
+        check_output(options.out, f"--out {options.out}", force=options.force)
+    return str(options.format or ending or "txt")
 
 
 def write_out(text: str, out: Path | None) -> None:

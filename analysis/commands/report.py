@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.commands.options import Subparsers, check_out, new_command, tell, tell_measured, write_out
-from analysis.figure_list import FIGURES
-from mmkd.errors import UserError
+from analysis.commands.options import Subparsers, new_command, tell, tell_measured, write_out
+from analysis.figure_list import FIGURES, IN_REPORT
+from mmkd.command import add_force
+from mmkd.files import check_output
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -22,14 +23,15 @@ def add_command(subparsers: Subparsers) -> None:
         "in one HTML file that needs nothing from elsewhere.",
     )
     parser.add_argument("--study", nargs="+", metavar="NAME", help="default: all, and rows in no study")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    add_force(parser)
     parser.add_argument(
         "--figures",
         nargs="*",
         choices=FIGURES,
-        default=tuple(FIGURES),
+        default=IN_REPORT,
         metavar="NAME",
-        help=f"some of {', '.join(FIGURES)}, or none (default: all)",
+        help=f"some of {', '.join(FIGURES)}, or none (default: all but table)",
     )
     parser.add_argument(
         "--efficiency", action="store_true", help="also measure the networks' cost in use, now and on this machine"
@@ -41,9 +43,7 @@ def run(options: argparse.Namespace) -> int:
     from analysis.loading.runs import load
     from analysis.report import report
 
-    if options.out.suffix not in (".html", ".htm"):
-        raise UserError(f"--out {options.out}: the report is an HTML file: let its name end in .html")
-    check_out(options.out)
+    check_output(options.out, f"--out {options.out}", (".html", ".htm"), force=options.force)
     runs = load(options.root, cache=options.cache)
     costs = None
     if options.efficiency:

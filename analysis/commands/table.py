@@ -5,25 +5,26 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from pathlib import Path
 
-from analysis.commands.options import Subparsers, load_study, new_command, write_out
+from analysis.commands.options import Subparsers, load_study, new_command, output_format, write_out
 from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS, write
-from mmkd.errors import UserError
 
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
-    parser = new_command(subparsers, "table", run, help="a study's ablation table")
-    parser.add_argument(
-        "--format", choices=FORMATS, help="tex is a tabular for booktabs (default: as --out ends, else txt)"
+    parser = new_command(
+        subparsers,
+        "table",
+        run,
+        FORMATS,
+        help="a study's ablation table",
+        description="A study's ablation table. The format tex is a tabular for booktabs.",
     )
     parser.add_argument(
         "--error", choices=ERRORS, default="sd", help="behind ±: SD over seeds, SEM, or half the 95%% interval (sd)"
     )
     parser.add_argument("--columns", metavar="A,B,...", help="these columns alone, by the names of --format csv")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,12 +32,9 @@ def run(options: argparse.Namespace) -> int:
     from analysis.tables.ablation import table
     from analysis.tables.text import to_text
 
-    ending = options.out.suffix[1:] if options.out else ""
-    if options.format is None and ending and ending not in FORMATS:
-        raise UserError(f"--out {options.out}: no format .{ending}; there are {', '.join(FORMATS)}, or give --format")
+    style = output_format(options, FORMATS)
     columns = options.columns.split(",") if options.columns else None
     made = table(*load_study(options), error=options.error, columns=columns)
-    style = options.format or (ending if ending in FORMATS else "txt")
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,7 +14,6 @@ from analysis.figures.confusion import confusion
 from analysis.figures.forest import forest
 from analysis.figures.learning import learning_curve, learning_curve_data
 from analysis.figures.parallel import parallel_coordinates
-from analysis.figures.rows_with_control import Chosen, choose_row, study_rows
 from analysis.figures.style import (
     CONTROL,
     DOUBLE,
@@ -23,6 +21,7 @@ from analysis.figures.style import (
     ROW,
     SINGLE,
     SMALL,
+    figure_of,
     fit_titles,
     house_style,
     label_outer,
@@ -30,9 +29,10 @@ from analysis.figures.style import (
     panels,
     wrapped,
 )
+from analysis.figures.table_with_forest import table_with_forest
 from analysis.figures.tuning import Cost, best_so_far, slices, tuning_data
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_rows import RowRuns, StudyRuns, collect
 from mmkd.errors import UserError
 
 
@@ -69,7 +69,7 @@ def _learning(metric: str, runs: Runs, study: str, kind: str) -> Iterator[Planne
         learning_curve(runs, study, row.spec.name, metric, ax, legend)
         return learning_curve_data(runs, row, metric).count
 
-    yield Planned(kind, lambda: _small_multiples(study_rows(runs, study), check, draw))
+    yield Planned(kind, lambda: _small_multiples(collect(runs, study), check, draw))
 
 
 def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
@@ -77,33 +77,32 @@ def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
         best_so_far(runs, study, row.spec.name, cost, ax, legend)
         return ""
 
-    yield Planned(kind, lambda: _small_multiples(study_rows(runs, study), partial(tuning_data, runs), draw))
+    yield Planned(kind, lambda: _small_multiples(collect(runs, study), partial(tuning_data, runs), draw))
 
 
 def _small_multiples(
-    rows: Sequence[Chosen], check: Callable[[RowRuns], object], draw: Callable[[RowRuns, Axes, bool], str]
+    study: StudyRuns, check: Callable[[RowRuns], object], draw: Callable[[RowRuns, Axes, bool], str]
 ) -> Drawn:
-    """A panel a row, each before the control; rows that `check` refuses are left out. `draw` returns a note.
+    """One panel per row, each before the control; rows that `check` refuses are left out. `draw` returns a note.
 
     Raises:
         UserError: the control, or every other row, is refused.
     """
-    control = next((chosen.control for chosen in rows if chosen.control is not None), None)
+    control = study.control if len(study.rows) > 1 else None
     if control is not None:
         check(control)
-    members = [chosen.row for chosen in rows if chosen.row is not control] or [chosen.row for chosen in rows]
     drawable, left_out = [], []
-    for row in members:
+    for row in [row for row in study.rows if row is not control]:
         try:
             check(row)
             drawable.append(row)
         except UserError as error:
             left_out.append(str(error))
     if not drawable:
-        raise UserError("; ".join(left_out) or "the study has no row")
+        raise UserError("; ".join(left_out))
     with house_style():
         axes = panels(len(drawable))
-        figure = _figure(axes[0])
+        figure = figure_of(axes[0])
         columns = axes[0].get_gridspec().ncols  # type: ignore[union-attr]  # made by `panels`
         for ax, row in zip(axes, drawable, strict=True):
             note = draw(row, ax, len(drawable) == 1)
@@ -126,14 +125,14 @@ def _panel_title(row: RowRuns, note: str, inches: float) -> str:
 
 
 def _a_row(draw: Callable[[Runs, str, str], Axes], runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    """One figure a row."""
-    for chosen in study_rows(runs, study):
-        name = chosen.row.spec.name
-        yield Planned(f"{kind}-{name}", lambda name=name: Drawn(_figure(draw(runs, study, name))))  # type: ignore[misc]
+    """One figure per row."""
+    for row in collect(runs, study).rows:
+        name = row.spec.name
+        yield Planned(f"{kind}-{name}", lambda name=name: Drawn(figure_of(draw(runs, study, name))))  # type: ignore[misc]
 
 
 def _slices(runs: Runs, study: str, row: str) -> Axes:
-    tuning = tuning_data(runs, choose_row(runs, study, row).row)
+    tuning = tuning_data(runs, collect(runs, study).row(row))
     names = list(tuning.space)
     if not names:
         raise UserError(f"{tuning.title}: it tunes no hyper-parameter")
@@ -144,7 +143,7 @@ def _slices(runs: Runs, study: str, row: str) -> Axes:
         for ax, name in zip(axes, names, strict=True):
             slices(runs, study, row, name, ax)
         label_outer(axes, len(names), 1.3)
-        _figure(axes[0]).suptitle(f"{title}\n(dark: early trials; star: the best)")
+        figure_of(axes[0]).suptitle(f"{title}\n(dark: early trials; star: the best)")
     return axes[0]
 
 
@@ -155,8 +154,8 @@ def _importance(runs: Runs, study: str, row: str) -> Axes:
 
 
 def _attention(runs: Runs, study: str, row: str) -> Axes:
-    chosen = choose_row(runs, study, row).row
-    if chosen.row is None or pd.isna(chosen.row["level"]) or chosen.row["level"] != "attention_maps":
+    chosen = collect(runs, study).row(row)
+    if chosen.fact("level") != "attention_maps":
         raise UserError(
             f"{chosen.title}: it does not distil attention maps; use analysis.figures.attention_maps for those of any "
             "row"
@@ -167,13 +166,11 @@ def _attention(runs: Runs, study: str, row: str) -> Axes:
 
 
 def _forest(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
-    yield Planned(kind, lambda: Drawn(_figure(forest(runs, study))))
+    yield Planned(kind, lambda: Drawn(figure_of(forest(runs, study))))
 
 
-def _figure(ax: Axes) -> Figure:
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return figure
+def _table(runs: Runs, study: str, kind: str) -> Iterator[Planned]:
+    yield Planned(kind, lambda: Drawn(table_with_forest(runs, study)))
 
 
 _PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
@@ -185,6 +182,7 @@ _PLANNERS: dict[str, Callable[[Runs, str, str], Iterator[Planned]]] = {
     "slices": partial(_a_row, _slices),
     "parallel": partial(_a_row, parallel_coordinates),
     "forest": _forest,
+    "table": _table,
     "confusion": partial(_a_row, confusion),
     "attention": partial(_a_row, _attention),
 }

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from analysis.figures.rows_with_control import choose_row, nothing
-from analysis.figures.style import DOUBLE, SEQUENTIAL, SINGLE, SMALL, house_style, new_grid, plain, wrapped
+from analysis.figures.style import DOUBLE, SEQUENTIAL, SINGLE, SMALL, figure_of, house_style, new_grid, plain, wrapped
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, scored
+from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.data.tensors import Samples, chunks, load_samples
 from mmkd.distillation.attention_distance import jensen_shannon
 from mmkd.errors import UserError, choose
@@ -32,8 +30,6 @@ BATCH = 16
 
 BRIGHTEST = 99.5
 """Percentile of a column's maps that the brightest colour stands for: a few peaks would darken all else."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,8 @@ class AttentionMaps:
     uniform: Floats
 
 
-class Trio(NamedTuple):
-    """The networks of one seed: teacher, student, and the control where it can be compared."""
-
-    seed: int
-    networks: tuple[Network, ...]
+Networks = Mapping[int, Sequence[Network]]
+"""Seed -> teacher, student, and the control where it can be compared."""
 
 
 def attention_data(
@@ -94,8 +87,7 @@ def attention_data(
         UserError: no final run has a score and a teacher; weights or data are gone; there is no such stack or
             sample; maps are of unlike shape and have no cells in common.
     """
-    done = scored(row.final_runs)
-    done = done[done["teacher"].notna()]
+    done = row.measured.dropna(subset=["teacher"])
     if done.empty:
         raise nothing(row, "final run with a score and a teacher")
     device = default_device()
@@ -104,53 +96,45 @@ def attention_data(
     first = students[0]
     assert first.pairing is not None
     stack = choose("stack", stack or first.pairing.distilled[0], first.pairing.distilled)
-    trios = [
-        Trio(int(str(seed)), (teacher.network, student.network))
+    networks: Networks = {
+        int(str(seed)): (teacher.network, student.network)
         for seed, teacher, student in zip(done.index, teachers, students, strict=True)
-    ]
+    }
     labels = ["Teacher", row.spec.label]
     if control is not None:
-        trios, labels = _with_control(runs, trios, labels, control, stack, device)
-    for trio in trios:
-        _check_shapes(trio, stack, row)
+        networks, labels = _with_control(runs, networks, control, stack, device), [*labels, control.spec.label]
+    for members in networks.values():
+        _check_shapes(members, stack, row)
     test = load_samples(first.info.path, "test", first.info.modalities, device)
-    place = _place(test, sample)
-    depth = min(len(network.stack(stack).layers) for trio in trios for network in trio.networks)
-    distances = np.stack([_distances(trio.networks, test, stack, depth) for trio in trios])  # seeds, networks + 1, L
-    shown = _maps(trios[0].networks, test, slice(place, place + 1), stack, depth)
-    networks = [
-        NetworkMaps(label, torch.cat(maps).numpy(force=True), distances[:, number])
-        for number, (label, maps) in enumerate(zip(labels, shown, strict=True))
+    number = 0 if sample is None else test.ids.index(choose("test sample", sample, test.ids))
+    depth = min(len(network.stack(stack).layers) for members in networks.values() for network in members)
+    distances = np.stack([_distances(members, test, stack, depth) for members in networks.values()])
+    seeds = tuple(networks)
+    shown = _maps(networks[seeds[0]], test, slice(number, number + 1), stack, depth)
+    lines = [
+        NetworkMaps(label, torch.cat(maps).numpy(force=True), distances[:, line])
+        for line, (label, maps) in enumerate(zip(labels, shown, strict=False))  # the control may be left out
     ]
-    seeds = tuple(trio.seed for trio in trios)
-    return AttentionMaps(stack, test.ids[place], seeds[0], seeds, tuple(networks), distances[:, -1])
+    return AttentionMaps(stack, test.ids[number], seeds[0], seeds, tuple(lines), distances[:, -1])
 
 
-def _with_control(
-    runs: Runs, trios: list[Trio], labels: list[str], control: RowRuns, stack: str, device: torch.device
-) -> tuple[list[Trio], list[str]]:
+def _with_control(runs: Runs, networks: Networks, control: RowRuns, stack: str, device: torch.device) -> Networks:
     """The same with the control's networks, for the seeds that it has too; as it was where it cannot be compared."""
-    done = scored(control.final_runs)["directory"]
-    common = [trio for trio in trios if trio.seed in done.index]
-    beside = [load_network(runs.root / done[trio.seed], device) for trio in common]
-    if not common or any(stack not in (*s.network.stacks, *s.network.fusions) for s in beside):
-        return trios, labels
-    both = zip(common, beside, strict=True)
-    return [Trio(trio.seed, (*trio.networks, s.network)) for trio, s in both], [*labels, control.spec.label]
+    done = control.measured["directory"]
+    beside = {seed: load_network(runs.root / done[seed], device).network for seed in networks if seed in done.index}
+    if not beside or any(stack not in (*network.stacks, *network.fusions) for network in beside.values()):
+        return networks
+    return {seed: (*networks[seed], network) for seed, network in beside.items()}
 
 
-def _check_shapes(trio: Trio, stack: str, row: RowRuns) -> None:
-    teacher, *students = (network.map_shape(stack) for network in trio.networks)
+def _check_shapes(networks: Sequence[Network], stack: str, row: RowRuns) -> None:
+    teacher, *students = (network.map_shape(stack) for network in networks)
     for shape in students:
         if shape != teacher:
             raise UserError(
                 f"{row.title}: maps of {stack} are {shape[0]} x {shape[1]} in the student and {teacher[0]} x "
                 f"{teacher[1]} in the teacher: no cells to compare"
             )
-
-
-def _place(test: Samples, sample: str | None) -> int:
-    return 0 if sample is None else test.ids.index(choose("test sample", sample, test.ids))
 
 
 @torch.no_grad()
@@ -194,8 +178,9 @@ def attention_maps(
     Raises:
         UserError: see `attention_data`; or `axes` are of another number.
     """
-    chosen = choose_row(runs, study, row)
-    data = attention_data(runs, chosen.row, chosen.control, stack, sample)
+    found = collect(runs, study)
+    chosen = found.row(row)
+    data = attention_data(runs, chosen, found.control_of(chosen), stack, sample)
     lines, columns = len(data.networks), len(data.uniform[0])
     if axes is None:
         with house_style():
@@ -230,7 +215,7 @@ def _draw(data: AttentionMaps, axes: Sequence[Axes]) -> list[Axes]:
 
 
 def _name(data: AttentionMaps, network: NetworkMaps, line: Sequence[Axes]) -> None:
-    """A network's label above its maps, on a line of its own across all of them, and above each map what it is."""
+    """A network's label above its maps, on a separate line across all of them, and above each map what it is."""
     if network is data.networks[0]:
         titles = [f"layer {k + 1}\n(uniform {_spread(data.uniform[:, k])})" for k in range(len(line))]
     else:
@@ -243,9 +228,7 @@ def _name(data: AttentionMaps, network: NetworkMaps, line: Sequence[Axes]) -> No
 
 def _span(line: Sequence[Axes]) -> float:
     """Inches from the first to the last of some axes, before labels are given room."""
-    figure = line[0].get_figure(root=True)
-    assert figure is not None
-    return float(line[-1].get_window_extent().x1 - line[0].get_window_extent().x0) / figure.dpi
+    return float(line[-1].get_window_extent().x1 - line[0].get_window_extent().x0) / figure_of(line[0]).dpi
 
 
 def caption(data: AttentionMaps) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.figures.rows_with_control import choose_row, nothing
 from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
-from analysis.loading.runs import Runs, predictions
-from analysis.loading.study_rows import RowRuns, scored
+from analysis.loading.predictions import predictions
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import RowRuns, collect, nothing, scored
 from mmkd.errors import UserError
+from mmkd.formatting import count
 from mmkd.metrics import confusion_counts
 from mmkd.records import RowRecord, read_record
 from mmkd.result_file import ResultError
@@ -70,7 +71,7 @@ def confusion(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
     Raises:
         UserError: there is nothing to draw.
     """
-    data = confusion_data(runs, choose_row(runs, study, row).row)
+    data = confusion_data(runs, collect(runs, study).row(row))
     few = len(data.classes) <= FEW
     size = SINGLE if few else min(DOUBLE, 1.6 + 0.17 * len(data.classes))
     title = wrapped(data.title, 0.6 * size)
@@ -84,7 +85,7 @@ def confusion(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
             side.set_visible(False)
         ax.set_xlabel("predicted")
         ax.set_ylabel("true")
-        ax.set_title(f"{title}\ntest, {data.seeds} seed{'s' * (data.seeds > 1)}")
+        ax.set_title(f"{title}\ntest, {count(data.seeds, 'seed')}")
         bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)

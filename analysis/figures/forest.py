@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.figures.labels import shown
-from analysis.figures.rows_with_control import nothing, study_rows
-from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, wrapped
+from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, shown, wrapped
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, scored
+from analysis.loading.study_rows import RowRuns, collect, nothing
 from analysis.stats.scores import METRICS, Difference, score_rows
 from analysis.stats.uncertainty import ALPHA
 from mmkd.errors import UserError, choose
@@ -37,7 +35,7 @@ def forest_data(rows: Sequence[RowRuns], control: RowRuns, metric: str) -> list[
     """All rows but the control, in their order, with the table's own differences in a metric of `METRICS`."""
     cells = score_rows(rows, control, "sd")[metric]
     return [
-        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(scored(row.final_runs)))
+        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(row.measured))
         for row in rows
         if row is not control
     ]
@@ -53,19 +51,19 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
         UserError: the study names no control, the control has no score, or no other row can be compared with it.
     """
     choose("metric", metric, METRICS)
-    rows = study_rows(runs, study)
-    control = next((chosen.control for chosen in rows if chosen.control is not None), None)
+    found = collect(runs, study)
+    control = found.control
     if control is None:
         raise UserError(f"study {study}: no row to measure from; name one by 'control' in the study file")
-    if scored(control.final_runs).empty:
+    if control.measured.empty:
         raise nothing(control, "score on test, and it is the control")
-    data = forest_data([chosen.row for chosen in rows], control, metric)
+    data = forest_data(found.rows, control, metric)
     if all(compared.difference is None for compared in data):
         raise UserError(f"study {study}: no row can be compared with the control yet")
     texts = [text for compared in data for text in (compared.label, compared.group or "")]
     brief = max(inches_of(text, SMALL) for text in texts) <= BRIEF
     lines = list(_lines(data))
-    height = 0.85 + 0.17 * _ends(lines)[-1]
+    height = 0.85 + 0.17 * line_places([text for text, _ in lines])[1]
     with drawing_on(ax, width=SINGLE if brief else 5.0, height=height) as ax:
         _draw(lines, ax)
         name = shown(f"test_{metric}").label.removesuffix(" (%)")
@@ -83,31 +81,32 @@ def _lines(data: Sequence[Compared]) -> Iterator[tuple[str, Compared | None]]:
             yield wrapped(compared.label, LONG, SMALL), compared
 
 
-def _ends(lines: Sequence[tuple[str, Compared | None]]) -> npt.NDArray[np.float64]:
-    """The end of each line from the top, in heights of a label of one line; each further line takes less."""
-    return np.cumsum([1 + 0.7 * text.count("\n") for text, _ in lines])
+def line_places(texts: Sequence[str]) -> tuple[npt.NDArray[np.float64], float]:
+    """The middle of each text from the top and the end of the last, in heights of a line; further lines take less."""
+    ends = np.cumsum([1 + 0.7 * text.count("\n") for text in texts])
+    return (np.insert(ends[:-1], 0, 0.0) + ends) / 2, float(ends[-1])
 
 
 def _draw(lines: Sequence[tuple[str, Compared | None]], ax: Axes) -> None:
     ax.axvline(0, color=CONTROL, linewidth=0.8, linestyle="--")
-    ends = _ends(lines)
-    places = (np.insert(ends[:-1], 0, 0.0) + ends) / 2
+    places, end = line_places([text for text, _ in lines])
     for place, (_, compared) in zip(places, lines, strict=True):
         if compared is None:
             continue
         count = f"n = {compared.seeds}" if compared.difference else "\N{EN DASH}"
         ax.annotate(count, (1.01, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         if compared.difference is not None:
-            _draw_difference(compared.difference, place, ax)
+            draw_difference(compared.difference, place, ax)
     ax.set_yticks(places, [text for text, _ in lines])
     for tick, (_, compared) in zip(ax.get_yticklabels(), lines, strict=True):
         tick.set_fontweight("bold" if compared is None else "normal")
-    ax.set_ylim(ends[-1] + 0.1, -0.1)
+    ax.set_ylim(end + 0.1, -0.1)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 
 
-def _draw_difference(difference: Difference, place: float, ax: Axes) -> None:
+def draw_difference(difference: Difference, place: float, ax: Axes) -> None:
+    """Draw a square, filled if Holm's p is below 5 %, and its 95 % interval."""
     if difference.low is not None and difference.high is not None:
         ax.plot([difference.low, difference.high], [place, place], color=ROW, linewidth=1)
     clear = difference.corrected is not None and difference.corrected < ALPHA

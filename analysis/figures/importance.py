@@ -7,20 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 from matplotlib.axes import Axes
 from optuna.distributions import FloatDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
-from analysis.figures.rows_with_control import choose_row
 from analysis.figures.style import LINE, ROW, drawing_on, plain, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
+from analysis.loading.study_rows import collect
 from mmkd.errors import UserError
-
-Floats = npt.NDArray[np.float64]
 
 TARGET = 0.25
 """PED-ANOVA asks what sets the best quarter of the trials apart."""
@@ -123,7 +121,7 @@ def importance(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes
     Raises:
         UserError: see `importance_data`.
     """
-    data = importance_data(tuning_data(runs, choose_row(runs, study, row).row))
+    data = importance_data(tuning_data(runs, collect(runs, study).row(row)))
     facts = f"{data.evaluator}; sampler {data.sampler}, {data.trials} trials"
     title = f"{wrapped(data.title, 2.4)}\n{wrapped(facts, 2.4)}"
     with drawing_on(ax, height=0.9 + 0.25 * len(data.names) + LINE * title.count("\n")) as ax:

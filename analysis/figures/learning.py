@@ -6,19 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.labels import shown
-from analysis.figures.rows_with_control import choose_row, nothing
-from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above
+from analysis.figures.style import CONTROL, ROW, drawing_on, entry, legend_above, shown
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.errors import choose
+from mmkd.formatting import count
 from mmkd.result_file import Status
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,8 @@ class LearningCurve:
     @property
     def count(self) -> str:
         """The number of seeds that the mean is over: "5 seeds", "4 of 5 seeds"."""
-        done = len(self.completed)
-        of = "" if done == self.wanted else f" of {self.wanted}"
-        return f"{done}{of} seed{'s' * (self.wanted != 1)}"
+        done, wanted = len(self.completed), count(self.wanted, "seed")
+        return wanted if done == self.wanted else f"{done} of {wanted}"
 
 
 def learning_curve_data(runs: Runs, row: RowRuns, metric: str) -> LearningCurve:
@@ -96,11 +92,12 @@ def learning_curve(
     Raises:
         UserError: there is nothing to draw.
     """
-    chosen = choose_row(runs, study, row)
-    mine = learning_curve_data(runs, chosen.row, metric)
+    found = collect(runs, study)
+    chosen = found.row(row)
+    mine, control = learning_curve_data(runs, chosen, metric), found.control_of(chosen)
     with drawing_on(ax) as ax:
-        if chosen.control is not None:
-            draw_learning_curve(learning_curve_data(runs, chosen.control, metric), metric, ax, CONTROL, "--")
+        if control is not None:
+            draw_learning_curve(learning_curve_data(runs, control, metric), metric, ax, CONTROL, "--")
         draw_learning_curve(mine, metric, ax, ROW, "-")
         if legend:
             legend_above(ax, "mean ± SD over seeds")

@@ -1,4 +1,4 @@
-"""A row's tuning in parallel coordinates: a line a trial over all of its hyper-parameters to its value."""
+"""A row's tuning in parallel coordinates: one line per trial over all of its hyper-parameters to its value."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from analysis.figures.labels import Shown, shown
-from analysis.figures.rows_with_control import choose_row
-from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, drawing_on, plain, wrapped
+from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, Shown, drawing_on, plain, shown, wrapped
 from analysis.figures.tuning import Tuning, tuning_data
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
+from analysis.loading.study_rows import collect
 from mmkd.errors import UserError
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,14 +82,14 @@ def parallel_coordinates_data(tuning: Tuning) -> ParallelCoordinates:
 
 
 def parallel_coordinates(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
-    """A line a trial over its hyper-parameters to its value, dark for good trials and drawn over the others.
+    """One line per trial over its hyper-parameters to its value, dark for good trials and drawn over the others.
 
     A dotted grey line is a trial without a value.
 
     Raises:
         UserError: see `parallel_coordinates_data`; or no trial has ended.
     """
-    tuning = tuning_data(runs, choose_row(runs, study, row).row)
+    tuning = tuning_data(runs, collect(runs, study).row(row))
     data = parallel_coordinates_data(tuning)
     width = 1.1 * len(data.names) + 1.2
     title = wrapped(tuning.title, width - 0.4)

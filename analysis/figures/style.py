@@ -1,4 +1,4 @@
-"""The style of all figures: a paper's sizes, colour-blind safe colours, reproducible files."""
+"""The style of all figures: a paper's sizes, colour-blind safe colours, labels of metrics, reproducible files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -32,6 +32,11 @@ LABEL, SMALL = 7.0, 6.0
 
 LINE = 0.12
 """Inches: how much higher a line more in a title makes a figure."""
+
+SPLITS = {"train": "training", "valid": "validation", "test": "test"}
+METRICS = {"weighted_f1": "weighted F1", "macro_f1": "macro F1"}
+SHARES = ("accuracy", "weighted_f1", "macro_f1", "majority_share")
+"""Words of axis labels, and the metrics that are shown in per cent."""
 
 STYLE: dict[str, Any] = {
     "font.size": LABEL,
@@ -95,6 +100,13 @@ def panels(count: int) -> list[Axes]:
     return axes[:count]
 
 
+def figure_of(ax: Axes) -> Figure:
+    """The whole figure that `ax` is part of."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
 def label_outer(axes: Sequence[Axes], columns: int, height: float = 0.95) -> None:
     """Keep the axis labels of a grid's panels, which are so many inches high, at the left and at the bottom alone."""
     for number, ax in enumerate(axes):
@@ -110,19 +122,33 @@ def fit_titles(axes: Sequence[Axes], columns: int, above: float) -> None:
     """Make the figure of `panels` as high as their titles need, and `above` (inches) more."""
     lines = [1 + ax.get_title().count("\n") for ax in axes]
     rows = [max(lines[start : start + columns]) for start in range(0, len(lines), columns)]
-    figure = axes[0].get_figure(root=True)
-    assert figure is not None
-    figure.set_figheight(above + 0.3 + sum(1.25 + LINE * count for count in rows))
+    figure_of(axes[0]).set_figheight(above + 0.3 + sum(1.25 + LINE * count for count in rows))
 
 
 def legend_above(ax: Axes, title: str | None = None) -> None:
-    """A legend above `ax`, where it hides no data, a line an entry."""
+    """A legend above `ax`, where it hides no data, one line per entry."""
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), title=title, title_fontsize=ax.xaxis.label.get_fontsize())
 
 
 def entry(text: str) -> str:
     """A line of such a legend, in as many lines as it needs in one column of a paper."""
     return wrapped(text, 2.3, SMALL)
+
+
+class Shown(NamedTuple):
+    """An axis label, and what values are multiplied by to be in its unit."""
+
+    label: str
+    factor: float
+
+
+def shown(metric: str) -> Shown:
+    """The label of `<split>_<metric>`: `valid_accuracy` is "validation accuracy (%)", in per cent."""
+    split, _, name = metric.partition("_")
+    if split not in SPLITS:
+        return Shown(metric.replace("_", " "), 1.0)
+    label = f"{SPLITS[split]} {METRICS.get(name, name.replace('_', ' '))}"
+    return Shown(f"{label} (%)", 100.0) if name in SHARES else Shown(label, 1.0)
 
 
 def plain(text: str) -> str:
@@ -168,4 +194,4 @@ def save(figure: Figure, path: Path) -> None:
     """
     form = next(known for known in FORMATS if path.suffix == f".{known}")
     with house_style():
-        write_atomically(path, lambda place: figure.savefig(place, format=form, metadata=METADATA[form]))
+        write_atomically(path, lambda new: figure.savefig(new, format=form, metadata=METADATA[form]))

@@ -13,18 +13,16 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.labels import shown
-from analysis.figures.rows_with_control import choose_row, nothing
-from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain
+from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain, shown
+from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, ended
+from analysis.loading.study_rows import RowRuns, collect, ended, nothing
 from mmkd.errors import choose
 from mmkd.metrics import best_trial, lower_is_better
 from mmkd.records import RowRecord, SearchRange, read_record
 from mmkd.result_file import Status
 from mmkd.rundir import RowDir
 
-Floats = npt.NDArray[np.float64]
 Cost = Literal["trials", "hours"]
 
 
@@ -119,10 +117,12 @@ def best_so_far(
     Raises:
         UserError: there is nothing to draw.
     """
-    chosen = choose_row(runs, study, row)
-    tunings = [(tuning_data(runs, chosen.row), ROW, "-")]
-    if chosen.control is not None:
-        tunings.insert(0, (tuning_data(runs, chosen.control), CONTROL, "--"))
+    found = collect(runs, study)
+    chosen = found.row(row)
+    tunings = [(tuning_data(runs, chosen), ROW, "-")]
+    control = found.control_of(chosen)
+    if control is not None:
+        tunings.insert(0, (tuning_data(runs, control), CONTROL, "--"))
     with drawing_on(ax) as ax:
         for tuning, colour, line in tunings:
             _draw_best_so_far(tuning, cost, ax, colour, line)
@@ -158,7 +158,7 @@ def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = N
     Raises:
         UserError: there is nothing to draw, or the row does not tune that hyper-parameter.
     """
-    tuning = tuning_data(runs, choose_row(runs, study, row).row)
+    tuning = tuning_data(runs, collect(runs, study).row(row))
     space = tuning.space[choose("hyper-parameter", parameter, tuning.space)]
     label, factor = shown(tuning.metric)
     complete = tuning.complete

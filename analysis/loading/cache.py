@@ -33,7 +33,6 @@ from mmkd.files import write_atomically
 
 PATH = Path(".cache", "analysis.h5")
 
-
 Frames = dict[str, pd.DataFrame]
 """The content of the trials' directories: a frame for each of `SCHEMAS`, whose first column is the directory."""
 SCHEMAS: dict[str, Schema] = {"trials": TRIALS, "curves": CURVES, "attempts": ATTEMPTS, "rejected": REJECTED}
@@ -42,14 +41,12 @@ SCHEMAS: dict[str, Schema] = {"trials": TRIALS, "curves": CURVES, "attempts": AT
 def gather(root: Path, directories: Sequence[str], *, use_cache: bool) -> Frames:
     """Frames of `directories` (relative to the root), in their order; only changed directories are read."""
     today = {directory: signature(f"{root}/{directory}") for directory in directories}
-    kept, known = _read(root) if use_cache else (None, {})
-    if kept is None:
-        known = {}
-    stale = [directory for directory in directories if known.get(directory) != today[directory]]
-    if kept is not None and not stale and len(known) == len(today):
+    kept, known = _read(root) if use_cache else (assemble([]), {})
+    if known == today:
         return kept
+    stale = [directory for directory in directories if known.get(directory) != today[directory]]
     made = assemble([read_trial(root, directory) for directory in stale])
-    if kept is not None:
+    if known:
         made = _merge(kept, made, directories, set(stale))
     if use_cache:
         _write(root, made, today)
@@ -88,15 +85,16 @@ def _code() -> str:
     return hashlib.sha256("".join([*sources, inspect.getsource(_write_frame)]).encode()).hexdigest()
 
 
-def _read(root: Path) -> tuple[Frames | None, dict[str, str]]:
-    """The cached frames and the signatures that they were read at; (None, {}) where there is no usable cache."""
+def _read(root: Path) -> tuple[Frames, dict[str, str]]:
+    """The cached frames and the signatures that they were read at; empty where there is no usable cache."""
+    empty: tuple[Frames, dict[str, str]] = assemble([]), {}
     try:
         with h5py.File(root / PATH, "r", locking=False) as file:
             if file.attrs["code"] != _code():
-                return None, {}
+                return empty
             return {name: _read_frame(file[name]) for name in SCHEMAS}, _get_json(file, "signatures")
     except (OSError, KeyError, ValueError, TypeError, RuntimeError):
-        return None, {}  # absent, truncated or foreign: whatever it is, the directories are the truth
+        return empty  # absent, truncated or foreign: whatever it is, the directories are the truth
 
 
 def _write(root: Path, made: Frames, signatures: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ SCORES = ("loss", "accuracy", "weighted_f1", "macro_f1", "majority_share", "majo
 ROWS: Schema = {
     **dict.fromkeys(("row", "name", "digest", "method", "level", "pairing", "primary"), "string"),
     **dict.fromkeys(("source", "fingerprint", "selection", "sampler", "pruner"), "string"),
-    **dict.fromkeys(("algorithm", "asked", "numbers", "winner_trial"), "Int64"),
+    **dict.fromkeys(("algorithm", "sampled", "numbers", "winner_trial"), "Int64"),
     "winner_value": "float64",
 }
 STUDIES: Schema = {
@@ -65,7 +65,7 @@ def frame(lines: Iterable[Mapping[str, Any]], schema: Schema) -> pd.DataFrame:
 
 
 def curves_frame(curves: Mapping[str, Mapping[str, Floats]]) -> pd.DataFrame:
-    """One line a directory and epoch (from 1), from each directory's series; shorter ones end in NaN."""
+    """One line per directory and epoch (from 1), from each directory's series; shorter ones end in NaN."""
     lengths = {name: max((len(series) for series in own.values()), default=0) for name, own in curves.items()}
     names = sorted({name for own in curves.values() for name in own} - {"epoch"}, key=natural)
     columns: dict[str, Any] = {

@@ -23,7 +23,7 @@ def predictions(directory: Path) -> Mapping[str, Predictions]:
 
 
 def predictions_of(root: Path, directories: Sequence[str]) -> pd.DataFrame:
-    """One line a trial, split and sample: `directory`, `split`, `sample` (its id), `label`, `predicted`, `correct`.
+    """One line per trial, split and sample: `directory`, `split`, `sample` (its id), `label`, `predicted`, `correct`.
 
     `probability` is the softmax of the predicted class, `nll` minus the logarithm of the label's (nats); `score` is
     there where the labels are scores. Classes are numbered as in row.json's `classes`.

@@ -16,13 +16,14 @@ from mmkd.config import StudentConfig, TeacherConfig, from_json, identity
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.metrics_log import read_metrics
+from mmkd.records import as_written
 from mmkd.result_file import Result, ResultError, read_result
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State, trial_state
 
-_PLACE = TrialDir(Path())
-FILES = tuple(p.name for p in (_PLACE.config, _PLACE.attempt, _PLACE.metrics, _PLACE.result, _PLACE.superseded))
-ATTEMPTS = _PLACE.attempts.name
+_PATHS = TrialDir(Path())
+FILES = tuple(p.name for p in (_PATHS.config, _PATHS.attempt, _PATHS.metrics, _PATHS.result, _PATHS.superseded))
+ATTEMPTS = _PATHS.attempts.name
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,15 @@ class Reading:
 
 def read_trial(root: Path, directory: str) -> Reading:
     """Read a trial, its epochs and its attempts."""
-    place = TrialDir(root / directory)
+    trial = TrialDir(root / directory)
     try:
-        result = read_result(place.result, predictions=False) if place.result.exists() else None
-        config = _config(place, result)
-        attempts = read_attempts(place)
-        state = trial_state(place, attempts)
+        result = read_result(trial.result, predictions=False) if trial.result.exists() else None
+        config = _config(trial, result)
+        attempts = read_attempts(trial)
+        state = trial_state(trial, attempts)
         status = result.status.value if result else state.value
         line = {"directory": directory, "status": status, **_decided(config), **_story(state, attempts)}
-        series = result.curves if result else _columns(read_metrics(place))
+        series = result.curves if result else _columns(read_metrics(trial))
         curves = {name: np.array(values, np.float64) for name, values in series.items()}
         lines = [{"directory": directory, **_attempt_line(attempt)} for attempt in attempts]
         return Reading(directory, line | _outcome(result), curves, lines)
@@ -70,20 +71,20 @@ def signature(directory: str) -> str:
 
 def _mark(directory: str, name: str) -> str:
     try:
-        found = os.stat(f"{directory}/{name}")  # a pathlib.Path a file would take longer than the call itself
+        found = os.stat(f"{directory}/{name}")  # one pathlib.Path per file would take longer than the call itself
     except OSError as error:
         return f"{name}:{error.errno}"
     return f"{name}:{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
-def _config(place: TrialDir, result: Result | None) -> TeacherConfig | StudentConfig | None:
+def _config(trial: TrialDir, result: Result | None) -> TeacherConfig | StudentConfig | None:
     """The trial's configuration; None where the directory has none yet."""
-    if result is None and not place.config.exists():
+    if result is None and not trial.config.exists():
         return None
-    value = result.config if result else read_json(place.config)
+    value = result.config if result else read_json(trial.config)
     if value is None:
-        raise UserError(f"{place.config}: not a whole JSON value")
-    return from_json(value, place.config)
+        raise UserError(f"{trial.config}: not a whole JSON value")
+    return from_json(value, trial.config)
 
 
 def _decided(config: TeacherConfig | StudentConfig | None) -> dict[str, Any]:
@@ -112,23 +113,23 @@ def _story(state: State, attempts: Sequence[Attempt]) -> dict[str, Any]:
         "failure": last.end if last and state in (State.FAILED, State.RETRY_DUE) else None,
         "message": last.message if last else "",
         "attempts": len(attempts),
-        "seconds": _total([attempt.ran.get("seconds") for attempt in attempts]),
-        "gpu_seconds": _total([attempt.submitted.get("gpu_seconds") for attempt in attempts]),
+        "seconds": _total([attempt.ran.seconds for attempt in attempts]),
+        "gpu_seconds": _total([attempt.submitted.gpu_seconds for attempt in attempts]),
         "commit": _commit(last),
     }
 
 
-def _total(seconds: Sequence[Any]) -> float | None:
-    known = [float(value) for value in seconds if value is not None]
+def _total(seconds: Sequence[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
     return sum(known) if known else None
 
 
 def _commit(attempt: Attempt | None) -> str | None:
     """The commit that an attempt ran, and a mark of what differed from it."""
-    git = (attempt.ran.get("git") if attempt else None) or {}
+    git = {} if attempt is None else attempt.ran.git
     if "commit" not in git:
         return None
-    return str(git["commit"])[:12] + (f"+{git['diff']}" if git.get("diff") else "")
+    return git["commit"][:12] + (f"+{git['diff']}" if git.get("diff") else "")
 
 
 def _outcome(result: Result | None) -> dict[str, Any]:
@@ -141,11 +142,11 @@ def _outcome(result: Result | None) -> dict[str, Any]:
 
 
 def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """The epochs' lines as one series a metric; the clock's are left to the attempts."""
+    """The epochs' lines as one series per metric; the clock's are left to the attempts."""
     names = dict.fromkeys(name for line in lines for name in line if name not in ("epoch", "seconds", "time"))
     return {name: [line.get(name, float("nan")) for line in lines] for name in names}
 
 
 def _attempt_line(attempt: Attempt) -> dict[str, Any]:
     known = {"attempt": attempt.number, "end": attempt.end, "message": attempt.message}
-    return {**attempt.ran, **known, "submitted": dict(attempt.submitted)}
+    return {**as_written(attempt.ran), **known, "submitted": as_written(attempt.submitted)}

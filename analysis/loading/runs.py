@@ -13,29 +13,30 @@ import pandas as pd
 
 from analysis.loading.cache import gather
 from analysis.loading.frames import REJECTED, ROWS, STUDIES, TRIALS, frame, typed
-from analysis.loading.predictions import predictions, predictions_of
+from analysis.loading.predictions import predictions_of
 from mmkd.errors import UserError
-from mmkd.records import RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
+from mmkd.records import R, RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
 from mmkd.result_file import Status
 from mmkd.rundir import Root, RowDir
 
-__all__ = ["Runs", "load", "predictions"]
+Rejects = list[tuple[str, str]]
+"""Paths and why they are in no frame."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, see `study_rows.collect`
 class Runs:
     """The content of a root. A trial is known by its `directory`, relative to the root; a row by its directory's name.
 
     Attributes:
-        root: where all of it lies.
-        studies: one line a study and row, in the study's order: what the study calls the row (`name`, `label`,
+        root: the directory of all of it.
+        studies: one line per study and row, in the study's order: what the study calls the row (`name`, `label`,
             `group`), which `row` that is (studies share rows), whether it is the control, and the trials and seeds
             that the study asks for.
-        rows: one line a row; `name` is the beginning of its directory's, which several rows of a study may share;
-            `asked` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
-            `winner_*` are missing while it is tuned. What else decides the row
-            follows, a column a value: `space.beta.high`, `training.epochs`, `student.width`.
-        trials: one line for each trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned
+        rows: one line per row; `name` is the beginning of its directory's, which several rows of a study may share;
+            `sampled` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
+            `winner_*` are missing while it is tuned. All that decides the row follows, one column per value:
+            `space.beta.high`, `training.epochs`, `student.width`.
+        trials: one line per trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned
             or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a trial that
             has failed or is to be retried. `superseded` is a final run that the row's winner.json does not name.
             `teacher` is the teacher's directory (a teacher's own), `teacher_family` is what its seeds share. `seconds`
@@ -43,8 +44,8 @@ class Runs:
             `commit` is the last attempt's, with `+<hash>` where the code was changed since; `weights` a checksum.
             Metrics are called `<split>_<metric>`; the five that every table shows come first, the others follow by
             name.
-        curves: one line a trial and epoch (from 1), also of trials that are not finished.
-        attempts: one line an attempt as the job recorded it; the controller's facts are called `submitted.<key>`.
+        curves: one line per trial and epoch (from 1), also of trials that are not finished.
+        attempts: one line per attempt as the job recorded it; the controller's facts are called `submitted.<key>`.
         rejected: what is in none of these, and why.
     """
 
@@ -71,7 +72,7 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
     """Read everything under `root` but the predictions.
 
     Args:
-        root: where the launched studies lie.
+        root: the directory of the launched studies.
         cache: use and renew `.cache/analysis.h5` under the root; where the root cannot be written, there is none.
 
     Raises:
@@ -83,18 +84,22 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
     if not any((path / part).is_dir() for part in ("rows", "teachers", "studies")):
         raise UserError(f"{path}: no rows, teachers or studies in it; --root is where the launched studies lie")
     rows: list[dict[str, Any]] = []
-    rejects: list[tuple[str, str]] = []
+    rejects: Rejects = []
     directories: list[str] = []
     counting: set[str] = set()
     for row in Root(path).rows():
-        place = f"rows/{row.path.name}"
-        winner = _read_row(row, place, rows, rejects)
-        trials = [f"{place}/{trial.path.parent.name}/{trial.path.name}" for trial in (*row.trials(), *row.final_runs())]
+        name = f"rows/{row.path.name}"
+        winner = _read(row.winner, WinnerRecord, f"{name}/{row.winner.name}", rejects) if row.winner.exists() else None
+        record = _read(row.row, RowRecord, name, rejects)
+        if record is not None:
+            rows.append(_row_line(row, record, winner))
+        trials = [f"{name}/{trial.path.parent.name}/{trial.path.name}" for trial in (*row.trials(), *row.final_runs())]
         directories += trials
-        rejects += _strays(row.path, place, set(trials))
-        counting |= {f"{place}/confirm/{name}" for name in winner.confirm.values()} if winner else set()
+        rejects += _strays(row.path, name, set(trials))
+        counting |= {f"{name}/confirm/{run}" for run in winner.confirm.values()} if winner else set()
     directories += [f"teachers/{teacher.path.name}" for teacher in Root(path).teachers()]
-    rejects += _top_strays(path)
+    others = sorted(file for file in (*path.glob("rows/*"), *path.glob("teachers/*")) if not file.is_dir())
+    rejects += [(file.relative_to(path).as_posix(), "not a directory") for file in others]
     studies = frame(_study_lines(path, rejects), STUDIES)
     read = gather(path, directories, use_cache=cache)
     rejected = frame([{"path": name, "reason": why.replace(f"{path}/", "")} for name, why in rejects], REJECTED)
@@ -102,80 +107,61 @@ def load(root: Path | str, *, cache: bool = True) -> Runs:
         path,
         studies,
         frame(rows, ROWS),
-        _placed(read["trials"], counting),
+        _located(read["trials"], counting),
         read["curves"],
         read["attempts"],
         typed(pd.concat([rejected, read["rejected"]], ignore_index=True), REJECTED),
     )
 
 
-def _read_row(
-    row: RowDir, place: str, rows: list[dict[str, Any]], rejects: list[tuple[str, str]]
-) -> WinnerRecord | None:
-    """Add a row's line to `rows`, or its rejection; its winner, where there is one."""
-    winner = None
+def _read(path: Path, schema: type[R], name: str, rejects: Rejects) -> R | None:
+    """A record; None where it cannot be read, with the reason in `rejects` under `name`."""
     try:
-        if row.winner.exists():
-            winner = read_record(row.winner, WinnerRecord)
+        return read_record(path, schema)
     except UserError as error:
-        rejects.append((f"{place}/{row.winner.name}", str(error)))
-    try:
-        rows.append(_row_line(row, read_record(row.row, RowRecord), winner))
-    except UserError as error:
-        rejects.append((place, str(error)))
-    return winner
+        rejects.append((name, str(error)))
+        return None
 
 
-def _row_line(place: RowDir, row: RowRecord, winner: WinnerRecord | None) -> dict[str, Any]:
+def _row_line(row_dir: RowDir, row: RowRecord, winner: WinnerRecord | None) -> dict[str, Any]:
     won: dict[str, Any] = {}
     if winner is not None:
-        won = {"asked": winner.trials, "numbers": winner.numbers}
+        won = {"sampled": winner.trials, "numbers": winner.numbers}
         won |= {"winner_trial": winner.trial, "winner_value": winner.value}
-    name = {"row": place.path.name, "name": place.path.name.rpartition("-")[0], "digest": row.digest}
+    name = {"row": row_dir.path.name, "name": row_dir.name, "digest": row.digest}
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
     return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint"}), **won}
 
 
-def _study_lines(root: Path, rejects: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """A line a study and row; studies that cannot be read are added to `rejects`."""
-    lines: list[dict[str, Any]] = []
+def _study_lines(root: Path, rejects: Rejects) -> Iterator[dict[str, Any]]:
+    """One line per study and row; studies that cannot be read are added to `rejects`."""
     for name in study_names(root):
-        place = Root(root).study(name)
-        try:
-            study = read_record(place, StudyRecord)
-        except UserError as error:
-            rejects.append((place.relative_to(root).as_posix(), str(error)))
+        path = Root(root).study(name)
+        study = _read(path, StudyRecord, path.relative_to(root).as_posix(), rejects)
+        if study is None:
             continue
         for row in study.rows:
             facts = {"study": name, "row": row.directory, "control": row.name == study.control, "seeds": len(row.seeds)}
-            lines.append(row.model_dump(include={"name", "label", "group", "trials"}) | facts)
-    return lines
+            yield row.model_dump(include={"name", "label", "group", "trials"}) | facts
 
 
-def _strays(directory: Path, place: str, known: set[str]) -> Iterator[tuple[str, str]]:
+def _strays(directory: Path, row: str, known: set[str]) -> Iterator[tuple[str, str]]:
     """Directories of a row that are no trials'."""
     for part in sorted(os.listdir(directory)):
         if part.startswith("failed-"):
             trials = sum(1 for _ in (directory / part).glob("trials/*"))
-            yield f"{place}/{part}", f"{trials} trials, set aside when none of them had completed; the row began again"
+            yield f"{row}/{part}", f"{trials} trials, set aside when none of them had completed; the row began again"
         elif part in ("trials", "confirm"):
             for name in sorted(os.listdir(directory / part)):
-                if f"{place}/{part}/{name}" not in known:
-                    yield f"{place}/{part}/{name}", "not the name of a trial's directory"
+                if f"{row}/{part}/{name}" not in known:
+                    yield f"{row}/{part}/{name}", "not the name of a trial's directory"
         elif (directory / part).is_dir():
-            yield f"{place}/{part}", "nothing that a launch makes"
+            yield f"{row}/{part}", "nothing that a launch makes"
 
 
-def _top_strays(root: Path) -> Iterator[tuple[str, str]]:
-    """Files where a row's or a teacher's directory should be."""
-    for path in sorted([*root.glob("rows/*"), *root.glob("teachers/*")]):
-        if not path.is_dir():
-            yield path.relative_to(root).as_posix(), "not a directory"
-
-
-def _placed(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:
-    """The trials with what their place says: kind, row, number, and for final runs whether they count."""
+def _located(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:
+    """The trials with what their path says: kind, row, number, and for final runs whether they count."""
     parts = trials["directory"].str.split("/", expand=True).reindex(columns=range(4))
     kinds = parts[2].map({"trials": "tuning", "confirm": "confirm"}).fillna("teacher")
     return typed(

@@ -18,7 +18,6 @@ from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.formatting import teacher_label
 from mmkd.models.network import Network, build_teacher
-from mmkd.records import read_study
 from mmkd.rundir import TrialDir
 from mmkd.training.trained_network import new_student, open_data
 
@@ -46,7 +45,7 @@ def subjects(runs: Runs, study: str) -> list[Subject]:
     Raises:
         UserError: no such study; no trial of it has begun; its data are gone or have changed.
     """
-    configs = [(row.title, _config(runs, row)) for row in collect(runs, read_study(runs.root, study))]
+    configs = [(row.title, _config(runs, row)) for row in collect(runs, study).rows]
     known = [(title, config) for title, config in configs if config is not None]
     if not known:
         raise UserError(f"study {study}: no trial has begun, so nothing describes its networks")

@@ -96,7 +96,7 @@ def measure(
         threads: of the CPU, for latency.
         seconds: at least so long each latency is measured.
         batches: batch sizes.
-        tell: is told what is measured next.
+        tell: called with the next measurement.
     """
     for network, _ in networks:
         network.to(device).eval()

@@ -16,6 +16,7 @@ from analysis.networks.inference_cost import BATCHES, Cost, Machine, describe_ma
 from analysis.tables.csv_json import csv_text
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import TIMES
+from mmkd.formatting import count
 from mmkd.records import read_study
 from mmkd.training.lesson import default_device
 
@@ -131,7 +132,7 @@ def _cells(one: Measured) -> dict[str, Cell]:
 def _notes(found: Efficiency) -> Iterator[str]:
     machine = found.machine
     yield (
-        f"measured on {machine.device}, {machine.dtype}, {machine.threads} thread{'s' * (machine.threads > 1)}, "
+        f"measured on {machine.device}, {machine.dtype}, {count(machine.threads, 'thread')}, "
         f"torch {machine.torch}; evaluation mode, fused attention"
     )
     blocks = min(cost.latency[size].blocks for cost in (one.cost for one in found.networks) for size in BATCHES)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, collect, scored
-from analysis.stats.scores import mean_score
+from analysis.loading.study_rows import RowRuns, collect, scored, teacher_families
+from analysis.stats.scores import mean_of, mean_score, percents
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import with_text
 from mmkd.data.tensors import load_samples
 from mmkd.distillation.frozen_teacher import blank
 from mmkd.errors import UserError
-from mmkd.formatting import teacher_label
-from mmkd.records import read_study
 from mmkd.training.evaluation import evaluate
 from mmkd.training.lesson import default_device
 from mmkd.training.trained_network import load_network
@@ -29,27 +27,17 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class View:
-    """An input of a network: the modalities `kept`; all others are blank."""
-
-    label: str
-    kept: tuple[str, ...]
-
-
-def views(modalities: Sequence[str]) -> list[View]:
-    """All modalities, all but each one, each one alone; each set of modalities once."""
-    found = [View("all modalities", tuple(modalities))]
-    found += [View(f"without {m}", tuple(other for other in modalities if other != m)) for m in modalities]
-    found += [View(f"{m} alone", (m,)) for m in modalities]
-    first: dict[frozenset[str], View] = {}
-    for view in found:
-        first.setdefault(frozenset(view.kept), view)
-    return [view for view in first.values() if view.kept]
+def views(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Label -> the modalities that a network is given, all others blank: all, all but one, one alone; each set once."""
+    found = {"all modalities": tuple(modalities)}
+    found |= {f"without {m}": tuple(other for other in modalities if other != m) for m in modalities}
+    found |= {f"{m} alone": (m,) for m in modalities}
+    sets = list(found.values())
+    return {label: kept for number, (label, kept) in enumerate(found.items()) if kept and kept not in sets[:number]}
 
 
 def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
-    """Metrics on test of the networks of finished trials, one line a directory and view, blank as `blank` does it.
+    """Metrics on test of the networks of finished trials, one line per directory and view, blank as `blank` does it.
 
     Columns: directory, view, kept (modalities joined by commas), samples, and `mmkd.metrics`' as fractions.
 
@@ -61,10 +49,10 @@ def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
     for directory in directories:
         trained = load_network(runs.root / directory, device)
         test = load_samples(trained.info.path, "test", trained.inputs, device)
-        for view in views(trained.inputs):
-            seen = replace(test, x=blank(test.x, view.kept))
+        for view, kept in views(trained.inputs).items():
+            seen = replace(test, x=blank(test.x, kept))
             metrics, _ = evaluate(trained.network, seen, trained.info)
-            facts = {"directory": directory, "view": view.label, "kept": ",".join(view.kept), "samples": len(test)}
+            facts = {"directory": directory, "view": view, "kept": ",".join(kept), "samples": len(test)}
             lines.append(facts | metrics)
     return pd.DataFrame(lines)
 
@@ -77,48 +65,39 @@ def missing(runs: Runs, study: str, tell: Callable[[str], object] = lambda what:
     Raises:
         UserError: no such study; it has no teacher with a score yet; or see `measure_views`.
     """
-    spec = read_study(runs.root, study)
-    rows = collect(runs, spec)
-    teachers = pd.concat([row.teachers for row in rows])
-    teachers = teachers[~teachers.index.duplicated()]
-    if scored(teachers).empty:
+    found = collect(runs, study)
+    if all(row.measured_teachers.empty for row in found.rows):
         raise UserError(f"study {study}: no teacher has a score on test yet")
     sections, sizes = [], []
-    for _, family in teachers.groupby("teacher_family", sort=False):
-        label = teacher_label(family["branch"].iloc[0], "Teacher")
+    for label, family in teacher_families(found.rows):
         tell(label)
         measured = measure_views(runs, [str(directory) for directory in scored(family).index])
         sizes += list(measured["samples"])
         sections.append(Section(label, tuple(_view_rows(measured, "teacher", label, len(family)))))
-    for row in rows:
-        if row.row is not None and row.row["pairing"] == "multimodal" and len(scored(row.final_runs)):
+    for row in found.rows:
+        if row.fact("pairing") == "multimodal" and len(row.measured):
             tell(row.title)
-            measured = measure_views(runs, list(scored(row.final_runs)["directory"]))
+            measured = measure_views(runs, list(row.measured["directory"]))
             sections.append(
                 Section(row.title, tuple(_view_rows(measured, "student", row.spec.name, len(row.final_runs))))
             )
-    sections.append(Section("Students, as trained", tuple(_student_row(row) for row in rows)))
-    shown = tuple(with_text(sections, COLUMNS, min(sizes, default=0)))
-    title = f"Missing modalities: {spec.title}"
-    return Table(spec.name, title, COLUMNS, shown, notes=tuple(_notes(rows, min(sizes, default=0))))
+    sections.append(Section("Students, as trained", tuple(_student_row(row) for row in found.rows)))
+    samples = min(sizes, default=0)
+    shown = tuple(with_text(sections, COLUMNS, samples))
+    title = f"Missing modalities: {found.record.title}"
+    return Table(study, title, COLUMNS, shown, notes=tuple(_notes(found.rows, samples)))
 
 
 def _view_rows(measured: pd.DataFrame, kind: str, name: str, wanted: int) -> Iterator[TableRow]:
     for view, lines in measured.groupby("view", sort=False):
-        cells = {metric: _cell(lines[metric], wanted) for metric in (*SHOWN, "majority_share")}
+        scores = {metric: mean_of(percents(lines, metric), wanted, "sd") for metric in (*SHOWN, "majority_share")}
+        cells = {metric: Cell.of(score) for metric, score in scores.items()}
         cells["seeds"] = Cell(float(len(lines)), n=len(lines), wanted=wanted)
         yield TableRow(f"{name}: {view}", str(view), "teacher" if kind == "teacher" else "student", "", cells)
 
 
-def _cell(fractions: pd.Series, wanted: int) -> Cell:
-    """Mean and sample standard deviation in per cent."""
-    values = 100 * fractions
-    spread = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Cell(float(values.mean()), spread, len(values), wanted, spread)
-
-
 def _student_row(row: RowRuns) -> TableRow:
-    done, wanted = len(scored(row.final_runs)), len(row.final_runs)
+    done, wanted = len(row.measured), len(row.final_runs)
     cells = {
         metric: Cell.of(mean_score(row.final_runs, f"test_{metric}", "sd")) for metric in (*SHOWN, "majority_share")
     }
@@ -132,15 +111,10 @@ def _notes(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
         "train; the network computes as ever, and was never trained for it"
     )
     yield f"mean ± sample standard deviation (n - 1) over n seeds, test split of {samples} samples"
-    seen = dict.fromkeys(
-        str(row.row["primary"]) for row in rows if row.row is not None and row.row["pairing"] != "multimodal"
-    )
-    if seen:
-        yield f"students see {' or '.join(seen)} alone" + (
-            ", but for those with several modalities" if any(_is_multimodal(row) for row in rows) else ""
+    unimodal = [row for row in rows if row.row is not None and row.fact("pairing") != "multimodal"]
+    if unimodal:
+        several = any(row.fact("pairing") == "multimodal" for row in rows)
+        yield f"students see {' or '.join(dict.fromkeys(row.fact('primary') for row in unimodal))} alone" + (
+            ", but for those with several modalities" if several else ""
         )
     yield "nothing was selected by these figures: they are of the runs that the study's table shows"
-
-
-def _is_multimodal(row: RowRuns) -> bool:
-    return row.row is not None and row.row["pairing"] == "multimodal"

@@ -20,7 +20,7 @@ from mmkd.rundir import RowDir
 LONGEST = 300
 """Characters of a message that are shown."""
 
-_TUNING = ("selection", "sampler", "pruner", "asked", "winner_trial", "winner_value")
+_TUNING = ("selection", "sampler", "pruner", "sampled", "winner_trial", "winner_value")
 """The description of a row's search, beside its space."""
 
 Flat = Mapping[str, str]

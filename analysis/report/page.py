@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from analysis.figure_list import FIGURES
+from analysis.figure_list import FIGURES, IN_REPORT
 from analysis.loading.configurations import LEFT_OUT
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
@@ -19,12 +19,13 @@ from analysis.report.origins import origins
 from analysis.stats.scores import Difference
 from analysis.stats.significance import PAIRS_NEEDED
 from analysis.tables.ablation import table
-from analysis.tables.comparison import Comparison, compare, p_value
+from analysis.tables.comparison import Comparison, compare, difference_text, p_value
 from analysis.tables.html import STYLE, html_table, templates
 from analysis.tables.model import Table
 from analysis.tables.rounding import MINUS
 from mmkd import __version__
 from mmkd.errors import UserError
+from mmkd.formatting import percent
 from mmkd.records import StudyRecord, read_study, study_names
 
 _HERE = Path(__file__).parent
@@ -57,7 +58,7 @@ def report(
     runs: Runs,
     studies: Sequence[str] | None = None,
     *,
-    kinds: Sequence[str] = tuple(FIGURES),
+    kinds: Sequence[str] = IN_REPORT,
     costs: Callable[[str], Table] | None = None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> str:
@@ -65,10 +66,10 @@ def report(
 
     Args:
         runs: what `analysis.load` gave.
-        studies: their names, in the order wanted; None is all of them, and all that lies beside them under the root.
+        studies: their names, in the order wanted; None is all of them, and everything else under the root.
         kinds: which figures, of `analysis.figure_list.FIGURES`.
         costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
-        tell: is told what is being done, for it may take minutes.
+        tell: called with the next step, as it may take minutes.
 
     Raises:
         UserError: there is no study, or not the one that is named, or its file is broken.
@@ -83,7 +84,7 @@ def report(
         *((path, reason.removeprefix(f"{path}: ")) for path, reason in runs.rejected.itertuples(index=False)),
     )
     environment = templates(_HERE)
-    environment.filters |= {"difference": _difference, "p_value": p_value, "percent": _percent, "digits": _digits}
+    environment.filters |= {"difference": _difference, "p_value": p_value, "percent": percent, "digits": _digits}
     return environment.get_template("page.html").render(
         title=parts[0].title if len(parts) == 1 else f"{len(parts)} studies",
         studies=parts,
@@ -123,46 +124,38 @@ def _study(
     tell: Callable[[str], object],
 ) -> StudyPart:
     tell(f"{spec.name}: table and comparisons")
-    rows = collect(runs, spec)
-    control = next((row for row in rows if row.spec.name == spec.control), None)
-    compared = () if control is None else tuple(_compared(runs, spec, rows, control))
+    found = collect(runs, spec.name)
+    control = found.control
     shown = {}
     for kind in kinds:
         tell(f"{spec.name}: figures: {kind}")
         shown[kind] = tuple(drawings(runs, spec.name, kind, prefix))
-    ran = pd.concat([part for row in rows for part in (row.tuning, row.final_runs, row.superseded, row.teachers)])
+    ran = pd.concat([part for row in found.rows for part in (row.trials, row.superseded)])
     ran = ran.dropna(subset=["directory"]).drop_duplicates("directory")
     return StudyPart(
         spec.name,
         spec.title,
         html_table(table(runs, spec.name)),
         None if control is None else control.title,
-        compared,
+        () if control is None else tuple(_compared(runs, spec.name, found.rows, control)),
         {kind: drawn for kind, drawn in shown.items() if drawn},
         None if costs is None else html_table(costs(spec.name)),
         origins(runs, ran),
     )
 
 
-def _compared(runs: Runs, spec: StudyRecord, rows: Sequence[RowRuns], control: RowRuns) -> Iterator[Against]:
+def _compared(runs: Runs, study: str, rows: Sequence[RowRuns], control: RowRuns) -> Iterator[Against]:
     for row in rows:
         if row is control:
             continue
         try:
-            yield Against(row.title, compare(runs, spec.name, row.spec.name, control.spec.name))
+            yield Against(row.title, compare(runs, study, row.spec.name, control.spec.name))
         except UserError as error:
             yield Against(row.title, None, str(error).replace(f"{runs.root}/", ""))
 
 
 def _difference(found: Difference) -> str:
-    """In points, with its interval and p where there are seeds enough."""
-    if found.low is None or found.high is None or found.p is None:
-        return f"{found.value:+z.2f} (too few seeds)".replace("-", MINUS)
-    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {p_value(found.p)}".replace("-", MINUS)
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
+    return difference_text(found).replace("-", MINUS)
 
 
 def _digits(value: float | None) -> str:

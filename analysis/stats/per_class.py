@@ -12,12 +12,12 @@ from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
 from mmkd.metrics import confusion_counts
-from mmkd.records import RowRecord, read_record, read_study
+from mmkd.records import RowRecord, read_record
 from mmkd.rundir import RowDir
 
 
 def per_class(runs: Runs, study: str) -> pd.DataFrame:
-    """One line a row of the study that has a score, and class.
+    """One line per class of each row of the study that has a score.
 
     Columns: row, label, class (number), name, samples (of the class in test), seeds, and precision, recall and f1 as
     means over seeds, each with its sample standard deviation as `<metric>_sd`. Precision is NaN where the class was
@@ -26,7 +26,7 @@ def per_class(runs: Runs, study: str) -> pd.DataFrame:
     Raises:
         UserError: there is no such study, or a file of it is broken.
     """
-    rows = collect(runs, read_study(runs.root, study))
+    rows = collect(runs, study).rows
     return pd.DataFrame([line for row in rows if len(row.measured) for line in _lines(runs, row)])
 
 

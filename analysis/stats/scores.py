@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from analysis.loading.frames import Floats
 from analysis.loading.study_rows import RowRuns, scored
 from analysis.stats.error_bars import Error
 from analysis.stats.significance import holm, tied_with_best, welch
-from analysis.stats.uncertainty import Floats, half_width
+from analysis.stats.uncertainty import half_width
 
 METRICS = ("accuracy", "weighted_f1", "macro_f1")
 """Shown with their spread and compared; higher is better for all of them."""
@@ -49,10 +50,11 @@ class Score:
 
 def mean_score(wanted: pd.DataFrame, column: str, error: Error) -> Score:
     """The mean over the runs that have a score, in per cent; `wanted` has one line for each wanted run."""
-    return _mean(percents(scored(wanted), column), len(wanted), error)
+    return mean_of(percents(scored(wanted), column), len(wanted), error)
 
 
-def _mean(values: Floats, wanted: int, error: Error) -> Score:
+def mean_of(values: Floats, wanted: int, error: Error) -> Score:
+    """The mean of the known values of `wanted` ones."""
     if not len(values):
         return Score(n=0, wanted=wanted)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
@@ -71,7 +73,7 @@ def score_rows(rows: Sequence[RowRuns], control: RowRuns | None, error: Error) -
     made = {}
     for metric in METRICS:
         found = {row.spec.name: percents(row.measured, f"test_{metric}") for row in rows}
-        cells = {row.spec.name: _mean(found[row.spec.name], len(row.final_runs), error) for row in rows}
+        cells = {row.spec.name: mean_of(found[row.spec.name], len(row.final_runs), error) for row in rows}
         values = {row.spec.name: found[row.spec.name] for row in members}
         differences = _differences(values, control.spec.name if control else "")
         ties = dict(zip(values, tied_with_best(list(values.values())), strict=True)) if len(values) > 1 else {}
@@ -89,26 +91,24 @@ def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns
 
     Without a control all must be on the same data, else none is compared.
     """
-    finished = [row for row in rows if not row.status and row.row is not None]
-    data = {str(row.row["fingerprint"]) for row in finished if row.row is not None}
-    if control is not None and control.row is not None:
-        data = {str(control.row["fingerprint"])}
-    if len(data) != 1:
-        return []
-    return [row for row in finished if row.row is not None and str(row.row["fingerprint"]) in data]
+    finished = [row for row in rows if not row.status]
+    measure = finished if control is None or control.row is None else [control]
+    data = {row.fact("fingerprint") for row in measure}
+    return [row for row in finished if {row.fact("fingerprint")} == data]
 
 
 def _differences(values: Mapping[str, Floats], control: str) -> dict[str, Difference]:
     """Each row's difference to the control, with Holm's correction over these rows."""
     if control not in values:
         return {}
-    found = {name: welch(sample, values[control]) for name, sample in values.items() if name != control}
-    corrected = holm([float(test.p) for test in found.values()])
-    return {
-        name: Difference(float(test.difference), _known(test.low), _known(test.high), _known(test.p), _known(p))
-        for (name, test), p in zip(found.items(), corrected, strict=True)
-    }
+    found = {name: difference_of(sample, values[control]) for name, sample in values.items() if name != control}
+    known = {name: difference.p for name, difference in found.items() if difference.p is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
+    return {name: replace(difference, corrected=corrected.get(name)) for name, difference in found.items()}
 
 
-def _known(value: Floats | float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def difference_of(a: Floats, b: Floats) -> Difference:
+    """The mean of `a` less that of `b`, by Welch's test; p is not corrected."""
+    test = welch(a, b)
+    low, high, p = (None if np.isnan(value) else float(value) for value in (test.low, test.high, test.p))
+    return Difference(float(test.difference), low, high, p)

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest, bootstrap, norm, studentized_range, ttest_ind
 
-from analysis.stats.uncertainty import ALPHA, Floats
+from analysis.loading.frames import Floats
+from analysis.stats.uncertainty import ALPHA
 
 PAIRS_NEEDED = 29
 """Pairs of runs that an estimate of P(A > B) needs to tell .75 from .5 (Bouthillier et al. 2021)."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
+from analysis.loading.frames import Floats
 from analysis.stats.error_bars import Error
-
-Floats = NDArray[np.float64]
 
 ALPHA, POWER = 0.05, 0.8
 

@@ -8,8 +8,9 @@ from itertools import groupby
 
 import pandas as pd
 
-from analysis.loading.runs import Runs, predictions
-from analysis.loading.study_rows import FINISHED, RowRuns, collect, scored
+from analysis.loading.predictions import predictions
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import FINISHED, RowRuns, collect, scored, teacher_families
 from analysis.stats.error_bars import Error
 from analysis.stats.scores import METRICS, Score, mean_score, score_rows
 from analysis.tables.checks import check_rows
@@ -19,8 +20,6 @@ from analysis.tables.rounding import with_text
 from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
-from mmkd.formatting import teacher_label
-from mmkd.records import read_study
 
 COLUMNS = (
     Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
@@ -69,9 +68,8 @@ def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str]
     Raises:
         UserError: there is no such study or column, or the study's file is broken.
     """
-    spec = read_study(runs.root, study)
-    rows = collect(runs, spec)
-    control = next((row for row in rows if row.spec.name == spec.control), None)
+    found = collect(runs, study)
+    rows, control = found.rows, found.control
     basis = Basis(rows, control, score_rows(rows, control, error), choose_clock(rows), error, [])
     sections = [
         Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
@@ -81,15 +79,15 @@ def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str]
     samples = count_test_samples(runs, rows)
     shown = _columns(basis, columns)
     return Table(
-        spec.name,
-        spec.title,
+        study,
+        found.record.title,
         shown,
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
         tuple(finding.text for finding in check_rows(runs, rows)),
         legend(rows, control),
         tuple(notes(rows, control, samples, error, basis.clock.unit)),
-        provenance(runs, spec, rows),
+        provenance(runs, found),
     )
 
 
@@ -113,20 +111,16 @@ def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
 
 def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow]:
     """The teachers of a section's rows, each once, averaged over seeds."""
-    teachers = pd.concat([row.teachers for row in members])
-    teachers = teachers[~teachers.index.duplicated()]
-    families = [family for _, family in teachers.groupby("teacher_family", sort=False)]
-    labels = [teacher_label(family["branch"].iloc[0], "Teacher") for family in families]
-    for family, label in zip(families, labels, strict=True):
+    for label, family in teacher_families(members):
         digest = str(family["teacher_family"].iloc[0])
-        name = label if labels.count(label) == 1 else f"{label} {digest[:6]}"
         status = "" if len(scored(family)) else "no score yet"
         cells = {metric: Cell.of(mean_score(family, f"test_{metric}", basis.error)) for metric in METRICS}
         cells |= _measured(family, basis.error) | {"cost": _cost(basis, family)}
-        paper = next((row.spec.paper for row in members if row.spec.paper and digest in _families(row)), None)
+        taught = [row for row in members if digest in set(row.teachers["teacher_family"])]
+        paper = next((row.spec.paper for row in taught if row.spec.paper), None)
         if paper:
             cells |= _paper_cells(paper.teacher_accuracy, paper.teacher_f1)
-        yield TableRow(digest, name, "teacher", status, _filled(cells))
+        yield TableRow(digest, label, "teacher", status, _filled(cells))
 
 
 def _student_row(basis: Basis, row: RowRuns) -> TableRow:
@@ -151,12 +145,7 @@ def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
 
 
 def _on_the_papers_data(rows: Sequence[RowRuns]) -> bool:
-    sources = [str(row.row["source"]) for row in rows if row.row is not None]
-    return any(row.spec.paper for row in rows) and any(PAPER_DATA in source for source in sources)
-
-
-def _families(row: RowRuns) -> set[str]:
-    return {str(family) for family in row.teachers["teacher_family"]}
+    return any(row.spec.paper for row in rows) and any(PAPER_DATA in row.fact("source") for row in rows)
 
 
 def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
@@ -217,7 +206,7 @@ def _why_no_gap(row: RowRuns, control: RowRuns | None, teacher: float, baseline:
         return "no gap: the control has no score yet"
     if pd.isna(teacher):
         return "no gap: the teacher has no score yet"
-    if row.row is not None and control.row is not None and row.row["fingerprint"] != control.row["fingerprint"]:
+    if row.fact("fingerprint") != control.fact("fingerprint"):
         return "no gap: the control was measured on other data"
     majority = row.measured["test_majority_accuracy"].mean()
     if min(teacher, baseline) <= majority:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import FINISHED, RowRuns, failures
+from mmkd.formatting import count
 from mmkd.metrics import best_trial
 from mmkd.records import differences
 from mmkd.result_file import Status
@@ -30,13 +31,13 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     started = [row for row in rows if row.row is not None]
     yield from _unequal("budgets", "tuning budgets (trials)", rows, [str(row.sampled) for row in rows])
     yield from _unequal("seeds", "seeds", rows, [", ".join(map(str, dict.fromkeys(r.spec.seeds))) for r in rows])
-    yield from _unequal("data", "data sets", started, [fact(row, "fingerprint")[:12] for row in started])
+    yield from _unequal("data", "data sets", started, [row.fact("fingerprint")[:12] for row in started])
     for column in ("selection", "sampler", "pruner"):
-        yield from _unequal("configurations", f"{column}s", started, [fact(row, column) for row in started])
+        yield from _unequal("configurations", f"{column}s", started, [row.fact(column) for row in started])
     known = ({} if row.row is None else row.row.dropna().to_dict() for row in started)
     for column in differences([{str(key): value for key, value in line.items()} for line in known]):
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
-            yield from _unequal("configurations", column, started, [fact(row, column) for row in started])
+            yield from _unequal("configurations", column, started, [row.fact(column) for row in started])
     yield from _repeated_seeds(started)
     yield from _foreign_data(started)
     yield from _commits(started)
@@ -44,12 +45,6 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
         yield from _chosen_on_test(row)
     yield from _incomplete(rows)
     yield from _rejected(runs, rows)
-
-
-def fact(row: RowRuns, column: str) -> str:
-    """A column of the row's line in `Runs.rows`, as text; empty where it is not known."""
-    value = None if row.row is None else row.row.get(column)
-    return "" if value is None or pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _unequal(kind: str, what: str, rows: Sequence[RowRuns], values: Sequence[str]) -> Iterator[Finding]:
@@ -86,19 +81,20 @@ def _repeated_seeds(rows: Sequence[RowRuns]) -> Iterator[Finding]:
 def _foreign_data(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Runs and teachers that were trained on other data than their row's."""
     for row in rows:
-        ours = pd.concat([row.tuning, row.final_runs, row.teachers])
-        foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != fact(row, "fingerprint"))]
+        ours = row.trials
+        foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != row.fact("fingerprint"))]
         if len(foreign):
             yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
 
 
 def _commits(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Runs that different versions of the code made."""
-    parts = [part[["directory", "commit"]] for row in rows for part in (row.tuning, row.final_runs, row.teachers)]
-    known = pd.concat(parts).dropna().drop_duplicates("directory") if parts else pd.DataFrame({"commit": []})
+    if not rows:
+        return
+    known = pd.concat([row.trials[["directory", "commit"]] for row in rows]).dropna().drop_duplicates("directory")
     counts = known["commit"].value_counts(sort=False)
     if len(counts) > 1:
-        listed = first_few(f"{commit} ({count} of {len(known)} runs)" for commit, count in counts.items())
+        listed = first_few(f"{commit} ({number} of {len(known)} runs)" for commit, number in counts.items())
         yield Finding("code", f"code commits are unequal (+ marks uncommitted changes): {listed}")
     elif any("+" in str(commit) for commit in counts.index):
         yield Finding("code", f"the code had uncommitted changes: {counts.index[0]}")
@@ -106,7 +102,7 @@ def _commits(rows: Sequence[RowRuns]) -> Iterator[Finding]:
 
 def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
     """Ways in which test data may have influenced the selection."""
-    selection = fact(row, "selection")
+    selection = row.fact("selection")
     if selection.startswith("test"):
         yield Finding("selection", f"{row.title}: selection on test: its selection metric is {selection!r}")
     measured = row.tuning[row.tuning["test_accuracy"].notna()]
@@ -118,25 +114,23 @@ def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
         )
     yield from _other_winner(row, selection)
     former = int(row.superseded["test_accuracy"].notna().sum())
-    if former and row.row is not None and not pd.isna(row.row["winner_trial"]):
+    if former and row.winner is not None:
         yield Finding(
             "selection",
             f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({former} {'run' if former == 1 else 'runs'}, not shown)",
+            f"({count(former, 'run')}, not shown)",
         )
 
 
 def _other_winner(row: RowRuns, selection: str) -> Iterator[Finding]:
     """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals;
     and the final runs have its hyper-parameters."""
-    assert row.row is not None
-    column = f"valid_{selection}"
-    if pd.isna(row.row["winner_trial"]) or column not in row.tuning:
+    column, winner = f"valid_{selection}", row.winner
+    if winner is None or column not in row.tuning:
         return
-    took_part = row.tuning["number"] < row.row["numbers"]
-    candidates = row.tuning[(row.tuning["status"] == Status.COMPLETE) & took_part]
-    best = best_trial(selection, candidates.set_index("number")[column].dropna().to_dict())
-    winner = int(row.row["winner_trial"])
+    complete = row.candidates[row.candidates["status"] == Status.COMPLETE]
+    values = complete.set_index("number")[column].dropna()
+    best = best_trial(selection, {int(str(number)): value for number, value in values.items()})
     if best not in (None, winner):
         yield Finding(
             "selection",
@@ -168,10 +162,7 @@ def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:
             if name == "seeds" or lacking not in said:
                 said.add(lacking)
                 yield Finding("seeds", f"{row.title}: {lacking}")
-        if row.status or row.row is None:
-            continue
-        took_part = row.tuning["number"] < row.row["numbers"]
-        lost = row.sampled - int((row.tuning["status"].isin(FINISHED) & took_part).sum())
+        lost = 0 if row.status else row.sampled - int(row.candidates["status"].isin(FINISHED).sum())
         if lost > 0:
             yield Finding(
                 "trials",

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
-from analysis.stats.scores import Difference, percents
+from analysis.stats.scores import Difference, difference_of, percents
 from analysis.stats.significance import (
     PAIRS_NEEDED,
     clustered_mcnemar,
     mcnemar,
     paired_bootstrap,
     probability_of_better,
-    welch,
 )
 from analysis.tables.checks import check_rows
-from mmkd.errors import UserError, choose
-from mmkd.records import read_study
+from mmkd.errors import UserError
+from mmkd.formatting import count
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
     Raises:
         UserError: there is no such study or row, a row has no score, or they were measured on different samples.
     """
-    rows = {row.spec.name: row for row in collect(runs, read_study(runs.root, study))}
-    first, second = (rows[choose("row", name, rows)] for name in (a, b))
+    found = collect(runs, study)
+    first, second = found.row(a), found.row(b)
     for row in (first, second):
         if row.measured.empty:
             raise UserError(f"{row.title}: no score yet ({row.status or 'no seed completed'})")
@@ -87,7 +86,7 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
         second.title,
         len(scores[0]),
         len(scores[1]),
-        over_seeds(*scores),
+        difference_of(*scores),
         len(differences),
         Difference(float(differences.mean()), low, high, clustered_mcnemar(differences)),
         tuple(SeedPair(seed, *mcnemar(ours[seed].right, theirs[seed].right)) for seed in shared),
@@ -125,14 +124,6 @@ def _same_samples(a: RowRuns, ours: dict[int, _Outcome], b: RowRuns, theirs: dic
         raise UserError(f"{a.title} and {b.title}: measured on different test samples, nothing can be paired")
 
 
-def over_seeds(a: NDArray[np.float64], b: NDArray[np.float64]) -> Difference:
-    """Mean of `a` less mean of `b`, with Welch's interval and p."""
-    test = welch(a, b)
-    if np.isnan(test.p):
-        return Difference(float(test.difference))
-    return Difference(float(test.difference), float(test.low), float(test.high), float(test.p))
-
-
 def p_value(p: float) -> str:
     """`p = 0.012`, or that it is below a thousandth."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
@@ -144,14 +135,14 @@ def comparison_text(found: Comparison) -> str:
 
 
 def _lines(found: Comparison) -> Iterator[str]:
-    yield f"A  {found.a} ({_count(found.seeds_a, 'seed')})"
-    yield f"B  {found.b} ({_count(found.seeds_b, 'seed')})"
+    yield f"A  {found.a} ({count(found.seeds_a, 'seed')})"
+    yield f"B  {found.b} ({count(found.seeds_b, 'seed')})"
+    seeds, samples = difference_text(found.over_seeds), difference_text(found.over_samples)
     yield "Test accuracy of A less that of B, in points:"
-    seeds, samples = shown_difference(found.over_seeds), shown_difference(found.over_samples)
     yield f"  other seeds?    {seeds}  (Welch's t over seeds, these {found.samples} samples)"
     yield (
-        f"  other samples?  {samples}  (paired bootstrap and clustered McNemar over samples, these runs; samples taken "
-        "as independent)"
+        f"  other samples?  {samples}  (paired bootstrap and clustered McNemar over samples, these "
+        "runs; samples taken as independent)"
     )
     for pair in found.pairs:
         yield (
@@ -161,18 +152,14 @@ def _lines(found: Comparison) -> Iterator[str]:
     if found.better is not None:
         few = len(found.pairs) < PAIRS_NEEDED
         yield (
-            f"  P(A > B) = {found.better:.2f} over {_count(len(found.pairs), 'pair')} of runs"
+            f"  P(A > B) = {found.better:.2f} over {count(len(found.pairs), 'pair')} of runs"
             + (f": indicative only, below {PAIRS_NEEDED} pairs" if few else "")
         )
     yield from (f"WARNING: {warning}" for warning in found.warnings)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def shown_difference(difference: Difference) -> str:
-    """`+0.50 [-3.87, +4.87], p = 0.766`."""
-    if difference.low is None or difference.high is None or difference.p is None:
-        return f"{difference.value:+.2f} (too few seeds for an interval)"
-    return f"{difference.value:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}], {p_value(difference.p)}"
+def difference_text(found: Difference) -> str:
+    """A difference in points, with its interval and p where there are seeds enough."""
+    if found.low is None or found.high is None or found.p is None:
+        return f"{found.value:+z.2f} (too few seeds for an interval)"
+    return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {p_value(found.p)}"

@@ -1,4 +1,4 @@
-"""A table as data: CSV with one row a method and metric, JSON with provenance; values at full precision."""
+"""A table as data: CSV with one line per row and metric, JSON with provenance; values at full precision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DERIVED = ("difference", "p")
 
 
 def to_csv(table: Table) -> str:
-    """One line a row of the table and metric; an empty field is not known or does not apply."""
+    """One line per row and metric; an empty field is not known or does not apply."""
     return csv_text(FIELDS, _lines(table))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.loading.runs import Runs, load
-from analysis.loading.study_rows import RowRuns, collect
-from analysis.stats.scores import METRICS, Difference, mean_score, percents
-from analysis.tables.comparison import over_seeds, shown_difference
+from analysis.loading.study_rows import RowRuns, collect_record
+from analysis.stats.scores import METRICS, Difference, difference_of, mean_score, percents
+from analysis.tables.comparison import difference_text
 from mmkd.errors import UserError
 from mmkd.formatting import columns
 from mmkd.records import (
@@ -169,7 +169,7 @@ def _budget(row: StudyRow) -> Facts:
 
 
 def _collected(runs: Runs, spec: StudyRow) -> RowRuns:
-    return collect(runs, StudyRecord(name=spec.name, title=spec.name, control=None, rows=(spec,)))[0]
+    return collect_record(runs, StudyRecord(name=spec.name, title=spec.name, control=None, rows=(spec,))).rows[0]
 
 
 def _configuration(runs: Runs, spec: StudyRow) -> Facts:
@@ -201,11 +201,11 @@ def _result(metric: str, a: RowRuns, b: RowRuns) -> Result:
     column = f"test_{metric}"
     first, second = (mean_score(row.final_runs, column, "sd") for row in (a, b))
     both = bool(first.n and second.n)
-    tested = over_seeds(percents(a.measured, column), percents(b.measured, column)) if both else None
+    tested = difference_of(percents(a.measured, column), percents(b.measured, column)) if both else None
     return Result(metric, first.value, second.value, first.spread, second.spread, first.n or 0, second.n or 0, tested)
 
 
-def difference_text(found: RowDifference | StudyDifference) -> str:
+def as_text(found: RowDifference | StudyDifference) -> str:
     """A difference as lines for people."""
     lines = _row_lines(found) if isinstance(found, RowDifference) else _study_lines(found)
     return "\n".join(line.rstrip() for line in lines) + "\n"
@@ -232,7 +232,7 @@ def _row_lines(found: RowDifference) -> Iterator[str]:
     yield "\nresults: test, %, mean ± sample standard deviation over n seeds; A less B with Welch's 95 % interval"
     table = [("", "A", "B", "A - B")]
     for one in found.results:
-        tested = "" if one.difference is None else shown_difference(one.difference)
+        tested = "" if one.difference is None else difference_text(one.difference)
         table.append((one.metric, _mean(one.a, one.sd_a, one.n_a), _mean(one.b, one.sd_b, one.n_b), tested))
     yield from (f"  {line}" for line in columns(table))
 

@@ -14,7 +14,7 @@ STYLE = (_HERE / "table.css").read_text(encoding="utf-8")
 
 
 def to_html(table: Table) -> str:
-    """The table as a page of its own, which needs nothing from elsewhere."""
+    """The table as a page that needs no other file."""
     return str(_render("table_page.html", title=table.title, style=Markup(STYLE), table=html_table(table)))
 
 

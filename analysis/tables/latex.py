@@ -3,40 +3,16 @@ r"""A table as LaTeX: a tabular alone, for booktabs, in plain ASCII, so that pdf
 \begin{table}\centering\caption{...}\input{table.tex}\end{table}
 """
 
-# ruff: noqa: RUF001 (this file is about characters that look like others)
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections.abc import Iterator
 
+from pylatexenc.latexencode import RULE_REGEX, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
+
 from analysis.tables.model import TIED, Cell, Column, Table
 
-SPECIAL = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"\`{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}  # fmt: skip
-SYMBOLS = {
-    "–": r"\textendash{}", "—": r"\textemdash{}", "‘": "`", "’": "'", "“": "``", "”": "''", "„": ",,", "…": r"\dots{}",
-    "\N{NO-BREAK SPACE}": "~", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}",
-    "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "ı": r"\i{}", "§": r"\S{}", "£": r"\pounds{}",
-    "©": r"\textcopyright{}",
-}  # fmt: skip
-MATH = {
-    "°": r"^\circ", "±": r"\pm", "×": r"\times", "÷": r"\div", "·": r"\cdot", "•": r"\bullet", "µ": r"\mu",
-    "¬": r"\neg", "\N{MINUS SIGN}": "-", "≤": r"\leq", "≥": r"\geq", "≠": r"\neq", "≈": r"\approx", "≡": r"\equiv",
-    "∞": r"\infty", "→": r"\rightarrow", "←": r"\leftarrow", "↑": r"\uparrow", "↓": r"\downarrow",
-    "↔": r"\leftrightarrow", "⇒": r"\Rightarrow", "∑": r"\sum", "∏": r"\prod", "√": r"\surd", "∂": r"\partial",
-    "∇": r"\nabla", "∈": r"\in", "∘": r"\circ", "∗": r"\ast", "⊕": r"\oplus", "⊗": r"\otimes", "ς": r"\varsigma",
-    "ο": "o",
-}  # fmt: skip
-ACCENTS = {
-    "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
-    "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0327": "c",
-}  # fmt: skip
-LATIN_CAPITALS = dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEZHIKMNOPTX", strict=True))
-"""Greek capitals that TeX has no names for, because they look Latin."""
 OTHER = r"\providecommand{\othercharacter}[2]{\ifdefined\Umathcode#1\else\texttt{#2}\fi}"
 """A character without a name in TeX: itself in XeLaTeX and LuaLaTeX, its number in pdfLaTeX."""
 
@@ -45,8 +21,8 @@ def to_latex(table: Table) -> str:
     """The table as a tabular, the caption and what it needs in comments above it; warnings are in the table."""
     span = len(table.columns) + 1
     labels = [_stacked(column) for column in table.columns]
-    places = "".join(_place(table, column) for column in table.columns)
-    body = [rf"\begin{{tabular}}{{@{{}}l{places}@{{}}}}", r"\toprule", _row(["", *labels]), r"\midrule"]
+    letters = "".join(_letter(table, column) for column in table.columns)
+    body = [rf"\begin{{tabular}}{{@{{}}l{letters}@{{}}}}", r"\toprule", _row(["", *labels]), r"\midrule"]
     for number, section in enumerate(table.sections):
         body += [r"\addlinespace"] if number else []
         if section.title is not None:
@@ -64,7 +40,7 @@ def to_latex(table: Table) -> str:
 ARROWS = {"higher": r"~$\uparrow$", "lower": r"~$\downarrow$", None: ""}
 
 
-def _place(table: Table, column: Column) -> str:
+def _letter(table: Table, column: Column) -> str:
     """A column's letter, with room behind it where the ties are marked."""
     return r"r@{\hspace{2em}}" if any(row.cells[column.key].tied for row in table.rows) else "r"
 
@@ -96,52 +72,23 @@ def _below(table: Table, span: int) -> Iterator[str]:
         yield rf"\multicolumn{{{span}}}{{@{{}}p{{.95\linewidth}}@{{}}}}{{\footnotesize {text}}} \\"
 
 
-def escape(text: str) -> str:
-    """`text` as LaTeX that prints it, in ASCII where TeX has a name; line breaks become spaces."""
-    escaped = "".join(map(_piece, unicodedata.normalize("NFC", " ".join(text.split()))))
-    escaped = escaped.replace("--", "-{}-")  # a method's --flag is no dash
-    # After a line break of a tabular these would be its argument.
-    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
-
-
-def _piece(character: str) -> str:
-    if character in SPECIAL:
-        return SPECIAL[character]
-    if " " <= character <= "~":
-        return character
-    if character in SYMBOLS:
-        return SYMBOLS[character]
-    if character in MATH:
-        return f"${MATH[character]}$"
-    return _greek(character) or _accented(character) or _raised(character) or _unnamed(character)
-
-
-def _greek(character: str) -> str:
-    if character in LATIN_CAPITALS:
-        return LATIN_CAPITALS[character]
-    found = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", unicodedata.name(character, ""))
-    if found is None:
-        return ""
-    name = found[2].lower().replace("lamda", "lambda")
-    return rf"$\{name if found[1] == 'SMALL' else name.capitalize()}$"
-
-
-def _accented(character: str) -> str:
-    base, *marks = list(unicodedata.normalize("NFD", character))
-    if len(marks) != 1 or marks[0] not in ACCENTS or not base.isascii():
-        return ""
-    dotless = {"i": r"\i", "j": r"\j"}.get(base, base) if ACCENTS[marks[0]] != "c" else base
-    return rf"\{ACCENTS[marks[0]]}{{{dotless}}}"
-
-
-def _raised(character: str) -> str:
-    """Super- and subscript digits and letters."""
-    found = re.fullmatch(r"<(super|sub)> (\w+)", unicodedata.decomposition(character))
-    base = chr(int(found[2], 16)) if found else ""
-    return rf"\text{found[1]}script{{{base}}}" if found and base.isascii() and base.isalnum() else ""
+ENCODED = re.compile("[ĄąĘęĮįŲųĐđÐðÞþŊŋ„«»\u201a\u2039\u203a\u0400-\u04ff]")
+"""Characters whose names in TeX need a font encoding that documents may lack: T1's, and Cyrillic."""
 
 
 def _unnamed(character: str) -> str:
-    if unicodedata.category(character).startswith("C"):
-        return ""
     return rf"\othercharacter{{{character}}}{{U+{ord(character):04X}}}"
+
+
+_RULE = UnicodeToLatexConversionRule(RULE_REGEX, [(ENCODED, lambda found: _unnamed(found[0]))], "none")
+_ENCODER = UnicodeToLatexEncoder(
+    conversion_rules=[_RULE, "defaults"], unknown_char_policy=_unnamed, unknown_char_warning=False
+)
+
+
+def escape(text: str) -> str:
+    """`text` as LaTeX that prints it, in ASCII where TeX has a name; line breaks become spaces."""
+    printable = (c for c in unicodedata.normalize("NFC", " ".join(text.split())) if unicodedata.category(c)[0] != "C")
+    escaped = _ENCODER.unicode_to_latex("".join(printable)).replace("--", "-{}-")  # a method's --flag is no dash
+    # After a line break of a tabular these would be its argument.
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped

@@ -87,10 +87,10 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     sections: tuple[Section, ...]
-    footnotes: tuple[str, ...] = field(default=())
-    warnings: tuple[str, ...] = field(default=())
+    footnotes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     legend: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,7 +10,7 @@ from analysis.loading.study_rows import RowRuns
 from analysis.stats.error_bars import ERRORS, Error
 from analysis.stats.scores import comparable, percents
 from analysis.stats.uncertainty import minimum_detectable_difference
-from analysis.tables.checks import fact
+from mmkd.formatting import count
 
 
 def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
@@ -33,7 +33,7 @@ def notes(rows: Sequence[RowRuns], control: RowRuns | None, samples: int, error:
     yield from _differences(rows, control)
     yield _power(rows)
     yield _tuning(rows)
-    lower = [row.title for row in rows if row.row is not None and str(row.row.get("training.precision")) == "bf16"]
+    lower = [row.title for row in rows if row.fact("training.precision") == "bf16"]
     if lower:
         yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
     yield from _majority(rows)
@@ -47,12 +47,12 @@ def notes(rows: Sequence[RowRuns], control: RowRuns | None, samples: int, error:
 
 def _data(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
     started = [row for row in rows if row.row is not None]
-    for source, fingerprint in dict.fromkeys((fact(row, "source"), fact(row, "fingerprint")) for row in started):
+    for source, fingerprint in dict.fromkeys((row.fact("source"), row.fact("fingerprint")) for row in started):
         warning = ": SYNTHETIC data, made up, no evidence about real ones" if source.startswith("synthetic") else ""
         yield f"data: {source}, fingerprint {fingerprint[:12]}{warning}"
     students: dict[str, dict[str, None]] = {}
     for row in started:
-        students.setdefault(fact(row, "primary"), {})[fact(row, "pairing")] = None
+        students.setdefault(row.fact("primary"), {})[row.fact("pairing")] = None
     if students:
         listed = "; ".join(f"{primary} (pairing {', '.join(pairings)})" for primary, pairings in students.items())
         yield f"primary modality {listed}"
@@ -75,13 +75,13 @@ def _differences(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[s
     if compared:
         yield (
             f"Δ: mean accuracy less that of the control “{control.title}”, in points, with Welch's 95 % interval of "
-            f"this comparison alone; p: Welch's t test, two-sided, corrected by Holm for {len(compared)} comparison"
-            + ("s" if len(compared) > 1 else "")
+            "this comparison alone; p: Welch's t test, two-sided, corrected by Holm for "
+            f"{count(len(compared), 'comparison')}"
         )
 
 
 def _tuning(rows: Sequence[RowRuns]) -> str:
-    selections = dict.fromkeys(fact(row, "selection") for row in rows if row.row is not None)
+    selections = dict.fromkeys(row.fact("selection") for row in rows if row.row is not None)
     budgets = dict.fromkeys(f"{row.sampled}" for row in rows)
     trials = f"{' or '.join(budgets)} trial{'' if list(budgets) == ['1'] else 's'}"
     return (

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
-from analysis.tables.checks import fact
-from mmkd.records import StudyRecord
+from analysis.loading.study_rows import RowRuns, StudyRuns
 
 
-def provenance(runs: Runs, study: StudyRecord, rows: Sequence[RowRuns]) -> dict[str, Any]:
+def provenance(runs: Runs, study: StudyRuns) -> dict[str, Any]:
     """The study, and for each of its rows the directories (relative to the root) that its figures were read from."""
-    return {"study": study.name, "control": study.control, "rows": [_row(runs, row) for row in rows]}
+    rows = [_row(runs, row) for row in study.rows]
+    return {"study": study.record.name, "control": study.record.control, "rows": rows}
 
 
 def _row(runs: Runs, row: RowRuns) -> dict[str, Any]:
-    ran = pd.concat([row.tuning, row.final_runs, row.teachers])
+    ran = row.trials
     attempts = runs.attempts[runs.attempts["directory"].isin(ran["directory"])]
     versions = [column for column in attempts.columns if column.startswith("versions.")]
-    winner = None if row.row is None or pd.isna(row.row["winner_trial"]) else int(row.row["winner_trial"])
     return {
         "name": row.spec.name,
         "directory": f"rows/{row.spec.directory}",
-        "digest": fact(row, "digest"),
-        "data": {"source": fact(row, "source"), "fingerprint": fact(row, "fingerprint")},
+        "digest": row.fact("digest"),
+        "data": {"source": row.fact("source"), "fingerprint": row.fact("fingerprint")},
         "trials": row.sampled,
-        "winner": winner,
+        "winner": row.winner,
         "seeds": list(row.spec.seeds),
         "runs": [str(directory) for directory in row.final_runs["directory"].dropna()],
         "teachers": [str(directory) for directory in row.teachers["directory"].dropna()],

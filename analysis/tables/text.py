@@ -59,7 +59,7 @@ class _Shown:
 
 def _shown(table: Table, column: Column) -> _Shown:
     cells = [row.cells[column.key] for row in table.rows]
-    marks = max((len(_marks(cell)) for cell in cells), default=0)
+    marks = max((len(marks_of(cell)) for cell in cells), default=0)
     label = column.label + ARROWS[column.better]
     width = max([max((len(_plain(cell)) for cell in cells), default=0) + marks, *map(len, label.split(" "))])
     lines = wrap(label, width, break_on_hyphens=False)  # textwrap does not break at no-break spaces
@@ -97,7 +97,7 @@ def _header(first: int, block: Sequence[_Shown]) -> Grid:
 
 
 def _body(section: Section, first: int, block: Sequence[_Shown]) -> Grid:
-    """The rows; marks have columns of their own, so that the texts before them are aligned."""
+    """The rows; marks have separate columns, so that the texts before them are aligned."""
     grid = _grid(first)
     for column in block:
         grid.add_column(width=GAP + column.width - column.marks, justify="right", no_wrap=True)
@@ -105,7 +105,7 @@ def _body(section: Section, first: int, block: Sequence[_Shown]) -> Grid:
             grid.add_column(width=column.marks, no_wrap=True)
     for row in section.rows:
         cells = [(row.cells[column.key], column.marks) for column in block]
-        texts = [text for cell, marks in cells for text in (_plain(cell), _marks(cell))[: 2 if marks else 1]]
+        texts = [text for cell, marks in cells for text in (_plain(cell), marks_of(cell))[: 2 if marks else 1]]
         grid.add_row("\n".join(wrap(row.shown, first, subsequent_indent="  ")), *texts)
     return grid
 
@@ -114,6 +114,6 @@ def _plain(cell: Cell) -> str:
     return cell.text if cell.footnote is None else cell.text + str(cell.footnote).translate(SUPERSCRIPT)
 
 
-def _marks(cell: Cell) -> str:
+def marks_of(cell: Cell) -> str:
     """Best, second and tied with the best."""
     return {1: BEST, 2: SECOND}.get(cell.rank or 0, "") + (TIED if cell.tied_with_another else "")

@@ -21,17 +21,12 @@ class Clock:
 
 def choose_clock(rows: Sequence[RowRuns]) -> Clock:
     """GPU-time where a cluster has counted it for every trial, else the trials' own time; in hours from one hour on."""
-    parts = [part for row in rows for part in (row.tuning, row.final_runs, row.teachers)]
-    ran = pd.concat(parts)[["seconds", "gpu_seconds"]] if parts else pd.DataFrame(columns=["seconds", "gpu_seconds"])
-    ran = ran[ran.notna().any(axis=1)]
+    ran = pd.concat([row.trials for row in rows])[["seconds", "gpu_seconds"]].dropna(how="all")
     on_gpus = len(ran) > 0 and bool(ran["gpu_seconds"].notna().all()) and ran["gpu_seconds"].sum() > 0
     column, prefix = ("gpu_seconds", "GPU-") if on_gpus else ("seconds", "")
-    largest = max((spent(part, column) or 0.0 for part in _totals(rows)), default=0.0)
+    totals = [part for row in rows for part in (pd.concat([row.tuning, row.final_runs]), row.teachers)]
+    largest = max(spent(part, column) or 0.0 for part in totals)
     return Clock(column, 3600, f"{prefix}hours") if largest >= 3600 else Clock(column, 60, f"{prefix}minutes")
-
-
-def _totals(rows: Sequence[RowRuns]) -> list[pd.DataFrame]:
-    return [part for row in rows for part in (pd.concat([row.tuning, row.final_runs]), row.teachers)]
 
 
 def spent(runs: pd.DataFrame, column: str) -> float | None:

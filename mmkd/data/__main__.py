@@ -9,33 +9,33 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmkd.command import Parser, positive_integer, run_command
+from mmkd.command import Parser, add_force, positive_integer, run_command
 from mmkd.data.hdf5_format import check_dataset, open_dataset, read_info
 from mmkd.data.importers.mosei import import_mosei
 from mmkd.data.importers.utd_mhad import STEPS, TRAIN_SUBJECTS, import_utd_mhad
 from mmkd.data.summary import find_oddities, render
 from mmkd.data.synthetic import SIZES, make_synthetic
-from mmkd.errors import UserError
+from mmkd.files import check_output
 
 EXAMPLES = """\
 examples:
-  python -m mmkd.data synthetic synthetic.h5                  synthetic data to try everything with, in a second
-  python -m mmkd.data inspect synthetic.h5                    the content of a file, and what is odd about it
-  python -m mmkd.data import utd-mhad UTD-MHAD/ utd_mhad.h5   a directory, tar or zip of UTD-MHAD's .mat files
-  python -m mmkd.data import mosei mosei_senti_data_noalign.pkl mosei.h5
+  %(prog)s synthetic synthetic.h5                  synthetic data to try everything with, in a second
+  %(prog)s inspect synthetic.h5                    the content of a file, and what is odd about it
+  %(prog)s import utd-mhad UTD-MHAD/ utd_mhad.h5   a directory, tar or zip of UTD-MHAD's .mat files
+  %(prog)s import mosei mosei_senti_data_noalign.pkl mosei.h5
 
 Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m mmkd.data") -> int:
     """The command."""
-    return run_command(_parser(), lambda options: options.run(options), arguments)
+    return run_command(_parser(prog), lambda options: options.run(options), arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m mmkd.data",
+        prog=prog,
         description="Make data files in mmkd's HDF5 layout, and inspect them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
         maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; appears whole or not at all")
-        maker.add_argument("--force", action="store_true", help="replace OUT.h5 if it exists")
+        add_force(maker)
         maker.set_defaults(run=_make)
     return parser
 
@@ -97,8 +97,7 @@ def _steps(text: str) -> dict[str, int]:
 
 
 def _make(options: argparse.Namespace) -> int:
-    if options.out.exists() and not options.force:
-        raise UserError(f"{options.out}: exists; choose another name or give --force to replace it")
+    check_output(options.out, str(options.out), (".h5", ".hdf5"), force=options.force)
     if options.command == "synthetic":
         make_synthetic(options.out, options.size, options.seed)
     elif options.importer == "mosei":

@@ -96,7 +96,7 @@ def load_teacher(root: Root, config: TeacherConfig, info: DatasetInfo, device: t
         result = read_finished(trial)
     except UserError as error:
         raise UserError(
-            f"no teacher: {error}; train it with 'python -m mmkd.trial {trial.path}' or sweeps/launch.py"
+            f"no teacher: {error}; train it with 'python -m mmkd.trial {trial.path}' or mmkd launch"
         ) from None
     network = _load(trial, result, config, info, device).network
     return FrozenTeacher(network, OutputStore(trial.path, result.weights_sha256, info.fingerprint))

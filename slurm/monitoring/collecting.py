@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmkd.errors import UserError
+from mmkd.files import read_json
 from mmkd.formatting import teacher_label
 from mmkd.result_file import ResultError
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State
-from slurm.monitoring.rows import Row, Study, family, read_mapping, read_rows, read_studies
+from slurm.monitoring.rows import Row, Study, family, read_rows, read_studies
 from slurm.monitoring.trials import Entry, Trial, read_trial, stamp
 
 Stamp = tuple[tuple[int, int], ...]
@@ -85,9 +87,9 @@ class Collector:
             if known is not None and known[0] == mark:
                 return known[1]
             trial = read_trial(entry)
-        except (OSError, ResultError, AttributeError, TypeError, ValueError) as error:
+        except (UserError, OSError, ResultError, AttributeError, TypeError, ValueError) as error:
             # JSON of an unexpected shape too: whatever it is, one trial must not hide all others.
-            problems.append(f"{entry.directory.path.relative_to(self.root.path)}: {error}")
+            problems.append(f"{entry.directory.name}: {error}")
             return known[1] if known else None
         self._read[entry.directory.path] = (_settled(mark), trial)
         return trial
@@ -141,7 +143,8 @@ def _runs(row: Row, kind: str) -> list[Entry]:
 
 
 def _teacher(directory: TrialDir) -> Entry:
-    config = read_mapping(directory.config)
+    found = read_json(directory.config)
+    config = found if isinstance(found, dict) else {}
     label, name = teacher_label(config.get("branch")), f"s{config.get('seed', '?')}"
     owner = family(config, config.get("data", {}).get("fingerprint"))
     return Entry(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")

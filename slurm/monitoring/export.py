@@ -52,7 +52,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
                 "class": f.failure,
                 "attempts": f.attempts,
                 "trials": f.trials,
-                "latest": _directory(f.latest.entry.directory.path.parts, f.latest.entry.kind),
+                "latest": f.latest.entry.directory.name,
                 "message": f.message,
             }
             for f in overview.failures
@@ -88,7 +88,7 @@ def _trial(watched: Watched) -> dict[str, Any]:
     trial, job, last = watched.trial, watched.job, watched.trial.last
     entry = trial.entry
     return {
-        "directory": _directory(entry.directory.path.parts, entry.kind),
+        "directory": entry.directory.name,
         "row": entry.label,
         "name": entry.name,
         "kind": entry.kind,
@@ -100,15 +100,10 @@ def _trial(watched: Watched) -> dict[str, Any]:
         "accuracy": trial.accuracy,
         "curve": list(trial.curve),
         "node": last.node if last else "",
-        "submitted": last.submitted if last else None,
-        "started": last.started if last else None,
+        "submitted": last.submitted.submitted if last else None,
+        "started": last.ran.started if last else None,
         "heard": trial.heard,
-        "failure": last.end if last else "",
+        "failure": (last and last.end) or "",
         "message": last.message if last else "",
         "job": asdict(job) if job else None,
     }
-
-
-def _directory(parts: tuple[str, ...], kind: str) -> str:
-    """A trial's path relative to the root."""
-    return "/".join(parts[-2:] if kind == "teacher" else parts[-4:])

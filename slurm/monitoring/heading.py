@@ -95,7 +95,7 @@ def _costs(overview: Overview) -> Iterator[Text]:
         left = max(hours.limit - hours.spent, 0.0)
         yield Text(f"{spent} of {hours.limit:g}, {_hours(left)} left", style="" if left else "red")
     for holder in overview.controllers:
-        yield Text(f"controller: {holder}, heard {duration(holder.age)} ago")
+        yield Text(f"controller: {holder}, last heartbeat {duration(holder.age)} ago")
     if overview.controllers or not overview.left:
         return
     for job in overview.controller_jobs:

@@ -21,7 +21,7 @@ from mmkd.trial_state import State
 from slurm.monitoring.collecting import Collector, Survey
 from slurm.monitoring.export import to_json
 from slurm.monitoring.overview import Overview, make_overview
-from slurm.monitoring.rows import LogTail, controller_script, find_trial, tail_log
+from slurm.monitoring.rows import LogTail, find_trial, tail_log
 from slurm.monitoring.screen import draw
 from slurm.monitoring.watching import Sign, Squeue
 
@@ -69,9 +69,10 @@ class Monitor:
 def users_of(survey: Survey) -> set[str]:
     """Owners of the jobs that Slurm runs or is about to run, whose queue to ask for."""
     open_trials = [trial for trial in survey.trials if trial.last and not trial.last.end]
-    paths = [t.entry.directory.path for t in open_trials if t.last and t.last.backend == "slurm"]
+    paths = [t.entry.directory.path for t in open_trials if t.last and t.last.submitted.backend == "slurm"]
     if any(row.winner is None for row in survey.rows):
-        paths += [controller_script(Root(survey.root), study.name) for study in survey.studies if study.controller_job]
+        root = Root(survey.root)
+        paths += [root.controller_script(study.name) for study in survey.studies if study.controller_job]
     return {_owner(path) for path in paths}
 
 

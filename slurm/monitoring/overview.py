@@ -177,10 +177,11 @@ def teachers_needed(rows: Sequence[Row]) -> int:
 
 def count_failures(trials: Sequence[Watched]) -> list[FailureCount]:
     """Failed attempts by class, the most frequent first."""
-    failed = [(a, w) for w in trials for a in w.trial.attempts if a.end and a.end != "complete"]
+    failed = [(a.end, a, w.trial) for w in trials for a in w.trial.attempts if a.end and a.end != "complete"]
     standing = Counter(w.trial.last.end for w in trials if w.shown in (State.FAILED, State.RETRY_DUE) and w.trial.last)
     found = []
-    for failure, number in Counter(attempt.end for attempt, _ in failed).most_common():
-        attempt, watched = max((p for p in failed if p[0].end == failure), key=lambda p: p[0].ended or 0.0)
-        found.append(FailureCount(failure, number, standing[failure], watched.trial, attempt.message))
+    for failure, number in Counter(end for end, _, _ in failed).most_common():
+        alike = [(attempt, trial) for end, attempt, trial in failed if end == failure]
+        attempt, trial = max(alike, key=lambda pair: pair[0].ended or 0.0)
+        found.append(FailureCount(failure, number, standing[failure], trial, attempt.message))
     return found

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from mmkd.attempts import Attempt
 from mmkd.formatting import remaining
 from slurm.monitoring.collecting import Survey
-from slurm.monitoring.trials import AttemptStory
 from slurm.monitoring.watching import Watched
 
 ENOUGH = 3
@@ -61,7 +61,7 @@ def gpu_hours(trials: Sequence[Watched], survey: Survey) -> GpuHours:
     for watched in trials:
         for attempt in watched.trial.attempts:
             now = attempt.gpus * attempt.seconds(survey.taken) if _runs(watched, attempt) else 0.0
-            seconds += now or attempt.gpu_seconds
+            seconds += now or attempt.submitted.gpu_seconds or 0.0
     limits = [study.record.max_gpu_hours for study in survey.studies]
     known = [limit for limit in limits if limit is not None]
     return GpuHours(seconds / 3600, sum(known) if known and len(known) == len(limits) else None)
@@ -70,10 +70,10 @@ def gpu_hours(trials: Sequence[Watched], survey: Survey) -> GpuHours:
 def slots_in_use(trials: Sequence[Watched], now: float) -> float:
     """Jobs that run at once: on average over the last ten minutes, or since the first of those began; at least now."""
     spans = [
-        (attempt.started, now if _runs(watched, attempt) else attempt.ended or attempt.started)
+        (attempt.ran.started, now if _runs(watched, attempt) else attempt.ended or attempt.ran.started)
         for watched in trials
         for attempt in watched.trial.attempts
-        if attempt.started is not None
+        if attempt.ran.started is not None
     ]
     recent = [(begin, end) for begin, end in spans if end > now - WINDOW_SECONDS]
     since = max(now - WINDOW_SECONDS, min((begin for begin, _ in recent), default=now))
@@ -113,7 +113,7 @@ def forecast(
     return Eta(remaining(work - begun, slots, chains), runs, work / runs, slots, len(learned))
 
 
-def _runs(watched: Watched, attempt: AttemptStory) -> bool:
+def _runs(watched: Watched, attempt: Attempt) -> bool:
     return watched.runs and attempt is watched.trial.last
 
 

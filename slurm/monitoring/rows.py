@@ -13,7 +13,8 @@ from rich.text import Text
 
 from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
-from mmkd.files import last_lines, read_json
+from mmkd.files import last_lines
+from mmkd.find_trial import matching
 from mmkd.lock import Holder, read_holder
 from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -66,14 +67,9 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
     if wanted is not None:
         names = [choose(f"study (--study, of {root.path})", wanted, names)]
     return [
-        Study(name, read_record(root.study(name), StudyRecord), _controller_job(controller_script(root, name)))
+        Study(name, read_record(root.study(name), StudyRecord), _controller_job(root.controller_script(name)))
         for name in names
     ]
-
-
-def controller_script(root: Root, name: str) -> Path:
-    """The path at which `launch.py --detach` leaves the script of a study's controller."""
-    return root.controller_log(name).with_suffix(".sbatch")
 
 
 def _controller_job(script: Path) -> str:
@@ -128,12 +124,6 @@ def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
     return json.dumps([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))], sort_keys=True)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none."""
-    value = read_json(path)
-    return value if isinstance(value, dict) else {}
-
-
 @dataclass(frozen=True)
 class LogTail:
     """The last lines of a log, without colours and control characters; `path` is relative to the root."""
@@ -156,9 +146,7 @@ def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
         row = (by_directory.get(owner) or by_name[choose("row (--log)", owner, by_name)]).directory
         kind, _, name = rest.partition("/")
         candidates = row.final_runs() if kind == "confirm" else row.trials()
-    exact = [trial for trial in candidates if trial.path.name == name]
-    begins = [trial for trial in candidates if name and trial.path.name.startswith(name)]
-    found = exact or begins
+    found = matching(candidates, name)
     if len(found) == 1:
         return found[0]
     names = ", ".join(trial.path.name for trial in candidates[:20]) + (", …" if len(candidates) > 20 else "")

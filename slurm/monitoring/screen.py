@@ -110,7 +110,7 @@ def _running(overview: Overview, width: int) -> Section:
 
     def used(w: Watched) -> str:
         last = w.trial.last
-        return w.job.used if w.job else clock(last.seconds(now)) if last and last.started and w.runs else ""
+        return w.job.used if w.job else clock(last.seconds(now)) if last and last.ran.started and w.runs else ""
 
     def to_go(w: Watched) -> str:
         trial = w.trial

@@ -34,28 +34,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class AttemptStory:
-    """One attempt by the controller's record and the job's. Times in seconds since 1970, None: not known."""
-
-    number: int
-    end: str
-    message: str
-    backend: str
-    job: str
-    job_name: str
-    node: str
-    submitted: float
-    started: float | None
-    ended: float | None
-    gpus: int
-    gpu_seconds: float
-
-    def seconds(self, now: float) -> float:
-        """Seconds it has run by `now`, from the job's first message on."""
-        return 0.0 if self.started is None else max((self.ended or now) - self.started, 0.0)
-
-
-@dataclass(frozen=True)
 class Trial:
     """A trial: `state` by its directory alone, `status` and `value` (at the best epoch) once it is finished.
 
@@ -65,7 +43,7 @@ class Trial:
 
     entry: Entry
     state: State
-    attempts: tuple[AttemptStory, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     status: Status | None = None
     epoch: int = 0
     curve: tuple[float, ...] = ()
@@ -75,7 +53,7 @@ class Trial:
     heard: float | None = None
 
     @property
-    def last(self) -> AttemptStory | None:
+    def last(self) -> Attempt | None:
         """The latest attempt."""
         return self.attempts[-1] if self.attempts else None
 
@@ -100,9 +78,8 @@ def read_trial(entry: Entry) -> Trial:
         OSError: a file cannot be read just now.
         ResultError: its result cannot be read.
     """
-    read = read_attempts(entry.directory)
-    state = trial_state(entry.directory, read)
-    attempts = tuple(map(_story, read))
+    attempts = tuple(read_attempts(entry.directory))
+    state = trial_state(entry.directory, attempts)
     if state is State.FINISHED:
         return _finished(entry, attempts)
     lines = tail_metrics(entry.directory)
@@ -122,7 +99,7 @@ def read_trial(entry: Entry) -> Trial:
     )
 
 
-def _finished(entry: Entry, attempts: tuple[AttemptStory, ...]) -> Trial:
+def _finished(entry: Entry, attempts: tuple[Attempt, ...]) -> Trial:
     """A finished trial, with the summary of its result, which takes a tenth of the time of all of it."""
     found = read_summary(entry.directory.result)
     valid = found.metrics.get("valid", {})
@@ -134,26 +111,6 @@ def _finished(entry: Entry, attempts: tuple[AttemptStory, ...]) -> Trial:
         epoch=found.epochs,
         value=_number(valid, entry.selection),
         accuracy=_number(valid, "accuracy"),
-    )
-
-
-def _story(attempt: Attempt) -> AttemptStory:
-    submitted, ran = attempt.submitted, attempt.ran
-    visible = [name for name in str(ran.get("cuda_visible_devices") or "").split(",") if name.strip()]
-    gpus = _number(submitted, "gpus")
-    return AttemptStory(
-        number=attempt.number,
-        end=attempt.end or "",
-        message=" ".join(attempt.message.split()),
-        backend=str(submitted.get("backend") or ""),
-        job=str(submitted.get("job") or ""),
-        job_name=str(submitted.get("name") or ""),
-        node=str(ran.get("node") or submitted.get("node") or ran.get("host") or ""),
-        submitted=_number(submitted, "submitted") or 0.0,
-        started=_number(ran, "started"),
-        ended=_number(ran, "ended") or _number(submitted, "ended"),
-        gpus=len(visible) if gpus is None else int(gpus),
-        gpu_seconds=_number(submitted, "gpu_seconds") or 0.0,
     )
 
 

@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from mmkd.attempts import Attempt
 from mmkd.result_file import Status
 from mmkd.trial_state import State
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.backend import Handle
 from slurm.local_backend import LocalBackend
-from slurm.monitoring.trials import AttemptStory, Trial
+from slurm.monitoring.trials import Trial
 
 POLITE_SECONDS = 30.0
 """Between two questions."""
@@ -72,9 +73,9 @@ class Sign(StrEnum):
     """A detail of a pending or running trial that its files do not tell."""
 
     STARTING = "starting"
-    """A local process or a job on a node, not heard of yet."""
+    """A local process or a job on a node that has written nothing yet."""
     LOST = "lost"
-    """Its job is gone without a word: the controller will see that, or a relaunch."""
+    """Its job disappeared without recording an end; the controller or the next launch will notice."""
 
 
 @dataclass(frozen=True)
@@ -113,19 +114,19 @@ def watch(trial: Trial, answer: Answer | None) -> Watched:
     if not trial.state.is_live or last is None:
         return watched
     sign = Sign.STARTING if trial.state is State.PENDING else None
-    if last.backend == "slurm":
+    if last.submitted.backend == "slurm":
         return _watch_slurm(watched, last, sign, answer)
-    if last.backend == "local" and last.job.startswith(f"{socket.gethostname()}:"):
-        handle = Handle(last.job_name, last.job)
+    if last.submitted.backend == "local" and last.submitted.job.startswith(f"{socket.gethostname()}:"):
+        handle = Handle(last.submitted.name, last.submitted.job)
         if not LocalBackend().poll([handle])[handle].alive:
             sign = Sign.LOST
     return replace(watched, sign=sign)
 
 
-def _watch_slurm(watched: Watched, last: AttemptStory, sign: Sign | None, answer: Answer | None) -> Watched:
+def _watch_slurm(watched: Watched, last: Attempt, sign: Sign | None, answer: Answer | None) -> Watched:
     """Believe the queue; where it does not show the job yet, the files."""
-    job = answer.find(last.job_name, last.job) if answer else None
-    if answer is None or (job is None and last.submitted > answer.asked - NEWS_SECONDS):
+    job = answer.find(last.submitted.name, last.submitted.job) if answer else None
+    if answer is None or (job is None and (last.submitted.submitted or 0.0) > answer.asked - NEWS_SECONDS):
         return watched
     if job is None or job.ended:
         return replace(watched, sign=Sign.LOST, job=job)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mmkd.errors import UserError
-from mmkd.files import read_json, write_atomically
+from mmkd.files import check_output, write_atomically
 from mmkd.formatting import count, size
+from mmkd.provenance import SOURCE, snapshot_origin
 from mmkd.records import code_versions
 from mmkd.rundir import TrialDir
 from sweeps.actions.clean import files_under
@@ -36,14 +36,8 @@ def archive(study: RecordedStudy, target: Path) -> int:
         UserError: a controller is at work on it, or the file is there already or cannot be one.
         ArchiveDamaged: what was read back differs.
     """
-    if not target.name.endswith(SUFFIXES):
-        raise UserError(f"--archive {target}: give a file that ends in {' or '.join(SUFFIXES)}")
-    if target.exists() or not target.absolute().parent.is_dir():
-        why = "is there already" if target.exists() else "no such directory"
-        raise UserError(f"--archive {target}: {why}; choose another name")
-    with take_rows(study.row_directories()) as locks:
-        for holder in locks.refused.values():
-            raise UserError(f"--archive: a controller is at work: {holder}; wait for it, or --cancel it")
+    check_output(target, f"--archive {target}", SUFFIXES)
+    with take_rows(study.row_directories(), "--archive") as locks:
         written: dict[str, str] = {}
 
         def write(path: Path) -> None:
@@ -61,9 +55,9 @@ def readme(study: RecordedStudy) -> str:
     return (
         f"{study.name}: {study.title}\n"
         f"An archive of an mmkd study: its rows, its teachers and what its table is made from; not the data.\n\n"
-        f"tar xf FILE.tar.gz && python -m analysis table --root {study.name} --study {study.name}\n"
-        f"python -m mmkd.predict --trial {study.name}/rows/ROW/confirm/SEED --data new.npy --out predictions.csv\n"
-        f"python sweeps/launch.py --root {study.name}, with the study, data and options of its launches, resumes it\n"
+        f"tar xf FILE.tar.gz && mmkd table --root {study.name} --study {study.name}\n"
+        f"mmkd predict --root {study.name} --trial ROW --data new.npy --out predictions.csv\n"
+        f"mmkd launch --root {study.name}, with the study, data and options of its launches, resumes it\n"
     )
 
 
@@ -86,8 +80,8 @@ def _code(study: RecordedStudy) -> Iterator[Path]:
     patches = {f"{version.commit[:12]}-{version.diff}.patch" for version in versions}
     codes = {version.code for version in versions}
     for kept in sorted(study.root.code.glob("*")):
-        snapshot = read_json(kept / "snapshot.json") if kept.is_dir() else None
-        if snapshot is not None and snapshot["code"] in codes:
+        origin = snapshot_origin(kept / SOURCE.name) if kept.is_dir() else None
+        if origin is not None and origin.code in codes:
             yield from (path for path, _ in files_under(kept) if "__pycache__" not in path.parts)
         elif kept.name in patches:
             yield kept

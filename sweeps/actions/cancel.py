@@ -17,7 +17,6 @@ from mmkd.rundir import TrialDir
 from slurm.accounting import NoAnswer, scancel
 from slurm.local_backend import host_of
 from sweeps.actions.detach import controller_jobs
-from sweeps.controller.job_names import handle_of
 from sweeps.controller.jobs import Jobs
 from sweeps.controller.row import Task
 from sweeps.controller.row_locks import RowLocks, take_rows
@@ -90,11 +89,11 @@ def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float
         reachable, left = [], 0
         for directory in without_end([*runs, *teachers]):
             attempt = last_attempt(directory)
-            backend, host = attempt.submitted.get("backend"), host_of(handle_of(attempt).id)
+            backend, host = attempt.submitted.backend, host_of(attempt.submitted.job)
             if backend == "debug":
                 continue  # it ran in its controller's process and ended with it
             if backend == "local" and host not in ("", socket.gethostname()):
-                print(f"{_label(study, directory)} runs on {host}, which this machine cannot reach: run --cancel there")
+                print(f"{directory.name} runs on {host}, which this machine cannot reach: run --cancel there")
                 left += 1
             else:
                 reachable.append(directory)
@@ -114,21 +113,16 @@ def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
     return True
 
 
-def _label(study: RecordedStudy, directory: TrialDir) -> str:
-    return str(directory.path.relative_to(study.root.path))
-
-
 def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -> list[Jobs]:
     """Watch the jobs of these trials through the backends they were submitted to."""
     found: dict[tuple[str, int], Jobs] = {}
     for directory in directories:
-        facts = last_attempt(directory).submitted
-        name, gpus = str(facts.get("backend", "")), int(facts.get("gpus", 0))
+        attempt = last_attempt(directory)
+        name, gpus = attempt.submitted.backend, attempt.gpus
         if (name, gpus) not in found:
             found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
         config = from_json(read_json(directory.config), directory.config)
-        label = _label(study, directory)
-        found[name, gpus].attach(Task(label, label, "", directory, config), None)
+        found[name, gpus].attach(Task(directory.name, directory.name, "", directory, config), None)
     return list(found.values())
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mmkd.errors import UserError
 from mmkd.formatting import columns, count, size
 from mmkd.lock import is_held
 from mmkd.rundir import RowDir, TrialDir
@@ -99,9 +98,7 @@ def clean(study: RecordedStudy, *, dry_run: bool = False) -> int:
     Raises:
         UserError: a controller is at work on one of its rows.
     """
-    with take_rows(study.row_directories()) as locks:
-        for holder in locks.refused.values():
-            raise UserError(f"--clean: a controller is at work: {holder}; wait for it, or --cancel it")
+    with take_rows(study.row_directories(), "--clean"):
         show_disk_use(study, disk_use(study))
         paths = unneeded(study)
         freed = sum(path.lstat().st_size for path in paths)

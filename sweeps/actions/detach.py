@@ -47,14 +47,9 @@ def controller_jobs(root: Root, name: str) -> list[QueuedJob]:
     Raises:
         NoAnswer: Slurm does not answer.
     """
-    if not was_detached(root, name):
+    if not root.controller_script(name).exists():
         return []
     return [job for job in squeue() if job.name == controller_job(root, name) and not job.ended]
-
-
-def was_detached(root: Root, name: str) -> bool:
-    """True if a controller of the study was ever submitted as a job."""
-    return root.controller_log(name).with_suffix(".sbatch").exists()
 
 
 def controller_settings(site: Site) -> SlurmSettings:
@@ -65,20 +60,11 @@ def controller_settings(site: Site) -> SlurmSettings:
     Raises:
         UserError: a value that sbatch would refuse.
     """
-    own, slurm = site.detach, site.slurm
+    shared = site.slurm.model_dump(include={"partition", "account", "qos", "setup"})
+    own = site.detach.model_dump(exclude_none=True)
+    extra = {name: value for name, value in site.slurm.extra.items() if name not in OF_TRIALS}
     try:
-        settings = SlurmSettings(
-            partition=own.partition or slurm.partition,
-            account=own.account or slurm.account,
-            qos=own.qos or slurm.qos,
-            gpus="0",
-            cpus=own.cpus,
-            mem=own.mem,
-            time=own.time,
-            setup=slurm.setup,
-            python=sys.executable,
-            extra={name: value for name, value in slurm.extra.items() if name not in OF_TRIALS},
-        )
+        settings = SlurmSettings(**{**shared, **own}, gpus="0", python=sys.executable, extra=extra)
     except ValidationError as error:
         raise UserError(explain(error, "site file, [detach]")) from None
     return settings.model_copy(update={"grace": max(1, min(HANDOVER_SECONDS, seconds(settings.time) // 2))})
@@ -135,9 +121,9 @@ def detach(made: Launch, options: argparse.Namespace) -> int:
     again = f"--study {made.name} --root {made.root.path}"
     print(f"\ndetached: job {identifier} ({job.name}) is the controller; you can log out")
     print(f"log              {job.log}")
-    print(f"status           python sweeps/launch.py {again} --status")
-    print(f"live view        python slurm/monitor.py {again}")
-    print(f"end all jobs     python sweeps/launch.py {again} --cancel")
+    print(f"status           mmkd status {again}")
+    print(f"live view        mmkd monitor {again}")
+    print(f"end all jobs     mmkd launch {again} --cancel")
     return 0
 
 

@@ -24,7 +24,7 @@ from sweeps.study_file import StudyFile
 
 def dry_run(made: Launch, options: argparse.Namespace) -> int:
     """Print the remaining work, its estimated cost and, on Slurm, the job scripts. Nothing runs."""
-    left = [left_of(row, made.root, retry_failed=options.retry == "failed") for row in made.rows]
+    left = [left_of(row, retry_failed=options.retry == "failed") for row in made.rows]
     estimates = estimates_of(left, made.root, made.backend)
     if options.probe:
         estimates = probe(left, estimates, made.environment)
@@ -37,12 +37,12 @@ def dry_run(made: Launch, options: argparse.Namespace) -> int:
 
 def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, backend: str, parallel: int) -> None:
     """Print the study, its paths, and each row with its search space and progress."""
-    info, machine = rows[0].info, rows[0].machine
+    info, student = rows[0].info, rows[0].student
     print(f"{study.title}")
     sizes = ", ".join(f"{n} {split}" for split, n in info.sizes.items())
     print(f"data      {info.source}: {sizes}; student of {study.primary}")
-    print(f"networks  profile {profile}; {count(rows[0].training.epochs, 'epoch')}")
-    print(f"runs on   {backend}, {parallel} at a time, {count(machine.threads, 'thread')} each")
+    print(f"networks  profile {profile}; {count(student.training.epochs, 'epoch')}")
+    print(f"runs on   {backend}, {parallel} at a time, {count(student.threads, 'thread')} each")
     print(f"results   {root.path}")
     for row in rows:
         done, seconds = finished(row.directory)
@@ -53,11 +53,11 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
             f"          {count(row.trials, 'trial')} ({row.sampler} sampler); best by valid {row.selection} retrained "
             f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
         )
-        if not row.directory.row.exists() and (found := nearest_neighbour(row, root)):
+        if not row.directory.row.exists() and (found := nearest_neighbour(row)):
             other, lines = found
             shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
             print(f"          new; differs from {other.path.name} in {shown}")
-    teachers = {directory for row in rows for directory in teacher_directories(row, root)}
+    teachers = {directory for row in rows for directory in teacher_directories(row)}
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
         print(f"teachers  {len(teachers)} (one for tuning and one per seed), {trained} trained")
@@ -68,7 +68,7 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
 
 def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
     """Warn about jobs that an earlier launch left on Slurm."""
-    sent = sum(last_attempt(directory).submitted.get("backend") == "slurm" for directory in without_end(directories))
+    sent = sum(last_attempt(directory).submitted.backend == "slurm" for directory in without_end(directories))
     if sent:
         print(
             f"warning   {count(sent, 'job')} of an earlier launch may still be pending or running on Slurm; a local "
@@ -78,10 +78,10 @@ def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:
 
 def describe_method(row: Row) -> str:
     """Describe method, level, pairing and settings in one line."""
-    distillation = row.distillation
+    distillation = row.student.distillation
     level = f" at {distillation.level}" if distillation.level else ""
     settings = ", ".join(f"{name} = {value}" for name, value in distillation.settings.items())
-    return f"{distillation.method}{level}, pairing {row.pairing}" + (f"; {settings}" if settings else "")
+    return f"{distillation.method}{level}, pairing {row.student.pairing}" + (f"; {settings}" if settings else "")
 
 
 def describe_space(row: Row) -> str:
@@ -121,6 +121,6 @@ def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> Non
     print(f"\nResults saved to {root.path} (rows, teachers, studies/{name}.json).")
     if succeeded and study.data.startswith("synthetic:"):
         print(
-            "This was synthetic data. To use your own: python -m mmkd.data import --help, then\n"
-            f"python sweeps/launch.py --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
+            "This was synthetic data. To use your own: mmkd data import --help, then\n"
+            f"mmkd launch --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.attempts import read_attempts
-from mmkd.config import Run, Training
+from mmkd.config import Run, StudentConfig, Training
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.formatting import count, duration, remaining
@@ -66,7 +66,7 @@ class Left:
         return self.tuning_teacher + self.other_teachers
 
 
-def left_of(row: Row, root: Root, *, retry_failed: bool = False) -> Left:
+def left_of(row: Row, *, retry_failed: bool = False) -> Left:
     """Count what a row still needs, by its files. While trials are left, so are all final runs: the winner may change.
 
     `retry_failed`: trials that failed (no retries left) count too.
@@ -76,7 +76,7 @@ def left_of(row: Row, root: Root, *, retry_failed: bool = False) -> Left:
     tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
     final = row.seeds if tuning else max(row.seeds - len(counting), 0)
-    teachers = teacher_directories(row, root)
+    teachers = teacher_directories(row)
     first = teachers[:1] if tuning else []
     missing = [teacher for teacher in teachers if not teacher.result.exists()]
     others = tuple(teacher for teacher in missing if teacher not in first)
@@ -89,20 +89,20 @@ def run_seconds(directory: TrialDir, backend: Backend) -> float | None:
     The start of Python counts where the backend starts jobs at once; the wait in a queue does not.
     """
     attempts = read_attempts(directory)
-    elsewhere = any(attempt.submitted.get("backend") != backend.name for attempt in attempts)
+    elsewhere = any(attempt.submitted.backend != backend.name for attempt in attempts)
     if not directory.result.exists() or not attempts or elsewhere:
         return None
     total = 0.0
     for attempt in attempts:
-        began = attempt.submitted.get("submitted") if backend.prompt else attempt.ran.get("started")
-        own = float(attempt.ran["ended"]) - float(began) if began and "ended" in attempt.ran else 0.0
-        total += float(attempt.submitted.get("elapsed") or own)
+        began = attempt.submitted.submitted if backend.prompt else attempt.ran.started
+        own = attempt.ran.ended - began if began and attempt.ran.ended else 0.0
+        total += attempt.submitted.elapsed or own
     return total or None
 
 
-def from_finished(row: Row, root: Root, backend: Backend) -> Estimate | None:
+def from_finished(row: Row, backend: Backend) -> Estimate | None:
     """Estimate a run of the row from its own finished runs, or from those of the first row of its kind."""
-    for directory in [row.directory, *(other for other in root.rows() if other.path != row.directory.path)]:
+    for directory in [row.directory, *(other for other in row.root.rows() if other.path != row.directory.path)]:
         record = find_record(directory.row, RowRecord)
         if record is None or _kind_of_row(as_written(record.identity)) != _kind_of_row(row.identity):
             continue
@@ -110,8 +110,8 @@ def from_finished(row: Row, root: Root, backend: Backend) -> Estimate | None:
         if seconds:
             epochs = as_written(record.identity)["training"]["epochs"]
             whose = "its" if directory.path == row.directory.path else f"{directory.path.name}'s"
-            scaled = "" if epochs == row.training.epochs else f", which have {count(epochs, 'epoch')}"
-            mean = math.fsum(seconds) / len(seconds) * row.training.epochs / epochs
+            scaled = "" if epochs == row.student.training.epochs else f", which have {count(epochs, 'epoch')}"
+            mean = math.fsum(seconds) / len(seconds) * row.student.training.epochs / epochs
             return Estimate(mean, f"the mean of {whose} {count(len(seconds), 'finished run')}{scaled}")
     return None
 
@@ -147,7 +147,7 @@ def _measured(directories: Iterable[TrialDir], backend: Backend) -> list[float]:
 
 def estimates_of(left: Sequence[Left], root: Root, backend: Backend) -> Estimates:
     """Estimate a run of each row and each missing teacher from finished runs."""
-    estimates: Estimates = {row.row.name: from_finished(row.row, root, backend) for row in left}
+    estimates: Estimates = {row.row.name: from_finished(row.row, backend) for row in left}
     for row in left:
         config = row.row.teacher_config(TUNING_SEED)
         if config is not None and row.teachers:
@@ -218,22 +218,27 @@ def probe(left: Sequence[Left], estimates: Estimates, environment: Mapping[str, 
             unknown = filled[row.row.name] is None and row.runs
             if not missing and not unknown:
                 continue
-            short = _of_one_epoch(row.row)
-            if short.teacher is not None:
-                task = teacher_task(root, short, TUNING_SEED)
+            student = row.row.student
+            short = replace(row.row, root=root, student=_of_one_epoch(student))
+            if student.teacher is not None:
+                task = teacher_task(short, TUNING_SEED)
                 if task.directory not in measured:
-                    measured[task.directory] = _run(task, row.row.teacher_training, root, environment)
+                    measured[task.directory] = _run(task, student.teacher.training, root, environment)
                 filled |= dict.fromkeys(missing, measured[task.directory])
             if unknown:
-                directory = TrialDir(root.path / "rows" / row.row.directory.path.name / "trials" / "0")
-                task = Task(row.row.name, row.row.name, "tuning", directory, short.config(short.default(), TUNING_SEED))
-                filled[row.row.name] = _run(task, row.row.training, root, environment)
+                config = short.config(short.default(), TUNING_SEED)
+                task = Task(short.name, short.name, "tuning", short.directory.trial(0), config)
+                filled[row.row.name] = _run(task, student.training, root, environment)
     return filled
 
 
-def _of_one_epoch(row: Row) -> Row:
-    training, teacher_training = (t.model_copy(update={"epochs": 1}) for t in (row.training, row.teacher_training))
-    return replace(row, training=training, teacher_training=teacher_training)
+def _of_one_epoch(student: StudentConfig) -> StudentConfig:
+    """Return a configuration with one epoch of training for the student and its teacher."""
+    changes: dict[str, Any] = {"training": student.training.model_copy(update={"epochs": 1})}
+    if student.teacher is not None:
+        training = student.teacher.training.model_copy(update={"epochs": 1})
+        changes["teacher"] = student.teacher.model_copy(update={"training": training})
+    return student.model_copy(update=changes)
 
 
 def _run(task: Task, training: Training, root: Root, environment: Mapping[str, str]) -> Estimate:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd.errors import UserError
-from mmkd.files import read_json, write_json, write_text
-from mmkd.provenance import SNAPSHOT, SOURCE, git_commit, patch_digest, source_digest, working_tree
-from mmkd.records import CodeRecord, CodeVersion, code_versions, write_record
+from mmkd.files import write_text
+from mmkd.provenance import SNAPSHOT, SOURCE, git_commit, patch_digest, snapshot_origin, source_digest, working_tree
+from mmkd.records import CodeRecord, CodeVersion, SnapshotRecord, code_versions, write_record
 from mmkd.rundir import Root
 from sweeps.actions.estimate import left_of
 from sweeps.controller.row import RowWork
@@ -33,7 +33,8 @@ def take_snapshot(root: Root) -> Path:
             copy = temporary / path.relative_to(SOURCE.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        write_json(temporary / SNAPSHOT, {"git": git_commit(), "code": source_digest(), "taken": time.time()})
+        origin = SnapshotRecord(git=git_commit(), code=source_digest(), taken=time.time())
+        write_record(temporary / SNAPSHOT, origin)
         try:
             os.rename(temporary, snapshot)
         except OSError:
@@ -74,7 +75,7 @@ class CodeWatch:
 
     def begin(self) -> str:
         """Record the code of each row with work left. Return a warning if a row has runs of other code, else ""."""
-        self.rows = [work for work in self.rows if left_of(work.row, self.root).runs]
+        self.rows = [work for work in self.rows if left_of(work.row).runs]
         if self.rows:
             keep_patch(self.root)
         changed = []
@@ -118,7 +119,8 @@ class CodeWatch:
     def _way_back(self, then: CodeVersion) -> str:
         """Describe how to run a version of the code, as far as it was kept."""
         for copy in sorted(self.root.code.glob("*/")):
-            if (read_json(copy / SNAPSHOT) or {}).get("code") == then.code:
+            origin = snapshot_origin(copy / SOURCE.name)
+            if origin is not None and origin.code == then.code:
                 return f"PYTHONPATH={copy} PYTHONSAFEPATH=1 python {copy}/sweeps/launch.py with the same options"
         if not then.commit:
             return "undo the change"
@@ -130,4 +132,5 @@ def _origin(source: Path) -> dict[str, str]:
     """Return commit and patch hash of a package: our own's, or those recorded in a snapshot."""
     if source == SOURCE:
         return git_commit()
-    return dict((read_json(source.parent / SNAPSHOT) or {}).get("git", {}))
+    origin = snapshot_origin(source)
+    return {} if origin is None else dict(origin.git)

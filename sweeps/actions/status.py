@@ -94,13 +94,14 @@ def show_status(study: RecordedStudy) -> None:
     alive = without_end(study.directories())
     for line in _jobs(alive, queue, complaint):
         print(f"jobs        {line}")
-    spent, running = gpu_seconds_of(study.directories()), sum(_gpu_seconds_so_far(d) for d in alive)
+    now, spent = time.time(), gpu_seconds_of(study.directories())
+    running = sum(attempt.gpus * attempt.seconds(now) for attempt in map(last_attempt, alive))
     print(f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended")
 
 
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
     """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
-    on_slurm = any(last_attempt(d).submitted.get("backend") == "slurm" for d in without_end(study.directories()))
+    on_slurm = any(last_attempt(d).submitted.backend == "slurm" for d in without_end(study.directories()))
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:
@@ -120,8 +121,8 @@ def _controllers(study: RecordedStudy) -> list[str]:
     for row in study.rows:
         found = read_holder(row.directory.lock)
         if found is not None:
-            heard = f"heard of {found.age:.0f} s ago"
-            how = heard if found.alive else f"gone without a word, {heard}: run the launch command again to resume"
+            heard = f"last heartbeat {found.age:.0f} s ago"
+            how = heard if found.alive else f"not responding ({heard}): run the launch command again to resume"
             lines.setdefault(f"{found}, {how}", []).append(row.name)
     everything = len(study.rows)
     return [
@@ -155,11 +156,8 @@ def _describe_row(row: RecordedRow) -> tuple[str, ...]:
     states = count_states([row.directory.trial(n) for n in (*journal.open, *journal.failed)] + final)
     diverged = sum(row.directory.trial(number).result.exists() for number in journal.failed)
     failed = f"{states[State.FAILED] + diverged}" + (f" ({diverged} diverged)" if diverged else "")
-    best = (
-        "-"
-        if journal.best is None
-        else f"{selection_of(row.directory)} {journal.best[1]:.4f} (trial {journal.best[0]})"
-    )
+    number, value = journal.best or (None, 0.0)
+    best = "-" if number is None else f"{selection_of(row.directory)} {value:.4f} (trial {number})"
     seeds = f"{sum(run.result.exists() for run in final)}/{len(row.seeds)}"
     budget = f"{journal.reported}/{max(row.trials, journal.sampled)}"
     running, due = str(states[State.RUNNING]), str(states[State.RETRY_DUE])
@@ -176,22 +174,15 @@ def _jobs(alive: list[TrialDir], queue: list[QueuedJob] | None, complaint: str) 
 
 def _state_of_job(directory: TrialDir, queue: Iterable[QueuedJob]) -> str:
     attempt = last_attempt(directory)
-    backend, handle = attempt.submitted.get("backend"), handle_of(attempt)
+    backend, handle = attempt.submitted.backend, handle_of(attempt)
     if backend == "slurm":
         jobs = [job for job in queue if job.name == handle.name and handle.id in ("", job.id)]
         if not jobs:
-            return "not in the queue: a relaunch finds out why"
+            return "not in the queue: run the launch command again to find out why"
         return jobs[-1].state if jobs[-1].state == "RUNNING" else f"{jobs[-1].state}{_why(jobs[-1])}"
     if backend != "local":
         return "in a controller's own process"
     if handle.id and host_of(handle.id) != socket.gethostname():
         return f"on {host_of(handle.id)}, seen from there alone"
     report = LocalBackend().poll([handle]).get(handle)
-    return "running" if report is not None and report.alive else "gone without a word: a relaunch resumes it"
-
-
-def _gpu_seconds_so_far(directory: TrialDir) -> float:
-    """GPU-seconds of an attempt that has not ended, by its own clock."""
-    attempt = last_attempt(directory)
-    started = attempt.ran.get("started")
-    return 0.0 if started is None else float(attempt.submitted.get("gpus", 0)) * (time.time() - float(started))
+    return "running" if report is not None and report.alive else "not running any more: launch again to resume"

@@ -10,7 +10,7 @@ from slurm.backend import Handle
 
 def handle_of(attempt: Attempt) -> Handle:
     """Return the handle of an attempt's job, without an id where none was recorded."""
-    return Handle(str(attempt.submitted.get("name", "")), str(attempt.submitted.get("job", "")))
+    return Handle(attempt.submitted.name, attempt.submitted.job)
 
 
 def job_tag(root: Root) -> str:

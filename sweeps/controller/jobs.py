@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from mmkd.attempts import current_attempt, last_attempt, read_attempts, record_submission
+from mmkd.attempts import current_attempt, last_attempt, read_attempt, read_attempts, record_submission
 from mmkd.errors import UserError
-from mmkd.files import last_lines, read_json, write_text
+from mmkd.files import last_lines, write_text
 from mmkd.lock import is_held
 from mmkd.metrics_log import read_metrics
+from mmkd.records import RunRecord
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, next_resources
 from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
@@ -77,7 +77,7 @@ class Jobs:
         """The scheduler's reason to delay submissions; "" if it does not."""
         self._wait, self._again = SHORTEST_WAIT, 0.0
         self._spent = spent
-        self._records: dict[TrialDir, tuple[int, Mapping[str, Any]]] = {}
+        self._records: dict[TrialDir, tuple[int, RunRecord]] = {}
         self._late: dict[TrialDir, float] = {}
         self._unaccounted: dict[Handle, Unaccounted] = {}
 
@@ -125,7 +125,7 @@ class Jobs:
         """Watch a job that an earlier controller submitted or was about to submit; another backend's by its files."""
         attempt = last_attempt(task.directory)
         handle = handle_of(attempt)
-        if attempt.submitted.get("backend") != self.backend.name:
+        if attempt.submitted.backend != self.backend.name:
             handle = replace(handle, id="")
         self.running[task.directory] = Running(task, owner, attempt.number, handle)
 
@@ -147,7 +147,7 @@ class Jobs:
 
     def gpu_seconds(self) -> float:
         """Sum the GPU-seconds of ended and running attempts."""
-        started = (float(record.get("started", 0.0)) for _, record in self._records.values())
+        started = (record.started for _, record in self._records.values())
         return self._spent + self.backend.gpus * sum(time.time() - begin for begin in started if begin)
 
     def close_accounts(self) -> None:
@@ -175,16 +175,16 @@ class Jobs:
             return False
         known = self._records.get(running.task.directory)
         if known is None or known[0] != stamp:
-            known = (stamp, read_json(path) or {})
+            known = (stamp, read_attempt(running.task.directory, running.attempt).ran)
             self._records[running.task.directory] = known
-        return "end" in known[1]
+        return known[1].end != ""
 
     def _is_late(self, running: Running, report: Report) -> bool:
         """True if the job's result or last record may still become visible on this node."""
         directory = running.task.directory
-        ran = read_json(directory.job_record(running.attempt)) or {}
-        unsaid = "end" not in ran and (report.failure == "" or (report.failure == Failure.ERROR and "started" in ran))
-        if self.backend.prompt or directory.result.exists() or not (unsaid or ran.get("end") == "complete"):
+        ran = read_attempt(directory, running.attempt).ran
+        unsaid = not ran.end and (report.failure == "" or (report.failure == Failure.ERROR and ran.started is not None))
+        if self.backend.prompt or directory.result.exists() or not (unsaid or ran.end == "complete"):
             return False
         return time.monotonic() - self._late.setdefault(directory, time.monotonic()) < VISIBLE_SECONDS
 
@@ -196,17 +196,17 @@ class Jobs:
 
     def _note_end(self, running: Running, report: Report, ending: bool) -> Ended:
         directory = running.task.directory
-        ran = read_json(directory.job_record(running.attempt)) or {}
+        ran = read_attempt(directory, running.attempt).ran
         if directory.result.exists():
             end, message = "complete", ""
         else:
             reported = Failure.PREEMPTED if ending else report.failure
-            if reported == Failure.ERROR and "started" in ran and "end" not in ran:
+            if reported == Failure.ERROR and ran.started is not None and not ran.end:
                 reported = Failure.NODE_FAIL  # a job records its own errors: it was killed, or the disk was full
-            end = why_ended(directory, running.attempt, ran.get("end"), reported)
-            message = str(ran.get("message") or "") or f"{report.message}; {last_line(directory, running.attempt)}"
+            end = why_ended(directory, running.attempt, ran.end, reported)
+            message = ran.message or f"{report.message}; {last_line(directory, running.attempt)}"
         handle = replace(running.handle, id=running.handle.id or report.id)
-        seconds = float(ran.get("ended", time.time())) - float(ran["started"]) if "started" in ran else 0.0
+        seconds = 0.0 if ran.started is None else (ran.ended or time.time()) - ran.started
         cost = round(self.backend.gpus * seconds, 3)
         facts = {"end": end, "message": message, "epochs": len(read_metrics(directory)), "ended": time.time()}
         facts |= {"job": handle.id, "gpus": self.backend.gpus, "gpu_seconds": cost}
@@ -226,7 +226,7 @@ class Jobs:
             return
         for handle, facts in self.backend.usage(self._unaccounted, at_once=at_once).items():
             ended = self._unaccounted.pop(handle)
-            end = (read_json(ended.directory.controller_record(ended.attempt)) or {}).get("end")
+            end = read_attempt(ended.directory, ended.attempt).submitted.end
             cause = FAILURES.get(str(facts.get("state")), Failure.ERROR)
             if end == Failure.PREEMPTED and cause != Failure.ERROR:
                 facts = {**facts, "end": cause}  # a job that gets SIGTERM cannot tell why
@@ -236,14 +236,14 @@ class Jobs:
         self._unaccounted = {handle: ended for handle, ended in self._unaccounted.items() if ended.since > oldest}
 
 
-def why_ended(directory: TrialDir, attempt: int, said: str | None, reported: str) -> str:
+def why_ended(directory: TrialDir, attempt: int, said: str, reported: str) -> str:
     """Return the class of a failure: the job's own (`said`) before the scheduler's (`reported`).
 
     A kill for lack of memory may begin with a SIGTERM, so that the job says preempted: the log decides.
     """
-    if said in (None, Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_words(directory.log(attempt), 20)):
+    if said in ("", Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_words(directory.log(attempt), 20)):
         return Failure.OUT_OF_MEMORY
-    return str(said) if said in set(Failure) else reported or Failure.ERROR
+    return said if said in set(Failure) else reported or Failure.ERROR
 
 
 def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> Job:

@@ -80,7 +80,7 @@ class Controller:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
         self.stop_asked, self.news, self.interval = stop_asked, news, interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
-        self.teachers = Teachers(root)
+        self.teachers = Teachers()
         self.launched = self.teachers.launched
         spent = gpu_seconds_of([d for work in rows for d in work.directories()]) if max_gpu_hours else 0.0
         self.jobs = Jobs(root, backend, environment or {}, spent)

@@ -20,7 +20,7 @@ from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import read_curve
 from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
 from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
-from mmkd.rundir import Root, TrialDir
+from mmkd.rundir import TrialDir
 from mmkd.trial_state import State, decide, is_unnoted, why_failed
 from sweeps.controller.optuna_study import Tuning
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
@@ -59,7 +59,6 @@ class RowWork:
 
     Args:
         row: the row.
-        root: the root directory.
         parallel: number of slots.
         study_file: copied beside the row when it begins.
 
@@ -67,8 +66,8 @@ class RowWork:
         UserError: another controller works on this row.
     """
 
-    def __init__(self, row: Row, root: Root, parallel: int, study_file: Path) -> None:
-        self.row, self.root, self.launched = row, root, time.time()
+    def __init__(self, row: Row, parallel: int, study_file: Path) -> None:
+        self.row, self.launched = row, time.time()
         self.directory = row.directory
         self.directory.path.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.directory.lock)
@@ -94,7 +93,7 @@ class RowWork:
             for trial in self.tuning.trials()
             if self._is_open(trial)
         }
-        tuned_by = teacher_directories(row, root)[:1]
+        tuned_by = teacher_directories(row)[:1]
         self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
         self._final: dict[int, Task] = {}
         self._finished: set[int] = set()
@@ -144,14 +143,14 @@ class RowWork:
 
         Tuning's is included even after tuning if it was begun: if it is damaged, it is trained again.
         """
-        if self.row.teacher is None or self.failed:
+        if self.row.student.teacher is None or self.failed:
             return []
         tuning = [TUNING_SEED] if self._is_tuning or self._has_begun_tuning_teacher else []
         return tuning + [seed for seed in range(1, self.row.seeds + 1) if seed not in self._finished]
 
     def directories(self) -> list[TrialDir]:
         """Return all trial directories of the row, and its teachers'."""
-        return [*self.directory.trials(), *self.directory.final_runs(), *teacher_directories(self.row, self.root)]
+        return [*self.directory.trials(), *self.directory.final_runs(), *teacher_directories(self.row)]
 
     def wants_pruned(self, task: Task) -> bool:
         """True if the row's pruner stops a running trial now, by its progress; writes its stop file."""
@@ -308,9 +307,9 @@ class RowWork:
         return Task(name, f"{self.row.name} seed {seed}", "final", directory, self.row.config(parameters, seed))
 
 
-def teacher_task(root: Root, row: Row, seed: int) -> Task:
+def teacher_task(row: Row, seed: int) -> Task:
     """Return the task of the teacher that `row` needs for `seed`."""
     config = row.teacher_config(seed)
     assert config is not None
-    directory, label = root.teacher(identity(config)), f"{teacher_label(config.branch)} seed {seed}"
+    directory, label = row.root.teacher(identity(config)), f"{teacher_label(config.branch)} seed {seed}"
     return Task(f"teacher-{directory.path.name[:8]}.s{seed}", label, "teacher", directory, config)

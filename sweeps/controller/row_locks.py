@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from mmkd.errors import UserError
 from mmkd.lock import FileLock, LockHeld
 from mmkd.rundir import RowDir
 
@@ -29,8 +30,12 @@ class RowLocks:
 
 
 @contextmanager
-def take_rows(rows: Iterable[RowDir]) -> Iterator[RowLocks]:
-    """Take the locks of rows that nobody holds, and release them in the end."""
+def take_rows(rows: Iterable[RowDir], option: str = "") -> Iterator[RowLocks]:
+    """Take the locks of rows that nobody holds, and release them in the end.
+
+    Raises:
+        UserError: a controller is at work on a row, and the command's `option` needs all of them.
+    """
     locks = RowLocks()
     try:
         for row in rows:
@@ -38,6 +43,9 @@ def take_rows(rows: Iterable[RowDir]) -> Iterator[RowLocks]:
             try:
                 lock.acquire()
             except LockHeld as held:
+                if option:
+                    message = f"{option}: a controller is at work: {held}; wait for it, or --cancel it"
+                    raise UserError(message) from None
                 locks.refused[row] = str(held)
             else:
                 locks.held[row] = lock

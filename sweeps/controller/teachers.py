@@ -8,7 +8,7 @@ from mmkd.attempts import read_attempts
 from mmkd.files import remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.result_file import Status, clean_up, has_its_weights, set_aside, usable_result
-from mmkd.rundir import Root, TrialDir
+from mmkd.rundir import TrialDir
 from mmkd.trial_state import State, decide, why_failed
 from sweeps.controller.row import Task, teacher_task
 from sweeps.rows import Row
@@ -17,8 +17,8 @@ from sweeps.rows import Row
 class Teachers:
     """Teachers that are trained, that failed, and that this controller may train."""
 
-    def __init__(self, root: Root) -> None:
-        self.root, self.launched = root, time.time()
+    def __init__(self) -> None:
+        self.launched = time.time()
         self._tasks: dict[tuple[str, int], Task] = {}
         self._claims: dict[TrialDir, FileLock] = {}
         self._ready: set[TrialDir] = set()
@@ -28,12 +28,12 @@ class Teachers:
         """Return the teacher of a row and seed; cached, because every round asks."""
         key = (row.digest, seed)
         if key not in self._tasks:
-            self._tasks[key] = teacher_task(self.root, row, seed)
+            self._tasks[key] = teacher_task(row, seed)
         return self._tasks[key]
 
     def ready(self, row: Row, seed: int) -> bool:
         """True if the teacher of a row and seed is trained, or none is needed."""
-        if row.teacher is None:
+        if row.student.teacher is None:
             return True
         directory = self.task(row, seed).directory
         if directory not in self._ready and directory not in self.failed:

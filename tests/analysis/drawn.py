@@ -20,9 +20,9 @@ def faults(figure: Figure) -> list[str]:
     for number, (text, box) in enumerate(boxes):
         if box.x0 < -0.5 or box.y0 < -0.5 or box.x1 > figure.bbox.width + 0.5 or box.y1 > figure.bbox.height + 0.5:
             found.append(f"{text!r} is clipped")
-        for other, place in boxes[number + 1 :]:
-            across = min(box.x1, place.x1) - max(box.x0, place.x0)
-            down = min(box.y1, place.y1) - max(box.y0, place.y0)
+        for other, beside in boxes[number + 1 :]:
+            across = min(box.x1, beside.x1) - max(box.x0, beside.x0)
+            down = min(box.y1, beside.y1) - max(box.y0, beside.y0)
             if across > 0.5 and down > 0.5:
                 found.append(f"{text!r} over {other!r}")
     return found

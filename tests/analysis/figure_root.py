@@ -39,7 +39,7 @@ def config(seed: int, learning_rate: float = 1e-3, beta: float = 0.5) -> Student
     )
 
 
-def tuned(place: TrialDir, learning_rate: float, beta: float, loss: float | None, seconds: float) -> None:
+def tuned(trial: TrialDir, learning_rate: float, beta: float, loss: float | None, seconds: float) -> None:
     """A tuning trial that ended with a validation loss, or diverged."""
     result = Result(
         status=Status.DIVERGED if loss is None else Status.COMPLETE,
@@ -50,11 +50,11 @@ def tuned(place: TrialDir, learning_rate: float, beta: float, loss: float | None
         metrics={} if loss is None else {"valid": {"loss": loss, "accuracy": 0.5}},
         curves={"valid_loss": [2.0]},
     )
-    place.path.mkdir(parents=True)
-    write_result(place, result)
+    trial.path.mkdir(parents=True)
+    write_result(trial, result)
 
 
-def confirmed(place: TrialDir, seed: int, losses: list[float], predicted: NDArray[np.int64] | None) -> None:
+def final_run(trial: TrialDir, seed: int, losses: list[float], predicted: NDArray[np.int64] | None) -> None:
     """A final run with that curve; None: it diverged."""
     done = predicted is not None
     logits = np.eye(3, dtype=np.float32)[LABELS if predicted is None else predicted]
@@ -70,8 +70,8 @@ def confirmed(place: TrialDir, seed: int, losses: list[float], predicted: NDArra
         curves={"valid_loss": losses, "valid_accuracy": [1 - loss / 4 for loss in losses]},
         predictions=outputs if done else {},
     )
-    place.path.mkdir(parents=True)
-    write_result(place, result)
+    trial.path.mkdir(parents=True)
+    write_result(trial, result)
 
 
 @dataclass
@@ -83,13 +83,13 @@ class FigureRoot:
 
     def begin(self, name: str, label: str, group: str | None = None, seeds: int = 3, **identity: Any) -> Path:
         """A row with no trial; its directory."""
-        place = Root(self.path).row(name, "0" * 8)
-        place.path.mkdir(parents=True)
+        row = Root(self.path).row(name, "0" * 8)
+        row.path.mkdir(parents=True)
         data = {"source": "synthetic", "classes": list(CLASSES)}
-        write_json(place.row, row_record(data, **{"level": "attention_maps", "space": SPACE, **identity}))
-        entry = {"name": name, "label": label, "group": group, "directory": place.path.name}
+        write_json(row.row, row_record(data, **{"level": "attention_maps", "space": SPACE, **identity}))
+        entry = {"name": name, "label": label, "group": group, "directory": row.path.name}
         self.rows.append({**entry, "trials": 10, "seeds": list(range(1, seeds + 1)), "teachers": []})
-        return place.path
+        return row.path
 
     def row(
         self, name: str, label: str, rng: np.random.Generator, group: str | None = None, *, diverged: int | None = None
@@ -100,22 +100,22 @@ class FigureRoot:
             rate, beta = float(10 ** rng.uniform(-4, -2)), float(rng.uniform())
             loss = None if number == 3 else float(1 + (np.log10(rate) + 3) ** 2 + 0.1 * beta)
             tuned(TrialDir(path / "trials" / str(number)), rate, beta, loss, 36.0 * (number + 1))
-        confirm = {}
+        final_runs = {}
         for seed in (1, 2, 3):
             losses = [float(x) for x in 2 / np.arange(1, 5) + 0.1 * rng.normal(size=4)]
             predicted = np.where(rng.random(len(LABELS)) < 0.7, LABELS, (LABELS + 1) % 3)
-            place = TrialDir(path / "confirm" / f"{seed}-abcdef01")
+            trial = TrialDir(path / "confirm" / f"{seed}-abcdef01")
             failed = seed == diverged
-            confirmed(place, seed, losses[: 2 if failed else 4], None if failed else predicted)
-            confirm[seed] = place.path.name
-        write_json(path / "winner.json", winner_record(confirm, 10))
+            final_run(trial, seed, losses[: 2 if failed else 4], None if failed else predicted)
+            final_runs[seed] = trial.path.name
+        write_json(path / "winner.json", winner_record(final_runs, 10))
         return path
 
     def write(self, control: str | None = "none", name: str = "demo") -> str:
         """The study of all rows; its name."""
-        place = Root(self.path).study(name)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, {"name": name, "title": "A study", "control": control, "rows": self.rows})
+        path = Root(self.path).study(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"name": name, "title": "A study", "control": control, "rows": self.rows})
         return name
 
 

@@ -63,7 +63,7 @@ def student_config(
 
 
 def finish(
-    place: TrialDir,
+    trial: TrialDir,
     config: Run,
     accuracy: float,
     *,
@@ -77,10 +77,10 @@ def finish(
     metrics = classification_metrics(outputs.logits, outputs.labels, 0)
     splits = ("valid", "test") if config.evaluate_test else ("valid",)
     complete = status is Status.COMPLETE
-    place.path.mkdir(parents=True, exist_ok=True)
-    write_json(place.config, to_json(config))
+    trial.path.mkdir(parents=True, exist_ok=True)
+    write_json(trial.config, to_json(config))
     weights = identity(config).encode()
-    place.weights.write_bytes(weights)
+    trial.weights.write_bytes(weights)
     result = Result(
         status=status,
         config=to_json(config),
@@ -95,8 +95,8 @@ def finish(
         curves={"valid_loss": [1.0, 0.5], "valid_accuracy": [0.1, accuracy]},
         predictions=dict.fromkeys(splits, outputs) if complete else {},
     )
-    write_result(place, result)
-    record_run(place, 1, attempt=1, git={"commit": commit, "diff": ""}, end="complete", seconds=seconds + 1)
+    write_result(trial, result)
+    record_run(trial, 1, attempt=1, git={"commit": commit, "diff": ""}, end="complete", seconds=seconds + 1)
 
 
 def predicted(accuracy: float, seed: int) -> Predictions:
@@ -108,14 +108,14 @@ def predicted(accuracy: float, seed: int) -> Predictions:
     return Predictions(4 * np.eye(3, dtype=np.float32)[shown], labels, [str(i) for i in range(SAMPLES)])
 
 
-def fail(place: TrialDir, config: Run, end: str, seconds: float = 7.0, attempts: int = 1) -> None:
+def fail(trial: TrialDir, config: Run, end: str, seconds: float = 7.0, attempts: int = 1) -> None:
     """A trial whose attempts all ended so, without a result."""
-    place.path.mkdir(parents=True, exist_ok=True)
-    write_json(place.config, to_json(config))
-    place.attempt.write_text(f"{attempts}")
+    trial.path.mkdir(parents=True, exist_ok=True)
+    write_json(trial.config, to_json(config))
+    trial.attempt.write_text(f"{attempts}")
     for number in range(1, attempts + 1):
         facts = {"host": "node1", "started": 1.0, "message": "it broke", "seconds": seconds}
-        record_run(place, number, attempt=number, end=end, **facts)
+        record_run(trial, number, attempt=number, end=end, **facts)
 
 
 class Lab:
@@ -158,23 +158,23 @@ class Lab:
 
     def choose(self, row: RowDir, confirm: dict[int, TrialDir], trials: int = 2, winner_trial: int = 0) -> None:
         params = {"learning_rate": 10.0 ** -(winner_trial + 2)}
-        names = {seed: place.path.name for seed, place in confirm.items()}
+        names = {seed: trial.path.name for seed, trial in confirm.items()}
         write_json(row.winner, winner_record(names, trials, trial=winner_trial, params=params))
 
     def row(
         self, name: str, accuracies: Sequence[float], teachers: Sequence[TeacherConfig | None] = (), **kwargs: Any
     ) -> RowDir:
-        """A finished row: tuned, and confirmed on seeds 1, 2, ... with these test accuracies."""
+        """A finished row: tuned, with final runs on seeds 1, 2, ... of these test accuracies."""
         trials, fingerprint = kwargs.get("trials", 2), kwargs.get("fingerprint", "f" * 64)
         seeds = range(1, len(accuracies) + 1)
         row = self.begin_row(name, **{"seeds": list(seeds), **kwargs})
         self.tune(row, [0.5] * trials, fingerprint)
-        places = {seed: row.final_run(seed, "abcdef0123") for seed in seeds}
-        for (_, place), accuracy, teacher, seed in zip(
-            places.items(), accuracies, teachers or [None] * len(accuracies), seeds, strict=True
+        final_runs = {seed: row.final_run(seed, "abcdef0123") for seed in seeds}
+        for (_, trial), accuracy, teacher, seed in zip(
+            final_runs.items(), accuracies, teachers or [None] * len(accuracies), seeds, strict=True
         ):
-            finish(place, student_config(seed, teacher, fingerprint, learning_rate=1e-2), accuracy)
-        self.choose(row, places, trials)
+            finish(trial, student_config(seed, teacher, fingerprint, learning_rate=1e-2), accuracy)
+        self.choose(row, final_runs, trials)
         return row
 
     def row_of(self, method: str) -> RowDir:

@@ -106,22 +106,22 @@ def test_missing_seeds_and_unequal_budgets_are_said(ablation: Lab) -> None:
 
 
 def test_scores_that_are_not_the_predictions_are_found(ablation: Lab) -> None:
-    place = ablation.row_of("crd").final_run(2, "abcdef01")
-    result = read_result(place.result)
+    trial = ablation.row_of("crd").final_run(2, "abcdef01")
+    result = read_result(trial.result)
     better = {**result.metrics, "test": {**result.metrics["test"], "accuracy": 0.99}}
-    write_result(place, type(result)(**{**vars(result), "metrics": better}))
+    write_result(trial, type(result)(**{**vars(result), "metrics": better}))
     where = "scores: rows/crd-01234567/confirm/2-abcdef01"
     assert f"{where}: test scores are not its predictions': accuracy 0.99, not 0.75" in report(ablation)
 
 
 @pytest.mark.parametrize(("stored", "said"), [(b"others", "not those that result.h5 names"), (None, "No such file")])
 def test_weights_that_are_not_those_of_the_result_are_said(ablation: Lab, stored: bytes | None, said: str) -> None:
-    place = next(place for place in ablation.row_of("crd").final_runs())
+    trial = next(trial for trial in ablation.row_of("crd").final_runs())
     assert "nothing is wrong" in report(ablation)
     if stored is None:
-        place.weights.unlink()
+        trial.weights.unlink()
     else:
-        place.weights.write_bytes(stored)
+        trial.weights.write_bytes(stored)
     assert re.search(rf"weights: rows/crd-.*/weights\.pt: {said}.*; remove the directory", report(ablation))
 
 

@@ -34,11 +34,11 @@ def _common(data: tuple[Path, str], seed: int) -> dict[str, Any]:
     return {"data": source, "network": NETWORK, "training": training, "seed": seed, "evaluate_test": True}
 
 
-def _begun(place: TrialDir, config: TeacherConfig | StudentConfig, train: bool) -> None:
-    place.path.mkdir(parents=True, exist_ok=True)
-    write_json(place.config, to_json(config))
+def _begun(trial: TrialDir, config: TeacherConfig | StudentConfig, train: bool) -> None:
+    trial.path.mkdir(parents=True, exist_ok=True)
+    write_json(trial.config, to_json(config))
     if train:
-        run_trial(config, place.path)
+        run_trial(config, trial.path)
 
 
 def build_trained(path: Path, data: tuple[Path, str], *, train: bool = True, **rows: dict[str, Any]) -> FigureRoot:
@@ -52,8 +52,8 @@ def build_trained(path: Path, data: tuple[Path, str], *, train: bool = True, **r
         _begun(Root(path).teacher(identity(teacher)), teacher, train)
     for name, row in rows.items():
         method, pairing = row["method"], row.get("pairing", "others")
-        place = root.begin(name, f"Row {name}", seeds=len(SEEDS), method=method, pairing=pairing, space={})
-        confirm = {}
+        directory = root.begin(name, f"Row {name}", seeds=len(SEEDS), method=method, pairing=pairing, space={})
+        final_runs = {}
         for seed in SEEDS:
             known = _common(data, seed) | {"network": row.get("network", NETWORK)}
             config = StudentConfig(
@@ -65,7 +65,7 @@ def build_trained(path: Path, data: tuple[Path, str], *, train: bool = True, **r
             )
             trial = Root(path).row(name, "0" * 8).final_run(seed, digest(to_json(config)))
             _begun(trial, config, train)
-            confirm[seed] = trial.path.name
-        write_json(place / "winner.json", winner_record(confirm, 0))
+            final_runs[seed] = trial.path.name
+        write_json(directory / "winner.json", winner_record(final_runs, 0))
     root.write(control="none" if "none" in rows else None)
     return root

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fault_study import processes_of
-from survival import STATE_SET, STATES, numbers, told, trial_dirs
+from survival import STATE_SET, STATES, numbers, reported, trial_dirs
 
 from mmkd.attempts import read_attempts
 from mmkd.files import read_json
@@ -32,7 +32,7 @@ class Finding:
 
 def check(root: Path, undisturbed: Path) -> list[Finding]:
     """All that is wrong under `root`."""
-    wrong = [*_numbers(root, undisturbed), *_tellings(root, undisturbed), *_attempts(root), *_left(root)]
+    wrong = [*_numbers(root, undisturbed), *_reports(root, undisturbed), *_attempts(root), *_left(root)]
     wrong += _weights(root)
     return wrong + [f for row in Root(root).rows() for f in _journal_against_directories(row)]
 
@@ -48,73 +48,73 @@ def _numbers(root: Path, undisturbed: Path) -> Iterator[Finding]:
 
 def _weights(root: Path) -> Iterator[Finding]:
     """Each result's weights are there, and are those that it names."""
-    for place in trial_dirs(root):
+    for directory in trial_dirs(root):
         try:
-            named = read_result(place.result, predictions=False).weights_sha256
-            content = place.weights.read_bytes() if named else b""
+            named = read_result(directory.result, predictions=False).weights_sha256
+            content = directory.weights.read_bytes() if named else b""
         except (FileNotFoundError, ResultError) as error:
             yield Finding(LOST, str(error))
             continue
         if named and hashlib.sha256(content).hexdigest() != named:
-            yield Finding(LOST, f"{place.weights}: damaged")
+            yield Finding(LOST, f"{directory.weights}: damaged")
 
 
-def _tellings(root: Path, undisturbed: Path) -> Iterator[Finding]:
-    expected, found = told(undisturbed), told(root)
+def _reports(root: Path, undisturbed: Path) -> Iterator[Finding]:
+    expected, found = reported(undisturbed), reported(root)
     for trial in sorted(expected.keys() | found.keys()):
         said = found.get(trial, [])
         if len(said) != 1:
-            yield Finding(DOUBLED if said else LOST, f"{trial} was told {said}, not once")
+            yield Finding(DOUBLED if said else LOST, f"{trial} was reported as {said}, not once")
         elif trial not in expected:
             yield Finding(DOUBLED, f"{trial} has no counterpart")
         elif said != expected[trial]:
-            yield Finding(CHANGED, f"{trial} was told {said[0]}, undisturbed {expected[trial]}")
+            yield Finding(CHANGED, f"{trial} was reported as {said[0]}, undisturbed {expected[trial]}")
 
 
 def _journal_against_directories(row: RowDir) -> Iterator[Finding]:
-    """Every trial told has a result that says the same, and the other way round."""
+    """Every reported trial has a result that says the same, and the other way round."""
     facts = read_json(row.row)
     if facts is None:
         yield Finding(LOST, f"{row.row}: missing or damaged")
         return
     selection, values = facts["identity"]["selection"], dict(_told_values(row))
     for number in sorted(values.keys() | {int(trial.path.name) for trial in row.trials()}):
-        place = row.trial(number)
+        directory = row.trial(number)
         if number not in values:
-            yield Finding(LOST, f"{place.path} was never told")
+            yield Finding(LOST, f"{directory.path} was never reported")
             continue
         try:
-            result = read_result(place.result)
+            result = read_result(directory.result)
         except (FileNotFoundError, ResultError) as error:
-            yield Finding(LOST, f"told, and {error}")
+            yield Finding(LOST, f"reported, and {error}")
             continue
         state, value = values[number]
         there = "failed" if result.status is Status.DIVERGED else str(result.status)
         if (state, value) != (there, result.metrics["valid"][selection] if there == "complete" else value):
-            yield Finding(CHANGED, f"{place.path}: Optuna was told {state} {value}, the result says {result.status}")
+            yield Finding(CHANGED, f"{directory.path}: reported as {state} {value}, the result says {result.status}")
 
 
 def _told_values(row: RowDir) -> Iterator[tuple[int, tuple[str, float | None]]]:
-    """By number, the state and value that Optuna was told of."""
+    """By number, the state and value that were reported to Optuna."""
     for entry in map(json.loads, row.journal.read_text().splitlines()):
         if entry["op_code"] == STATE_SET and entry["state"] in STATES:
             yield entry["trial_id"], (STATES[entry["state"]], (entry.get("values") or [None])[0])
 
 
 def _attempts(root: Path) -> Iterator[Finding]:
-    for place in trial_dirs(root):
+    for directory in trial_dirs(root):
         # What was started by hand under a number that no controller gave has a record of its own alone.
-        ends = Counter(attempt.submitted.get("end") for attempt in read_attempts(place) if attempt.submitted)
-        aside = (place.path / SET_ASIDE).exists()  # then what was complete before is an attempt too
+        ends = Counter(attempt.submitted.end for attempt in read_attempts(directory) if attempt.is_announced)
+        aside = (directory.path / SET_ASIDE).exists()  # then what was complete before is an attempt too
         if not ends["complete"]:
-            yield Finding(LOST, f"{place.path}: no attempt ended complete: {dict(ends)}")
+            yield Finding(LOST, f"{directory.path}: no attempt ended complete: {dict(ends)}")
         elif ends["complete"] > 1 and not aside:
-            yield Finding(DOUBLED, f"{place.path}: {ends['complete']} attempts ended complete")
-        if ends[None]:
-            yield Finding(LEFT, f"{place.path}: {ends[None]} attempts of which nobody noted the end")
-        epochs = [line["epoch"] for line in read_metrics(place)]
+            yield Finding(DOUBLED, f"{directory.path}: {ends['complete']} attempts ended complete")
+        if ends[""]:
+            yield Finding(LEFT, f"{directory.path}: {ends['']} attempts of which nobody noted the end")
+        epochs = [line["epoch"] for line in read_metrics(directory)]
         if epochs != list(range(1, len(epochs) + 1)):
-            yield Finding(CHANGED, f"{place.metrics}: not one line an epoch: {epochs}")
+            yield Finding(CHANGED, f"{directory.metrics}: not one line an epoch: {epochs}")
 
 
 def _left(root: Path) -> Iterator[Finding]:

@@ -70,7 +70,7 @@ def checkpoint_flipped(study: AttackedStudy, chance: random.Random) -> str:
 
 
 def result_truncated(study: AttackedStudy, chance: random.Random) -> str:
-    """A result is cut, of a trial that may have been told long ago."""
+    """A result is cut, of a trial that may have been reported long ago."""
     return _cut(study, chance, "**/result.h5")
 
 

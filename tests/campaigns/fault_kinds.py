@@ -25,7 +25,8 @@ from fault_damage import (
     teacher_flipped,
     torn_lines,
 )
-from fault_study import AttackedStudy, Stuck, kill, place_of, wait_for
+from fault_study import AttackedStudy, directory_of, kill
+from survival import Stuck, wait_for
 
 from mmkd.attempts import current_attempt
 from slurm.devcluster.processes import find_daemon
@@ -51,8 +52,8 @@ def _signal_trial(study: AttackedStudy, chance: random.Random, number: signal.Si
     if not trials:
         return ""
     victim = chance.choice(trials)
-    place = place_of(victim)
-    return study.name(place.path) if place and kill(victim, number) else ""
+    directory = directory_of(victim)
+    return study.name(directory.path) if directory and kill(victim, number) else ""
 
 
 def _pause(study: AttackedStudy, victim: psutil.Process, chance: random.Random) -> str:
@@ -141,7 +142,7 @@ def read_only(study: AttackedStudy, chance: random.Random) -> str:
     """A folder in which nothing can be made or renamed for some seconds; for root too, so not by its mode."""
     if not study.own_disk or not study.controller():
         return ""
-    trials = [place.path for place in map(place_of, study.trials()) if place]
+    trials = [directory.path for directory in map(directory_of, study.trials()) if directory]
     folders = [
         study.root,
         study.root / "rows",
@@ -160,14 +161,14 @@ def read_only(study: AttackedStudy, chance: random.Random) -> str:
 
 def duplicated_job(study: AttackedStudy, chance: random.Random) -> str:
     """The command of a running job is started a second time by hand: as its own attempt, or as an earlier one."""
-    places = [place for place in map(place_of, study.trials()) if place]
-    if not places:
+    directories = [directory for directory in map(directory_of, study.trials()) if directory]
+    if not directories:
         return ""
-    place = chance.choice(places)
-    current = current_attempt(place)
+    directory = chance.choice(directories)
+    current = current_attempt(directory)
     attempt = chance.choice((current, max(current - 1, 0)))
-    study.start_by_hand(place, attempt)
-    return f"{study.name(place.path)}: attempt {attempt} beside {current}"
+    study.start_by_hand(directory, attempt)
+    return f"{study.name(directory.path)}: attempt {attempt} beside {current}"
 
 
 def slow_files(study: AttackedStudy, chance: random.Random) -> str:

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from faulty_study import DIES_BEFORE_SBATCH, DIES_BETWEEN_SBATCH_AND_RECORD, FaultyStudy, wait_for
-from survival import attempts
+from faulty_study import DIES_BEFORE_SBATCH, DIES_BETWEEN_SBATCH_AND_RECORD, FaultyStudy
+from survival import attempts, wait_for
 
 from slurm.devcluster import Options, up
 
 BUDGET = ("--trials", "3", "--seeds", "1", "--epochs", "100")
-"""Three trials and a confirming run, of 5 s each on a quiet machine beside 5 s in which they start."""
+"""Three trials and a final run, of 5 s each on a quiet machine beside 5 s in which they start."""
 LONG = (*BUDGET[:4], "--epochs", "1000")
 """Trials of a minute, for a fault that Slurm notices after half of one."""
 TWO_SLOTS = ("--slurm.nodelist", "n1")

@@ -7,13 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from survival import trial_dirs
+from survival import Stuck, trial_dirs, wait_for
 from tiny_study import write_tiny_study
 
 from mmkd.rundir import Root, TrialDir
@@ -27,15 +26,9 @@ SLOW = Path(__file__).resolve().parent / "slow_files"
 """On PYTHONPATH it makes a Python process's writes slow."""
 LAUNCHES = 8
 """An undisturbed study needs one; after the last fault this many are enough for any."""
-PATIENCE = 600.0
-"""Seconds that a launch may take when nothing disturbs it: generous, for the machine may have much else to do."""
 LAST_WORDS = 120.0
 """Seconds in which a superseded job has to notice: within 10 s of training, after its start of some seconds."""
 DISK = "64m"
-
-
-class Stuck(Exception):
-    """A study does not come to its end; the message says where it hangs."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +47,6 @@ VARIANTS = {
 """`taught` has a row without a teacher, one with, and two teachers; `brief` is for tests."""
 
 
-def wait_for(what: str, is_so: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Look every 50 ms until it is so.
-
-    Raises:
-        Stuck: it did not come to that.
-    """
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise Stuck(f"waited {seconds:.0f} s for {what}")
-        time.sleep(0.05)
-
-
 def processes_of(root: Path) -> list[psutil.Process]:
     """Living trials under a root, whoever started them: processes that run mmkd.trial on one of its directories."""
     found = []
@@ -78,7 +58,7 @@ def processes_of(root: Path) -> list[psutil.Process]:
     return found
 
 
-def place_of(process: psutil.Process) -> TrialDir | None:
+def directory_of(process: psutil.Process) -> TrialDir | None:
     """The directory that a trial's process runs in; None once it is gone."""
     try:
         line = process.cmdline()
@@ -162,9 +142,9 @@ class AttackedStudy:
         self.launches += 1
         return controller
 
-    def start_by_hand(self, place: TrialDir, attempt: int) -> None:
+    def start_by_hand(self, directory: TrialDir, attempt: int) -> None:
         """Run a trial's command as a user might who knows no better."""
-        command = [sys.executable, "-m", "mmkd.trial", str(place.path), "--attempt", str(attempt)]
+        command = [sys.executable, "-m", "mmkd.trial", str(directory.path), "--attempt", str(attempt)]
         with (self.folder / "by-hand.txt").open("ab") as log:
             self.others.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment()))
 
@@ -250,7 +230,7 @@ class AttackedStudy:
 
     def stage(self) -> str:
         """How far it is: what a fault hits."""
-        finished = sum(place.result.exists() for place in trial_dirs(self.root)) if self.root.exists() else 0
+        finished = sum(directory.result.exists() for directory in trial_dirs(self.root)) if self.root.exists() else 0
         return f"{finished} finished, {len(self.trials())} running"
 
     def last_words(self) -> str:
@@ -281,9 +261,9 @@ def environment(*, slow: bool = False) -> dict[str, str]:
 
 def study_file(folder: Path, variant: str) -> Path:
     """The variant's study file, made with its data when first asked for."""
-    place = folder / f"{variant}-study"
-    there = place / "tiny.toml"
-    return there if there.exists() else write_tiny_study(place, VARIANTS[variant].rows)
+    directory = folder / f"{variant}-study"
+    there = directory / "tiny.toml"
+    return there if there.exists() else write_tiny_study(directory, VARIANTS[variant].rows)
 
 
 def undisturbed(folder: Path, variant: str) -> Path:
@@ -300,5 +280,5 @@ def undisturbed(folder: Path, variant: str) -> Path:
 
 def remains(folder: Path) -> Iterator[AttackedStudy]:
     """Studies that a killed campaign left in the midst of their faults."""
-    for place in sorted(folder.glob("study-*")):
-        yield AttackedStudy(place, "plain")
+    for directory in sorted(folder.glob("study-*")):
+        yield AttackedStudy(directory, "plain")

@@ -3,8 +3,8 @@
 Runs one study after the other on tiny data, each under a fresh root, and does its worst to each several times, at
 random moments: kills, signals, full and read-only disks, torn, cut and changed files, doubled jobs and controllers, and
 on Slurm dead daemons. Each study is launched again until it is done, and compared with one that nothing disturbed:
-every trial told exactly once, every number equal bit for bit, journal and directories agree, no process, job, lock or
-temporary file left (fault_checks.py). Only faults that hit something count. Exit code 1 if anything was not so.
+every trial reported exactly once, every number equal bit for bit, journal and directories agree, no process, job, lock
+or temporary file left (fault_checks.py). Only faults that hit something count. Exit code 1 if anything was not so.
 
 The seed decides which faults come in which order and after which times; what they hit depends on the machine's speed
 too. FOLDER/campaign.jsonl has a line a study: stop the campaign at any time (Ctrl-C, or kill -9), and the same command
@@ -35,7 +35,8 @@ sys.path[:0] = [str(REPOSITORY), str(HERE.parent)]
 
 from fault_checks import DOUBLED, LEFT, LOST, Finding, check  # noqa: E402
 from fault_kinds import LOCAL, NEEDS_DISK, NEEDS_TEACHER, ON_SLURM  # noqa: E402
-from fault_study import VARIANTS, AttackedStudy, Stuck, remains, undisturbed  # noqa: E402
+from fault_study import VARIANTS, AttackedStudy, remains, undisturbed  # noqa: E402
+from survival import Stuck  # noqa: E402
 
 from slurm.devcluster import DevCluster, Options, attach, up  # noqa: E402
 

@@ -103,8 +103,8 @@ def ends_at_once(folder: Path, trials: int) -> None:
     broken = [spent for spent in reads if "Traceback" in spent.said]
     print(
         f"{trials} trials, {AT_ONCE} ending at once: {found['seconds']} s (8 s for each two waves are sleep), "
-        f"{found['told not exactly once']} not told exactly once, {found['controller CPU ms a trial']} ms of CPU a "
-        f"trial, {found['peak memory MiB']} MiB; {len(reads)} readings meanwhile, {len(broken)} broken"
+        f"{found['not reported exactly once']} not reported exactly once, {found['controller CPU ms a trial']} ms of "
+        f"CPU per trial, {found['peak memory MiB']} MiB; {len(reads)} readings meanwhile, {len(broken)} broken"
     )
     for spent in broken:
         print(spent.said[-500:])
@@ -116,28 +116,28 @@ def running_trial(folder: Path) -> TrialDir:
     shutil.rmtree(root.path, ignore_errors=True)
     make_root(root, 500, 2)
     row = root.rows()[0]
-    place = row.trial(10_000)
-    place.attempts.mkdir(parents=True)
-    shutil.copy(row.trial(0).config, place.config)
-    place.attempt.write_text("1\n")
-    record_submission(place, 1, backend="slurm", job="1", name="x", submitted=time.time() - 60)
-    record_run(place, 1, started=time.time() - 50, host="node1")
-    return place
+    directory = row.trial(10_000)
+    directory.attempts.mkdir(parents=True)
+    shutil.copy(row.trial(0).config, directory.config)
+    directory.attempt.write_text("1\n")
+    record_submission(directory, 1, backend="slurm", job="1", name="x", submitted=time.time() - 60)
+    record_run(directory, 1, started=time.time() - 50, host="node1")
+    return directory
 
 
-def long_log(place: TrialDir) -> None:
+def long_log(directory: TrialDir) -> None:
     """A log of 1 GiB, as a progress bar writes it: few line ends."""
-    place.log(1).parent.mkdir()
+    directory.log(1).parent.mkdir()
     bar = b"\r" + b"#" * 2**20
-    with place.log(1).open("wb") as file:
+    with directory.log(1).open("wb") as file:
         while file.tell() < LOG_BYTES:
             file.write(bar)
         file.write(b"\nslurmstepd: error: Detected 1 oom_kill event in StepId=1.0\n")
 
 
-def long_metrics(place: TrialDir) -> None:
+def long_metrics(directory: TrialDir) -> None:
     """A million epochs."""
-    with place.metrics.open("w") as file:
+    with directory.metrics.open("w") as file:
         for epoch in range(1, LINES + 1):
             line = {"epoch": epoch, "valid_loss": 1 / epoch, "valid_accuracy": 0.5, "seconds": 0.1 * epoch, "time": 1.0}
             file.write(json.dumps(line) + "\n")
@@ -169,10 +169,10 @@ def main() -> None:
     for load, make in (("log", long_log), ("metrics", long_metrics)):
         if load not in wanted:
             continue
-        place = running_trial(folder)
-        make(place)
+        directory = running_trial(folder)
+        make(directory)
         label = {"log": "a log of 1 GiB", "metrics": "a million lines of metrics"}[load]
-        log = f"{re.sub('^rows/', '', str(place.path.relative_to(folder / 'odd')))}"
+        log = f"{re.sub('^rows/', '', str(directory.path.relative_to(folder / 'odd')))}"
         for what, command in readers(folder / "odd", "scale", "--log", log):
             show(f"{label} (1 of 501 trials): {what}", spend(command), may_be_1=True)
         shutil.rmtree(folder / "odd")

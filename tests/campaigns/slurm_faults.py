@@ -2,8 +2,8 @@
 
 Brings up a Slurm of its own on this machine (docs/devcluster.md). For each scenario it starts a study, does its worst
 in the middle, relaunches until the study is done, and compares with the same study run without Slurm and undisturbed:
-every trial told exactly once, the same numbers bit for bit, nothing left in the queue or on the disk. Exit code 1 if
-anything was lost or doubled, or if a fault did not hit.
+every trial reported exactly once, the same numbers bit for bit, nothing left in the queue or on the disk. Exit code 1
+if anything was lost or doubled, or if a fault did not hit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ sys.path[:0] = [str(REPOSITORY), str(HERE.parent)]
 
 from fault_scenarios import SCENARIOS, Scenario, undisturbed  # noqa: E402
 from faulty_study import FaultyStudy  # noqa: E402
-from survival import attempts, broken, numbers, told  # noqa: E402
+from survival import Stuck, attempts, broken, numbers, reported  # noqa: E402
 from tiny_study import write_tiny_study  # noqa: E402
 
 from slurm.devcluster import DevCluster, Options, attach, can_limit_by_cgroup, up  # noqa: E402
@@ -42,7 +42,7 @@ class Outcome:
     name: str
     faults: Counter[str]
     ends: Counter[str | None]
-    told: str
+    reported: str
     equal: str
     seconds: float
     wrong: list[str]
@@ -67,7 +67,7 @@ class Laboratory:
         started, wrong = time.monotonic(), []
         try:
             scenario.disturb(study)
-        except (TimeoutError, RuntimeError) as error:
+        except Stuck as error:
             wrong.append(str(error))
         finally:
             study.stop_all()
@@ -76,11 +76,11 @@ class Laboratory:
         wrong += broken(study.root, expected)
         if not ends[scenario.hits] or (scenario.disturb is not undisturbed and not study.faults):
             wrong.append("the fault did not hit")
-        trials, found = told(study.root), numbers(study.root)
+        trials, found = reported(study.root), numbers(study.root)
         once, equal = sum(len(said) == 1 for said in trials.values()), numbers(expected)
         same = sum(key in equal and equal[key] == value for key, value in found.items())
         return Outcome(
-            name, study.faults, ends, f"{once} of {len(told(expected))}", f"{same} of {len(equal)}", seconds, wrong
+            name, study.faults, ends, f"{once} of {len(reported(expected))}", f"{same} of {len(equal)}", seconds, wrong
         )
 
     def close(self) -> None:
@@ -114,10 +114,10 @@ class Laboratory:
 
 def show(outcomes: list[Outcome], console: Console) -> None:
     """The table, and what is wrong."""
-    table = Table("scenario", "faults injected", "attempts by class", "told once", "equal numbers", "s", box=None)
+    table = Table("scenario", "faults injected", "attempts by class", "reported once", "equal numbers", "s", box=None)
     for o in outcomes:
         faults, ends = (", ".join(f"{count} {what}" for what, count in c.items()) for c in (o.faults, o.ends))
-        table.add_row(o.name, faults or "none", ends, o.told, o.equal, f"{o.seconds:.0f}")
+        table.add_row(o.name, faults or "none", ends, o.reported, o.equal, f"{o.seconds:.0f}")
     console.print(table)
     for o in outcomes:
         for line in o.wrong:

@@ -146,7 +146,7 @@ def test_data_commands_refuse(refuses: Refusals) -> None:
 
 
 def test_commands_of_a_trial_refuse(refuses: Refusals) -> None:
-    here, out = refuses.folder, refuses.folder / "out"
+    here, out, model = refuses.folder, refuses.folder / "out.csv", refuses.folder / "out.pt2"
     (here / "empty").mkdir()
     for main, arguments, said in (
         (trial.main, [], "required: DIR"),
@@ -154,9 +154,13 @@ def test_commands_of_a_trial_refuse(refuses: Refusals) -> None:
         (trial.main, [here / "empty"], "empty/config.json: no such file"),
         (trial.main, [here / "empty", "--attempt", "x"], "--attempt: invalid int value"),
         (predict.main, ["--trial", here / "gone"], "required: --data, --out"),
-        (predict.main, ["--trial", here / "gone", "--data", "x.h5", "--out", out], "gone: no finished trial here"),
+        (
+            predict.main,
+            ["--trial", here / "gone", "--data", "x.h5", "--out", out],
+            "gone: no such trial or row",
+        ),
         (predict.main, ["--trial", here / "gone", "--data", "x", "--out", out, "--split", "dev"], "choice: 'dev'"),
-        (export.main, ["--trial", here / "empty", "--out", out], "empty: no finished trial here"),
+        (export.main, ["--trial", here / "empty", "--out", model], "empty: no finished trial here"),
         (export.main, ["--trial", here / "empty"], "required: --out"),
     ):
         refuses.of(main, *arguments, said=said)
@@ -176,15 +180,21 @@ def test_commands_that_read_a_root_refuse(refuses: Refusals, small_root: Path) -
         (["table", *root, "--format", "xls"], "--format: invalid choice: 'xls'"),
         (["table", *root, "--error", "2sd"], "--error: invalid choice"),
         (["table", *root, "--columns", "acuracy"], "unknown column 'acuracy'"),
-        (["table", *root, "--out", here / "gone" / "x.txt"], "--out .*gone/x.txt: No such file or directory"),
-        (["table", *root, "--out", here / "empty"], "--out .*empty: Is a directory"),
-        (["compare", *root, "kd", "kt"], "unknown row 'kt'"),
+        (
+            ["table", *root, "--out", here / "gone" / "x.txt"],
+            "--out .*gone/x.txt: the directory .* does not exist",
+        ),
+        (["table", *root, "--out", here / "empty"], "--out .*empty: is a directory; name a file in it"),
+        (["compare", *root, "kd", "kt"], "unknown row of study demo 'kt'"),
         (["compare", *root, "kd"], "required: B"),
         (["figures", *root, "--out", here / "f", "--only", "pie"], "--only: invalid choice: 'pie'"),
         (["figures", *root], "required: --out"),
         (["efficiency", *root, "--threads", "0"], "--threads 0: 1 or more"),
         (["efficiency", *root, "--seconds", "nan"], "--seconds nan: a number above 0"),
-        (["report", *root, "--out", here / "gone" / "r.html", "--figures"], "--out .*r.html: No such file"),
+        (
+            ["report", *root, "--out", here / "gone" / "r.html", "--figures"],
+            "--out .*r.html: the directory .* does not exist",
+        ),
         (["report", *root, "--study", "dmo", "--out", here / "r.html", "--figures"], "unknown study 'dmo'"),
     ):
         refuses.of(analyse, *arguments, said=said)

@@ -152,8 +152,8 @@ def test_a_result_that_cannot_be_used_is_named_by_every_reader_and_hides_no_othe
 ) -> None:
     place = small_root / "rows" / "kd-00000000" / "confirm" / "1-ab12cd34"
     RESULTS[case](place / "result.h5")
-    for main, options in ((predict.main, ["--data", "x.npy"]), (export.main, [])):
-        refuses.of(main, "--trial", place, *options, "--out", refuses.folder / "o", said="no finished trial here .*h5")
+    for main, options in ((predict.main, ["--data", "x.npy", "--out", "x.csv"]), (export.main, ["--out", "x.pt2"])):
+        refuses.of(main, "--trial", place, *options, said="no finished trial here .*h5")
     assert run(analyse, "doctor", "--root", small_root, "--no-cache") == 1
     shown = capsys.readouterr()
     assert "confirm/1-ab12cd34" in shown.out

@@ -41,8 +41,8 @@ def test_a_full_disk_ends_every_command_that_writes_in_a_line_and_leaves_nothing
 ) -> None:
     student = lab.run(lab.student(training={"epochs": 1})).path
     refuses.of(data.main, "synthetic", full_disk / "s.h5", said="s.h5: No space left on device", code=1)
-    out = full_disk / "out"
-    refuses.of(export.main, "--trial", student, "--out", out, said="No space left|not enough space", code=1)
+    model, out = full_disk / "out.pt2", full_disk / "out.csv"
+    refuses.of(export.main, "--trial", student, "--out", model, said="No space left|not enough space", code=1)
     (full_disk / "runs").mkdir()
     filling = full_disk / "filling"
     with filling.open("wb", buffering=0) as file:
@@ -52,7 +52,7 @@ def test_a_full_disk_ends_every_command_that_writes_in_a_line_and_leaves_nothing
             except OSError:
                 break
     options = ["--trial", student, "--data", small_data[0]]
-    refuses.of(predict.main, *options, "--out", out, said="out: No space left on device", code=1)
+    refuses.of(predict.main, *options, "--out", out, said="out.csv: No space left on device", code=1)
     table = ["table", "--root", small_root, "--no-cache", "--out", full_disk / "t.txt"]
     refuses.of(analyse, *table, said="t.txt: No space left on device", code=2)
     study = ["--study", "crd_attention", "--cluster", "local", "--device", "cpu", "--data", small_data[0]]

@@ -2,12 +2,10 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from survival import told, trial_dirs
+from survival import reported, trial_dirs, wait_for
 from tiny_study import write_tiny_study
 
 from mmkd.attempts import read_attempts
@@ -61,14 +59,6 @@ class Study:
         return self.root.controller_log("one").read_text(errors="replace")
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Look twice a second until it is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {PATIENCE:.0f} s: {what}"
-        time.sleep(0.5)
-
-
 @pytest.fixture
 def study(cluster: DevCluster, tmp_path: Path) -> Study:
     return Study(tmp_path)
@@ -93,36 +83,36 @@ def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successo
     assert second.returncode == 2
     assert f"job {first} (" in second.stderr
     assert "is already this study's controller" in second.stderr
-    wait_for(lambda: list(study.root.path.glob("rows/*/trials/*/metrics.jsonl")), "a trial trains")
+    wait_for("a trial trains", lambda: list(study.root.path.glob("rows/*/trials/*/metrics.jsonl")))
     here = study.launch("--device", "cpu", *budget)
     assert here.returncode == 2, "a controller beside it is refused"
     assert "another controller is at work" in here.stderr
     cluster.run("scancel", "--signal=USR2", first)  # what Slurm sends some time before the limit
-    wait_for(lambda: study.controllers() not in ([], [first]) or "Student without KD  " in study.log, "a successor")
-    wait_for(lambda: not study.jobs(), "the study ends")
+    wait_for("a successor", lambda: study.controllers() not in ([], [first]) or "Student without KD  " in study.log)
+    wait_for("the study ends", lambda: not study.jobs())
     assert "1 job left running, to be found by the next launch" in study.log
     assert "is the next controller" in study.log
     assert study.log.count("controller: job ") == 2
     assert "\x1b" not in study.log, "a log is no terminal"
     assert "Student without KD" in study.log[study.log.rindex("controller: job ") :], "the table"
-    assert [len(said) for said in told(study.root.path).values()] == [1]
+    assert [len(said) for said in reported(study.root.path).values()] == [1]
     attempts = [attempt for trial in trial_dirs(study.root.path) for attempt in read_attempts(trial)]
     assert {attempt.end for attempt in attempts} == {"complete"}, "handing over costs no attempt"
     (snapshot,) = study.root.code.glob("*/snapshot.json")
-    assert {attempt.ran["code"] for attempt in attempts} == {read_json(snapshot)["code"]}
+    assert {attempt.ran.code for attempt in attempts} == {read_json(snapshot)["code"]}
 
 
 def test_a_detached_controller_and_its_jobs_are_cancelled_and_all_goes_on_later(study: Study) -> None:
     detach(study, "--epochs", "3000")
     training = lambda: any(len(read_metrics(trial)) > 2 for trial in trial_dirs(study.root.path))  # noqa: E731
-    wait_for(training, "a trial trains")
+    wait_for("a trial trains", training)
     status = study.launch("--status")
     assert status.returncode == 0
     assert "controller  detached: job " in status.stdout
     assert "RUNNING" in status.stdout
     cancelled = study.launch("--cancel")
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
-    wait_for(lambda: not study.jobs(), "the queue is empty")
+    wait_for("the queue is empty", lambda: not study.jobs())
     trials = trial_dirs(study.root.path)
     assert trials
     assert all(read_attempts(trial)[-1].end is not None for trial in trials)
@@ -134,12 +124,12 @@ def test_a_detached_controller_and_its_jobs_are_cancelled_and_all_goes_on_later(
 
 def test_jobs_that_outlived_their_controller_are_cancelled_without_one(study: Study) -> None:
     controller = detach(study, "--epochs", "3000")
-    wait_for(lambda: len(study.jobs()) == 3, "two trials run beside the controller")
+    wait_for("two trials run beside the controller", lambda: len(study.jobs()) == 3)
     subprocess.run(["scancel", "--signal=KILL", controller], check=True)
-    wait_for(lambda: not study.controllers(), "the controller is dead")
+    wait_for("the controller is dead", lambda: not study.controllers())
     assert len(study.jobs()) == 2
     cancelled = study.launch("--cancel")
     assert cancelled.returncode == 0, cancelled.stdout + cancelled.stderr
     assert "2 jobs without a controller" in cancelled.stdout
-    wait_for(lambda: not study.jobs(), "the queue is empty")
+    wait_for("the queue is empty", lambda: not study.jobs())
     assert not list(study.root.path.rglob("controller.lock"))

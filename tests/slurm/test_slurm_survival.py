@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, REPOSITORY, FaultyStudy, wait_for
-from survival import attempts, broken
+from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, REPOSITORY, FaultyStudy
+from survival import attempts, broken, wait_for
 from tiny_study import write_tiny_study
 
 from mmkd.files import read_json
@@ -106,6 +106,6 @@ def test_a_node_that_is_lost_costs_an_attempt_and_is_avoided(start: Start, study
     assert broken(running.root, expected) == []
     lost = [attempt for attempt in attempts(running.root) if attempt.end == "node_fail"]
     assert lost
-    assert {attempt.submitted["node"] for attempt in lost} == {node}
+    assert {attempt.submitted.node for attempt in lost} == {node}
     scripts = running.root.glob("**/log/2.sbatch")
     assert all(f"--exclude={node}" in script.read_text() for script in scripts)

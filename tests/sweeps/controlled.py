@@ -1,4 +1,4 @@
-"""Plan the rows of a study file, run a controller on them, and read what Optuna was told."""
+"""Plan the rows of a study file, run a controller on them, and read what was reported to Optuna."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def run(
     """What one launch does, without its command line."""
     works: list[RowWork] = []
     try:
-        works.extend(RowWork(row, root, parallel, Path(__file__)) for row in rows)
+        works.extend(RowWork(row, parallel, Path(__file__)) for row in rows)
         with Reporter(Console(quiet=True)) as reporter:
             Controller(works, root, backend, parallel, reporter, stop, interval=0.0).run()
     finally:
@@ -41,10 +41,10 @@ def run(
 
 def states(row: Row) -> list[str]:
     """Optuna's states of a row's trials, from its journal."""
-    told: dict[int, str] = {}
+    reported: dict[int, str] = {}
     for line in row.directory.journal.read_text().splitlines():
         entry = json.loads(line)
         if entry["op_code"] == 6:  # a trial's state and values
-            assert told.get(entry["trial_id"]) not in ("1", "3"), "told twice"
-            told[entry["trial_id"]] = str(entry["state"])
-    return list(told.values())
+            assert reported.get(entry["trial_id"]) not in ("1", "3"), "reported twice"
+            reported[entry["trial_id"]] = str(entry["state"])
+    return list(reported.values())

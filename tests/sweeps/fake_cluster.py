@@ -60,7 +60,7 @@ def run(row: Row, root: Root, backend: FakeBackend, parallel: int = 2, **options
         assert turns < TURNS, "it goes round for ever"
         return None
 
-    work = RowWork(row, root, parallel, Path(__file__))
+    work = RowWork(row, parallel, Path(__file__))
     console = Console(record=True, quiet=False, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
     try:
         with Reporter(console) as reporter:

@@ -64,17 +64,17 @@ class FakeBackend:
             self.live.pop(handle.id, None)
 
     def _end(self, job: Job) -> None:
-        place, attempt = TrialDir(Path(job.command[3])), int(job.command[5])
+        directory, attempt = TrialDir(Path(job.command[3])), int(job.command[5])
         failure = self.fails(job, attempt)
         if failure is not None:
-            record_run(place, attempt, end=str(failure), message=f"attempt {attempt} ended so")
+            record_run(directory, attempt, end=str(failure), message=f"attempt {attempt} ended so")
             return
-        fake_result(place)
+        fake_result(directory)
 
 
-def fake_result(place: TrialDir, status: Status = Status.COMPLETE) -> None:
+def fake_result(directory: TrialDir, status: Status = Status.COMPLETE) -> None:
     """Write a result whose loss is the distance of the learning rate from 1e-3 in powers of ten."""
-    config = from_json(read_json(place.config), place.config)
+    config = from_json(read_json(directory.config), directory.config)
     loss = abs(np.log10(config.training.learning_rate) + 3) if isinstance(config, StudentConfig) else 1.0
     splits = ("valid", "test") if config.evaluate_test else ("valid",)
     rng = random.Random(config.seed)
@@ -91,4 +91,4 @@ def fake_result(place: TrialDir, status: Status = Status.COMPLETE) -> None:
         epochs=1,
         parameters=10,
     )
-    write_result(place, result)
+    write_result(directory, result)

@@ -106,20 +106,20 @@ def journal(root: Path) -> Path:
     return Root(root).rows()[0].journal
 
 
-def tellings(root: Path) -> list[str]:
+def reports(root: Path) -> list[str]:
     return [line for line in journal(root).read_text().splitlines(keepends=True) if '"values":[' in line]
 
 
 def a_trial_is_told_twice(root: Path) -> None:
-    journal(root).write_text(journal(root).read_text() + tellings(root)[0])
+    journal(root).write_text(journal(root).read_text() + reports(root)[0])
 
 
 def a_trial_is_not_told(root: Path) -> None:
-    journal(root).write_text(journal(root).read_text().replace(tellings(root)[1], ""))
+    journal(root).write_text(journal(root).read_text().replace(reports(root)[1], ""))
 
 
 def a_trial_is_told_another_value(root: Path) -> None:
-    line = tellings(root)[1]
+    line = reports(root)[1]
     entry = json.loads(line)
     entry["values"] = [entry["values"][0] + 1e-12]
     journal(root).write_text(journal(root).read_text().replace(line, json.dumps(entry) + "\n"))

@@ -35,8 +35,8 @@ def test_a_trial_of_every_row_runs_and_each_weightings_own_study_has_the_same_ro
             directory.mkdir(parents=True, exist_ok=True)
             assert run_trial(task, directory) is Status.COMPLETE
         curves = read_result(row.directory.trial(0).result).curves
-        assert ("train_weight_video" in curves) == (row.distillation.method == "msd")
-        if row.distillation.method == "msd":
+        assert ("train_weight_video" in curves) == (row.student.distillation.method == "msd")
+        if row.student.distillation.method == "msd":
             own = rows_of(name, tiny_data, tmp_path)
             assert {r.digest for r in own.values()} == {rows["no_kd"].digest, row.digest}
 
@@ -45,10 +45,11 @@ def test_all_rows_train_the_same_student_on_the_same_samples_under_the_teacher_o
     tmp_path: Path, tiny_data: Path
 ) -> None:
     rows = list(rows_of("msd", tiny_data, tmp_path).values())
-    assert [row.distillation.method for row in rows] == ["no_kd", "kd", "msd", "msd", "msd", "msd"]
-    assert {row.pairing for row in rows} == {"multimodal"}
-    assert all(row.student == rows[0].student for row in rows)
-    assert {(row.training.held_out, row.teacher_training.held_out) for row in rows} == {(0.1, 0.0)}
+    assert [row.student.distillation.method for row in rows] == ["no_kd", "kd", "msd", "msd", "msd", "msd"]
+    assert {row.student.pairing for row in rows} == {"multimodal"}
+    assert all(row.student.network == rows[0].student.network for row in rows)
+    assert {row.student.training.held_out for row in rows} == {0.1}
+    assert {row.student.teacher.training.held_out for row in rows if row.student.teacher} == {0.0}
     usual = rows_of("kd", tiny_data, tmp_path)["kd"]
     assert all(row.teacher_config(0) == usual.teacher_config(0) for row in rows[1:])
 
@@ -57,10 +58,11 @@ def test_all_rows_train_the_same_student_on_the_same_samples_under_the_teacher_o
 def test_the_student_is_smaller_than_the_teacher_of_every_profile(
     profile: str, tmp_path: Path, tiny_data: Path
 ) -> None:
-    row, info = rows_of("msd", tiny_data, tmp_path, profile)["kd"], read_info(tiny_data)
-    assert row.teacher is not None
-    pairing = resolve_pairing(row.pairing, row.primary, info.modalities)
-    student = build_student(info, row.student, row.primary, pairing)
-    assert row.student.width < row.teacher.width
-    assert row.student.layers < row.teacher.layers
-    assert count_parameters(student) < count_parameters(build_teacher(info, row.teacher, row.branch)) / 2
+    student, info = rows_of("msd", tiny_data, tmp_path, profile)["kd"].student, read_info(tiny_data)
+    assert student.teacher is not None
+    pairing = resolve_pairing(student.pairing, student.primary, info.modalities)
+    small = build_student(info, student.network, student.primary, pairing)
+    large = build_teacher(info, student.teacher.network, student.teacher.branch)
+    assert student.network.width < student.teacher.network.width
+    assert student.network.layers < student.teacher.network.layers
+    assert count_parameters(small) < count_parameters(large) / 2

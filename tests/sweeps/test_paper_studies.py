@@ -47,13 +47,13 @@ def run(task: Task) -> Status:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_study_runs_in_every_pairing(name: str, pairing: str, tiny_data: Path, root: Root) -> None:
     row = planned(name, pairing, tiny_data, root)
-    if row.teacher is not None:
-        assert run(teacher_task(root, row, 0)) is Status.COMPLETE
+    if row.student.teacher is not None:
+        assert run(teacher_task(row, 0)) is Status.COMPLETE
     config = row.config(row.default(), seed=0)
     task = Task("t", "t", "tuning", row.directory.trial(0), config)
     assert run(task) is Status.COMPLETE
     result = read_result(task.directory.result)
-    if row.teacher is not None:
+    if row.student.teacher is not None:
         assert config.teacher is not None
         assert root.teacher(identity(config.teacher)).result.exists()
         assert result.curves["train_distillation"][0] != 0

@@ -117,14 +117,14 @@ def test_the_row_without_kd_does_not_depend_on_the_teacher(study_file: Path, tmp
     assert ours.config({"learning_rate": 1e-3}, seed=0).distillation.alpha == 1
 
 
-def test_only_confirming_runs_and_their_teachers_read_test(study_file: Path, tmp_path: Path) -> None:
+def test_only_final_runs_and_their_teachers_read_test(study_file: Path, tmp_path: Path) -> None:
     row = rows_of(study_file, tmp_path)["crd"]
     parameters = row.default()
-    tuning, confirming = row.config(parameters, seed=0), row.config(parameters, seed=1)
+    tuning, final = row.config(parameters, seed=0), row.config(parameters, seed=1)
     assert tuning.teacher is not None
-    assert confirming.teacher is not None
+    assert final.teacher is not None
     assert (tuning.evaluate_test, tuning.teacher.evaluate_test, tuning.teacher.seed) == (False, False, 0)
-    assert (confirming.evaluate_test, confirming.teacher.evaluate_test, confirming.teacher.seed) == (True, True, 1)
+    assert (final.evaluate_test, final.teacher.evaluate_test, final.teacher.seed) == (True, True, 1)
 
 
 def test_the_default_trial_is_the_documented_one_within_its_range(study_file: Path, tmp_path: Path) -> None:
@@ -140,11 +140,15 @@ def test_differences_name_each_leaf(study_file: Path, tmp_path: Path) -> None:
 
 def test_the_student_of_pairing_complete_has_the_teachers_network(study_file: Path, tmp_path: Path) -> None:
     rows = rows_of(study_file, tmp_path, "rows.crd.pairing=complete", "teacher.width=16")
-    assert rows["crd"].student == rows["crd"].teacher
-    assert rows["no_kd"].student.width == 8
+    student = rows["crd"].student
+    assert student.teacher is not None
+    assert student.network == student.teacher.network
+    assert rows["no_kd"].student.network.width == 8
 
 
 def test_places_stand_for_the_datas_modalities(study_file: Path, tmp_path: Path) -> None:
     changes = ["rows.crd.pairing=other1", "rows.crd.group='KD from the {other1} branch'", "primary=audio"]
     row = rows_of(study_file, tmp_path, *changes)["crd"]
-    assert (row.pairing, row.branch, row.group) == ("video", "video", "KD from the video branch")
+    assert row.student.teacher is not None
+    assert (row.student.pairing, row.student.teacher.branch) == ("video", "video")
+    assert row.group == "KD from the video branch"

@@ -46,7 +46,7 @@ def test_a_controller_that_stops_counts_its_jobs(
 ) -> None:
     said = io.StringIO()
     root = Root(tmp_path / "runs")
-    work = RowWork(planned(study_file, tmp_path)[0], root, slots, study_file)
+    work = RowWork(planned(study_file, tmp_path)[0], slots, study_file)
     with Reporter(Console(file=said, width=200)) as reporter:
         controller = Controller([work], root, FakeBackend(delay=50), slots, reporter, after(2, how), interval=0.001)
         with pytest.raises(Interrupted):

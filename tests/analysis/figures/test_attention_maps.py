@@ -13,9 +13,8 @@ from trained_root import build_trained
 
 from analysis import load
 from analysis.figures.attention_maps import AttentionMaps, attention_data, attention_maps
-from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_rows import RowRuns, collect
 from mmkd.data import read_split
 from mmkd.errors import UserError
 from mmkd.models.network import Network
@@ -39,8 +38,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small_data: tuple[Path, str])
 
 
 def both(runs: Runs, name: str) -> tuple[RowRuns, RowRuns | None]:
-    chosen = choose_row(runs, "demo", name)
-    return chosen.row, chosen.control
+    study = collect(runs, "demo")
+    return study.row(name), study.control_of(study.row(name))
 
 
 @pytest.fixture(scope="module")
@@ -81,21 +80,21 @@ def test_maps_and_distances_are_those_of_the_definition(
     x = {m: torch.from_numpy(values) for m, values in test.arrays.items()}
     row, control = both(runs, "edam")
     assert control is not None
-    for place, seed in enumerate((1, 2)):
+    for position, seed in enumerate((1, 2)):
         line = row.final_runs.loc[seed]
         directories = [line["teacher"], line["directory"], control.final_runs.loc[seed, "directory"]]
         networks = [load_network(runs.root / str(d), CPU).network for d in directories]
         for layer in range(2):
             maps = [by_hand(network, x, layer) for network in networks]
-            if place == 0:
+            if position == 0:
                 for found, ours in zip(data.networks, maps, strict=True):
                     assert found.maps[layer] == pytest.approx(ours[0], abs=1e-6)
             for found, ours in zip(data.networks, maps, strict=True):
                 rows = zip(ours.reshape(-1, 8), maps[0].reshape(-1, 8), strict=True)
                 divergences = [entropy((a + b) / 2) - (entropy(a) + entropy(b)) / 2 for a, b in rows]
-                assert found.distance[place, layer] == pytest.approx(np.mean(divergences), abs=1e-6)
+                assert found.distance[position, layer] == pytest.approx(np.mean(divergences), abs=1e-6)
             flat = [entropy((1 / 8 + b) / 2) - (3 + entropy(b)) / 2 for b in maps[0].reshape(-1, 8)]
-            assert data.uniform[place, layer] == pytest.approx(np.mean(flat), abs=1e-6)
+            assert data.uniform[position, layer] == pytest.approx(np.mean(flat), abs=1e-6)
 
 
 def test_it_shows_the_first_sample_of_test_and_names_it(data: AttentionMaps, small_data: tuple[Path, str]) -> None:

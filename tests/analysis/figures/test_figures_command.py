@@ -80,17 +80,17 @@ def test_no_label_is_clipped_or_lies_over_another_however_long_it_is(tmp_path: P
         root.row(f"row{number}", f"{LONG} {WIDE if number % 2 else number}", rng, f"{LONG} {LONG}")
     root.write()
     runs = load(tmp_path, cache=False)
-    names = [f"-row{rows - 1}", *(kind for kind in FIGURES if kind.startswith(("learning", "best", "forest")))]
+    names = [f"-row{rows - 1}", *(kind for kind in FIGURES if kind.startswith(("learning", "best", "forest", "table")))]
     drawn = [planned for kind in FIGURES for planned in plan(runs, "demo", kind) if planned.name.endswith(tuple(names))]
     found = {planned.name: faults(planned.draw().figure) for planned in drawn if not planned.name.startswith("att")}
-    assert len(found) == 9
+    assert len(found) == 10
     assert not any(found.values()), found
 
 
 def test_the_command_writes_what_can_be_drawn_and_says_what_cannot(
     root: FigureRoot, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "new" / "folder"
+    out = tmp_path / "new" / "directory"
     common = ["figures", "--root", str(root.path), "--out", str(out), "--format", "svg", "--no-cache"]
     assert main([*common, "--only", "forest", "importance", "learning-loss", "attention"]) == 0
     said = capsys.readouterr().out.splitlines()

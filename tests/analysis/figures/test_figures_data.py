@@ -17,9 +17,8 @@ from analysis.figures import (
     tuning_data,
 )
 from analysis.figures.parallel import Scale
-from analysis.figures.rows_with_control import choose_row
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_rows import RowRuns, collect
 from analysis.stats.scores import score_rows
 from mmkd.errors import UserError
 from mmkd.result_file import read_result
@@ -34,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def row_of(runs: Runs, name: str) -> RowRuns:
-    return choose_row(runs, "demo", name).row
+    return collect(runs, "demo").row(name)
 
 
 def test_a_learning_curve_is_the_mean_and_sd_of_the_runs_that_completed(runs: Runs) -> None:
@@ -78,8 +77,8 @@ def test_the_best_so_far_counts_failed_trials_as_spent(runs: Runs) -> None:
 
 def test_more_is_better_for_accuracy(tmp_path: Path) -> None:
     root = FigureRoot(tmp_path)
-    place = root.begin("acc", "A row", selection="accuracy")
-    tuned(TrialDir(place / "trials" / "0"), 1e-3, 0.5, 1.0, 1.0)
+    row = root.begin("acc", "A row", selection="accuracy")
+    tuned(TrialDir(row / "trials" / "0"), 1e-3, 0.5, 1.0, 1.0)
     tuning = tuning_data(load(tmp_path, cache=False), row_of_study(root))
     assert (tuning.metric, tuning.lower_is_better) == ("valid_accuracy", False)
     for number, value in ((1, 0.75), (2, 0.25)):
@@ -90,7 +89,7 @@ def test_more_is_better_for_accuracy(tmp_path: Path) -> None:
 
 def row_of_study(root: FigureRoot) -> RowRuns:
     root.write(control=None)
-    return choose_row(load(root.path, cache=False), "demo", str(root.rows[0]["name"])).row
+    return collect(load(root.path, cache=False), "demo").row(str(root.rows[0]["name"]))
 
 
 def test_seconds_that_nobody_recorded_are_counted_and_said(runs: Runs) -> None:
@@ -106,15 +105,15 @@ def test_parallel_coordinates_place_values_between_the_ends_of_their_ranges(runs
     data = parallel_coordinates_data(tuning)
     assert data.names == ("learning_rate", "beta", "valid_loss")
     values = tuning.trials["value"].dropna().sort_values()
-    for place, (number, trial) in enumerate(tuning.trials.iterrows()):
-        assert data.heights[place, 0] == pytest.approx((np.log10(trial["learning_rate"]) + 4) / 2)
-        assert data.heights[place, 1] == pytest.approx(trial["beta"])
+    for line, (number, trial) in enumerate(tuning.trials.iterrows()):
+        assert data.heights[line, 0] == pytest.approx((np.log10(trial["learning_rate"]) + 4) / 2)
+        assert data.heights[line, 1] == pytest.approx(trial["beta"])
         if number == 3:
-            assert np.isnan([data.heights[place, 2], data.rank[place]]).all()
+            assert np.isnan([data.heights[line, 2], data.rank[line]]).all()
         else:
             share = (trial["value"] - values.iloc[0]) / (values.iloc[-1] - values.iloc[0])
-            assert data.heights[place, 2] == pytest.approx(share)
-            assert data.rank[place] == pytest.approx(list(values.index).index(number) / 8)
+            assert data.heights[line, 2] == pytest.approx(share)
+            assert data.rank[line] == pytest.approx(list(values.index).index(number) / 8)
 
 
 @pytest.mark.parametrize("scale", [Scale(1e-4, 1e-2, True), Scale(0.02, 1.0, True), Scale(0.0, 1.0, False)])

@@ -13,11 +13,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import load
+from analysis import load, table
 from analysis.figure_list import FORMATS
 from analysis.figures import best_so_far, confusion, forest, learning_curve, parallel_coordinates, save, slices
 from analysis.figures.importance import importance
 from analysis.figures.style import DOUBLE, plain
+from analysis.figures.table_with_forest import table_with_forest
 from analysis.loading.runs import Runs
 from mmkd.errors import UserError
 
@@ -107,6 +108,18 @@ def test_what_is_shown_is_named(runs: Runs, name: str, words: list[str]) -> None
     said = " ".join(" ".join(texts(DRAWN[name](runs, None))).split())  # captions are broken to the figure's width
     for word in words:
         assert word in said
+
+
+def test_the_picture_of_a_table_has_its_numbers_and_a_square_for_each_difference(runs: Runs) -> None:
+    figure, expected = table_with_forest(runs, "demo"), table(runs, "demo")
+    said = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    for row in expected.rows:
+        for words in (plain(row.shown), row.cells["accuracy"].text, row.cells["difference"].text):
+            assert words in said
+    squares = [line for line in figure.axes[0].lines if line.get_marker() == "s"]
+    differences = [row.cells["difference"].value for row in expected.rows if row.cells["difference"].difference]
+    assert [line.get_xdata()[0] for line in squares] == differences  # type: ignore[index]
+    assert differences
 
 
 def test_trials_without_a_value_are_marked(runs: Runs) -> None:

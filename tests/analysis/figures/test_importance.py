@@ -27,17 +27,17 @@ def few_shuffles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tuning(trials: int, seed: int, *, noise_alone: bool = False, lower_is_better: bool = True) -> Tuning:
-    """Trials at random places, whose values follow beta under a little noise, or noise alone."""
+    """Trials at random points, whose values follow beta under a little noise, or noise alone."""
     rng = np.random.default_rng(seed)
-    places = pd.DataFrame(
+    points = pd.DataFrame(
         {
             name: np.exp(rng.uniform(np.log(r.low), np.log(r.high), trials)) if r.log else rng.uniform(0, 1, trials)
             for name, r in SPACE.items()
         }
     )
-    told = 0.0 if noise_alone else (places["beta"] - 0.3).abs()
-    value = (1 if lower_is_better else -1) * (told + 0.05 * rng.normal(size=trials))
-    lines = places.assign(value=value, seconds=1.0)
+    signal = 0.0 if noise_alone else (points["beta"] - 0.3).abs()
+    value = (1 if lower_is_better else -1) * (signal + 0.05 * rng.normal(size=trials))
+    lines = points.assign(value=value, seconds=1.0)
     return Tuning("A row", "valid_loss", lower_is_better, "random", SPACE, lines, 0, False)
 
 

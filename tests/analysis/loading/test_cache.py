@@ -22,7 +22,7 @@ from mmkd.rundir import TrialDir
 FRAMES = ("rows", "trials", "curves", "attempts", "rejected")
 
 
-def place(lab: Lab) -> Path:
+def cache_of(lab: Lab) -> Path:
     return lab.path / ".cache" / "analysis.h5"
 
 
@@ -50,7 +50,7 @@ def varied(ablation: Lab) -> Lab:
     row = ablation.row_of("crd")
     fail(row.trial(2), student_config(0, None), "timeout")
     append_metrics(row.trial(2), {"epoch": 1, "valid_loss": 0.9, "odd metric/β": 1.5})
-    record_submission(row.trial(2), 1, node="ñ\u0000日", gpus=[0, 1], gpu_seconds=3.5, preempted=True)
+    record_submission(row.trial(2), 1, node="ñ\u0000日", devices=[0, 1], gpu_seconds=3.5, preempted=True)
     row.trial(3).path.mkdir()
     finish(row.trial(4), student_config(0, None), 0.5)
     row.trial(4).result.write_bytes(b"no HDF5")
@@ -89,7 +89,7 @@ def added(row: Path) -> None:
     finish(TrialDir(row / "trials" / "11"), student_config(0, None), 0.6)
 
 
-def mended(row: Path) -> None:
+def repaired(row: Path) -> None:
     finish(TrialDir(row / "trials" / "4"), student_config(0, None), 0.6)
 
 
@@ -101,7 +101,7 @@ def mended(row: Path) -> None:
         (an_epoch_more, 2),
         (an_attempt_more, 2),
         (added, 11),
-        (mended, 4),
+        (repaired, 4),
     ],
 )
 def test_a_change_is_noticed_and_nothing_else_is_read_again(
@@ -140,7 +140,7 @@ def test_a_new_winner_needs_no_reading(varied: Lab, read: list[str]) -> None:
 @pytest.mark.parametrize("content", [b"", b"no HDF5 either"])
 def test_a_cache_that_cannot_be_read_is_made_anew(ablation: Lab, read: list[str], content: bytes) -> None:
     fresh = load(ablation.path)
-    place(ablation).write_bytes(content)
+    cache_of(ablation).write_bytes(content)
     assert_equal(load(ablation.path), fresh)
     read.clear()
     load(ablation.path)
@@ -149,7 +149,7 @@ def test_a_cache_that_cannot_be_read_is_made_anew(ablation: Lab, read: list[str]
 
 def test_the_cache_of_other_code_is_not_used(ablation: Lab, read: list[str]) -> None:
     load(ablation.path)
-    with h5py.File(place(ablation), "a") as file:
+    with h5py.File(cache_of(ablation), "a") as file:
         file.attrs["code"] = "other"
     read.clear()
     load(ablation.path)
@@ -158,7 +158,7 @@ def test_the_cache_of_other_code_is_not_used(ablation: Lab, read: list[str]) -> 
 
 def test_without_cache_nothing_is_written(ablation: Lab) -> None:
     load(ablation.path, cache=False)
-    assert not place(ablation).parent.exists()
+    assert not cache_of(ablation).parent.exists()
 
 
 def test_a_root_that_cannot_be_written_is_read_all_the_same(ablation: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_a_cache_that_cannot_be_written_for_another_reason_is_said(ablation: Lab
 def test_the_cache_holds_no_objects_to_unpickle(varied: Lab) -> None:
     load(varied.path)
     kinds: set[str] = set()
-    with h5py.File(place(varied)) as file:
+    with h5py.File(cache_of(varied)) as file:
         file.visititems(lambda name, item: kinds.add(item.dtype.kind) if isinstance(item, h5py.Dataset) else None)
     assert kinds <= set("biuf")
     assert np.dtype(object).kind not in kinds

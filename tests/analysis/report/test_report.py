@@ -28,8 +28,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> FigureRoot:
     crd = root.row("crd", f"CRD {SCRIPT}", rng, f"Group {SCRIPT}", diverged=2)
     root.begin("late", "Not begun")
     root.write()
-    place = root.path / "studies" / "demo.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"title": f"Title {SCRIPT}"}))
+    record = root.path / "studies" / "demo.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"title": f"Title {SCRIPT}"}))
     (crd / "trials" / "4" / "result.h5").write_bytes(b"torn")
     (crd / "trials" / "<i>stray").mkdir()
     (crd / "journal.log").touch()
@@ -175,7 +175,7 @@ def test_the_command_writes_the_file_and_refuses_an_unknown_study(
     assert main([*common, "--figures", "forest"]) == 0
     assert capsys.readouterr().out.startswith(f"wrote {out} (0.")
     assert out.read_text().count("<svg ") == 1
-    assert main([*common, "--study", "dmo", "--figures"]) == 2
+    assert main([*common, "--study", "dmo", "--figures", "--force"]) == 2
     assert "did you mean demo?" in capsys.readouterr().err
 
 

@@ -57,11 +57,11 @@ def test_costs(ablation: Lab) -> None:
 
 
 def test_gpu_hours_are_shown_where_the_cluster_counted_all_of_them(ablation: Lab) -> None:
-    for place in ablation.path.glob("teachers/*/attempts/1.job.json"):
-        record_submission(TrialDir(place.parents[1]), 1, gpu_seconds=7200.0)
+    for record in ablation.path.glob("teachers/*/attempts/1.job.json"):
+        record_submission(TrialDir(record.parents[1]), 1, gpu_seconds=7200.0)
     assert made(ablation).columns[-1].label == "minutes"  # the teachers alone are not all
-    for place in ablation.path.glob("rows/*/*/*/attempts/1.job.json"):
-        record_submission(TrialDir(place.parents[1]), 1, gpu_seconds=3600.0)
+    for record in ablation.path.glob("rows/*/*/*/attempts/1.job.json"):
+        record_submission(TrialDir(record.parents[1]), 1, gpu_seconds=3600.0)
     result = made(ablation)
     assert result.columns[-1].label == "GPU-hours"
     assert rows(result)["CRD on attention maps"].cells["cost"].value == pytest.approx(2 + 3)
@@ -125,7 +125,7 @@ def test_rows_that_are_not_finished_are_neither_ranked_nor_tested(ablation: Lab)
 
 
 @pytest.mark.parametrize(("error", "half"), [("sd", 1.0), ("sem", 0.57735), ("ci", 2.48414)])
-def test_the_error_behind_plus_minus_is_what_was_asked_for_and_named(
+def test_the_error_behind_plus_minus_is_what_was_chosen_and_named(
     ablation: Lab, error: Literal["sd", "sem", "ci"], half: float
 ) -> None:
     result = table(load(ablation.path, cache=False), "demo", error=error)
@@ -187,7 +187,7 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     lab.tune(lab.begin_row("tuning", trials=4), [0.5, 0.6])
     hopeless = lab.begin_row("hopeless", trials=1)
     finish(hopeless.trial(0), student_config(0, None), 0.0, status=Status.DIVERGED)
-    confirming = lab.row("confirming", [0.7, 0.8])
+    final_runs = lab.row("final_runs", [0.7, 0.8])
     lab.rows[-1]["seeds"] = [1, 2, 3]
     broken = lab.begin_row("broken", seeds=[1])
     lab.tune(broken, [0.5, 0.5])
@@ -195,16 +195,16 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     lab.choose(broken, {1: broken.final_run(1, "abcdef01")})
     lab.rows.append({**lab.rows[0], "name": "later", "label": "later", "directory": "later-00000000"})
     result = made(lab, name="demo")
-    assert confirming.winner.exists()
+    assert final_runs.winner.exists()
     assert {label: row.status for label, row in rows(result).items()} == {
         "tuning": "tuning 2/4",
         "hopeless": "failed: none of 1 tuning trials completed",
-        "confirming": "final runs 2/3",
+        "final_runs": "final runs 2/3",
         "broken": "failed: seed 1 failed (error)",
         "later": "not started",
     }
     assert rows(result)["tuning"].cells["trials"].text == "2/4"
-    assert rows(result)["confirming"].cells["accuracy"].value == pytest.approx(75)
+    assert rows(result)["final_runs"].cells["accuracy"].value == pytest.approx(75)
 
 
 @pytest.mark.parametrize("end", list(Failure))
@@ -229,7 +229,7 @@ def test_a_study_that_has_not_begun_is_a_table_of_its_rows(lab: Lab) -> None:
     assert "crd (not started)" in to_text(result)
 
 
-def test_a_row_that_another_study_extends_shows_what_this_one_asked(ablation: Lab) -> None:
+def test_a_row_that_another_study_extends_shows_what_this_one_sampled(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
     finish(row.trial(2), student_config(0, None), 0.5)
     assert rows(made(ablation))["CRD on attention maps"].cells["trials"].text == "2"
@@ -244,9 +244,9 @@ def test_no_gap_to_a_control_of_other_data(lab: Lab) -> None:
 
 
 def test_a_failed_seed_is_counted_and_named(ablation: Lab) -> None:
-    place = ablation.root.rows()[0].final_run(3, "abcdef01")
-    place.result.unlink()
-    finish(place, student_config(3, teacher_config(3)), 0.0, status=Status.DIVERGED)
+    trial = ablation.root.rows()[0].final_run(3, "abcdef01")
+    trial.result.unlink()
+    finish(trial, student_config(3, teacher_config(3)), 0.0, status=Status.DIVERGED)
     result = made(ablation)
     row = rows(result)["CRD on attention maps"]
     assert row.cells["seeds"].text == "2/3"
@@ -264,8 +264,8 @@ def test_a_missing_teacher_is_named(ablation: Lab) -> None:
 
 
 def test_a_truncated_result_is_a_missing_seed_with_a_warning(ablation: Lab) -> None:
-    place = ablation.root.rows()[0].final_run(3, "abcdef01")
-    place.result.write_bytes(place.result.read_bytes()[:400])
+    trial = ablation.root.rows()[0].final_run(3, "abcdef01")
+    trial.result.write_bytes(trial.result.read_bytes()[:400])
     result = made(ablation)
     assert rows(result)["CRD on attention maps"].status == "final runs 2/3"
     assert "not readable: rows/crd-01234567/confirm/3-abcdef01" in said(result.warnings)
@@ -292,7 +292,7 @@ def test_rows_that_are_unlike_each_other_are_warned_of(lab: Lab) -> None:
     )
 
 
-def test_the_budget_is_what_was_asked_not_what_this_study_asks(ablation: Lab) -> None:
+def test_the_budget_is_what_was_sampled_not_what_this_study_plans(ablation: Lab) -> None:
     row = ablation.root.rows()[0]
     ablation.choose(row, {seed: row.final_run(seed, "abcdef01") for seed in (1, 2, 3)}, trials=16)
     result = made(ablation)

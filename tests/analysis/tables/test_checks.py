@@ -155,8 +155,8 @@ def test_a_planted_defect_is_flagged(ablation: Lab, plant: Callable[[Lab], None]
 
 def test_uncommitted_changes_are_flagged_also_where_all_runs_have_them(lab: Lab) -> None:
     lab.row("none", [0.7, 0.71])
-    for place in lab.path.glob("rows/*/*/*/attempts/1.job.json"):
-        write_json(place, {**(read_json(place) or {}), "git": {"commit": "c" * 40, "diff": "0123"}})
+    for path in lab.path.glob("rows/*/*/*/attempts/1.job.json"):
+        write_json(path, {**(read_json(path) or {}), "git": {"commit": "c" * 40, "diff": "0123"}})
     lab.study("demo")
     assert warnings(lab) == "the code had uncommitted changes: cccccccccccc+0123"
 

@@ -62,11 +62,11 @@ def test_one_seed_has_no_interval_over_seeds_but_one_over_samples(lab: Lab) -> N
 
 
 def test_rows_of_different_samples_cannot_be_paired(ablation: Lab) -> None:
-    place = ablation.row_of("crd").final_run(1, "abcdef01")
-    result = read_result(place.result)
+    trial = ablation.row_of("crd").final_run(1, "abcdef01")
+    result = read_result(trial.result)
     test = result.predictions["test"]
     renamed = {**result.predictions, "test": Predictions(test.logits, test.labels, [f"x{k}" for k in test.ids])}
-    write_result(place, type(result)(**{**vars(result), "predictions": renamed}))
+    write_result(trial, type(result)(**{**vars(result), "predictions": renamed}))
     with pytest.raises(UserError, match="measured on different test samples"):
         compare(load(ablation.path, cache=False), "demo", "crd", "none")
 
@@ -91,7 +91,7 @@ def test_the_command_prints_text_or_json(ablation: Lab, capsys: pytest.CaptureFi
 
 def test_the_users_errors_are_one_line(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "crd", "nono", "--root", str(ablation.path)]) == 2
-    assert "unknown row 'nono'; did you mean none?" in capsys.readouterr().err
+    assert "unknown row of study demo 'nono'; did you mean none?" in capsys.readouterr().err
     ablation.tune(ablation.begin_row("early"), [0.5])
     ablation.study()
     assert main(["compare", "crd", "early", "--root", str(ablation.path)]) == 2

@@ -164,7 +164,7 @@ def test_the_ending_of_the_file_chooses_the_format(ablation: Lab) -> None:
     [
         (["--study", "dmo"], "did you mean demo"),
         (["--root", "nowhere"], "nowhere: no such directory"),
-        (["--out", "no/such/folder/x"], "No such file or directory"),
+        (["--out", "no/such/directory/x"], "the directory no/such/directory does not exist"),
         (["--out", "table.pdf"], "table.pdf: no format .pdf; there are txt, md, tex, html, csv, json"),
     ],
 )

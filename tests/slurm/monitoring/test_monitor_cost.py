@@ -41,7 +41,7 @@ def test_a_running_trial_is_read_again_only_when_something_has_changed(
     watched.study()
     read: list[str] = []
     genuine = collecting.read_trial
-    monkeypatch.setattr(collecting, "read_trial", lambda place: read.append(place.name) or genuine(place))
+    monkeypatch.setattr(collecting, "read_trial", lambda directory: read.append(directory.name) or genuine(directory))
     for path in (trial.path, trial.attempts, trial.metrics):
         os.utime(path, (0, 0))  # long ago: a fresh stamp may hide a second change
     collector = Collector(watched.root, None)

@@ -38,7 +38,7 @@ def test_slots_are_averaged_over_ten_minutes_but_never_fewer_than_run_now(watche
     assert look(watched).slots == 6
 
 
-def test_with_more_slots_than_runs_a_confirming_run_still_follows_a_tuning_trial(watched: WatchedRoot) -> None:
+def test_with_more_slots_than_runs_a_final_run_still_follows_a_tuning_trial(watched: WatchedRoot) -> None:
     row = watched.row("crd", trials=20, seeds=1)
     for number in range(4):
         watched.finish(row.trial(number), loss=0.5, seconds=100)

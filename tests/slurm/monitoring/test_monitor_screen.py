@@ -123,8 +123,8 @@ def test_the_end_of_a_log_is_what_a_terminal_would_show(watched: WatchedRoot) ->
 
 def test_a_trial_is_named_by_its_row_or_its_folder_and_a_wrong_name_is_explained(watched: WatchedRoot) -> None:
     row = watched.row("crd")
-    for place in (row.trial(3), row.final_run(1, "aaaaaaaa"), watched.root.teacher("cafe" * 4)):
-        watched.announce(place)
+    for directory in (row.trial(3), row.final_run(1, "aaaaaaaa"), watched.root.teacher("cafe" * 4)):
+        watched.announce(directory)
     watched.study()
     rows = Collector(watched.root, None).look().rows
 

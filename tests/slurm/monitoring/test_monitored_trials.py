@@ -67,14 +67,14 @@ def test_a_teacher_that_failed_is_not_left_to_do_either(watched: WatchedRoot) ->
     watched.row("crd", trials=4, seeds=2, teacher=True)
     watched.study()
     before = look(watched)
-    place = watched.root.teacher("0" * 16)
-    watched.run(place)
-    write_json(place.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
-    watched.end(place, "error", message="ValueError: no such thing")
+    directory = watched.root.teacher("0" * 16)
+    watched.run(directory)
+    write_json(directory.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
+    watched.end(directory, "error", message="ValueError: no such thing")
     between = look(watched)
-    watched.run(place, attempt=2)
-    write_json(place.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
-    watched.end(place, "error", attempt=2, message="ValueError: no such thing")
+    watched.run(directory, attempt=2)
+    write_json(directory.config, {**TEACHER, "network": {"width": 8}, "data": {"fingerprint": "f" * 8}, "seed": 0})
+    watched.end(directory, "error", attempt=2, message="ValueError: no such thing")
     after = look(watched)
     assert (before.left, before.count(State.FAILED)) == (3 + 4 + 2, 0)
     assert (between.left, between.count(State.RETRY_DUE)) == (3 + 4 + 2, 1)
@@ -114,7 +114,7 @@ def test_the_best_is_of_the_complete_trials_by_the_selection_metric(
     assert (count.ended, count.sampled) == (5, 5)
 
 
-def test_confirming_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(watched: WatchedRoot) -> None:
+def test_final_runs_of_a_former_winner_do_not_count_but_their_gpu_hours_do(watched: WatchedRoot) -> None:
     row = watched.row("crd", trials=1, seeds=1)
     watched.finish(row.trial(0), loss=0.5, seconds=1800)
     write_json(row.winner, winner_record({1: "1-bbbbbbbb"}))
@@ -133,9 +133,9 @@ def test_teachers_are_those_that_the_rows_of_the_study_need_one_a_seed(watched: 
     watched.row("edam", seeds=3, teacher=True)
     watched.study()
     for number, network in enumerate(({"width": 8}, {"width": 99})):
-        place = watched.root.teacher(f"{number}" * 16)
-        watched.finish(place, loss=0.1)
-        write_json(place.config, {**TEACHER, "network": network, "data": {"fingerprint": "f" * 8}, "seed": 0})
+        directory = watched.root.teacher(f"{number}" * 16)
+        watched.finish(directory, loss=0.1)
+        write_json(directory.config, {**TEACHER, "network": network, "data": {"fingerprint": "f" * 8}, "seed": 0})
 
     overview = look(watched)
 
@@ -146,9 +146,9 @@ def test_teachers_are_those_that_the_rows_of_the_study_need_one_a_seed(watched: 
 def test_rows_shared_by_studies_are_shown_once_and_rows_of_no_study_too(watched: WatchedRoot) -> None:
     watched.row("no_kd", trials=4)
     watched.study("small")
-    watched.asked[0]["trials"] = 9
+    watched.wanted[0]["trials"] = 9
     watched.study("large")
-    watched.asked.clear()
+    watched.wanted.clear()
     watched.row("orphan")
 
     rows = look(watched, study=None).rows
@@ -168,7 +168,10 @@ def test_a_controller_is_heard_of_and_a_dead_one_is_missed(watched: WatchedRoot)
 
 @pytest.mark.parametrize(
     ("damage", "words"),
-    [("result.h5", "result.h5: not a readable result"), ("attempts/1.json", "object has no attribute 'get'")],
+    [
+        ("result.h5", "result.h5: not a readable result"),
+        ("attempts/1.json", r"1\.json: Input should be a valid dictionary"),
+    ],
 )
 def test_a_trial_that_cannot_be_read_is_named_and_hides_no_other(watched: WatchedRoot, damage: str, words: str) -> None:
     row = watched.row("crd")
@@ -286,11 +289,11 @@ def test_a_teacher_that_is_claimed_and_not_begun_is_nobodys_trial_until_it_has_a
 ) -> None:
     watched.row("crd", teacher=True)
     watched.study()
-    place = watched.root.teacher("a" * 16)
-    place.path.mkdir(parents=True)
+    directory = watched.root.teacher("a" * 16)
+    directory.path.mkdir(parents=True)
     collector = Collector(watched.root, None)
     assert collector.look().trials == ()
 
-    watched.run(place)
-    write_json(place.config, {**TEACHER, "data": {"fingerprint": "f" * 8}, "seed": 1})
+    watched.run(directory)
+    write_json(directory.config, {**TEACHER, "data": {"fingerprint": "f" * 8}, "seed": 1})
     assert [(t.entry.label, t.entry.name) for t in collector.look().trials] == [("teacher", "s1")]

@@ -32,11 +32,11 @@ TEACHER = {"branch": None, "network": {"width": 8}, "training": {"epochs": 5}}
 
 
 class WatchedRoot:
-    """A root with rows of a study; times are told in seconds before `now`."""
+    """A root with rows of a study; times are in seconds before `now`."""
 
     def __init__(self, path: Path) -> None:
         self.root, self.now = Root(path), time.time()
-        self.asked: list[dict[str, Any]] = []
+        self.wanted: list[dict[str, Any]] = []
 
     def row(
         self, name: str, trials: int = 4, seeds: int = 2, *, selection: str = "loss", teacher: bool = False
@@ -47,41 +47,41 @@ class WatchedRoot:
         training = {"epochs": EPOCHS}
         write_json(row.row, row_record(data="f" * 8, training=training, selection=selection, teacher=needed))
         facts = {"name": name, "label": f"Row {name}", "group": None, "directory": row.path.name}
-        self.asked.append({**facts, "trials": trials, "seeds": list(range(1, seeds + 1)), "teachers": []})
+        self.wanted.append({**facts, "trials": trials, "seeds": list(range(1, seeds + 1)), "teachers": []})
         return row
 
     def study(self, name: str = "study", **facts: Any) -> None:
         self.root.study(name).parent.mkdir(exist_ok=True)
         write_json(
-            self.root.study(name), {"name": name, "title": "A study", "control": None, "rows": self.asked, **facts}
+            self.root.study(name), {"name": name, "title": "A study", "control": None, "rows": self.wanted, **facts}
         )
 
-    def announce(self, place: TrialDir, attempt: int = 1, *, ago: float = 100.0, **facts: Any) -> None:
+    def announce(self, directory: TrialDir, attempt: int = 1, *, ago: float = 100.0, **facts: Any) -> None:
         """As the controller does before and after it submits."""
-        place.path.mkdir(parents=True, exist_ok=True)
-        write_json(place.config, {"training": {"epochs": EPOCHS}, "data": {"fingerprint": "f" * 8}, "seed": 0})
-        record_submission(place, attempt, submitted=self.now - ago, **facts)
-        write_text(place.attempt, f"{attempt}\n")
+        directory.path.mkdir(parents=True, exist_ok=True)
+        write_json(directory.config, {"training": {"epochs": EPOCHS}, "data": {"fingerprint": "f" * 8}, "seed": 0})
+        record_submission(directory, attempt, submitted=self.now - ago, **facts)
+        write_text(directory.attempt, f"{attempt}\n")
 
-    def run(self, place: TrialDir, epochs: int = 3, attempt: int = 1, *, ago: float = 100.0, **facts: Any) -> None:
+    def run(self, directory: TrialDir, epochs: int = 3, attempt: int = 1, *, ago: float = 100.0, **facts: Any) -> None:
         """A trial that runs in this very process, unless `facts` name another job."""
         job = {"backend": "local", "job": process_id(os.getpid())}
-        self.announce(place, attempt, ago=ago + 2, **{**job, **facts})
-        record_run(place, attempt, started=self.now - ago, host="node1", cuda_visible_devices="0")
+        self.announce(directory, attempt, ago=ago + 2, **{**job, **facts})
+        record_run(directory, attempt, started=self.now - ago, host="node1", cuda_visible_devices="0")
         for epoch in range(1, epochs + 1):
             loss = 1 / epoch
             line = {"epoch": epoch, "valid_loss": loss, "valid_accuracy": 1 - loss, "seconds": 2.0 * epoch}
-            append_metrics(place, {**line, "time": self.now - ago + 2 * epoch})
+            append_metrics(directory, {**line, "time": self.now - ago + 2 * epoch})
 
     def end(
-        self, place: TrialDir, end: str, attempt: int = 1, *, ago: float = 50.0, message: str = "", **facts: Any
+        self, directory: TrialDir, end: str, attempt: int = 1, *, ago: float = 50.0, message: str = "", **facts: Any
     ) -> None:
-        record_run(place, attempt, end=end, ended=self.now - ago, message=message)
-        record_submission(place, attempt, end=end, ended=self.now - ago, message=message, **facts)
+        record_run(directory, attempt, end=end, ended=self.now - ago, message=message)
+        record_submission(directory, attempt, end=end, ended=self.now - ago, message=message, **facts)
 
     def finish(
         self,
-        place: TrialDir,
+        directory: TrialDir,
         loss: float,
         accuracy: float = 0.5,
         status: Status = Status.COMPLETE,
@@ -89,10 +89,10 @@ class WatchedRoot:
         ago: float = 50.0,
     ) -> None:
         """A trial that ran for so many seconds and ended `ago`."""
-        self.run(place, EPOCHS, ago=ago + seconds)
-        self.end(place, "complete", ago=ago, gpu_seconds=seconds)
+        self.run(directory, EPOCHS, ago=ago + seconds)
+        self.end(directory, "complete", ago=ago, gpu_seconds=seconds)
         metrics = {} if status is Status.DIVERGED else {"valid": {"loss": loss, "accuracy": accuracy}}
-        write_result(place, Result(status, {}, epochs=EPOCHS, metrics=metrics))
+        write_result(directory, Result(status, {}, epochs=EPOCHS, metrics=metrics))
 
 
 def process_id(pid: int) -> str:

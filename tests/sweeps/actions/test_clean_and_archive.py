@@ -30,9 +30,9 @@ def study(study_file: Path, tmp_path: Path) -> RecordedStudy:
     trial, row = study.rows[0].directory.trial(0), study.rows[0].directory
     for path in (trial.checkpoint, trial.path / ".tmp-ab12-weights.pt", trial.lock, row.path / ".tmp-cd34-winner.json"):
         path.write_bytes(bytes(5000))
-    for place in (trial.weights, trial.log(1)):
-        place.parent.mkdir(exist_ok=True)
-        place.write_bytes(bytes(300))
+    for path in (trial.weights, trial.log(1)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(300))
     return study
 
 
@@ -119,11 +119,11 @@ def test_an_archive_unpacks_to_the_same_table_and_a_relaunch_finds_all_done(
     assert main(command(study, "--archive", str(target))) == 0
     assert tree(study.root.path) == before, "an archive deletes nothing"
     said = capsys.readouterr().out
-    assert "tar xf FILE.tar.gz && python -m analysis table --root tiny --study tiny" in said
+    assert "tar xf FILE.tar.gz && mmkd table --root tiny --study tiny" in said
     elsewhere = tmp_path / "elsewhere"
     with tarfile.open(target) as tar:
         tar.extractall(elsewhere, filter="data")
-    assert "python -m analysis table" in (elsewhere / "tiny" / "README.txt").read_text()
+    assert "mmkd table" in (elsewhere / "tiny" / "README.txt").read_text()
     names = {path.name for path in elsewhere.rglob("*") if path.is_file()}
     assert {"result.h5", "weights.pt", "config.json", "journal.log", "winner.json", "1.txt"} <= names
     assert not {name for name in names if name.endswith(".lock") or name.startswith(".tmp-") or name == "checkpoint.pt"}
@@ -148,10 +148,10 @@ def test_an_archive_keeps_the_checkpoints_of_unfinished_runs(study: RecordedStud
 def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_path: Path) -> None:
     code = study.root.code
     ours, patch, other = code / "aaaaaaaaaaaa", code / "cccccccccccc-dddddddddddd.patch", code / "bbbbbbbbbbbb"
-    for place, digest in ((ours, "111111111111"), (other, "222222222222")):
-        (place / "mmkd").mkdir(parents=True)
-        (place / "mmkd" / "trial.py").write_text("")
-        write_json(place / "snapshot.json", {"code": digest, "git": {}})
+    for directory, digest in ((ours, "111111111111"), (other, "222222222222")):
+        (directory / "mmkd").mkdir(parents=True)
+        (directory / "mmkd" / "trial.py").write_text("")
+        write_json(directory / "snapshot.json", {"code": digest, "git": {}, "taken": 1.0})
     patch.write_text("a patch")
     entry = {"code": "111111111111", "commit": "c" * 40, "diff": "d" * 12, "since": 0.0}
     write_json(study.rows[0].directory.code, [entry])
@@ -166,9 +166,9 @@ def test_an_archive_brings_the_code_that_its_rows_ran(study: RecordedStudy, tmp_
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("a.zip", "give a file that ends in .tar.gz or .tgz"),
-        ("nowhere/a.tgz", "no such directory"),
-        ("b.tgz", "already"),
+        ("a.zip", "give a name that ends in .tar.gz or .tgz"),
+        ("nowhere/a.tgz", "does not exist; make it first"),
+        ("b.tgz", "b.tgz: exists; choose another name\n"),
     ],
 )
 def test_an_archive_is_refused_where_it_cannot_be_written(

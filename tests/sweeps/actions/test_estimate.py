@@ -22,11 +22,11 @@ def root(tmp_path: Path) -> Root:
     return Root(tmp_path / "runs")
 
 
-def timed(places: list[TrialDir], seconds: float) -> None:
+def timed(directories: list[TrialDir], seconds: float) -> None:
     """Have finished runs' only attempts taken so long, by their own clock; Python took half a second to start."""
-    for place in places:
-        record_submission(place, 1, backend="fake", submitted=1000.0)
-        record_run(place, 1, started=1000.5, ended=1000.0 + seconds)
+    for directory in directories:
+        record_submission(directory, 1, backend="fake", submitted=1000.0)
+        record_run(directory, 1, started=1000.5, ended=1000.0 + seconds)
 
 
 def rows(study_file: Path, folder: Path, *overrides: str) -> dict[str, Row]:
@@ -45,15 +45,15 @@ def test_a_forecast_plays_the_controllers_order_through(study_file: Path, tmp_pa
 
 
 def test_what_is_left_is_read_from_the_rows_files(study_file: Path, tmp_path: Path, root: Root) -> None:
-    before = left_of(rows(study_file, tmp_path)["crd"], root)
+    before = left_of(rows(study_file, tmp_path)["crd"])
     assert (before.tuning, before.final) == (3, 2)
     assert (len(before.tuning_teacher), len(before.other_teachers)) == (1, 2)
     launched(study_file, tmp_path)
-    done = left_of(rows(study_file, tmp_path)["crd"], root)
+    done = left_of(rows(study_file, tmp_path)["crd"])
     assert (done.tuning, done.final, done.tuning_teacher, done.other_teachers) == (0, 0, (), ())
-    more = left_of(rows(study_file, tmp_path, "defaults.seeds=3")["crd"], root)
+    more = left_of(rows(study_file, tmp_path, "defaults.seeds=3")["crd"])
     assert (more.tuning, more.final, len(more.other_teachers)) == (0, 1, 1)
-    longer = left_of(rows(study_file, tmp_path, "defaults.trials=5")["crd"], root)
+    longer = left_of(rows(study_file, tmp_path, "defaults.trials=5")["crd"])
     assert (longer.tuning, longer.final) == (2, 2), "another trial may win"
 
 
@@ -62,7 +62,7 @@ def test_an_open_trial_is_left_and_a_failed_one_is_not(study_file: Path, tmp_pat
         return Failure.ERROR if job.command[3].endswith("trials/0") else Failure.PREEMPTED
 
     launched(study_file, tmp_path, backend=FakeBackend(fails), stop=after(8, Stop.WITH_JOBS))
-    assert left_of(rows(study_file, tmp_path)["no_kd"], root).tuning == 2
+    assert left_of(rows(study_file, tmp_path)["no_kd"]).tuning == 2
 
 
 def test_a_run_takes_all_its_attempts_and_what_accounting_says(study_file: Path, tmp_path: Path) -> None:
@@ -81,18 +81,18 @@ def test_a_row_knows_its_own_runs_and_else_those_of_a_row_alike_scaled_by_epochs
     study_file: Path, tmp_path: Path, root: Root
 ) -> None:
     study = launched(study_file, tmp_path)
-    assert from_finished(rows(study_file, tmp_path)["crd"], root, FakeBackend()) is None, "no times are known"
+    assert from_finished(rows(study_file, tmp_path)["crd"], FakeBackend()) is None, "no times are known"
     timed(study.rows[1].runs(), 6.0)
-    own = from_finished(rows(study_file, tmp_path)["crd"], root, FakeBackend())
+    own = from_finished(rows(study_file, tmp_path)["crd"], FakeBackend())
     assert own is not None
     assert (own.seconds, own.how) == (pytest.approx(6.0), "the mean of its 5 finished runs")
     other = rows(study_file, tmp_path, "rows.crd.space.beta=0.5", "training.epochs=30")["crd"]
-    alike = from_finished(other, root, FakeBackend())
+    alike = from_finished(other, FakeBackend())
     assert alike is not None
     assert alike.seconds == pytest.approx(60.0)
     assert alike.how.endswith("'s 5 finished runs, which have 3 epochs")
     for change in ("student.width=16", "training.batch_size=8", "rows.crd.pairing=audio", "teacher.width=16"):
-        assert from_finished(rows(study_file, tmp_path, change)["crd"], root, FakeBackend()) is None, change
+        assert from_finished(rows(study_file, tmp_path, change)["crd"], FakeBackend()) is None, change
 
 
 def test_a_teacher_is_judged_by_those_of_its_kind(study_file: Path, tmp_path: Path, root: Root) -> None:
@@ -126,8 +126,8 @@ def test_a_dry_run_estimates_from_finished_runs_and_says_so(
 ) -> None:
     study = launched(study_file, tmp_path)
     timed(study.directories(), 600.0)
-    for place in study.directories():
-        record_submission(place, 1, backend="local")
+    for directory in study.directories():
+        record_submission(directory, 1, backend="local")
     assert main(command(study_file, root, "--trials", "5")) == 0
     said = capsys.readouterr().out
     assert "left      no_kd: 2 trials and 2 final runs, 10 min each (the mean of its 5 finished runs)" in said
@@ -168,4 +168,4 @@ def test_a_row_record_that_is_no_json_is_passed_over(study_file: Path, tmp_path:
     broken.path.mkdir()
     broken.row.write_text("{")
     other = rows(study_file, tmp_path, "training.epochs=6")["no_kd"]
-    assert from_finished(other, root, FakeBackend()) is not None
+    assert from_finished(other, FakeBackend()) is not None

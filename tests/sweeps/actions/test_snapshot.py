@@ -45,35 +45,32 @@ def package(tmp_path: Path) -> Path:
 def works(study_file: Path, tmp_path: Path) -> Iterator[list[RowWork]]:
     """The rows of a finished study that is extended by a trial, opened."""
     launched(study_file, tmp_path)
-    opened = [
-        RowWork(row, Root(tmp_path / "runs"), 2, study_file)
-        for row in planned(study_file, tmp_path, "defaults.trials=4")
-    ]
+    opened = [RowWork(row, 2, study_file) for row in planned(study_file, tmp_path, "defaults.trials=4")]
     yield opened
     for work in opened:
         work.close()
 
 
 def test_a_snapshot_holds_what_a_controller_imports_and_is_taken_once(root: Root) -> None:
-    place = take_snapshot(root)
-    assert place == snapshot_directory(root) == take_snapshot(root)
-    assert [path.name for path in root.code.glob("*/")] == [place.name]
-    assert (place / "mmkd" / "trial.py").read_bytes() == (REPOSITORY / "mmkd" / "trial.py").read_bytes()
-    assert (place / "sweeps" / "studies" / "crd_attention.toml").exists()
-    kinds = {path.suffix for path in place.rglob("*") if path.is_file()}
+    snapshot = take_snapshot(root)
+    assert snapshot == snapshot_directory(root) == take_snapshot(root)
+    assert [path.name for path in root.code.glob("*/")] == [snapshot.name]
+    assert (snapshot / "mmkd" / "trial.py").read_bytes() == (REPOSITORY / "mmkd" / "trial.py").read_bytes()
+    assert (snapshot / "sweeps" / "studies" / "crd_attention.toml").exists()
+    kinds = {path.suffix for path in snapshot.rglob("*") if path.is_file()}
     assert kinds == {".py", ".toml", ".json"}
-    origin = read_json(place / "snapshot.json")
+    origin = read_json(snapshot / "snapshot.json")
     assert origin["code"] == provenance.source_digest()
     assert origin["git"] == provenance.git_commit()
 
 
 def test_python_runs_the_snapshot_even_where_the_working_directory_holds_the_packages(root: Root) -> None:
-    place = take_snapshot(root)
+    snapshot = take_snapshot(root)
     code = "import mmkd, sweeps.rows, slurm; print(mmkd.__file__, sweeps.rows.__file__, slurm.__file__, sep='\\n')"
-    ours = {**os.environ, **run_from(place)}
+    ours = {**os.environ, **run_from(snapshot)}
     asked = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=ours, capture_output=True, text=True)
     assert asked.returncode == 0, asked.stderr
-    assert all(Path(line).is_relative_to(place) for line in asked.stdout.splitlines())
+    assert all(Path(line).is_relative_to(snapshot) for line in asked.stdout.splitlines())
     where = (
         "from mmkd.provenance import git_commit; from sweeps.actions.snapshot import *; from mmkd.rundir import Root; "
     )
@@ -82,12 +79,12 @@ def test_python_runs_the_snapshot_even_where_the_working_directory_holds_the_pac
     assert asked.returncode == 0, asked.stderr
     commit, own = asked.stdout.rsplit(" ", 1)
     assert commit == provenance.git_commit().get("commit", ""), "a snapshot remembers the commit that it was taken from"
-    assert own.strip() == str(place), "from a snapshot, the snapshot is itself"
+    assert own.strip() == str(snapshot), "from a snapshot, the snapshot is itself"
 
 
 def test_a_snapshot_that_was_edited_is_refused(root: Root) -> None:
-    place = take_snapshot(root)
-    (place / "mmkd" / "trial.py").write_text("")
+    snapshot = take_snapshot(root)
+    (snapshot / "mmkd" / "trial.py").write_text("")
     with pytest.raises(UserError, match="this snapshot was changed; remove the directory"):
         take_snapshot(root)
 
@@ -100,12 +97,22 @@ def test_a_dry_run_takes_no_snapshot(study_file: Path, root: Root) -> None:
 
 def test_a_row_writes_down_the_code_that_it_begins_with(study_file: Path, root: Root, package: Path) -> None:
     (row,) = planned(study_file, root.path.parent)[:1]
-    work = RowWork(row, root, 2, study_file)
+    work = RowWork(row, 2, study_file)
     assert CodeWatch([work], root, package).begin() == "", "the first code of a row is no change"
     (entry,) = read_json(row.directory.code)
     assert entry["code"] == provenance.source_digest(package)
     assert CodeWatch([work], root, package).begin() == ""
     assert len(read_json(row.directory.code)) == 1
+    work.close()
+
+
+def test_a_damaged_list_of_versions_is_refused_and_stays(study_file: Path, root: Root, package: Path) -> None:
+    (row,) = planned(study_file, root.path.parent)[:1]
+    work = RowWork(row, root, 2, study_file)
+    row.directory.code.write_text('[{"code": "0123')
+    with pytest.raises(UserError, match=r"code\.json: .*; repair it, or move it away"):
+        CodeWatch([work], root, package).begin()
+    assert row.directory.code.read_text() == '[{"code": "0123'
     work.close()
 
 
@@ -127,10 +134,10 @@ def test_a_relaunch_with_other_code_says_so_once_and_names_rows_and_ways_out(
 def test_the_way_back_is_the_snapshot_of_then_where_there_is_one(
     works: list[RowWork], root: Root, package: Path
 ) -> None:
-    place = take_snapshot(root)
-    CodeWatch(works, root, place / "mmkd").begin()
+    snapshot = take_snapshot(root)
+    CodeWatch(works, root, snapshot / "mmkd").begin()
     said = CodeWatch(works, root, package).begin()
-    assert f"PYTHONPATH={place} PYTHONSAFEPATH=1 python {place}/sweeps/launch.py" in said
+    assert f"PYTHONPATH={snapshot} PYTHONSAFEPATH=1 python {snapshot}/sweeps/launch.py" in said
 
 
 def test_an_edit_under_a_running_study_is_said_once_and_written_down(
@@ -149,7 +156,7 @@ def test_a_running_controller_reports_the_change(
     study_file: Path, root: Root, package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeps.controller.loop.HEARTBEAT_SECONDS", 0.0)
-    work = RowWork(planned(study_file, root.path.parent)[0], root, 2, study_file)
+    work = RowWork(planned(study_file, root.path.parent)[0], 2, study_file)
     watch = CodeWatch([work], root, package)
     watch.begin()
 
@@ -166,7 +173,7 @@ def test_a_running_controller_reports_the_change(
 
 def test_rows_that_are_done_have_nothing_to_say(study_file: Path, tmp_path: Path, root: Root, package: Path) -> None:
     launched(study_file, tmp_path)
-    work = RowWork(planned(study_file, tmp_path)[0], root, 2, study_file)
+    work = RowWork(planned(study_file, tmp_path)[0], 2, study_file)
     CodeWatch([work], root, package).begin()
     (package / "trial.py").write_text("LOSS = 2\n")
     assert CodeWatch([work], root, package).begin() == ""

@@ -58,20 +58,20 @@ def test_open_failed_and_diverged_trials_are_told_apart(said, study_file: Path, 
 
     backend = FakeBackend(fails)
     status = said(launched(study_file, tmp_path, "defaults.trials=5", backend=backend, stop=after(6, Stop.WITH_JOBS)))
-    name, told, still_open, running, _, failed, *_ = cells(status, "no_kd")
+    name, reported, still_open, running, _, failed, *_ = cells(status, "no_kd")
     assert (name, running) == ("no_kd", "0")
-    assert int(told.split("/")[0]) + int(still_open) <= 5
+    assert int(reported.split("/")[0]) + int(still_open) <= 5
     assert failed == "2"
     assert "(1 diverged)" in status
 
 
 def test_it_names_the_controller_and_reads_beside_it_without_a_trace(said, study_file: Path, tmp_path: Path) -> None:
     study = launched(study_file, tmp_path, stop=after(3, Stop.WITHOUT_JOBS), backend=FakeBackend(delay=99))
-    works = [RowWork(row, study.root, 2, study_file) for row in planned(study_file, tmp_path)]
+    works = [RowWork(row, 2, study_file) for row in planned(study_file, tmp_path)]
     before = tree(study.root.path)
     status = said(study)
     assert tree(study.root.path) == before
-    assert f"controller  process {os.getpid()} on {socket.gethostname()}, heard of 0 s ago\n" in status
+    assert f"controller  process {os.getpid()} on {socket.gethostname()}, last heartbeat 0 s ago\n" in status
     works[1].close()
     assert "ago; of no_kd alone" in said(study)
     works[0].close()
@@ -83,11 +83,11 @@ def test_a_controller_that_died_is_told_from_one_that_lives(said, study_file: Pa
     dead.wait()
     lock = study.rows[0].directory.lock
     write_json(lock, {"host": socket.gethostname(), "pid": dead.pid})
-    assert "gone without a word" in said(study)
+    assert "not responding" in said(study)
     write_json(lock, {"host": "elsewhere", "pid": 1})
-    assert "process 1 on elsewhere, heard of 0 s ago" in said(study)
+    assert "process 1 on elsewhere, last heartbeat 0 s ago" in said(study)
     os.utime(lock, (time.time() - 600, time.time() - 600))
-    assert "process 1 on elsewhere, gone without a word, heard of 600 s ago" in said(study)
+    assert "process 1 on elsewhere, not responding (last heartbeat 600 s ago)" in said(study)
 
 
 def test_gpu_hours_of_attempts_that_have_not_ended_are_counted(said, study_file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The controller on a backend that trains nothing: every trial told once, whatever its jobs do."""
+"""The controller on a backend that trains nothing: every trial reported once, whatever its jobs do."""
 
 import time
 from collections import Counter
@@ -39,9 +39,9 @@ def test_a_study_runs_to_its_end_and_a_relaunch_submits_nothing(rows: list[Row],
     backend = FakeBackend()
     works = run(rows, root, backend)
     assert [work.remaining for work in works] == [0, 0]
-    # 3 teachers (tuning's and one a seed), and for each row 3 trials and 2 confirming runs.
+    # 3 teachers (tuning's and one a seed), and for each row 3 trials and 2 final runs.
     assert len(backend.jobs) == 3 + 2 * (3 + 2)
-    assert Counter(states(rows[1])) == {"1": 3}, "each trial complete, each told once"
+    assert Counter(states(rows[1])) == {"1": 3}, "each trial complete, each reported once"
     again = FakeBackend()
     run(rows, root, again)
     assert again.jobs == []
@@ -99,7 +99,7 @@ def test_raising_trials_and_seeds_extends_the_row(study_file: Path, tmp_path: Pa
     assert Counter(names) == {"trials": 4, "confirm": 2, "teachers": 1}
 
 
-def test_confirming_runs_of_a_former_winner_are_kept_and_marked(study_file: Path, tmp_path: Path, root: Root) -> None:
+def test_final_runs_of_a_former_winner_are_kept_and_marked(study_file: Path, tmp_path: Path, root: Root) -> None:
     """The default's learning rate is far off here, so that a later trial wins."""
     change = "defaults.space.learning_rate={low=1e-4, high=1e-2, log=true, default=1e-2}"
     few, many = (rows_of(study_file, tmp_path, change, f"rows.*.trials={n}")["no_kd"] for n in (1, 6))
@@ -129,8 +129,8 @@ def test_an_error_is_tried_twice_told_as_failed_and_the_others_go_on(rows: list[
     assert works[0].failed == ""
     assert failure_of(works[0], ended=True).startswith("row no_kd: 1 trial failed (no retries left; --retry failed")
     assert failure_of(works[0], ended=False) == ""
-    assert left_of(rows[0], root).tuning == 0
-    assert left_of(rows[0], root, retry_failed=True).tuning == 1
+    assert left_of(rows[0]).tuning == 0
+    assert left_of(rows[0], retry_failed=True).tuning == 1
     assert Counter(states(rows[0])) == {"1": 2, "3": 1}
     assert len(read_attempts(rows[0].directory.trial(1))) == 2
     assert trial_state(rows[0].directory.trial(1)) is State.FAILED
@@ -182,11 +182,11 @@ def test_a_diverged_trial_is_a_result_told_as_failed(rows: list[Row], root: Root
 
 
 def test_a_second_controller_on_a_row_is_refused_and_told_who_holds_it(rows: list[Row], root: Root) -> None:
-    holder = RowWork(rows[0], root, 1, Path(__file__))
+    holder = RowWork(rows[0], 1, Path(__file__))
     with pytest.raises(UserError, match=r"row no_kd: another controller is at work: .*process \d+ on"):
-        RowWork(rows[0], root, 1, Path(__file__))
+        RowWork(rows[0], 1, Path(__file__))
     holder.close()
-    RowWork(rows[0], root, 1, Path(__file__)).close()
+    RowWork(rows[0], 1, Path(__file__)).close()
 
 
 def test_two_controllers_train_a_teacher_once(study_file: Path, tmp_path: Path, root: Root) -> None:
@@ -222,9 +222,9 @@ def test_stopping_leaves_everything_to_go_on(rows: list[Row], root: Root) -> Non
 
 def test_an_unreadable_result_is_set_aside_and_the_trial_runs_again(rows: list[Row], root: Root) -> None:
     def truncates(job: Job, attempt: int) -> Failure | None:
-        place = TrialDir(Path(job.command[3]))
+        directory = TrialDir(Path(job.command[3]))
         if job.command[3].endswith("trials/1") and attempt == 1:
-            place.result.write_bytes(b"\x89HDF\r\n\x1a\n cut")
+            directory.result.write_bytes(b"\x89HDF\r\n\x1a\n cut")
             return Failure.CANCELLED
         return None
 

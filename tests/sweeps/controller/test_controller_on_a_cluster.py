@@ -95,7 +95,7 @@ def test_a_relaunch_with_fewer_slots_watches_all_jobs_that_live(row: Row, root: 
     with pytest.raises(Interrupted):
         run(row, root, backend, 3, stop=lambda: Stop.WITHOUT_JOBS if next(rounds) > 3 else None)
     assert len(backend.live) == 3, "its jobs were left alone"
-    work = RowWork(row, root, 1, Path(__file__))
+    work = RowWork(row, 1, Path(__file__))
     with Reporter(Console(quiet=True)) as reporter:
         controller = Controller([work], root, backend, 1, reporter, interval=0.001)
         controller._attach_living()
@@ -116,13 +116,13 @@ def test_a_kill_between_submission_and_record_is_mended_by_the_jobs_name(row: Ro
         write_json(trial.controller_record(1), record)
     run(row, root, backend, 3)
     assert len(backend.jobs) == 3 + 2
-    assert [a.submitted["job"] for t in row.directory.trials() for a in read_attempts(t)] == ["0", "1", "2"]
+    assert [a.submitted.job for t in row.directory.trials() for a in read_attempts(t)] == ["0", "1", "2"]
 
 
 def test_accounting_takes_the_place_of_our_own_reckoning(row: Row, root: Root) -> None:
     run(row, root, FakeCluster())
     attempts = [a for t in row.directory.trials() for a in read_attempts(t)]
-    assert [(a.submitted["gpu_seconds"], a.submitted["node"]) for a in attempts] == [(3600.0, "n1")] * 3
+    assert [(a.submitted.gpu_seconds, a.submitted.node) for a in attempts] == [(3600.0, "n1")] * 3
 
 
 def test_nothing_is_submitted_past_the_budget_and_a_higher_one_goes_on(row: Row, root: Root) -> None:
@@ -156,8 +156,8 @@ def test_a_job_that_says_it_ended_frees_its_slot_before_the_scheduler_knows(row:
         for identifier in [i for i in backend.live if i not in ended]:
             ended.append(identifier)
             backend._end(backend.jobs[int(identifier)])
-            place, attempt = TrialDir(Path(backend.jobs[int(identifier)].command[3])), 1
-            record_run(place, attempt, started=time.time(), end="complete", ended=time.time())
+            directory, attempt = TrialDir(Path(backend.jobs[int(identifier)].command[3])), 1
+            record_run(directory, attempt, started=time.time(), end="complete", ended=time.time())
         return None
 
     run(row, root, backend, stop=stop)
@@ -168,7 +168,7 @@ def test_trials_that_failed_for_good_are_tried_again_when_asked_under_new_number
     fails = FakeCluster(fails=lambda job, attempt: Failure.ERROR if ".t1." in job.name else None)
     run(row, root, fails)
     assert Counter(states(row)) == {"1": 2, "3": 1}
-    work = RowWork(row, root, 2, Path(__file__))
+    work = RowWork(row, 2, Path(__file__))
     assert (work.remaining, work.retry_failed(), work.remaining) == (2, 1, 3)
     assert work.retry_failed() == 0, "once"
     work.close()
@@ -178,18 +178,18 @@ def test_trials_that_failed_for_good_are_tried_again_when_asked_under_new_number
     assert first == again
 
 
-def test_a_pruner_stops_trials_that_are_worse_and_never_confirming_runs(study_file: Path, tmp_path: Path) -> None:
+def test_a_pruner_stops_trials_that_are_worse_and_never_final_runs(study_file: Path, tmp_path: Path) -> None:
     row = rows_of(study_file, tmp_path, "defaults.pruner='median'")["no_kd"]
     plain = rows_of(study_file, tmp_path)["no_kd"]
     assert row.digest != plain.digest, "pruned rows are others: their budgets are"
-    work = RowWork(row, Root(tmp_path / "runs"), 8, Path(__file__))
+    work = RowWork(row, 8, Path(__file__))
     try:
         for number, _ in zip(range(7), iter(lambda: work.tuning.sample(), None), strict=False):
             curve = [1.0 if number < 6 else 9.0] * 8
             lines = "".join(f'{{"epoch": {e + 1}, "valid_loss": {v}}}\n' for e, v in enumerate(curve))
-            place = row.directory.trial(number)
-            place.path.mkdir(parents=True)
-            write_text(place.metrics, lines)
+            directory = row.directory.trial(number)
+            directory.path.mkdir(parents=True)
+            write_text(directory.metrics, lines)
             task = work._tuning_task(number, row.default())
             assert work.wants_pruned(task) is (number == 6)
             if number < 6:
@@ -213,7 +213,7 @@ def test_jobs_are_named_alike_however_the_root_is_spelled(tmp_path: Path, monkey
 
 
 def test_a_jobs_name_tells_root_row_trial_and_attempt(row: Row, root: Root) -> None:
-    work = RowWork(row, root, 1, Path(__file__))
+    work = RowWork(row, 1, Path(__file__))
     task = next(iter(work.tasks(lambda row, seed: True)))
     work.close()
     names = {make_job(task, k, tag, {}).name for k in (1, 2) for tag in ("mmkd-aaaaaa", "mmkd-bbbbbb")}
@@ -225,12 +225,12 @@ def test_a_jobs_name_tells_root_row_trial_and_attempt(row: Row, root: Root) -> N
 def test_what_a_job_died_of_is_the_line_beside_what_srun_says_of_all_that_fail(tmp_path: Path, echo_last: bool) -> None:
     why = "slurmstepd-n1: error: execve(): apptainer: No such file or directory"
     lines = [why, "srun: error: n1: task 0: Exited with exit code 2"]
-    place = TrialDir(tmp_path)
-    place.log(1).parent.mkdir()
-    place.log(1).write_text("\n".join(lines if echo_last else lines[::-1]) + "\n\n")
-    assert last_line(place, 1) == why
-    place.log(1).write_text(lines[1])
-    assert last_line(place, 1) == lines[1], "better than nothing"
+    directory = TrialDir(tmp_path)
+    directory.log(1).parent.mkdir()
+    directory.log(1).write_text("\n".join(lines if echo_last else lines[::-1]) + "\n\n")
+    assert last_line(directory, 1) == why
+    directory.log(1).write_text(lines[1])
+    assert last_line(directory, 1) == lines[1], "better than nothing"
 
 
 def test_an_attempt_is_the_schedulers_word_where_the_job_said_nothing(row: Row, root: Root) -> None:

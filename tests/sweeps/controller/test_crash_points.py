@@ -24,7 +24,7 @@ import pytest
 from controlled import rows_of, run
 from fakes import FakeBackend
 from optuna.storages.journal import JournalFileBackend
-from survival import broken, told
+from survival import broken, reported
 from tiny_study import STUDY
 
 from mmkd.attempts import read_attempts, record_run
@@ -55,11 +55,11 @@ class Backend(FakeBackend):
         return gone | {mine[h]: report for h, report in super().poll(mine).items()}
 
     def _end(self, job: Job) -> None:
-        place, attempt = TrialDir(Path(job.command[3])), int(job.command[5])
-        record_run(place, attempt, started=1.0)
+        directory, attempt = TrialDir(Path(job.command[3])), int(job.command[5])
+        record_run(directory, attempt, started=1.0)
         super()._end(job)
-        if place.result.exists():
-            record_run(place, attempt, end="complete", ended=2.0)
+        if directory.result.exists():
+            record_run(directory, attempt, end="complete", ended=2.0)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ CONTROLLER = {
     "lock taken | row.json": Point("sweeps.controller.row.write_record", when=to("row.json")),
     "row.json | the study in the journal": Point("sweeps.controller.row.Tuning"),
     "teacher claimed | its directory filled": Point("mmkd.lock.FileLock.acquire", after=True, when=a_claim),
-    "trial asked | its directory": Point("sweeps.controller.optuna_study.Tuning.sample", after=True),
+    "trial sampled | its directory": Point("sweeps.controller.optuna_study.Tuning.sample", after=True),
     "its directory | its config.json": Point("sweeps.controller.row.write_json", when=to("config.json"), nth=2),
     "config.json | attempt announced": Point("sweeps.controller.jobs.record_submission"),
     "attempt announced | attempt named": Point("sweeps.controller.jobs.write_text", when=to("attempt")),
@@ -162,13 +162,13 @@ CONTROLLER = {
     "job submitted | its id noted": Point("sweeps.controller.jobs.record_submission", when=a_job, nth=2),
     "id noted | job ended": Point("sweeps.controller.jobs.record_submission", after=True, when=a_job, nth=3),
     "result | its end noted": Point("sweeps.controller.jobs.record_submission", when=the_end, nth=2),
-    "end noted | result told": Point("sweeps.controller.jobs.record_submission", when=the_end, after=True, nth=4),
+    "end noted | result reported": Point("sweeps.controller.jobs.record_submission", when=the_end, after=True, nth=4),
     "teacher's end noted | cleaned up": Point("sweeps.controller.teachers.clean_up"),
-    "cleaned up | told": Point("sweeps.controller.optuna_study.Tuning.report"),
-    "told | next one asked": Point("sweeps.controller.optuna_study.Tuning.report", after=True, nth=2),
-    "all told | winner.json": Point("sweeps.controller.row.write_record", when=to("winner.json")),
-    "winner.json | confirming runs": Point("sweeps.controller.row.write_record", after=True, when=to("winner.json")),
-    "confirming run ended | settled": Point("sweeps.controller.row.RowWork._settle_final"),
+    "cleaned up | reported": Point("sweeps.controller.optuna_study.Tuning.report"),
+    "reported | next one sampled": Point("sweeps.controller.optuna_study.Tuning.report", after=True, nth=2),
+    "all reported | winner.json": Point("sweeps.controller.row.write_record", when=to("winner.json")),
+    "winner.json | final runs": Point("sweeps.controller.row.write_record", after=True, when=to("winner.json")),
+    "final run ended | settled": Point("sweeps.controller.row.RowWork._settle_final"),
     "lock checked | heartbeat written": Point("mmkd.lock.FileLock._write", nth=8),
     "teacher cleaned up | claim given back": Point("mmkd.lock.FileLock.release", when=a_claim),
     "all done | locks given back": Point("mmkd.lock.FileLock.release", when=lambda lock: not a_claim(lock)),
@@ -209,7 +209,7 @@ def test_a_controller_that_dies_between_two_writes_is_replaced_and_nothing_is_lo
 def test_a_controller_that_dies_in_the_middle_of_a_line_of_the_journal_is_replaced(
     line: int, study: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """The study is made by one line, each asking by one, and each telling by one or two."""
+    """The study is made by one line, each sample by one, and each report by one or two."""
     rows, root, lines = planned(study, tmp_path), Root(tmp_path / "runs"), count(1)
     append = JournalFileBackend.append_logs
 
@@ -280,17 +280,17 @@ def test_a_told_trial_whose_result_is_damaged_runs_again_and_is_not_told_again(
 ) -> None:
     rows, root = planned(study, tmp_path), Root(tmp_path / "runs")
     run(rows, root, Backend())
-    places = [rows[0].directory.trial(1), rows[1].directory.final_runs()[0], root.teachers()[0]]
-    for place in places:
-        content = bytearray(place.result.read_bytes())
+    directories = [rows[0].directory.trial(1), rows[1].directory.final_runs()[0], root.teachers()[0]]
+    for directory in directories:
+        content = bytearray(directory.result.read_bytes())
         content[len(content) // 3] ^= 4
-        place.result.unlink()
+        directory.result.unlink()
         if damage != "removed":
-            place.result.write_bytes(content if damage == "one bit" else content[: len(content) // 2])
-    before = told(root.path)
+            directory.result.write_bytes(content if damage == "one bit" else content[: len(content) // 2])
+    before = reported(root.path)
     run(rows, root, Backend())
-    assert told(root.path) == before
-    assert [[a.end for a in read_attempts(place)] for place in places] == [["complete", "complete"]] * 3
+    assert reported(root.path) == before
+    assert [[a.end for a in read_attempts(directory)] for directory in directories] == [["complete", "complete"]] * 3
     left = [w for w in broken(root.path, undisturbed) if "of which one should be complete" not in w]
     assert left == []
 
@@ -300,16 +300,16 @@ def test_a_told_trial_that_ran_again_while_no_controller_saw_it_has_its_end_note
 ) -> None:
     rows, root = planned(study, tmp_path), Root(tmp_path / "runs")
     run(rows, root, Backend())
-    place = rows[0].directory.trial(1)
-    noted = read_json(place.controller_record(1))
+    directory = rows[0].directory.trial(1)
+    noted = read_json(directory.controller_record(1))
     assert noted is not None
     unseen = {key: value for key, value in noted.items() if key not in ("end", "message", "ended", "epochs")}
-    write_json(place.controller_record(1), unseen)
-    before, again = told(root.path), Backend()
+    write_json(directory.controller_record(1), unseen)
+    before, again = reported(root.path), Backend()
     run(rows, root, again)
     assert again.jobs == [], "nothing runs twice"
-    assert told(root.path) == before
-    assert [attempt.end for attempt in read_attempts(place)] == ["complete"]
+    assert reported(root.path) == before
+    assert [attempt.end for attempt in read_attempts(directory)] == ["complete"]
     assert broken(root.path, undisturbed) == []
 
 
@@ -341,7 +341,7 @@ def test_a_journal_that_is_cut_asks_what_the_directories_hold_also_where_the_sam
     run(rows, root, again)
     assert again.jobs == [], "nothing runs twice"
     assert {path: read_json(path) for path in root.path.glob("rows/*/trials/*/config.json")} == before
-    assert [said for said in told(root.path).values() if said != ["complete"]] == []
+    assert [said for said in reported(root.path).values() if said != ["complete"]] == []
 
 
 @pytest.mark.parametrize(("then", "jobs"), [(1, 1), (2, 2)], ids=["has taught", "teaches on"])
@@ -353,10 +353,10 @@ def test_a_teacher_whose_weights_are_damaged_is_trained_again_before_it_teaches(
 
         def _end(self, job: Job) -> None:
             super()._end(job)
-            place = TrialDir(Path(job.command[3]))
-            place.weights.write_bytes(b"weights")
-            result = read_result(place.result)
-            write_result(place, replace(result, weights_sha256=hashlib.sha256(b"weights").hexdigest()))
+            directory = TrialDir(Path(job.command[3]))
+            directory.weights.write_bytes(b"weights")
+            result = read_result(directory.result)
+            write_result(directory, replace(result, weights_sha256=hashlib.sha256(b"weights").hexdigest()))
 
     few, more = (planned(study, tmp_path, f"rows.*.trials={n}")[1:] for n in (1, then))
     root = Root(tmp_path / "runs")
@@ -390,24 +390,24 @@ TRIAL = {
 """A trial's."""
 
 
-def attempt(place: TrialDir, number: int) -> int:
+def attempt(directory: TrialDir, number: int) -> int:
     """What a job does, as an attempt that the controller has announced."""
     from mmkd.trial import main
 
-    return main([str(place.path), "--attempt", str(number)], received=[])
+    return main([str(directory.path), "--attempt", str(number)], received=[])
 
 
 @pytest.mark.parametrize("name", TRIAL)
 def test_a_trial_that_dies_between_two_writes_ends_with_the_same_numbers(name: str, lab: Any, numbers_of: Any) -> None:
     config = lab.student("crd", level="final")
     expected = numbers_of(lab.run(config, 1))
-    place = lab.place(config)
-    place.attempt.write_text("1\n")
-    dies_at(TRIAL[name], partial(attempt, place, 1))
-    place.attempt.write_text("2\n")
-    assert exit_code(forked(partial(attempt, place, 2))) == 0
-    assert numbers_of(place) == expected
-    assert [path.name for path in place.path.rglob(".tmp-*")] == []
+    directory = lab.place(config)
+    directory.attempt.write_text("1\n")
+    dies_at(TRIAL[name], partial(attempt, directory, 1))
+    directory.attempt.write_text("2\n")
+    assert exit_code(forked(partial(attempt, directory, 2))) == 0
+    assert numbers_of(directory) == expected
+    assert [path.name for path in directory.path.rglob(".tmp-*")] == []
 
 
 def test_a_superseded_trial_that_lives_on_ends_at_its_next_epoch_and_its_successor_goes_on(
@@ -416,8 +416,8 @@ def test_a_superseded_trial_that_lives_on_ends_at_its_next_epoch_and_its_success
     """Its machine was taken for dead: it stands still between an epoch's line and its checkpoint, and then goes on."""
     config = lab.student("crd", level="final")
     expected = numbers_of(lab.run(config, 1))
-    place = lab.place(config)
-    place.attempt.write_text("1\n")
+    directory = lab.place(config)
+    directory.attempt.write_text("1\n")
 
     def stands_still() -> int:
         import mmkd.training.trainer as trainer
@@ -430,12 +430,12 @@ def test_a_superseded_trial_that_lives_on_ends_at_its_next_epoch_and_its_success
             save(*arguments)
 
         trainer.save_checkpoint = stops
-        return attempt(place, 1)
+        return attempt(directory, 1)
 
     first = forked(stands_still)
     assert os.WIFSTOPPED(os.waitpid(first, os.WUNTRACED)[1])
-    place.attempt.write_text("2\n")
-    second = forked(partial(attempt, place, 2))
+    directory.attempt.write_text("2\n")
+    second = forked(partial(attempt, directory, 2))
     time.sleep(0.3)  # it finds the lock held
     os.kill(first, signal.SIGCONT)
     try:
@@ -444,15 +444,15 @@ def test_a_superseded_trial_that_lives_on_ends_at_its_next_epoch_and_its_success
     finally:
         with suppress(ProcessLookupError):
             os.kill(second, signal.SIGKILL)
-    assert numbers_of(place) == expected
-    assert [a.ran["end"] for a in read_attempts(place)] == ["cancelled", "complete"]
+    assert numbers_of(directory) == expected
+    assert [a.ran.end for a in read_attempts(directory)] == ["cancelled", "complete"]
 
 
 def test_a_full_disk_is_not_the_trials_error(lab: Any, numbers_of: Any) -> None:
     config = lab.student("crd", level="final")
     expected = numbers_of(lab.run(config, 1))
-    place = lab.place(config)
-    place.attempt.write_text("1\n")
+    directory = lab.place(config)
+    directory.attempt.write_text("1\n")
 
     def on_a_full_disk() -> int:
         import mmkd.training.trainer as trainer
@@ -461,9 +461,9 @@ def test_a_full_disk_is_not_the_trials_error(lab: Any, numbers_of: Any) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         trainer.append_metrics = full
-        return attempt(place, 1)
+        return attempt(directory, 1)
 
     assert exit_code(forked(on_a_full_disk)) == 1
-    assert [a.ran["end"] for a in read_attempts(place)] == ["node_fail"]
-    assert exit_code(forked(partial(attempt, place, 1))) == 0
-    assert numbers_of(place) == expected
+    assert [a.ran.end for a in read_attempts(directory)] == ["node_fail"]
+    assert exit_code(forked(partial(attempt, directory, 1))) == 0
+    assert numbers_of(directory) == expected

@@ -41,15 +41,15 @@ class Ending(FakeCluster):
         self.said, self.ran, self.log, self.state = said, ran, log, state
 
     def _end(self, job: Job) -> None:
-        place, attempt = TrialDir(Path(job.command[3])), int(job.command[5])
+        directory, attempt = TrialDir(Path(job.command[3])), int(job.command[5])
         if not job.name.endswith(".t0.a1"):
             super()._end(job)
-            record_run(place, attempt, started=1.0, end="complete", ended=2.0)
+            record_run(directory, attempt, started=1.0, end="complete", ended=2.0)
             return
         job.log.parent.mkdir(parents=True, exist_ok=True)
         job.log.write_text(self.log)
         if self.ran is not None:
-            record_run(place, attempt, **self.ran)
+            record_run(directory, attempt, **self.ran)
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         reports = super().poll(handles)
@@ -98,15 +98,15 @@ def test_a_result_that_the_file_system_shows_late_is_waited_for(
     row: Row, root: Root, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeps.controller.jobs.VISIBLE_SECONDS", 60.0)
-    place, turns = row.directory.trial(0), 0
+    directory, turns = row.directory.trial(0), 0
 
     def shown_late() -> Stop | None:
         nonlocal turns
         turns += 1
         if turns == 20:
-            assert read_json(place.job_record(1))["end"] == "complete"
-            assert "end" not in read_json(place.controller_record(1))
-            fake_result(place)
+            assert read_json(directory.job_record(1))["end"] == "complete"
+            assert "end" not in read_json(directory.controller_record(1))
+            fake_result(directory)
         return None
 
     run(row, root, Ending(Report(False), {"started": 1.0, "end": "complete", "ended": 2.0}), stop=shown_late)
@@ -137,8 +137,8 @@ def test_an_end_that_no_controller_saw_is_noted_by_the_next_with_its_costs(row: 
     record_run(cut, 1, started=1.0, end="preempted", ended=2.0)
     run(row, root, FakeCluster(), 3)
     noted = [read_attempts(trial)[0].submitted for trial in (finished, cut)]
-    assert [record["end"] for record in noted] == ["complete", "preempted"]
-    assert [record["gpu_seconds"] for record in noted] == [3600.0, 3600.0]
+    assert [record.end for record in noted] == ["complete", "preempted"]
+    assert [record.gpu_seconds for record in noted] == [3600.0, 3600.0]
     assert states(row) == ["1"] * 3
 
 
@@ -168,7 +168,7 @@ def test_a_node_that_failed_before_the_job_could_say_where_it_is_is_avoided(row:
 
 def test_where_a_job_ends_a_delayed_submission_is_tried_at_once(row: Row, root: Root) -> None:
     backend = FakeCluster(delay=3)
-    work = RowWork(row, root, 2, Path(__file__))
+    work = RowWork(row, 2, Path(__file__))
     try:
         with Reporter(Console(quiet=True)) as reporter:
             controller = Controller([work], root, backend, 2, reporter, interval=0.0)
@@ -186,15 +186,15 @@ def test_where_a_job_ends_a_delayed_submission_is_tried_at_once(row: Row, root: 
 # --- how often
 
 
-def attempts_that_ended(place: TrialDir, *told: tuple[str, str | None]) -> None:
+def attempts_that_ended(directory: TrialDir, *told: tuple[str, str | None]) -> None:
     """Attempts with the controller's class and the job's own word."""
-    place.attempts.mkdir(parents=True)
-    write_json(place.config, {})
+    directory.attempts.mkdir(parents=True)
+    write_json(directory.config, {})
     for number, (end, ran) in enumerate(told, start=1):
-        record_submission(place, number, submitted=10.0, end=end, epochs=0)
+        record_submission(directory, number, submitted=10.0, end=end, epochs=0)
         if ran:
-            record_run(place, number, end=ran)
-        write_text(place.attempt, f"{number}\n")
+            record_run(directory, number, end=ran)
+        write_text(directory.attempt, f"{number}\n")
 
 
 @pytest.mark.parametrize("failure", [failure for failure in Failure if RULES[failure].limit])
@@ -204,20 +204,20 @@ def test_a_failure_that_gains_nothing_is_given_up_after_its_limit(failure: Failu
     assert limit is not None
     attempts_that_ended(below, *[(failure, None)] * (limit - 1))
     attempts_that_ended(at, *[(failure, None)] * limit)
-    assert [decide(place, 0.0) for place in (below, at)] == [State.RETRY_DUE, State.FAILED]
+    assert [decide(directory, 0.0) for directory in (below, at)] == [State.RETRY_DUE, State.FAILED]
     assert decide(at, launched=11.0) is State.RETRY_DUE, "a relaunch tries anew"
 
 
 def test_memory_is_raised_to_four_times_before_it_is_given_up(tmp_path: Path) -> None:
-    place = TrialDir(tmp_path / "trial")
+    directory = TrialDir(tmp_path / "trial")
     assert RULES[Failure.OUT_OF_MEMORY].limit == 3
-    attempts_that_ended(place, *[(Failure.OUT_OF_MEMORY, None)] * 2)
-    assert next_resources(read_attempts(place)) == (4.0, ())
+    attempts_that_ended(directory, *[(Failure.OUT_OF_MEMORY, None)] * 2)
+    assert next_resources(read_attempts(directory)) == (4.0, ())
 
 
 def test_a_trial_whose_epochs_are_longer_than_the_time_limit_goes_on_as_long_as_it_saves_its_steps(
     tmp_path: Path,
 ) -> None:
-    place = TrialDir(tmp_path / "trial")
-    attempts_that_ended(place, *[("timeout", "timeout")] * 20)
-    assert decide(place, 0.0) is State.RETRY_DUE
+    directory = TrialDir(tmp_path / "trial")
+    attempts_that_ended(directory, *[("timeout", "timeout")] * 20)
+    assert decide(directory, 0.0) is State.RETRY_DUE

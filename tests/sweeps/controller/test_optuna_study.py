@@ -1,4 +1,4 @@
-"""The Optuna study of a row: reproducible, healed, never told twice, never written without the lock."""
+"""The Optuna study of a row: reproducible, healed, never reported to twice, never written without the lock."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,13 +30,13 @@ def lock(row: Row) -> Iterator[FileLock]:
 
 def test_trial_0_is_the_default_and_the_others_depend_on_row_and_number_alone(row: Row, lock: FileLock) -> None:
     first = Tuning(row, lock, parallel=2)
-    asked = [first.sample() for _ in range(4)]
-    assert asked[0] == (0, row.default())
+    sampled = [first.sample() for _ in range(4)]
+    assert sampled[0] == (0, row.default())
     row.directory.journal.unlink()
     again = Tuning(row, lock, parallel=2)
-    for number, (expected, parameters) in enumerate(asked):
+    for number, (expected, parameters) in enumerate(sampled):
         assert again.sample() == (expected, parameters) == (number, parameters)
-        again.report(number, value=float(number))  # the random sampler does not look at what was told
+        again.report(number, value=float(number))  # the random sampler does not look at what was reported
 
 
 def test_a_relaunch_goes_on_with_the_next_trial(row: Row, lock: FileLock) -> None:
@@ -78,14 +78,14 @@ def test_a_samplers_asking_that_a_kill_cut_short_is_completed_within_range(
     row.directory.path.mkdir(parents=True)
     with FileLock(row.directory.lock) as lock:
         whole = Tuning(row, lock, parallel=1)
-        asked = [whole.sample(), whole.sample()]
+        sampled = [whole.sample(), whole.sample()]
         written = row.directory.journal.read_bytes().splitlines(keepends=True)
         assert len(written) > 5, "a line a parameter"
         for lines in range(3, len(written)):
             row.directory.journal.write_bytes(b"".join(written[:lines]) + written[lines][:-3])
             resumed = Tuning(row, lock, parallel=1)
             parameters = [resumed.complete(t) for t in resumed.trials()]
-            assert parameters[0] == asked[0][1]
+            assert parameters[0] == sampled[0][1]
             assert all(r.low <= parameters[1][name] <= r.high for name, r in row.ranges.items())
             assert resumed.sampled == 2
 

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import psutil
 import pytest
-from survival import broken
+from survival import broken, wait_for
 from tiny_study import STUDY
 
 from mmkd.attempts import read_attempts
@@ -58,14 +57,6 @@ def unbroken(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Look every 50 ms until it is so."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in a minute"
-        time.sleep(0.05)
-
-
 def check(root: Path, unbroken: Path) -> None:
     """What must always be true of a root whose study is done."""
     assert broken(root, unbroken) == []
@@ -92,7 +83,7 @@ def test_after_kill_9_the_same_command_ends_with_the_same_numbers(
     kills: Counter[str] = Counter()
     for _ in range(2):
         controller = subprocess.Popen(command(study, root), stdout=log, stderr=log)
-        wait_for(lambda: bool(jobs_under(root)))
+        wait_for("a job", lambda: jobs_under(root), 60)
         time.sleep(seeded.uniform(0.0, 4.0))  # anywhere from a job's start-up to between two trials
         if victims != "controller":
             for job in jobs_under(root):
@@ -112,7 +103,7 @@ def test_after_kill_9_the_same_command_ends_with_the_same_numbers(
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(study: Path, unbroken: Path, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     controller = subprocess.Popen(command(study, root), stdout=subprocess.PIPE, text=True)
-    wait_for(lambda: bool(list(root.glob("**/metrics.jsonl"))))
+    wait_for("an epoch", lambda: list(root.glob("**/metrics.jsonl")), 60)
     controller.send_signal(signal.SIGINT)
     said, _ = controller.communicate(timeout=60)
     assert controller.returncode == 130
@@ -127,7 +118,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(study: Path, unbroken
 def test_a_torn_journal_and_a_truncated_checkpoint_are_healed(study: Path, unbroken: Path, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     controller = subprocess.Popen(command(study, root), stdout=subprocess.DEVNULL)
-    wait_for(lambda: bool(list(root.glob("rows/*/trials/0/checkpoint.pt"))))
+    wait_for("a checkpoint", lambda: list(root.glob("rows/*/trials/0/checkpoint.pt")), 60)
     for job in jobs_under(root):
         job.kill()
     controller.kill()

@@ -1,0 +1,117 @@
+"""Find the trial that a user names: by its directory, or by its row."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmkd.errors import UserError, choose, errors_about
+from mmkd.records import WinnerRecord, read_record
+from mmkd.result_file import ResultError, Status, read_result
+from mmkd.rundir import Root, RowDir, TrialDir
+
+KINDS = ("trials", "confirm")
+
+
+def add_trial(parser: argparse.ArgumentParser) -> None:
+    """Add --trial, --root and --superseded, see `find_student`."""
+    parser.add_argument(
+        "--trial",
+        required=True,
+        metavar="ROW_OR_DIR",
+        help="a row, by name or directory: the first finished final run of its winner; "
+        "ROW/confirm/SEED or ROW/trials/N; or the directory of a student's trial",
+    )
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="where rows are looked up (default: ./runs)")
+    parser.add_argument("--superseded", action="store_true", help="allow a final run of a former winner")
+
+
+def find_student(options: argparse.Namespace) -> TrialDir:
+    """The trial that --trial names; says which if it names a row.
+
+    Raises:
+        UserError: there is no such trial or row, there are several, the row has no winner yet, or the trial is a final
+            run of a former winner and --superseded is not given.
+    """
+    subject = f"--trial {options.trial}"
+    path = Path(options.trial)
+    kind, name = path.parts[-2:] if len(path.parts) > 1 else ("", "")
+    if path.is_dir() and not RowDir(path).row.exists():
+        trial = TrialDir(path)
+    elif kind in KINDS:
+        row = find_row(path.parents[1], options.root, subject)
+        trial = _only(row, row.final_runs() if kind == "confirm" else row.trials(), name, subject)
+    else:
+        trial = _final_run(find_row(path, options.root, subject), subject)
+    row = RowDir(trial.path.absolute().parents[1])
+    if trial.path.absolute().parent.name == "confirm" and row.winner.exists() and not options.superseded:
+        winner = read_record(row.winner, WinnerRecord)
+        if trial.path.name not in winner.confirm.values():
+            raise UserError(
+                f"{subject}: a final run of a former winner; the row's winner is trial {winner.trial} now. Name the "
+                f"row to use its current final run, or give --superseded"
+            )
+    return trial
+
+
+def find_row(named: Path, root: Path, subject: str) -> RowDir:
+    """The row at a path, or of a name or directory's name under `root`.
+
+    Raises:
+        UserError: there is none, or several have the name.
+    """
+    for path in (named, root / named, root / "rows" / named):
+        if RowDir(path).row.exists():
+            return RowDir(path)
+    rows = Root(root).rows()
+    if not rows or len(named.parts) > 1:
+        raise UserError(f"{subject}: no such trial or row; give its directory, or a row's name under --root {root}")
+    with errors_about(subject):
+        name = choose("row", named.name, {row.name for row in rows})
+    found = [row for row in rows if row.name == name]
+    if len(found) > 1:
+        raise UserError(f"{subject}: names several rows: {', '.join(row.path.name for row in found)}; choose one")
+    return found[0]
+
+
+def _final_run(row: RowDir, subject: str) -> TrialDir:
+    """The finished final run of the row's winner with the lowest seed, which nobody chose by its score. Print it.
+
+    Raises:
+        UserError: the row has no winner yet, or none of its final runs is finished.
+    """
+    if not row.winner.exists():
+        raise UserError(f"{subject}: row {row.path.name} has no winner yet; its trials are not finished")
+    winner = read_record(row.winner, WinnerRecord)
+    for seed, name in sorted(winner.confirm.items()):
+        trial = TrialDir(row.path / "confirm" / name)
+        try:
+            if read_result(trial.result, predictions=False).status is Status.COMPLETE:
+                print(f"using {trial.path} (seed {seed} of the row's winner, trial {winner.trial})")
+                return trial
+        except (FileNotFoundError, ResultError):
+            continue
+    raise UserError(f"{subject}: row {row.path.name} has no finished final run of its winner, trial {winner.trial}")
+
+
+def matching(trials: Sequence[TrialDir], name: str) -> list[TrialDir]:
+    """The trials of that name; else those of that seed; else those whose names begin so."""
+    exact = [trial for trial in trials if trial.path.name == name]
+    seed = [trial for trial in trials if trial.path.name.partition("-")[0] == name]
+    return exact or seed or [trial for trial in trials if name and trial.path.name.startswith(name)]
+
+
+def _only(row: RowDir, trials: Sequence[TrialDir], name: str, subject: str) -> TrialDir:
+    """The only one of `trials` that `name` matches.
+
+    Raises:
+        UserError: there is none or several; lists them.
+    """
+    found = matching(trials, name)
+    if len(found) == 1:
+        return found[0]
+    winner = read_record(row.winner, WinnerRecord).confirm.values() if row.winner.exists() else ()
+    known = [f"{trial.path.name}{' (the winner)' * (trial.path.name in winner)}" for trial in found or trials]
+    trouble = "names several" if found else f"row {row.path.name} has no such trial"
+    raise UserError(f"{subject}: {trouble}; choose one of: {', '.join(known) or 'none'}")
