@@ -6,7 +6,9 @@ import argparse
 import json
 from dataclasses import asdict
 
-from analysis.commands.options import Subparsers, new_command, write_out
+from analysis.commands.options import Subparsers, new_command, output_format, write_out
+
+FORMATS = ("txt", "json")
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -15,7 +17,7 @@ def add_command(subparsers: Subparsers) -> None:
         subparsers,
         "diff",
         run,
-        ("txt", "json"),
+        FORMATS,
         study=False,
         help="where two rows or two studies differ: configuration, code, results",
         description="Compare two rows, or two studies row by row. Prints only what differs, and the test results of "
@@ -30,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     """Print or write the differences."""
     from analysis.tables.difference import as_text, difference
 
+    style = output_format(options, FORMATS)
     found = difference(options.root, options.a, options.b, options.study, cache=options.cache)
-    text = as_text(found) if options.format == "txt" else json.dumps(asdict(found), indent=1) + "\n"
+    text = as_text(found) if style == "txt" else json.dumps(asdict(found), indent=1) + "\n"
     write_out(text, options.out)
     return 0
