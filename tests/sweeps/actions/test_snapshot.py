@@ -108,7 +108,7 @@ def test_a_row_writes_down_the_code_that_it_begins_with(study_file: Path, root: 
 
 def test_a_damaged_list_of_versions_is_refused_and_stays(study_file: Path, root: Root, package: Path) -> None:
     (row,) = planned(study_file, root.path.parent)[:1]
-    work = RowWork(row, root, 2, study_file)
+    work = RowWork(row, 2, study_file)
     row.directory.code.write_text('[{"code": "0123')
     with pytest.raises(UserError, match=r"code\.json: .*; repair it, or move it away"):
         CodeWatch([work], root, package).begin()
