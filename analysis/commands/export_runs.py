@@ -37,8 +37,11 @@ def run(options: argparse.Namespace) -> int:
     """Export the runs and print a summary."""
     tracker = _tracker(options.to)
     from analysis.trackers.tracked_run import tracked_runs
+    from mmkd.records import read_study
 
     runs = load_root(options)
+    if options.study is not None:
+        read_study(options.root, options.study)  # raises before anything is written
     total = written = 0
     with tracker.exporter(options.directory) as export, show_steps() as tell:
         for tracked in tracked_runs(runs, options.study):

@@ -14,7 +14,7 @@ from analysis.loading.runs import Runs, load
 from analysis.loading.study_rows import RowRuns, collect_record
 from analysis.stats.scores import METRICS, Difference, difference_of, mean_score, percents
 from analysis.tables.comparison import difference_text
-from mmkd.errors import UserError
+from mmkd.errors import UserError, choose
 from mmkd.formatting import columns
 from mmkd.records import (
     RowRecord,
@@ -108,12 +108,12 @@ def find_row(root: Path, name: str, study: str | None) -> tuple[Path, StudyRow]:
             return path.absolute().parents[1], _described(RowDir(path))
     rows = [row for known in ([study] if study else study_names(root)) for row in read_study(root, known).rows]
     named = {row.directory: row for row in rows if row.name == name}
-    if len(named) == 1:
-        return root, next(iter(named.values()))
-    if named:
+    if len(named) > 1:
         raise UserError(f"row {name!r}: several studies have one; give --study or a directory ({', '.join(named)})")
-    known = sorted({row.name for row in rows})
-    raise UserError(f"{name!r}: neither a row nor, with another one, a study here (rows: {', '.join(known) or 'none'})")
+    if not named and name in study_names(root):
+        raise UserError(f"{name!r} is a study: compare it with another study, or give rows")
+    choose("row", name, {row.name for row in rows})
+    return root, next(iter(named.values()))
 
 
 def _described(row: RowDir) -> StudyRow:

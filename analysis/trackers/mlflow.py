@@ -41,8 +41,10 @@ class _Store:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
         path = directory.absolute() / "mlflow.db"
+        if set(str(path)) & set("?#%"):
+            raise UserError(f"{path}: MLflow takes '?', '#' and '%' in a path as parts of a URL; choose another DIR")
+        directory.mkdir(parents=True, exist_ok=True)
         try:
             self.client = MlflowClient(f"sqlite:///{path}")
             found = self.client.get_experiment_by_name(PROJECT)
@@ -94,7 +96,7 @@ def exporter(directory: Path) -> Iterator[Exporter]:
     """Write runs to `mlflow.db` in `directory`.
 
     Raises:
-        UserError: the file is not an MLflow store.
+        UserError: the file is not an MLflow store, or its path cannot be one's.
     """
     yield _Store(directory).export
 

@@ -13,10 +13,10 @@ from analysis.loading.configurations import flat_configuration
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import FINISHED
 from mmkd.config import digest
-from mmkd.errors import choose
 from mmkd.metrics_log import read_metrics
 from mmkd.records import StudyRecord, find_record, study_names
 from mmkd.rundir import Root, TrialDir
+from mmkd.trial_state import State
 
 PROJECT = "mmkd"
 """Name of the experiment (MLflow) or project (W&B) that holds the runs."""
@@ -84,14 +84,8 @@ Exporter = Callable[[TrackedRun], bool]
 
 
 def tracked_runs(runs: Runs, study: str | None = None) -> Iterator[TrackedRun]:
-    """Yield all runs that have a configuration, or those of one study.
-
-    Raises:
-        UserError: no study of that name.
-    """
+    """Yield all runs that have begun, or those of one study."""
     studies = _studies_of(runs)
-    if study is not None:
-        choose("study", study, study_names(runs.root))
     times = runs.attempts.groupby("directory").agg({"started": "min", "ended": "max"})
     for line in runs.trials.to_dict("records"):
         known = {str(key): value for key, value in line.items() if not pd.isna(value)}
@@ -100,7 +94,9 @@ def tracked_runs(runs: Runs, study: str | None = None) -> Iterator[TrackedRun]:
         if parameters is None or (study is not None and study not in within):
             continue
         began, ended = times.loc[known["directory"]].fillna(0.0) if known["directory"] in times.index else (0.0, 0.0)
-        yield _tracked_run(runs, known, parameters, within, float(began), float(ended))
+        made = _tracked_run(runs, known, parameters, within, float(began), float(ended))
+        if made.epochs or made.state not in (State.SAMPLED, State.PENDING):
+            yield made
 
 
 def _tracked_run(

@@ -6,12 +6,13 @@ can be deleted at any time and two studies may share rows.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from mmkd.errors import UserError
@@ -21,6 +22,10 @@ from sweeps.controller.optuna_study import Tuning
 
 _BEGINNING = b'{"op_code":'
 """Every journal that Optuna wrote begins so."""
+WAIT_SECONDS = 1.0
+"""Time to wait for another process that writes to the copy; the next update tries again."""
+ABANDONED_SECONDS = 20.0
+"""A lock that is this old belongs to a process that was killed. Less than the time between two updates."""
 
 
 def check_path(path: Path, root: Root) -> None:
@@ -43,17 +48,63 @@ def check_path(path: Path, root: Root) -> None:
             raise UserError(f"{said}: exists and is not an Optuna journal; name another file")
 
 
+class _SharedLock:
+    """The lock of a journal that others write too: a link beside it, as Optuna's JournalFileSymlinkLock makes.
+
+    Optuna's own waits as long as the link is there, or for ever if it leads nowhere; a controller must not wait.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self.journal, self.link = journal, journal.with_name(f"{journal.name}.lock")
+        self._seen: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def acquire(self) -> bool:
+        """Take the lock.
+
+        Raises:
+            TimeoutError: another process holds it, or was killed while it did.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                os.symlink(self.journal, self.link)
+            except FileExistsError:
+                if self._is_abandoned():
+                    self.release()
+                elif time.monotonic() - began > WAIT_SECONDS:
+                    raise TimeoutError(f"another process writes to it; if none does, remove {self.link}") from None
+                else:
+                    time.sleep(0.01)
+            else:
+                return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self.link.unlink(missing_ok=True)
+
+    def _is_abandoned(self) -> bool:
+        """True if the same link was there for so long; a write takes milliseconds."""
+        try:
+            status = os.lstat(self.link)
+        except FileNotFoundError:
+            return False
+        if self._seen != (mark := (status.st_ino, status.st_mtime_ns)):
+            self._seen, self._since = mark, time.monotonic()
+        return time.monotonic() - self._since > ABANDONED_SECONDS
+
+
 class StudyJournal:
     """The copy of some rows' Optuna studies.
 
     Args:
-        path: its file, see `check_path`. Several controllers and optuna-dashboard may write to it: Optuna's lock beside
-            it orders them.
+        path: its file, see `check_path`. Several controllers and optuna-dashboard may write to it in turn.
         rows: the rows' Optuna studies.
     """
 
     def __init__(self, path: Path, rows: Sequence[Tuning]) -> None:
-        self.path, self.rows = path, rows
+        self.path, self.rows = path.absolute(), rows
+        self._lock = _SharedLock(self.path)
         self._journal: Journal | None = None
         self._said = ""
 
@@ -66,20 +117,19 @@ class StudyJournal:
                     self._open()
                 for row in self.rows:
                     self._copy(row)
-        except (OSError, RuntimeError, UserError) as error:  # RuntimeError: Optuna's, if others write the copy too
+        except (OSError, RuntimeError, UserError) as error:  # RuntimeError: Optuna's, where others change trials
             self._journal = None
             said = f"--journal {self.path}: not up to date ({error}); the study continues"
         news, self._said = said if said != self._said else "", said
         return news
 
     def _open(self) -> None:
-        lock = JournalFileSymlinkLock(str(self.path))
-        lock.acquire()
+        self._lock.acquire()
         try:
             heal_journal(self.path)
         finally:
-            lock.release()
-        self._journal = Journal(self.path, lock)
+            self._lock.release()
+        self._journal = Journal(self.path, self._lock)
         self._storage = JournalStorage(self._journal)
 
     def _study(self, row: Tuning) -> optuna.Study:

@@ -104,8 +104,8 @@ def test_two_studies_are_compared_row_by_row(root: Lab, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("crd", "narow"), "'narow': neither a row nor"),
-        (("crd", "demo"), "'demo': neither a row nor, with another one, a study"),
+        (("crd", "narow"), "did you mean narrow?"),
+        (("crd", "demo"), "'demo' is a study: compare it with another study"),
         (("crd", "narrow", "--study", "dmo"), "did you mean demo?"),
     ],
 )

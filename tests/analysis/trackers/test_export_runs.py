@@ -40,11 +40,13 @@ def running(row: RowDir) -> TrialDir:
 
 @pytest.fixture
 def root(lab: Lab) -> Lab:
-    """A study of one row: two tuning trials, one final run and its teacher, and a tuning trial that runs."""
+    """A study of one row: two tuning trials, one final run and its teacher, a trial that runs and one that waits."""
     teacher = lab.teacher(1, 0.8)
     row = lab.row("crd", [0.75], [teacher], method="crd")
     trained(row.trial(0), 1, 2)
     running(row)
+    row.trial(3).path.mkdir()
+    write_json(row.trial(3).config, to_json(student_config(0, None)))
     lab.rows[0]["teachers"] = [lab.root.teacher(identity(teacher)).path.name]
     lab.study()
     return lab
@@ -181,9 +183,10 @@ def test_only_the_runs_of_a_study_are_exported_if_asked(root: Lab, capsys: pytes
     root.study("second")
     export(root, "tensorboard", "--study", "second")
     assert "3 runs" in capsys.readouterr().out
-    directory = str(root.path.parent / "unused")
-    assert main(["export-runs", "--root", str(root.path), "--to", "tensorboard", directory, "--study", "secnd"]) == 2
+    unused = root.path.parent / "unused"
+    assert main(["export-runs", "--root", str(root.path), "--to", "tensorboard", str(unused), "--study", "secnd"]) == 2
     assert "did you mean second?" in capsys.readouterr().err
+    assert not unused.exists()
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
@@ -208,3 +211,11 @@ def test_a_file_that_is_no_mlflow_store_is_left_as_it_is(root: Lab, capsys: pyte
     assert main(["export-runs", "--root", str(root.path), "--to", "mlflow", str(directory)]) == 2
     assert "mlflow.db: not an MLflow store" in capsys.readouterr().err
     assert (directory / "mlflow.db").read_text().startswith("my notes")
+
+
+def test_a_path_that_mlflow_would_take_for_a_url_is_refused(root: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mlflow", reason="pip install 'mmkd[mlflow]'")
+    directory = root.path.parent / "what?"
+    assert main(["export-runs", "--root", str(root.path), "--to", "mlflow", str(directory)]) == 2
+    assert "choose another DIR" in capsys.readouterr().err
+    assert not list(root.path.parent.glob("what*"))

@@ -62,9 +62,9 @@ def root(tmp_path: Path) -> Root:
 
 
 @contextmanager
-def opened(rows: list[Row], root: Root) -> Iterator[list[RowWork]]:
+def opened(rows: list[Row]) -> Iterator[list[RowWork]]:
     """The rows as a controller has them that does nothing."""
-    works = [RowWork(row, root, 2, Path(__file__)) for row in rows]
+    works = [RowWork(row, 2, Path(__file__)) for row in rows]
     try:
         yield works
     finally:
@@ -79,9 +79,9 @@ def opened_with_failures(row: Row) -> Iterator[Tuning]:
         yield Tuning(row, lock, 2)
 
 
-def update(path: Path, rows: list[Row], root: Root) -> str:
+def update(path: Path, rows: list[Row]) -> str:
     """What one launch's update of the copy says."""
-    with opened(rows, root) as works:
+    with opened(rows) as works:
         return StudyJournal(path, [work.tuning for work in works]).update()
 
 
@@ -146,7 +146,7 @@ def test_a_controller_that_died_at_any_line_of_a_report_completes_it_and_repeats
 def test_the_copy_holds_every_row_as_one_study_with_its_label(rows: list[Row], root: Root, tmp_path: Path) -> None:
     run(rows, root, Backend())
     copy = tmp_path / "study.log"
-    assert update(copy, rows, root) == ""
+    assert update(copy, rows) == ""
     copied = studies(copy)
     assert list(copied) == [row.directory.path.name for row in rows]
     for row in rows:
@@ -161,16 +161,16 @@ def test_the_copy_follows_running_trials(rows: list[Row], root: Root, tmp_path: 
     copy = tmp_path / "study.log"
     with suppress(Interrupted):
         run(rows, root, Backend(delay=9), stop=after(2, Stop.WITHOUT_JOBS))
-    assert update(copy, rows, root) == ""
+    assert update(copy, rows) == ""
     assert {trial.state for trials in studies(copy).values() for trial in trials} == {TrialState.RUNNING}
     run(rows, root, Backend())
-    assert update(copy, rows, root) == ""
+    assert update(copy, rows) == ""
     copied = studies(copy)
     for row in rows:
         [own] = studies(row.directory.journal).values()
         assert facts(copied[row.directory.path.name]) == facts(own)
     size = copy.stat().st_size
-    update(copy, rows, root)
+    update(copy, rows)
     assert copy.stat().st_size == size, "nothing is new"
     assert set(reports(copy).values()) == {1}
 
@@ -181,14 +181,14 @@ def test_a_copy_that_a_kill_cut_at_any_line_is_completed_and_repeats_nothing(
     copy = tmp_path / "study.log"
     with suppress(Interrupted):
         run(rows, root, Backend(delay=9), stop=after(2, Stop.WITHOUT_JOBS))
-    update(copy, rows, root)
+    update(copy, rows)
     run(rows, root, Backend())
-    update(copy, rows, root)
+    update(copy, rows)
     whole = {name: facts(trials) for name, trials in studies(copy).items()}
     lines = copy.read_bytes().splitlines(keepends=True)
     for kept in range(len(lines)):
         copy.write_bytes(b"".join(lines[:kept]) + lines[kept][:-5])
-        assert update(copy, rows, root) == ""
+        assert update(copy, rows) == ""
         assert {name: facts(trials) for name, trials in studies(copy).items()} == whole
         assert not reports(copy) or set(reports(copy).values()) == {1}, kept
 
@@ -201,16 +201,36 @@ def test_a_row_that_began_again_is_copied_anew(rows: list[Row], root: Root, tmp_
     [failed] = studies(copy).values()
     assert {trial.state for trial in failed} == {TrialState.FAIL}
     run(rows[:1], root, Backend())  # sets the failed trials aside
-    assert update(copy, rows[:1], root) == ""
+    assert update(copy, rows[:1]) == ""
     [own] = studies(rows[0].directory.journal).values()
     assert [facts(trials) for trials in studies(copy).values()] == [facts(own)]
+
+
+def test_a_failed_trial_that_is_retried_is_copied_under_its_new_number(
+    rows: list[Row], root: Root, tmp_path: Path
+) -> None:
+    copy = tmp_path / "study.log"
+
+    def fails(job: Job, attempt: int) -> Failure | None:
+        return Failure.ERROR if job.command[3].endswith("trials/1") else None
+
+    run(rows[:1], root, Backend(fails))
+    with opened(rows[:1]) as works:
+        assert works[0].retry_failed() == 1
+        assert StudyJournal(copy, [works[0].tuning]).update() == ""
+    assert [len(trials) for trials in studies(copy).values()] == [3], "it waits to be sampled"
+    run(rows[:1], root, Backend())
+    assert update(copy, rows[:1]) == ""
+    [own], [copied] = studies(rows[0].directory.journal).values(), studies(copy).values()
+    assert facts(copied) == facts(own)
+    assert copied[3].params == copied[1].params
 
 
 def test_two_studies_may_keep_one_copy(rows: list[Row], root: Root, tmp_path: Path) -> None:
     run(rows, root, Backend())
     copy = tmp_path / "study.log"
     for some in (rows[:1], rows[1:], rows):
-        assert update(copy, some, root) == ""
+        assert update(copy, some) == ""
     assert list(studies(copy)) == [row.directory.path.name for row in rows]
 
 
@@ -223,7 +243,7 @@ def test_a_copy_that_cannot_be_written_is_reported_once_and_tried_again(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with opened(rows, root) as works:
+    with opened(rows) as works:
         journal = StudyJournal(copy, [work.tuning for work in works])
         with monkeypatch.context() as patched:
             patched.setattr(Journal, "append_logs", full)
@@ -233,12 +253,29 @@ def test_a_copy_that_cannot_be_written_is_reported_once_and_tried_again(
     assert len(studies(copy)) == 2
 
 
+def test_a_lock_that_a_killed_process_left_delays_the_copy_and_not_the_study(
+    rows: list[Row], root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(rows[:1], root, Backend())
+    copy, lock = tmp_path / "study.log", tmp_path / "study.log.lock"
+    lock.symlink_to(copy)
+    with opened(rows[:1]) as works:
+        journal = StudyJournal(copy, [work.tuning for work in works])
+        began = time.monotonic()
+        assert f"if none does, remove {lock}" in journal.update()
+        assert time.monotonic() - began < 10
+        monkeypatch.setattr("sweeps.controller.study_journal.ABANDONED_SECONDS", 0.0)
+        assert journal.update() == ""
+    assert len(studies(copy)) == 1
+    assert not lock.is_symlink()
+
+
 def test_a_study_that_somebody_deleted_from_the_copy_is_copied_again(
     rows: list[Row], root: Root, tmp_path: Path
 ) -> None:
     run(rows, root, Backend())
     copy = tmp_path / "study.log"
-    with opened(rows, root) as works:
+    with opened(rows) as works:
         journal = StudyJournal(copy, [work.tuning for work in works])
         journal.update()
         name = rows[0].directory.path.name
