@@ -133,7 +133,7 @@ def raise_conflict(package: str, error: Exception) -> None:
     others = ", ".join(f"{name} {version(name)}" for name in rivals)
     raise UserError(
         f"{HOME / package / '__init__.py'}: expected mmkd's package {package!r}, found files of {others} "
-        f"({type(error).__name__}: {error}); install mmkd in an environment of its own, or run: "
+        f"({type(error).__name__}: {error}); install mmkd in a separate environment, or run: "
         f"pip uninstall {' '.join(rivals)}, then reinstall mmkd (pip install --force-reinstall --no-deps)"
     ) from error
 

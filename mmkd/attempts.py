@@ -43,7 +43,7 @@ class Attempt:
 
     @property
     def message(self) -> str:
-        """Why it failed, in one line; empty if it did not."""
+        """The reason of the failure in one line; empty if it did not fail."""
         return " ".join((self.submitted.message or self.ran.message).split())
 
     @property

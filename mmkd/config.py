@@ -131,7 +131,7 @@ class DataSource(Frozen):
 
 
 class Run(Frozen):
-    """Keys that all trials share, a teacher's and a student's alike."""
+    """Keys that the trials of teachers and students share."""
 
     algorithm: int = ALGORITHM_VERSION
     data: DataSource

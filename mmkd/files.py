@@ -1,4 +1,4 @@
-"""Write files by rename, so that readers see them whole or not at all."""
+"""Write files by rename, so that readers never see them half-written."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def short_path(path: Path, room: int) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """A name in at most `width` characters: its middle goes, for names differ in their beginnings and ends."""
+    """A name in at most `width` characters: its middle goes, because names differ at their ends."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2

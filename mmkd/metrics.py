@@ -53,7 +53,7 @@ def confusion_counts(labels: Ints, predicted: Ints, classes: int) -> NDArray[np.
 def classification_metrics(logits: Floats, labels: Ints, commonest: int) -> dict[str, float]:
     """Metrics of logits (N, C) against labels (N,), all fractions but the loss.
 
-    `commonest` is the commonest class of train: `majority_share` is how often it is predicted, `majority_accuracy`
+    `commonest` is the most frequent class of train: `majority_share` is how often it is predicted, `majority_accuracy`
     what predicting nothing else would get. `recall_<class index>` is absent for a class that does not occur.
     """
     predicted = np.argmax(logits, axis=1)

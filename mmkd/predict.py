@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict
     add_trial(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
     parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="appears whole or not at all")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="written atomically")
     add_force(parser)
     return run_command(parser, predict, arguments)
 

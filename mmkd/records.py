@@ -217,7 +217,7 @@ def write_record(path: Path, record: BaseModel) -> None:
     write_json(path, as_written(record))
 
 
-def read_record(path: Path, schema: type[R], remedy: str = "launching the study again writes it anew") -> R:
+def read_record(path: Path, schema: type[R], remedy: str = "launch the study again to rewrite it") -> R:
     """Read a record.
 
     Raises:
@@ -232,7 +232,7 @@ def read_record(path: Path, schema: type[R], remedy: str = "launching the study 
 
 
 def find_record(path: Path, schema: type[R]) -> R | None:
-    """Read a record; None if it is absent or invalid, where a relaunch writes it anew."""
+    """Read a record; None if it is absent or invalid, where a relaunch rewrites it."""
     try:
         return schema.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -175,7 +175,7 @@ def _check_version(path: Path, version: int) -> None:
         return
     newer = version > RESULT_VERSION
     age = "newer" if newer else "older"
-    remedy = "update mmkd" if newer else "remove the file and launch again to train the trial anew"
+    remedy = "update mmkd" if newer else "remove the file and launch again to repeat the trial"
     raise ResultError(f"{path}: result version {version} is {age} than this mmkd reads ({RESULT_VERSION}); {remedy}")
 
 

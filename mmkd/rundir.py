@@ -77,7 +77,7 @@ class TrialDir:
 
     @property
     def root(self) -> Root:
-        """The root that this trial lies under: `root/teachers/X` or `root/rows/ROW/trials|confirm/X`."""
+        """The root of this trial, which is `root/teachers/X` or `root/rows/ROW/trials|confirm/X`."""
         up = 1 if self.path.parent.name == "teachers" else 3
         return Root(self.path.absolute().parents[up])
 

@@ -1,7 +1,7 @@
 """Text of fixed length in HDF5 files.
 
-Text of variable length, which h5py writes by default, lies in HDF5's global heap: a size that is damaged there makes
-libhdf5 loop for ever, beyond the reach of exceptions and Ctrl-C.
+Text of variable length, which h5py writes by default, is stored in HDF5's global heap. A damaged size there makes
+libhdf5 loop forever, beyond the reach of exceptions and Ctrl-C.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def read_attribute(holder: Any, name: str) -> Any:
 
 
 def refuse_heap(what: str, stored: np.dtype[Any]) -> None:
-    """Refuse types whose values lie in the global heap.
+    """Refuse types whose values are in the global heap.
 
     Raises:
-        ValueError: they lie in the global heap.
+        ValueError: they are in the global heap.
     """
     if stored.hasobject:
         raise ValueError(f"{what}: text of variable length, which this mmkd neither writes nor reads")

@@ -15,7 +15,7 @@ from pathlib import Path
 from mmkd.signals import listen
 
 if __name__ == "__main__":
-    EARLY = listen()  # before torch, whose import takes seconds in which a signal would kill without a word
+    EARLY = listen()  # before torch, whose import takes seconds in which a signal would kill the process unrecorded
 
 import torch
 

@@ -15,7 +15,7 @@ from mmkd.rundir import TrialDir
 
 
 class Failure(StrEnum):
-    """Why an attempt ended without a result; decides what happens next. A diverged trial has a result."""
+    """Reason for an attempt without a result; decides what happens next. A diverged trial has a result."""
 
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"

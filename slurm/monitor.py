@@ -27,7 +27,7 @@ def make_parser(prog: str = PROG) -> Parser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--root", type=Path, default=Path("runs"), help="where studies lie (default: ./runs)")
+    parser.add_argument("--root", type=Path, default=Path("runs"), help="directory of the studies (default: ./runs)")
     parser.add_argument("--study", metavar="NAME", help="a name of ROOT/studies/*.json (default: all of them)")
     parser.add_argument("--log", metavar="ROW/trials/N", help="show the end of this trial's log; also ROW/confirm/SEED")
     how = parser.add_mutually_exclusive_group()

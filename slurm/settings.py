@@ -15,7 +15,7 @@ _TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}", re.ASCII)
 UNCHANGED = ("partition", "account", "qos", "constraint", "nodelist")
 """Fields that sbatch gets as they are, under their own name."""
 
-_ONE_PROCESS = "a trial is one process, in a job of its own"
+_ONE_PROCESS = "each trial is one process in one job"
 _NO_SUBMISSION = "sbatch would not just submit the script and print the job's id"
 DECIDED = {
     **dict.fromkeys((*UNCHANGED, "exclude", "time"), "it has its own key"),

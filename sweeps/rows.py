@@ -70,7 +70,7 @@ class Row:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What the row is, without its budgets `trials` and `seeds`."""
+        """Identity of the row, without its budgets `trials` and `seeds`."""
         student, distillation, teacher = self.student, self.student.distillation, self.student.teacher
         facts = {
             "algorithm": ALGORITHM_VERSION,

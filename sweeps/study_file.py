@@ -66,7 +66,7 @@ class Space(Frozen):
         for name in ("alpha", "beta"):
             value = getattr(self, name)
             if isinstance(value, Range) and not (value.low >= 0 and value.high <= 1):
-                raise ValueError(f"{name} lies in [0, 1] (Eq. 1), not {value.low} to {value.high}")
+                raise ValueError(f"{name} must be in [0, 1] (Eq. 1), not {value.low} to {value.high}")
         return self
 
 

@@ -205,7 +205,7 @@ def test_a_record_is_written_byte_for_byte_as_ever_and_read_back_equal(
 @pytest.mark.parametrize(
     ("schema", "facts", "said"),
     [
-        (WinnerRecord, winner_record({}, trials="x"), r"record\.json: trials: .*'x'.*launching the study again"),
+        (WinnerRecord, winner_record({}, trials="x"), r"record\.json: trials: .*'x'.*launch the study again"),
         (WinnerRecord, {"trial": 1}, r"record\.json: value: Field required"),
         (RowRecord, row_record(space={"beta": {"low": "y", "high": 1}}), r"identity\.space\.beta\.low: .*'y'"),
         (StudyRecord, as_written(study()) | {"control": "nobody"}, r"control = 'nobody' is no row"),

@@ -35,7 +35,7 @@ def add_command(subparsers: Subparsers) -> None:
         help=f"some of {', '.join(FIGURES)}, or none (default: all but table)",
     )
     parser.add_argument(
-        "--efficiency", action="store_true", help="also measure the networks' cost in use, now and on this machine"
+        "--efficiency", action="store_true", help="also measure the networks' inference cost, now and on this machine"
     )
 
 

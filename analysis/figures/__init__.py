@@ -1,4 +1,4 @@
-"""A study's figures: each a function of the runs that draws on an `ax` or a new figure and returns the axes.
+"""A study's figures: each a function of the runs that draws on an `ax` and returns it, or makes a new figure.
 
     from analysis import figures, load
 

@@ -83,7 +83,7 @@ def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
 def _small_multiples(
     study: StudyRuns, check: Callable[[RowRuns], object], draw: Callable[[RowRuns, Axes, bool], str]
 ) -> Drawn:
-    """One panel per row, each before the control; rows that `check` refuses are left out. `draw` returns a note.
+    """One panel per row, in front of the control; rows that `check` refuses are left out. `draw` returns a note.
 
     Raises:
         UserError: the control, or every other row, is refused.

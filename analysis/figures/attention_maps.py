@@ -53,7 +53,7 @@ class AttentionMaps:
     """The figure's maps of the stack `source<-query`, the teacher first.
 
     `sample` is a test sample's id and `seed` the one whose networks are shown; `seeds` are those behind the distances;
-    `uniform` (S, L) is the distance that attending to all keys alike would have.
+    `uniform` (S, L) is the distance that attending equally to all keys would have.
     """
 
     stack: str
@@ -139,7 +139,7 @@ def _check_shapes(networks: Sequence[Network], stack: str, row: RowRuns) -> None
 
 @torch.no_grad()
 def _maps(networks: Sequence[Network], test: Samples, part: slice, stack: str, depth: int) -> list[list[Tensor]]:
-    """Maps (B, Tq, Tk), float64, of some test samples: a list a network of an entry a layer."""
+    """Maps (B, Tq, Tk), float64, of some test samples: one list per network, one entry per layer."""
     x = {modality: values[part] for modality, values in test.x.items()}
     taps = {stack: Taps(scores=True)}
     return [[attention_map(s.double()) for s in n.tap(x, taps)[stack].scores[:depth]] for n in networks]
@@ -215,7 +215,7 @@ def _draw(data: AttentionMaps, axes: Sequence[Axes]) -> list[Axes]:
 
 
 def _name(data: AttentionMaps, network: NetworkMaps, line: Sequence[Axes]) -> None:
-    """A network's label above its maps, on a separate line across all of them, and above each map what it is."""
+    """A network's label above its maps, on a separate line across all of them, and a title above each map."""
     if network is data.networks[0]:
         titles = [f"layer {k + 1}\n(uniform {_spread(data.uniform[:, k])})" for k in range(len(line))]
     else:

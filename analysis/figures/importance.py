@@ -108,7 +108,7 @@ def _shares(study: optuna.Study, names: Sequence[str], values: Floats) -> Floats
         return float(values[trial.number])
 
     with warnings.catch_warnings():
-        # It warns that with a target of one's own less is better; it is.
+        # It warns that with a custom target less is better; it is.
         warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
         evaluator = PedAnovaImportanceEvaluator(target_quantile=TARGET)
         found = get_param_importances(study, evaluator=evaluator, params=list(names), target=value)

@@ -1,4 +1,4 @@
-"""A row's tuning in parallel coordinates: one line per trial over all of its hyper-parameters to its value."""
+"""A row's tuning in parallel coordinates: one line per trial over all hyper-parameters to its value."""
 
 from __future__ import annotations
 

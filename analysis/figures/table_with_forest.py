@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analysis.figures.forest import draw_difference, line_places
-from analysis.figures.style import CONTROL, DOUBLE, SMALL, house_style, inches_of, plain, wrapped
+from analysis.figures.style import CONTROL, SMALL, house_style, inches_of, plain, wrapped
 from analysis.loading.runs import Runs
 from analysis.tables.ablation import table
 from analysis.tables.model import ARROWS, TIED, Column, Table, TableRow
@@ -16,9 +16,9 @@ from mmkd.errors import UserError
 
 BEFORE, AFTER = ("accuracy", "seeds", "parameters"), ("difference", "p")
 """Columns at the left and at the right of the plot."""
-LABEL, PLOT = 2.2, 1.3
-"""Inches: the widest label, and the narrowest plot."""
-MARGIN, GAP, LINE, NOTE = 0.1, 0.16, 0.17, 0.11
+LABEL, PLOT = 2.2, 1.6
+"""Inches: the widest label, and the plot."""
+MARGIN, GAP, LINE, NOTE = 0.08, 0.13, 0.17, 0.11
 """Inches: around everything, between columns, and the heights of a row and of a line of a note."""
 
 
@@ -43,7 +43,7 @@ def _draw(shown: Table) -> Figure:
     label = max(inches_of(part, SMALL) for text in labels for part in text.split("\n"))
     widths = [max(inches_of(text, SMALL) for text in _texts(shown, column)) + GAP for column in shown.columns]
     taken = label + sum(widths) + GAP + 2 * MARGIN
-    width = max(DOUBLE, taken + PLOT)
+    width = taken + PLOT
     title = wrapped(shown.title, 0.9 * (width - 2 * MARGIN), SMALL)  # bold is wider
     notes = "\n".join(wrapped(text, width - 2 * MARGIN, SMALL) for text in _notes(shown))
     places, end = line_places(labels)
@@ -53,7 +53,7 @@ def _draw(shown: Table) -> Figure:
     left = MARGIN + label + sum(widths[: len(BEFORE)]) + GAP
 
     figure = Figure(figsize=(width, height))
-    plot = figure.add_axes((left / width, bottom / height, (width - taken) / width, LINE * end / height))
+    plot = figure.add_axes((left / width, bottom / height, PLOT / width, LINE * end / height))
     plot.set(ylim=(end, 0), yticks=[])
     plot.set_xlabel("accuracy, points above the control", fontsize=SMALL)
     plot.tick_params(labelsize=SMALL, length=2.5)

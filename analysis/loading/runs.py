@@ -81,9 +81,9 @@ def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] 
     """
     path = Path(root)
     if not path.is_dir():
-        raise UserError(f"{path}: no such directory; --root is where the launched studies lie")
+        raise UserError(f"{path}: no such directory; --root is the directory of the launched studies")
     if not any((path / part).is_dir() for part in ("rows", "teachers", "studies")):
-        raise UserError(f"{path}: no rows, teachers or studies in it; --root is where the launched studies lie")
+        raise UserError(f"{path}: no rows, teachers or studies in it; --root is the directory of the launched studies")
     rows: list[dict[str, Any]] = []
     rejects: Rejects = []
     directories: list[str] = []

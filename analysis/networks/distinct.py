@@ -64,7 +64,7 @@ def subjects(runs: Runs, study: str) -> list[Subject]:
 
 
 def _config(runs: Runs, row: RowRuns) -> StudentConfig | None:
-    """The configuration of one of the row's trials: their networks are alike."""
+    """The configuration of one of the row's trials: their networks are equal."""
     for directory in pd.concat([row.final_runs, row.tuning])["directory"].dropna():
         path = TrialDir(runs.root / directory).config
         config = from_json(read_json(path), path)

@@ -93,7 +93,7 @@ COLUMNS = (
 def to_table(found: Efficiency) -> Table:
     """The costs as a table; a latency is its median and, in parentheses, its interquartile range."""
     rows = tuple(TableRow(n.subject.label, n.subject.label, n.subject.kind, "", _cells(n)) for n in found.networks)
-    title, sections = f"Cost in use: {found.title}", (Section(None, rows),)
+    title, sections = f"Inference cost: {found.title}", (Section(None, rows),)
     return Table(found.study, title, COLUMNS, sections, warnings=tuple(_warnings(found)), notes=tuple(_notes(found)))
 
 

@@ -66,7 +66,7 @@ class Listed:
 
 
 def group(runs: Runs, directory: str, lines: pd.DataFrame) -> Group:
-    """The trials in `lines`, which lie under `directory` (relative to the root).
+    """The trials in `lines`, all under `directory` (relative to the root).
 
     Raises:
         OSError: a config.json is there and cannot be read.

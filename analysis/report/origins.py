@@ -34,7 +34,7 @@ def origins(runs: Runs, trials: pd.DataFrame) -> dict[str, str]:
 
 
 def counted(values: pd.Series) -> str:
-    """The distinct values, and where there are several how often each occurs; the commonest first."""
+    """The distinct values, and where there are several how often each occurs; the most frequent first."""
     counts = values.dropna().astype(str).value_counts()
     ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     return str(ordered[0][0]) if len(ordered) == 1 else ", ".join(f"{value}: {count}" for value, count in ordered)

@@ -69,7 +69,7 @@ def report(
         studies: their names, in the order wanted; None is all of them, and everything else under the root.
         kinds: which figures, of `analysis.figure_list.FIGURES`.
         costs: measures a study's networks, where that is wanted; see `analysis.networks.inference_table`.
-        tell: called with the next step, as it may take minutes.
+        tell: is called with the current step, because the report may take minutes.
 
     Raises:
         UserError: there is no study, or not the one that is named, or its file is broken.

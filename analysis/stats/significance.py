@@ -122,7 +122,7 @@ def clustered_mcnemar(differences: Floats) -> float:
 
 
 def paired_bootstrap(differences: Floats, *, draws: int = 10_000, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of `differences` (N,), when the N samples are drawn anew.
+    """The 95 % percentile interval of the mean of `differences` (N,), when the N samples are drawn again.
 
     The differences are those of paired samples, so that drawing them draws the pairs.
     """

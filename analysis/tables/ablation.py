@@ -153,7 +153,7 @@ def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
 
 
 def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
-    """The number of runs with a score, their share of the commonest class, and their parameters."""
+    """The number of runs with a score, their majority-class prediction rate, and their parameters."""
     if wanted.empty:
         return {}
     done = scored(wanted)
@@ -210,7 +210,7 @@ def _why_no_gap(row: RowRuns, control: RowRuns | None, teacher: float, baseline:
         return "no gap: the control was measured on other data"
     majority = row.measured["test_majority_accuracy"].mean()
     if min(teacher, baseline) <= majority:
-        return "no gap: the teacher or the control does no better than always predicting the commonest class"
+        return "no gap: the teacher or the control does no better than always predicting the most frequent class"
     if teacher <= baseline:
         return "no gap: the teacher is not better than the control"
     return ""

@@ -22,7 +22,7 @@ DERIVED = ("difference", "p")
 
 
 def to_csv(table: Table) -> str:
-    """One line per row and metric; an empty field is not known or does not apply."""
+    """One line per row of the table and metric; an empty field is not known or does not apply."""
     return csv_text(FIELDS, _lines(table))
 
 

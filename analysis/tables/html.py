@@ -14,7 +14,7 @@ STYLE = (_HERE / "table.css").read_text(encoding="utf-8")
 
 
 def to_html(table: Table) -> str:
-    """The table as a page that needs no other file."""
+    """The table as a page, which needs nothing from elsewhere."""
     return str(_render("table_page.html", title=table.title, style=Markup(STYLE), table=html_table(table)))
 
 

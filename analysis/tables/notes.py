@@ -91,13 +91,13 @@ def _tuning(rows: Sequence[RowRuns]) -> str:
 
 
 def _majority(rows: Sequence[RowRuns]) -> Iterator[str]:
-    """The accuracy of always predicting the commonest class of train: a property of the data, equal in all runs."""
+    """The accuracy of always predicting the most frequent class of train: a property of the data, equal in all runs."""
     known = pd.concat([row.measured["test_majority_accuracy"] for row in rows])
     shares = dict.fromkeys(f"{100 * value:.1f}" for value in known.dropna())
     if shares:
         yield (
-            f"maj.: how often a row predicts the commonest class of train; predicting nothing else has accuracy "
-            f"{' or '.join(shares)} %"
+            f"maj.: majority-class prediction rate, of the most frequent class of train; always predicting it has "
+            f"accuracy {' or '.join(shares)} %"
         )
 
 

@@ -33,7 +33,7 @@ _UNFINISHED = "mmkd.partial"
 
 @dataclass(frozen=True)
 class _Exported:
-    """How far the last event file of a run goes."""
+    """Progress of a run in its last event file."""
 
     number: int = 0
     epochs: int = 0
@@ -77,7 +77,7 @@ def _last_export(target: Path, run: TrackedRun) -> _Exported:
 
 
 def _events(run: TrackedRun, last: _Exported) -> Iterator[Event]:
-    """What is new of a run since its `last` export."""
+    """New events of a run since its `last` export."""
     yield Event(wall_time=run.started, file_version="brain.Event:2")
     if not last.number:
         labels = {name: value for name, value in run.tags.items() if name != "state"}

@@ -84,7 +84,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     inspect.add_argument("file", type=Path)
     inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
-        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; appears whole or not at all")
+        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; written atomically")
         add_force(maker)
         maker.set_defaults(run=_make)
     return parser

@@ -46,8 +46,8 @@ def write_dataset(
         write_dataset("mine.h5", splits, classes=["no", "yes"], source="my recordings", license="CC BY 4.0")
 
     Args:
-        path: the file to write; it appears whole or not at all.
-        splits: exactly `train`, `valid` and `test`, alike in modalities, steps and features. The order of modalities
+        path: the file to write; written atomically.
+        splits: exactly `train`, `valid` and `test`, with equal modalities, steps and features. The order of modalities
             is train's. Lengths and ids may be left out, see `Split`.
         classes: names, by class index.
         source: origin of the data. Start with "synthetic" if they are made up: tables show it.

@@ -16,7 +16,7 @@ from mmkd.data.hdf5_format import DatasetInfo
 
 EXTREME = 30.0  # standard deviations from the mean
 HEAVY_PADDING = 0.5  # share of padded steps in train
-IMBALANCE = 10  # times as many samples of the commonest class as of the rarest
+IMBALANCE = 10  # times as many samples of the most frequent class as of the rarest
 
 
 def find_oddities(info: DatasetInfo, splits: Mapping[str, Split]) -> list[str]:

@@ -1,6 +1,6 @@
 """Synthetic data in seconds: three unaligned modalities, each of which tells a part of the label.
 
-Each modality sorts the seven classes into groups of its own and shows a short motif of the sample's group, once, at a
+Each modality divides the seven classes into groups and shows a short motif of the sample's group, once, at a
 random time in noise. No modality separates all classes, all three together do:
 
     class       0    1    2    3    4    5    6     best guess from it alone
@@ -8,8 +8,8 @@ random time in noise. No modality separates all classes, all three together do:
     audio       a    b    a    b    a    b    a     .61
     language    a    a    a    b    b    b    b     .56
 
-Sometimes a modality shows the motif of a wrong group. Shares of the classes are skewed like MOSEI's; the commonest
-has .41.
+Sometimes a modality shows the motif of a wrong group. Shares of the classes are skewed like MOSEI's; the most
+frequent has .41.
 """
 
 from __future__ import annotations

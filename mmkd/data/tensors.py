@@ -94,7 +94,7 @@ def gather(x: Tensor, part: Part) -> Tensor:
 def copied_ahead(samples: Samples, parts: Iterable[Part]) -> Iterator[Drawn]:
     """`Samples.draw` for inputs in the host's memory: each copy begins before the previous part is yielded.
 
-    On CUDA copies run on a stream of their own, beside the current step.
+    On CUDA copies run on a separate stream, beside the current step.
     """
     device = samples.y.device
     copying = torch.cuda.Stream(device) if device.type == "cuda" else None

@@ -44,6 +44,6 @@ def check_stored(dataset: Any, path: Path) -> None:
     refuse_heap(dataset.name, dataset.dtype)
     stored, size = dataset.id.get_storage_size(), path.stat().st_size
     if dataset.external or dataset.is_virtual or dataset.file.filename != str(path):
-        raise ValueError(f"{dataset.name}: its values lie in another file")
+        raise ValueError(f"{dataset.name}: its values are in another file")
     if stored > size or dataset.nbytes > DENSEST * stored:
         raise ValueError(f"{dataset.name}: {dataset.nbytes} bytes of values, of which {stored} are stored")

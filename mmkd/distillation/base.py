@@ -43,7 +43,7 @@ class NoSettings(Frozen):
 class DistillationMethod(nn.Module):
     """One way to compute L_KD. Parameters and buffers are trained and checkpointed with the student's.
 
-    Each subclass is called `Method` and has a file of its own.
+    Each subclass is called `Method` and is alone in its file.
     """
 
     levels: ClassVar[tuple[str, ...]] = ()

@@ -201,7 +201,7 @@ class Method(DistillationMethod):
         return min(len(n.stack(name).layers) for n in (self.problem.student, self.problem.teacher))
 
     def taps(self) -> dict[str, Taps]:
-        """Taps of the distilled stacks that the level needs; rows of maps are drawn anew each step."""
+        """Taps of the distilled stacks that the level needs; rows of maps are drawn again in each step."""
         if self._on_maps:
             device = next(self.parameters()).device
             return {n: Taps(factors=True, rows=draw_rows(self.rows[n], self.settings.rows, device)) for n in self.names}

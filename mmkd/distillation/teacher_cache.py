@@ -102,7 +102,7 @@ def _read(path: Path, facts: str, samples: int, device: torch.device) -> Outputs
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        _warn(f"{path}: computed anew, for the file is of no use: {str(error).partition(chr(10))[0]}")
+        _warn(f"{path}: computed again, because the file cannot be used: {str(error).partition(chr(10))[0]}")
         return None
 
 

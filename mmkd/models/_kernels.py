@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 SIZES = ("heads", "rows", "keys", "width")
-"""Numbers for which no binary of their own is built, so that tiles of all sizes share one."""
+"""Numbers for which no separate binary is built, so that tiles of all sizes share one."""
 
 
 @triton.jit

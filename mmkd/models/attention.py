@@ -150,7 +150,7 @@ class Layer(nn.Module):
 class Stack(nn.Module):
     """Encoder stack Y<-X of width D (MulT's, pre-LN): queries X, keys and values of every layer from Y.
 
-    Both sequences are scaled by sqrt(D) and given positions and dropout of their own; the source embedding is never
+    Both sequences are scaled by sqrt(D) and given separate positions and dropout; the source embedding is never
     updated, also where source and query are the same sequence. A step whose first channel is exactly 0 is padding
     and gets no position (MulT's rule). It has n (12 D^2 + 13 D) + 2 D parameters for n layers.
     """

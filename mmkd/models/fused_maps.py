@@ -111,7 +111,7 @@ def _agree(device: torch.device, width: int) -> bool:
         difference = _difference(device, width)
     except torch.OutOfMemoryError:
         raise  # says nothing about the kernels
-    except Exception as error:  # each of the parts above has exceptions of its own
+    except Exception as error:  # each of the parts above raises other exceptions
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     else:
         if difference < TOLERANCE:

@@ -69,7 +69,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.stack_ends, self.readout = tuple(stacks), config.readout
-        # Prefixed, for a modality may bear the name of an attribute of ModuleDict, such as `type`.
+        # Prefixed, because a modality may have the name of an attribute of ModuleDict, such as `type`.
         self.projections = nn.ModuleDict({f"to {modality}": projection for modality, projection in projections.items()})
         queries = list(dict.fromkeys(query for _, query in stacks)) if fused else []
         groups = {query: sum(q == query for _, q in stacks) * config.width for query in queries}

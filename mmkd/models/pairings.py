@@ -18,7 +18,7 @@ class Pairing:
 
     `branch` names the teacher's branch (None: the complete teacher); `stacks` are the student's first-stage stacks as
     (source, query); `fused`: a second stage follows, as in the teacher; `distilled` names the stacks, of
-    teacher and student alike, whose layers are compared; `inputs` are the modalities that the student reads.
+    both teacher and student, whose layers are compared; `inputs` are the modalities that the student reads.
     """
 
     name: str

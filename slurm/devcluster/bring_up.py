@@ -58,9 +58,9 @@ def attach(directory: Path | None = None) -> DevCluster:
 
 def _refuse_this_machine(options: Options) -> None:
     if os.geteuid() != 0:
-        raise Refused("a development cluster needs root: use a container or a machine of your own")
+        raise Refused("a development cluster needs root: use a container or your own machine")
     if Path("/etc/slurm/slurm.conf").exists():
-        raise Refused("/etc/slurm/slurm.conf: this machine has a Slurm of its own; use that one")
+        raise Refused("/etc/slurm/slurm.conf: this machine already has a Slurm; use that one")
     if options.cgroup and not can_limit_by_cgroup():
         raise Refused("--cgroup: cgroup v1's memory hierarchy is missing or not writable; omit --cgroup")
 

@@ -104,7 +104,7 @@ def daemon_ports(first: int, options: Options) -> dict[str, int]:
 def free_ports(directory: Path, options: Options) -> dict[str, int]:
     """A free block of ports, always the same for a directory while it stays free.
 
-    It lies below Linux's range for outgoing connections, so a restarted daemon finds its port free.
+    It is below Linux's range for outgoing connections, so a restarted daemon finds its port free.
     """
     start = zlib.crc32(str(directory).encode()) % 200
     for attempt in range(200):

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LONGEST_PATH = 60
-"""Characters of its path: Unix sockets lie in it, and their paths are limited to 107 bytes."""
+"""Characters of its path: Unix sockets are in it, and their paths are limited to 107 bytes."""
 
 
 class Refused(Exception):

@@ -38,7 +38,7 @@ class Daemon:
 
 
 def find_daemon(daemon: Daemon) -> psutil.Process | None:
-    """The living process of `daemon`; the oldest, for a daemon forks before it executes."""
+    """The living process of `daemon`; the oldest, because a daemon forks before it executes."""
     found = [p for p in _ours(daemon.directory) if _command(p) == list(daemon.command)]
     return min(found, key=psutil.Process.create_time, default=None)
 

@@ -44,7 +44,7 @@ class Collector:
     """Surveys of a root. A finished trial is read once, another one when its directory or its metrics have changed.
 
     Args:
-        root: where studies lie.
+        root: the directory of the studies.
         study: the one to look at, None for all.
     """
 

@@ -100,7 +100,7 @@ def watch_once(monitor: Monitor, console: Console, *, as_json: bool) -> None:
 
 
 def watch_live(monitor: Monitor, console: Console) -> None:
-    """Show what is going on until the user leaves."""
+    """Show the live view until the user leaves."""
     foot = "q leaves, n and p show the logs of what runs or failed" if sys.stdin.isatty() else "Ctrl-C leaves"
     with keyboard() as key, Live(console=console, screen=True, auto_refresh=False) as live:
         patience = FIRST_SECONDS

@@ -60,9 +60,9 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
         UserError: there is no such root or study, or its file is damaged.
     """
     if not root.path.is_dir():
-        raise UserError(f"--root {root.path}: no such directory; it is where the launched studies lie")
+        raise UserError(f"--root {root.path}: no such directory; it is the directory of the launched studies")
     if not any((root.path / name).is_dir() for name in ("studies", "rows")):
-        raise UserError(f"--root {root.path}: no studies or rows in it; it is where the launched studies lie")
+        raise UserError(f"--root {root.path}: no studies or rows in it; it is the directory of the launched studies")
     names = study_names(root.path)
     if wanted is not None:
         names = [choose(f"study (--study, of {root.path})", wanted, names)]
@@ -95,7 +95,7 @@ def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
 
 
 def _read_row(root: Root, name: str, entries: list[tuple[str, StudyRow]], twice: set[str]) -> Row:
-    """Read a row; a damaged record counts as absent: a relaunch says so and writes it anew."""
+    """Read a row; a damaged record counts as absent: a relaunch reports and rewrites it."""
     directory = RowDir(root.path / "rows" / name)
     holder = read_holder(directory.lock)
     record = find_record(directory.row, RowRecord)

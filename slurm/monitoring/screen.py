@@ -60,7 +60,7 @@ def draw(overview: Overview, width: int, height: int | None, log: LogTail | None
 
 
 def share(lines: int, wants: Sequence[int]) -> list[int]:
-    """Lines for each section: alike for all, what one does not want goes to the others; the last gets what is left.
+    """Lines for each section: equal shares, unwanted lines go to the others, and the last gets what is left.
 
     A title without a line under it is of no use: who would get a single line gets none.
     """

@@ -20,7 +20,7 @@ from sweeps.snapshot_path import code_digest, code_files, snapshot_directory
 
 
 def take_snapshot(root: Root) -> Path:
-    """Copy the packages that this process runs to `snapshot_directory`, whole or not at all. Return the directory.
+    """Copy the packages that this process runs to `snapshot_directory`, atomically. Return the directory.
 
     Raises:
         UserError: the copy is there, but was changed.

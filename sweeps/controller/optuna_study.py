@@ -97,7 +97,7 @@ class Tuning:
         self.row, self.parallel = row, parallel
         heal_journal(row.directory.journal)
         self.journal = Journal(row.directory.journal, _OurLock(lock))
-        with damage_named(self.journal.path, "put a backup in its place, or remove it: trials are sampled anew"):
+        with damage_named(self.journal.path, "put a backup in its place, or remove it: trials are sampled again"):
             self.study = optuna.create_study(
                 study_name=row.directory.path.name,
                 storage=JournalStorage(self.journal),

@@ -61,7 +61,7 @@ class StudyJournal:
         """Bring the copy up to date. Return a new reason why that failed; the next update tries again."""
         said = ""
         try:
-            with damage_named(self.path, "remove it: it is a copy and is made anew"):
+            with damage_named(self.path, "remove it: it is a copy and is made again"):
                 if self._journal is None:
                     self._open()
                 for row in self.rows:

@@ -113,7 +113,7 @@ def test_a_damaged_file_is_said_so_computed_anew_and_replaced(
     again = Computing(0.4)
     assert (fetch(store, again) == 0.4).all()
     assert again.times == 1
-    assert f"warning: {path}: computed anew" in capsys.readouterr().err
+    assert f"warning: {path}: computed again" in capsys.readouterr().err
     unread = Computing(0.5)
     assert (fetch(store, unread) == 0.4).all()
     assert unread.times == 0

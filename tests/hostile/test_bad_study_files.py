@@ -45,7 +45,7 @@ KEYS = {
     "infinity in a range": ("high = 1.0", "high = inf", "rows.crd.space.beta.*finite number"),
     "a logarithm of 0": ("low = 0.1", "log = true, low = 0.0", "rows.crd.space.beta: a logarithmic range begins above"),
     "a default outside": ("low = 0.1", "default = 0.05, low = 0.1", "default = 0.05 is outside"),
-    "a weight above 1": ("high = 1.0", "high = 1.5", r"beta lies in \[0, 1\]"),
+    "a weight above 1": ("high = 1.0", "high = 1.5", r"beta must be in \[0, 1\]"),
     "a range without an end": (", high = 1.0", "", "rows.crd.space.beta.high: Field required"),
     "a learning rate of infinity": ("learning_rate = 1e-3", "learning_rate = inf", "space.learning_rate"),
     "a negative learning rate": ("learning_rate = 1e-3", "learning_rate = -1.0", "space.learning_rate"),

@@ -36,7 +36,7 @@ def test_the_name_of_a_file_that_is_here_without_its_ending_is_understood(
         ("defaults.trials=0", r"defaults.trials: .*greater than or equal to 1 \(is 0\)"),
         ("defaults.sampler='grid'", r"defaults.sampler: .*'random', 'tpe'.*\(is 'grid'\)"),
         ("rows.crd.space.beta={low=0.5, high=0.1}", r"rows.crd.space.beta.*low = 0.5 is not below high = 0.1"),
-        ("rows.crd.space.beta={low=0.0, high=2.0}", r"rows.crd.space: beta lies in \[0, 1\]"),
+        ("rows.crd.space.beta={low=0.0, high=2.0}", r"rows.crd.space: beta must be in \[0, 1\]"),
         ("rows.crd.space.temperature={low=0.0, high=1.0}", r"temperature is above 0"),
         ("rows.crd.space.alpha={low=0.0, high=1.0, log=true}", r"logarithmic range begins above 0"),
         ("rows.crd.space.alpha={low=0.0, high=0.5, default=1.0}", r"default = 1.0 is outside of 0.0 to 0.5"),

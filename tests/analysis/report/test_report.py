@@ -162,9 +162,9 @@ def test_without_names_all_studies_are_there_and_rows_and_teachers_that_are_in_n
 
 def test_cost_in_use_is_there_if_asked(ablation: Lab) -> None:
     runs = load(ablation.path, cache=False)
-    assert "Cost in use" not in report(runs, kinds=())
+    assert "Inference cost" not in report(runs, kinds=())
     with_costs = report(runs, kinds=(), costs=lambda study: table(runs, study, columns=["parameters"]))
-    assert "Cost in use" in with_costs
+    assert "Inference cost" in with_costs
 
 
 def test_the_command_writes_the_file_and_refuses_an_unknown_study(
