@@ -19,6 +19,8 @@ from mmkd.records import R, RowRecord, StudyRecord, WinnerRecord, as_written, re
 from mmkd.result_file import Status
 from mmkd.rundir import Root, RowDir
 
+__all__ = ["Runs", "load"]
+
 Rejects = list[tuple[str, str]]
 """Paths and why they are in no frame."""
 

@@ -8,7 +8,8 @@ from small_root import make_small_root
 
 
 @pytest.fixture
-def refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refusals:
+def refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refusals:
+    monkeypatch.setattr("mmkd.steps.PIPED_SECONDS", float("inf"))  # a busy machine would print steps before the error
     return Refusals(tmp_path, capsys)
 
 
