@@ -132,7 +132,7 @@ class Row:
 
 
 def plan(
-    study: StudyFile, origin: Path, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
+    study: StudyFile, origin: Path | str, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
 ) -> list[Row]:
     """The rows of a study on a data set.
 
@@ -143,7 +143,13 @@ def plan(
 
 
 def _plan_row(
-    study: StudyFile, origin: Path, spec: RowSpec, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
+    study: StudyFile,
+    origin: Path | str,
+    spec: RowSpec,
+    profile: Profile,
+    info: DatasetInfo,
+    root: Root,
+    machine: Machine,
 ) -> Row:
     where = f"{origin}: row {spec.name}"
     defaults = study.defaults
