@@ -50,6 +50,10 @@ def make_parser() -> Parser:
     parser.advice = advise
     what = parser.add_argument_group("what to run")
     what.add_argument("--study", metavar="NAME", help="a study from --list, or a path that ends in .toml")
+    what.add_argument(
+        "--rows", nargs="+", metavar="NAME",
+        help="run and print these rows of the study and its control; --status shows them alone",
+    )  # fmt: skip
     what.add_argument("--list", action="store_true", help="list the studies and exit")
     what.add_argument(
         "--dry-run", action="store_true",

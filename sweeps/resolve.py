@@ -13,6 +13,7 @@ from typing import NoReturn
 from mmkd.data import DatasetInfo, check_dataset, make_synthetic, read_info
 from mmkd.errors import UserError, did_you_mean
 from mmkd.files import remove_leftovers
+from mmkd.records import select_rows
 from mmkd.rundir import Root
 from mmkd.terminal import is_plain, one_line
 from slurm.accounting import NoAnswer, ask
@@ -32,13 +33,15 @@ from sweeps.study_file import StudyFile, find_study, load_profile, load_study
 class Launch:
     """A resolved launch.
 
-    `name` is the name of the study's record; `code` is the snapshot that jobs run, None to run the working tree.
+    `name` is the name of the study's record; `rows` are those to run, `all_rows` those of the study; `code` is the
+    snapshot that jobs run, None to run the working tree.
     """
 
     study: StudyFile
     origin: Path
     name: str
     rows: Sequence[Row]
+    all_rows: Sequence[Row]
     profile: str
     root: Root
     site: Site
@@ -68,11 +71,13 @@ def prepare(options: argparse.Namespace) -> Launch:
     profile_name, profile = load_profile(study.profile, info.source)
     threads = site.slurm.cpus if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
-    rows = plan(study, described, profile, info, root, machine)
+    all_rows = plan(study, described, profile, info, root, machine)
+    wanted = select_rows(options.rows, [row.name for row in all_rows], study.control)
+    rows = [row for row in all_rows if row.name in wanted]
     make_root(root)
     code = snapshot_directory(root) if options.snapshot else None
     environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
-    return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, code, environment)
+    return Launch(study, origin, name, rows, all_rows, profile_name, root, site, backend, parallel, code, environment)
 
 
 def check_primary(study: StudyFile, info: DatasetInfo) -> None:

@@ -23,6 +23,7 @@ def add_command(subparsers: Subparsers) -> None:
         "--error", choices=ERRORS, default="sd", help="behind ±: SD over seeds, SEM, or half the 95%% interval (sd)"
     )
     parser.add_argument("--columns", metavar="A,B,...", help="these columns alone, by the names of --format csv")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="these rows and the control alone")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
 
 
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.format is None and ending and ending not in FORMATS:
         raise UserError(f"--out {options.out}: no format .{ending}; there are {', '.join(FORMATS)}, or give --format")
     columns = options.columns.split(",") if options.columns else None
-    made = table(*load_study(options), error=options.error, columns=columns)
+    made = table(*load_study(options), error=options.error, columns=columns, rows=options.rows)
     style = options.format or (ending if ending in FORMATS else "txt")
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)

@@ -20,7 +20,7 @@ from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
 from mmkd.formatting import teacher_label
-from mmkd.records import read_study
+from mmkd.records import read_study, select_rows
 
 COLUMNS = (
     Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
@@ -57,7 +57,14 @@ class Basis:
     footnotes: list[str]
 
 
-def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str] | None = None) -> Table:
+def table(
+    runs: Runs,
+    study: str,
+    *,
+    error: Error = "sd",
+    columns: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
+) -> Table:
     """The table of the study called `study` under the root of `runs`.
 
     Args:
@@ -65,20 +72,25 @@ def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str]
         study: its name.
         error: what stands behind ±: the seeds' standard deviation, the standard error, or half the 95 % interval.
         columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
+        rows: names of the rows to show beside the control; by default all. Tests and ranks are among these alone.
 
     Raises:
-        UserError: there is no such study or column, or the study's file is broken.
+        UserError: there is no such study, column or row, or the study's file is broken.
     """
-    spec = read_study(runs.root, study)
-    rows = collect(runs, spec)
-    control = next((row for row in rows if row.spec.name == spec.control), None)
-    basis = Basis(rows, control, score_rows(rows, control, error), choose_clock(rows), error, [])
+    whole = read_study(runs.root, study)
+    names = select_rows(rows, [row.name for row in whole.rows], whole.control)
+    spec = whole.model_copy(update={"rows": tuple(row for row in whole.rows if row.name in names)})
+    found = collect(runs, spec)
+    control = next((row for row in found if row.spec.name == spec.control), None)
+    basis = Basis(found, control, score_rows(found, control, error), choose_clock(found), error, [])
     sections = [
         Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
-        for title, group in groupby(rows, key=lambda row: row.spec.group)
+        for title, group in groupby(found, key=lambda row: row.spec.group)
         for members in [list(group)]
     ]
-    samples = count_test_samples(runs, rows)
+    samples = count_test_samples(runs, found)
+    left_out = len(whole.rows) - len(spec.rows)
+    part = [f"rows: {len(spec.rows)} of the study's {len(whole.rows)}; tests and ranks are among these alone"]
     shown = _columns(basis, columns)
     return Table(
         spec.name,
@@ -86,10 +98,10 @@ def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str]
         shown,
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
-        tuple(finding.text for finding in check_rows(runs, rows)),
-        legend(rows, control),
-        tuple(notes(rows, control, samples, error, basis.clock.unit)),
-        provenance(runs, spec, rows),
+        tuple(finding.text for finding in check_rows(runs, found)),
+        legend(found, control),
+        (*(part if left_out else ()), *notes(found, control, samples, error, basis.clock.unit)),
+        provenance(runs, spec, found),
     )
 
 

@@ -59,16 +59,17 @@ class RowWork:
         root: the root directory.
         parallel: number of slots.
         study_file: copied beside the row when it begins.
+        study: name of the study's table, which the lock shows.
 
     Raises:
         UserError: another controller works on this row.
     """
 
-    def __init__(self, row: Row, root: Root, parallel: int, study_file: Path) -> None:
+    def __init__(self, row: Row, root: Root, parallel: int, study_file: Path, study: str = "") -> None:
         self.row, self.root, self.launched = row, root, time.time()
         self.directory = row.directory
         self.directory.path.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.directory.lock)
+        self.lock = FileLock(self.directory.lock, purpose=study)
         try:
             self.lock.acquire()
         except LockHeld as held:
