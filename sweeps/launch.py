@@ -57,11 +57,14 @@ def launch(options: argparse.Namespace) -> int:
 def run(made: Launch, options: argparse.Namespace) -> int:
     """Run the rows until they are done, print the table and return the exit code."""
     from mmkd.files import remove_leftovers
+    from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
     from sweeps.controller.loop import Interrupted, StopRequests
     from sweeps.controller.row import RowWork
 
     stop = StopRequests(made.root.stop(made.name), detached=bool(options.detached))
+    if isinstance(made.backend, DebugBackend):
+        made.backend.received = stop.received  # its trials run in this process and get its signals
     works: list[RowWork] = []
     interrupted = budget_spent = False
     try:
