@@ -52,14 +52,13 @@ def _plain(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def where_raised(error: BaseException, directories: Iterable[str]) -> str:
+def where_raised(error: BaseException, directories: Iterable[str | Path]) -> tuple[str, int]:
     """Return file and line of the innermost frame in one of `directories`, or else of the innermost frame."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    frames = extract_tb(error.__traceback__)
-    inside = [frame for frame in frames if any(Path(frame.filename).is_relative_to(path) for path in directories)]
-    last = (inside or list(frames))[-1]
-    return f"{last.filename}, line {last.lineno}"
+        return error.filename, error.lineno or 0
+    frames = [(frame.filename, frame.lineno or 0) for frame in extract_tb(error.__traceback__)]
+    inside = [frame for frame in frames if any(Path(frame[0]).is_relative_to(path) for path in directories)]
+    return (inside or frames)[-1]
 
 
 @contextmanager

@@ -38,8 +38,10 @@ def load_method(name: str) -> type[DistillationMethod]:
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except Exception as error:  # a user's file may raise anything
-        where = where_raised(error, __path__)
-        raise UserError(f"method {name}: cannot be imported: {where}: {type(error).__name__}: {error}") from error
+        file, line = where_raised(error, __path__)
+        raise UserError(
+            f"method {name}: cannot be imported: {file}, line {line}: {type(error).__name__}: {error}"
+        ) from error
     method = getattr(module, "Method", None)
     if not (isinstance(method, type) and issubclass(method, DistillationMethod)):
         raise UserError(f"method {name}: {module.__file__}: define a class Method(DistillationMethod) in it")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mmkd.attempts import read_attempts
+from mmkd.attempts import last_attempt, read_attempts
 from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
@@ -21,13 +21,13 @@ from mmkd.metrics_log import read_metrics
 from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
 from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import State, decide, is_unnoted, why_failed
+from mmkd.trial_state import Failure, State, decide, is_unnoted, why_failed
 from sweeps.controller.optuna_study import Tuning
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
 from sweeps.study_file import merge
 
 HOPELESS = 3
-"""A row fails once so many trials failed and none completed: the cause is not the parameters."""
+"""A row fails once so many trials failed and none completed: the cause is not the parameters. One bug is enough."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,13 @@ class RowWork:
             )
         reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         clean_up(task.directory)
+        has_failed = bool(self.failed)
         final = task.kind == "final"
         measured = self._settle_final(task, result) if final else self._settle_tuning(task, result, reason)
         if measured is None:
             return ""
         if result is None:
-            return f"failed (no retries left): {reason}"
+            return "" if has_failed else f"failed (no retries left): {reason}"
         return f"{result.status}, {measured}" if measured else f"{result.status}: {result.reason}"
 
     def _settle_tuning(self, task: Task, result: Result | None, reason: str) -> str | None:
@@ -227,7 +228,9 @@ class RowWork:
         best = self.tuning.winner
         if result is None:
             self._failures += 1
-            if self._failures >= HOPELESS and best is None:
+            if last_attempt(task.directory).end == Failure.BUG and best is None:
+                self.failed = f"see {task.label}: fix the code and run the same command again"
+            elif self._failures >= HOPELESS and best is None:
                 self.failed = f"{self._failures} trials failed (no retries left) and none completed, the last: {reason}"
         if value is None:
             return ""
