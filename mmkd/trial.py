@@ -49,8 +49,8 @@ DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, 
 BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 COMPUTING = (SOURCE / "models", SOURCE / "training" / "trainer.py")
 """Beside the methods, the code that neither reads nor writes files: these exceptions in it are bugs."""
-NODE_TROUBLE = re.compile(r"CUDA|cu[A-Z]{2}|driver|alloc|thread", re.IGNORECASE)
-"""In the message of an exception that the node caused."""
+NODE_TROUBLE = re.compile(r"CUDA|cuDNN|CUBLAS|driver|alloc|thread")
+"""In the message of a RuntimeError that the node caused."""
 
 LOCK_PATIENCE = 120.0
 """Seconds to wait for a superseded attempt of the same trial to notice and end."""
@@ -235,8 +235,9 @@ def describe_error(error: Exception) -> tuple[Failure, str]:
         return Failure.NODE_FAIL, message
     computing = [*map(Path, distillation.__path__), *COMPUTING]
     computes = any(Path(file).is_relative_to(path) for path in computing)
-    is_bug = computes and Path(file).stem not in distillation.SHARED and isinstance(error, BUGS)
-    return Failure.BUG if is_bug and not NODE_TROUBLE.search(message) else Failure.ERROR, message
+    by_node = isinstance(error, RuntimeError) and NODE_TROUBLE.search(str(error))
+    is_bug = computes and Path(file).stem not in distillation.SHARED and isinstance(error, BUGS) and not by_node
+    return Failure.BUG if is_bug else Failure.ERROR, message
 
 
 def acquire_patiently(lock: FileLock, directory: TrialDir, attempt: int, received: Sequence[int]) -> None:
