@@ -8,15 +8,58 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import NoReturn
 
-from mmkd.errors import UserError
+from mmkd.errors import UserError, did_you_mean
 from mmkd.lock import LockLost
 from mmkd.terminal import forgive_encoding, one_line
 
+LIKENESS = 0.7
+"""Of a suggested option or choice: gpu is not a misspelt cpu."""
+
 
 class Parser(argparse.ArgumentParser):
-    """A parser that reports an error in one line: argparse prints the usage before it, which may fill the screen."""
+    """A parser that reports an error in one line, with the nearest option or choice for a mistyped one.
+
+    Argparse prints the usage before an error, which may fill the screen. `advice` returns the remedy for an argument
+    that users expect and that does not exist, "" if it knows none.
+    """
+
+    advice: Callable[[str], str] = staticmethod(lambda argument: "")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Parse, and refuse unknown arguments: first the options, since a mistyped one may leave a required one out."""
+        words = sys.argv[1:] if args is None else list(args)
+        if unknown := self._unknown_options(words):
+            self._refuse(unknown)
+        options, unknown = super().parse_known_args(words, namespace)
+        if unknown:
+            self._refuse(unknown)
+        return options, unknown
+
+    def _unknown_options(self, words: list[str]) -> list[str]:
+        """Select the long options that nothing here begins with; where a command follows, those before it."""
+        own = takewhile(lambda word: word.startswith("-") if self._subparsers else word != "--", words)
+        known = tuple(self._option_string_actions)
+        return [w for w in own if w.startswith("--") and not any(o.startswith(w.partition("=")[0]) for o in known)]
+
+    def _refuse(self, unknown: list[str]) -> NoReturn:
+        hint = self.advice(unknown[0]) or ("options follow the command" if self._subparsers else "")
+        if not hint:
+            shown = [name for name, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS]
+            name = unknown[0].partition("=")[0].lstrip("-")
+            hint = did_you_mean(
+                name, [name.lstrip("-") for name in shown if name.startswith("--")], "--", likeness=LIKENESS
+            )
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{hint and '; '}{hint}")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = did_you_mean(str(value), map(str, action.choices or ()), likeness=LIKENESS)
+            raise argparse.ArgumentError(action, f"{error.message}{hint and '; '}{hint}") from None
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
@@ -30,6 +73,9 @@ def positive_integer(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
+    if re.fullmatch(r"\s*\d+(\s*[, ]\s*\d+)+\s*", text):
+        count = len(re.findall(r"\d+", text))
+        raise argparse.ArgumentTypeError(f"{text!r} is a list; give a number: {count} for as many as you listed")
     if not re.fullmatch(r"0*[1-9]\d{0,8}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999999")
     return int(text)

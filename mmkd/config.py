@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from mmkd.errors import UserError
+from mmkd.errors import UserError, nearest
 
 ALGORITHM_VERSION = 1
 """Increase it when the same configuration would give other numbers: old rows are then other rows."""
@@ -218,21 +217,26 @@ def explain(
     origin: Path | str,
     names: Mapping[str, Sequence[str]] | None = None,
     keys: Iterable[str] = (),
+    elsewhere: Callable[[str], Sequence[str]] = lambda key: (),
 ) -> str:
     """Format pydantic's validation errors in one line: file, key, value, and what is allowed.
 
     `names` are the names of a list's entries, by the list's key: `rows.1` becomes `rows.crd`. `keys` are further
-    candidates for a mistyped key, beside those of all configuration here.
+    candidates for a mistyped key, beside those of all configuration here. `elsewhere` returns where a misplaced key may
+    stand.
     """
     said: dict[str, str] = {}
-    for item in error.errors():
+    # A value that may be a table or a number gets an error from each: that of the number says more.
+    for item in sorted(error.errors(), key=lambda item: item["type"] == "model_type"):
         where = _key(item["loc"], names or {})
-        # A value that may be a range or a number gets an error from each: the first is the relevant one.
         if where in said or any(other.startswith(f"{where}.") for other in said if where):
             continue
         if item["type"] == "extra_forbidden":
-            said[where] = "unknown key" + _suggestion(str(item["loc"][-1]), keys)
+            said[where] = "unknown key" + _suggestion(str(item["loc"][-1]), keys, elsewhere)
             continue
+        if item["type"] == "model_type":
+            fields = next((m.model_fields for m in _configuration() if m.__name__ == item["ctx"]["class_name"]), {})
+            item["msg"] = f"write a table with keys{f' such as {next(iter(fields))}' if fields else ''}"
         shown = item["type"] not in ("missing", "value_error") and not isinstance(item["input"], (dict, list))
         said[where] = item["msg"].removeprefix("Value error, ") + (f" (is {_shortly(item['input'])})" if shown else "")
     return f"{origin}: " + "; ".join(f"{where}: {what}" if where else what for where, what in said.items())
@@ -258,15 +262,16 @@ def _key(location: Sequence[int | str], names: Mapping[str, Sequence[str]]) -> s
 _PYDANTICS_OWN = re.compile(r"[\[(]|^constrained-|^(?:float|int|str|Range)$")
 
 
-def _suggestion(key: str, keys: Iterable[str]) -> str:
+def _suggestion(key: str, keys: Iterable[str], elsewhere: Callable[[str], Sequence[str]]) -> str:
     """Suggest the nearest key of any configuration for a mistyped one; a key of another section is only misplaced."""
-    known = set(keys)
+    known = set(keys).union(*(model.model_fields for model in _configuration()))
+    here, near = ("", nearest(key, known)[:1]) if key not in known else (" here", elsewhere(key))
+    return f"{here}, did you mean {' or '.join(near)}?" if near else here
+
+
+def _configuration() -> Iterator[type[BaseModel]]:
+    """Yield all schemas of what people write."""
     models: list[type[BaseModel]] = [Frozen]
     while models:
-        model = models.pop()
-        known |= set(model.model_fields)
-        models += model.__subclasses__()
-    if key in known:
-        return " here"
-    near = [name for name in sorted(known) if name.startswith(key)] or get_close_matches(key, sorted(known), n=1)
-    return f", did you mean {near[0]}?" if near else ""
+        models += (model := models.pop()).__subclasses__()
+        yield model

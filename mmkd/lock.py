@@ -33,11 +33,11 @@ class FileLock:
 
     The kernel's `flock` decides on one host, and wherever the file system carries it between hosts; it goes with
     the process, however that died. For file systems that keep it local the file names host, process and heartbeat,
-    and a fresh heartbeat of another host is respected.
+    and a fresh heartbeat of another host is respected. It also names the `purpose`, such as a study.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, purpose: str = "") -> None:
+        self.path, self.purpose = path, purpose
         self._token = secrets.token_hex(8)
         self._descriptor: int | None = None
 
@@ -71,10 +71,9 @@ class FileLock:
 
     def _write(self) -> None:
         assert self._descriptor is not None
-        text = json.dumps(
-            {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token, "heartbeat": time.time()}
-        )
-        os.pwrite(self._descriptor, text.encode().ljust(256), 0)
+        facts = {"host": socket.gethostname(), "pid": os.getpid(), "token": self._token, "heartbeat": time.time()}
+        text = json.dumps({**facts, "purpose": self.purpose})
+        os.pwrite(self._descriptor, text.encode().ljust(512), 0)
 
     def check(self) -> None:
         """Make sure that the lock is still ours; call it before each write that it protects.
@@ -158,11 +157,12 @@ def is_held(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that wrote a lock's file last; `age` is the seconds since its last heartbeat."""
+    """The process that wrote a lock's file last, and why; `age` is the seconds since its last heartbeat."""
 
     host: str
     pid: int
     age: float
+    purpose: str = ""
 
     @property
     def alive(self) -> bool:
@@ -183,7 +183,7 @@ def read_holder(path: Path) -> Holder | None:
     facts = read_json(path) or {}
     try:
         age = max(time.time() - path.stat().st_mtime, 0.0)
-        return Holder(str(facts["host"]), int(facts["pid"]), age)
+        return Holder(str(facts["host"]), int(facts["pid"]), age, str(facts.get("purpose", "")))
     except (FileNotFoundError, KeyError, TypeError, ValueError):
         return None
 

@@ -264,6 +264,18 @@ def read_study(root: Path, name: str) -> StudyRecord:
     return read_record(Root(root).study(choose("study", name, study_names(root))), StudyRecord)
 
 
+def select_rows(wanted: Sequence[str] | None, names: Sequence[str], control: str | None) -> list[str]:
+    """Return the names of the rows that --rows asks for and of the control, in the study's order; all for None.
+
+    Raises:
+        UserError: the study has no such row.
+    """
+    if wanted is None:
+        return list(names)
+    chosen = {control, *(choose("row (--rows)", name, names) for name in wanted)}
+    return [name for name in names if name in chosen]
+
+
 def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the leaves of nested mappings, with keys such as `outer.inner`; an empty mapping is a leaf."""
     for key, inner in value.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 import signal
 import sys
 import time
@@ -19,16 +20,17 @@ if __name__ == "__main__":
 
 import torch
 
+from mmkd import distillation
 from mmkd.attempts import current_attempt, record_run
 from mmkd.command import Parser, run_command
 from mmkd.config import Run, StudentConfig, TeacherConfig, from_json, identity, to_json
 from mmkd.data import read_statistics
 from mmkd.data.tensors import load_samples
-from mmkd.errors import UserError
+from mmkd.errors import UserError, where_raised
 from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.models.network import count_parameters
-from mmkd.provenance import describe_process
+from mmkd.provenance import SOURCE, describe_process
 from mmkd.result_file import Predictions, Result, Status, read_result, weights_checksum, write_result
 from mmkd.rundir import TrialDir
 from mmkd.terminal import printable
@@ -43,6 +45,12 @@ EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_RESUME = 0, 1, 2, 75
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE})
 """Errors of a full, read-only or lost disk: the trial did not cause them, so they count as a node failure."""
+
+BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+COMPUTING = (SOURCE / "models", SOURCE / "training" / "trainer.py")
+"""Beside the methods, the code that neither reads nor writes files: these exceptions in it are bugs."""
+NODE_TROUBLE = re.compile(r"CUDA|cuDNN|CUBLAS|driver|alloc|thread")
+"""In the message of a RuntimeError that the node caused."""
 
 LOCK_PATIENCE = 120.0
 """Seconds to wait for a superseded attempt of the same trial to notice and end."""
@@ -212,13 +220,24 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
     except Exception as error:
         # Unforeseen errors are caught here alone: they must be recorded before the job ends.
         traceback.print_exc()
-        disk_failed = isinstance(error, OSError) and error.errno in DISK_ERRORS
-        end, code = Failure.NODE_FAIL if disk_failed else Failure.ERROR, EXIT_ERROR
-        message = f"{type(error).__name__}: {error}".splitlines()[0]
+        end, message, code = *describe_error(error), EXIT_ERROR
     if message:
         print(printable(message), file=sys.stderr, flush=True)
     record_run(directory, attempt, end=str(end), message=message, ended=time.time(), seconds=time.time() - started)
     return code
+
+
+def describe_error(error: Exception) -> tuple[Failure, str]:
+    """Return the class of an unforeseen error, and its message with the file and line of our code."""
+    file, line = where_raised(error, [SOURCE, *distillation.__path__])
+    message = f"{f'{type(error).__name__}: {error}'.splitlines()[0]} ({file}, line {line})"
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return Failure.NODE_FAIL, message
+    computing = [*map(Path, distillation.__path__), *COMPUTING]
+    computes = any(Path(file).is_relative_to(path) for path in computing)
+    by_node = isinstance(error, RuntimeError) and NODE_TROUBLE.search(str(error))
+    is_bug = computes and Path(file).stem not in distillation.SHARED and isinstance(error, BUGS) and not by_node
+    return Failure.BUG if is_bug else Failure.ERROR, message
 
 
 def acquire_patiently(lock: FileLock, directory: TrialDir, attempt: int, received: Sequence[int]) -> None:

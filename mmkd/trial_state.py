@@ -22,6 +22,8 @@ class Failure(StrEnum):
     NODE_FAIL = "node_fail"
     OUT_OF_MEMORY = "out_of_memory"
     ERROR = "error"
+    BUG = "bug"
+    """An error in the code of a method or a network, which every attempt would meet again."""
     CANCELLED = "cancelled"
 
 
@@ -45,6 +47,7 @@ RULES = {
     Failure.NODE_FAIL: Rule(limit=5, avoids_node=True),
     Failure.OUT_OF_MEMORY: Rule(limit=3, memory=2.0),  # the third gets as much as is given by default
     Failure.ERROR: Rule(limit=2),
+    Failure.BUG: Rule(limit=1),
 }
 MOST_MEMORY = 64.0
 """The largest factor; the site's limit on memory is mostly below it."""

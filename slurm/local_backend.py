@@ -96,20 +96,24 @@ class LocalBackend(Backend):
 
 
 class DebugBackend(Backend):
-    """Run each job immediately in this process, one at a time, for debuggers and print."""
+    """Run each job immediately in this process, one at a time, for debuggers and print.
+
+    `run` gets the job's arguments and `received`, the list of signals that ask this process to end, and thus the job.
+    """
 
     name = "debug"
     prompt = True
     gpus = 0
 
-    def __init__(self, run: Callable[[list[str]], int]) -> None:
+    def __init__(self, run: Callable[[list[str], list[int]], int]) -> None:
         self.run = run
+        self.received: list[int] = []
         self._codes: dict[str, int] = {}
 
     def submit(self, job: Job) -> str:
-        """See `Backend`. Return when the job has ended; `run` gets the arguments after `python -m module`."""
+        """See `Backend`. Return when the job has ended; its arguments follow `python -m module`."""
         identifier = f"debug:{os.getpid()}:{len(self._codes)}"
-        self._codes[identifier] = self.run(list(job.command[3:]))
+        self._codes[identifier] = self.run(list(job.command[3:]), self.received)
         return identifier
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:

@@ -27,13 +27,13 @@ EXIT_BUDGET = 3
 """Exit code: the GPU-hours of --max-gpu-hours are spent and runs are left."""
 
 
-def print_table(root: Root, name: str) -> None:
-    """Print the study's ablation table."""
+def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> None:
+    """Print the study's ablation table, or the part with these rows."""
     import analysis
 
     width = shutil.get_terminal_size(fallback=(100, 24)).columns
     print()
-    print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name), width)))
+    print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width)))
 
 
 def launch(options: argparse.Namespace) -> int:
@@ -51,7 +51,7 @@ def launch(options: argparse.Namespace) -> int:
     show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
     if options.dry_run:
         return dry_run(made, options)
-    record_study(made.root, made.name, made.study, made.rows, options.max_gpu_hours)
+    record_study(made.root, made.name, made.study, made.all_rows, options.max_gpu_hours, launched=made.rows)
     if made.code is not None:
         print(f"code      a copy in {take_snapshot(made.root)}")
     return detach(made, options) if options.detach else run(made, options)
@@ -60,17 +60,20 @@ def launch(options: argparse.Namespace) -> int:
 def run(made: Launch, options: argparse.Namespace) -> int:
     """Run the rows until they are done, print the table and return the exit code."""
     from mmkd.files import remove_leftovers
+    from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
     from sweeps.controller.loop import Interrupted, StopRequests
     from sweeps.controller.row import RowWork
 
     stop = StopRequests(made.root.stop(made.name), detached=bool(options.detached))
+    if isinstance(made.backend, DebugBackend):
+        made.backend.received = stop.received  # its trials run in this process and get its signals
     works: list[RowWork] = []
     interrupted = budget_spent = False
     try:
         if options.detached:
             begin(made)
-        works.extend(RowWork(row, made.parallel, made.origin) for row in made.rows)
+        works.extend(RowWork(row, made.parallel, made.origin, made.name) for row in made.rows)
         stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, stop)
@@ -135,7 +138,7 @@ def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork]
     failed = [line for work in works if (line := failure_of(work, ended=not budget_spent))]
     for line in failed:
         print(printable(line), file=sys.stderr)
-    print_table(made.root, made.name)
+    print_table(made.root, made.name, [row.name for row in made.rows] if options.rows else None)
     if options.detached:
         dismiss_successors(made)
     if budget_spent:
@@ -176,6 +179,8 @@ def look_after(options: argparse.Namespace) -> int:
 
     if options.dry_run and not options.clean:
         raise UserError("--dry-run: allowed only with a launch or with --clean")
+    if options.rows and not options.status:
+        raise UserError("--rows: --cancel, --clean and --archive act on the whole study; leave --rows out")
     study = find_recorded(options)
     if options.status:
         from sweeps.actions.status import show_status

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmkd.errors import UserError
-from mmkd.records import PaperFigures, StudyRecord, StudyRow, read_record, study_names, write_record
+from mmkd.records import (
+    PaperFigures,
+    StudyRecord,
+    StudyRow,
+    find_record,
+    read_record,
+    select_rows,
+    study_names,
+    write_record,
+)
 from mmkd.rundir import Root, RowDir, TrialDir, check_name
 from mmkd.trial_state import trial_state
 from sweeps.study_file import find_study
@@ -58,33 +67,46 @@ class RecordedStudy:
 
 
 def record_study(
-    root: Root, name: str, study: StudyFile, rows: Sequence[Row], max_gpu_hours: float | None = None
+    root: Root,
+    name: str,
+    study: StudyFile,
+    rows: Sequence[Row],
+    max_gpu_hours: float | None = None,
+    *,
+    launched: Sequence[Row] | None = None,
 ) -> None:
-    """Record the study: its rows, what its table is made from, and the budget that the monitor shows."""
+    """Record the study: all its rows, what its table is made from, and the budget that the monitor shows.
+
+    Rows that are not `launched` now (None: all are) keep the budget that they were last launched with.
+    """
+    path = root.study(name)
+    former = find_record(path, StudyRecord)
+    known = {(row.name, row.directory): row for row in former.rows} if former else {}
+    recorded = []
+    for row in rows:
+        line = _record_row(row)
+        is_launched = launched is None or row in launched
+        recorded.append(line if is_launched else known.get((line.name, line.directory), line))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = StudyRecord(
+        name=name, title=study.title, control=study.control, max_gpu_hours=max_gpu_hours, rows=tuple(recorded)
+    )
+    write_record(path, record)
+
+
+def _record_row(row: Row) -> StudyRow:
     from sweeps.rows import teacher_directories
 
-    record = StudyRecord(
-        name=name,
-        title=study.title,
-        control=study.control,
-        max_gpu_hours=max_gpu_hours,
-        rows=tuple(
-            StudyRow(
-                name=row.name,
-                label=row.label,
-                group=row.group,
-                paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
-                directory=row.directory.path.name,
-                trials=row.trials,
-                seeds=tuple(range(1, row.seeds + 1)),
-                teachers=tuple(directory.path.name for directory in teacher_directories(row)),
-            )
-            for row in rows
-        ),
+    return StudyRow(
+        name=row.name,
+        label=row.label,
+        group=row.group,
+        paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
+        directory=row.directory.path.name,
+        trials=row.trials,
+        seeds=tuple(range(1, row.seeds + 1)),
+        teachers=tuple(directory.path.name for directory in teacher_directories(row)),
     )
-    path = root.study(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_record(path, record)
 
 
 def table_name(options: argparse.Namespace, origin: Path) -> str:
@@ -116,16 +138,17 @@ def find_recorded(options: argparse.Namespace) -> RecordedStudy:
             f"{root.path}: no study {name!r} was launched there (there are: {', '.join(known) or 'none'}); give --root "
             f"and --study, --data, --primary, --pairing, --as as at its launch, or one of these names as --study"
         )
-    return read_recorded(root, name)
+    return read_recorded(root, name, options.rows)
 
 
-def read_recorded(root: Root, name: str) -> RecordedStudy:
-    """Read the record of a study.
+def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) -> RecordedStudy:
+    """Read the record of a study: its rows, or those `wanted` and the control.
 
     Raises:
-        UserError: its record is damaged.
+        UserError: its record is damaged, or it has no such row.
     """
     study = read_record(root.study(name), StudyRecord)
+    names = select_rows(wanted, [row.name for row in study.rows], study.control)
     rows = tuple(
         RecordedRow(
             row.name,
@@ -135,6 +158,7 @@ def read_recorded(root: Root, name: str) -> RecordedStudy:
             tuple(TrialDir(root.path / "teachers" / teacher) for teacher in row.teachers),
         )
         for row in study.rows
+        if row.name in names
     )
     return RecordedStudy(name, study.title, root, rows)
 

@@ -9,10 +9,12 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from mmkd.command import Parser, positive_integer
-from mmkd.errors import UserError
+from mmkd.errors import UserError, errors_about
 from slurm.settings import SlurmSettings
+from sweeps.advice import advise
 from sweeps.site_file import default_site_file
-from sweeps.study_file import parse_override
+from sweeps.study_file import StudyFile, parse_override
+from sweeps.study_keys import check_key
 
 EXAMPLES = """\
 examples:
@@ -48,8 +50,13 @@ def make_parser(prog: str = PROG) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # --detach passes the command line on unchanged
     )
+    parser.advice = advise
     what = parser.add_argument_group("what to run")
     what.add_argument("--study", metavar="NAME", help="a study from --list, or a path that ends in .toml")
+    what.add_argument(
+        "--rows", nargs="+", metavar="NAME",
+        help="run and print these rows of the study and its control; --status shows them alone",
+    )  # fmt: skip
     what.add_argument("--list", action="store_true", help="list the studies and exit")
     what.add_argument(
         "--dry-run", action="store_true",
@@ -218,7 +225,20 @@ def overrides_of(options: argparse.Namespace) -> list[tuple[str, Any]]:
     for name in ("data", "primary"):
         if getattr(options, name) is not None:
             changes.append((name, getattr(options, name)))
-    return changes + [parse_override(text) for text in options.overrides]
+    for text in options.overrides:
+        key, value = parse_override(text)
+        with errors_about(f"--set {key}"):
+            check_key(key, StudyFile)
+        changes.append((key, value))
+    return changes
+
+
+def changes_in_words(options: argparse.Namespace) -> str:
+    """Return the options that change values of the study file, as they were typed; "" if there are none."""
+    names = ("pairing", "trials", "seeds", "sampler", "epochs")
+    given = [f"--{name} {value}" for name in names if (value := getattr(options, name)) is not None]
+    changes = [f"--set {text if len(text) < 80 else f'{text[:80]}…'}" for text in options.overrides]
+    return " ".join([*given, *changes])
 
 
 def refuse_contradictions(options: argparse.Namespace, backend: str) -> None:

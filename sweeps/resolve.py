@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from mmkd.data import DatasetInfo, make_synthetic, read_info
-from mmkd.errors import UserError
+from mmkd.errors import UserError, did_you_mean
 from mmkd.files import remove_leftovers
+from mmkd.records import select_rows
 from mmkd.rundir import Root
 from mmkd.terminal import is_plain, one_line
 from slurm.accounting import NoAnswer, ask
@@ -21,7 +22,7 @@ from slurm.local_backend import DebugBackend, LocalBackend, usable_cores, visibl
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
 from sweeps.launched_study import table_name
-from sweeps.options import overrides_of, refuse_contradictions, site_changes
+from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
 from sweeps.rows import Machine, Row, plan
 from sweeps.site_file import Site, load_site
 from sweeps.snapshot_path import run_from, snapshot_directory
@@ -32,13 +33,15 @@ from sweeps.study_file import StudyFile, find_study, load_profile, load_study
 class Launch:
     """A resolved launch.
 
-    `name` is the name of the study's record; `code` is the snapshot that jobs run, None to run the working tree.
+    `name` is the name of the study's record; `rows` are those to run, `all_rows` those of the study; `code` is the
+    snapshot that jobs run, None to run the working tree.
     """
 
     study: StudyFile
     origin: Path
     name: str
     rows: Sequence[Row]
+    all_rows: Sequence[Row]
     profile: str
     root: Root
     site: Site
@@ -55,23 +58,40 @@ def prepare(options: argparse.Namespace) -> Launch:
         UserError: something is missing or not valid.
     """
     origin = find_study(options.study)
-    study = load_study(origin, overrides_of(options))
+    changes = changes_in_words(options)
+    described = f"{origin} with {changes}" if changes else str(origin)
+    study = load_study(origin, overrides_of(options), described)
     name = table_name(options, origin)
     site = load_site(options.site, site_changes(options))
     root = Root.at(options.root)
     backend, parallel = choose_backend(options, site)
     refuse_contradictions(options, backend.name)
     info = open_data(study, root)
-    if study.primary not in info.modalities:
-        raise UserError(f"the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}")
+    check_primary(study, info)
     profile_name, profile = load_profile(study.profile, info.source)
     threads = site.slurm.cpus if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
-    rows = plan(study, origin, profile, info, root, machine)
+    all_rows = plan(study, described, profile, info, root, machine)
+    wanted = select_rows(options.rows, [row.name for row in all_rows], study.control)
+    rows = [row for row in all_rows if row.name in wanted]
     make_root(root)
     code = snapshot_directory(root) if options.snapshot else None
     environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
-    return Launch(study, origin, name, rows, profile_name, root, site, backend, parallel, code, environment)
+    return Launch(study, origin, name, rows, all_rows, profile_name, root, site, backend, parallel, code, environment)
+
+
+def check_primary(study: StudyFile, info: DatasetInfo) -> None:
+    """Check that the data have the student's modality.
+
+    Raises:
+        UserError: they do not; lists those that they have.
+    """
+    if study.primary not in info.modalities:
+        hint = did_you_mean(study.primary, info.modalities)
+        raise UserError(
+            f"{info.path}: the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}"
+            f"{hint and '; '}{hint}"
+        )
 
 
 def open_data(study: StudyFile, root: Root) -> DatasetInfo:

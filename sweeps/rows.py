@@ -148,7 +148,7 @@ def _of_seed(seed: int) -> dict[str, Any]:
 
 
 def plan(
-    study: StudyFile, origin: Path, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
+    study: StudyFile, origin: Path | str, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
 ) -> list[Row]:
     """The rows of a study on a data set.
 

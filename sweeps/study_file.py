@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from mmkd import records
 from mmkd.config import Frozen, explain
-from mmkd.errors import UserError, choose
+from mmkd.errors import UserError, choose, errors_about
 from mmkd.records import Line, SearchRange
 from mmkd.rundir import check_name
+from sweeps.study_keys import keys_named
 
 STUDIES = Path(__file__).parent / "studies"
 PROFILES = Path(__file__).parent / "profiles"
@@ -25,14 +27,28 @@ Pruner = Literal["none", "median", "halving"]
 LARGEST_FILE = 2**20
 """Maximum size of a study, profile or site file in bytes; real ones have a few thousand."""
 
-Trials = Annotated[int, Field(ge=1, le=1_000_000)]
-Seeds = Annotated[int, Field(ge=1, le=10_000)]
+
+def _as_count(value: object) -> object:
+    if isinstance(value, list):
+        raise ValueError(f"give a number, not a list: {len(value)} for as many as you listed")
+    return value
+
+
+Trials = Annotated[int, BeforeValidator(_as_count), Field(ge=1, le=1_000_000)]
+Seeds = Annotated[int, BeforeValidator(_as_count), Field(ge=1, le=10_000)]
 
 
 class Range(SearchRange, Frozen):
     """A search range as a study file gives it; `default` is tried first."""
 
     default: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_list(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            raise ValueError("write a range as { low = 0.1, high = 1.0 }, and a fixed value as a number")
+        return value
 
     @model_validator(mode="after")
     def _is_possible(self) -> Range:
@@ -125,6 +141,13 @@ class StudyFile(Recipe):
     defaults: Defaults = Defaults()
     rows: Annotated[list[RowSpec], Field(min_length=1)]
 
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _are_several(cls, rows: Any) -> Any:
+        if isinstance(rows, dict):
+            raise ValueError("write [[rows]] with two brackets before each row")
+        return rows
+
     @model_validator(mode="after")
     def _rows_are_named_once(self) -> StudyFile:
         names = [row.name for row in self.rows]
@@ -166,6 +189,8 @@ def find_study(name: str) -> Path:
         return path
     if name not in study_names() and Path(f"{name}.toml").is_file():
         raise UserError(f"no study {name!r} comes with mmkd; for the file that is here: --study {name}.toml")
+    if Path(name).suffix or Path(name).is_file():
+        raise UserError(f"--study {name}: a study file ends in .toml; --list shows the studies that come with mmkd")
     choose("study", name, study_names())
     return STUDIES / f"{name}.toml"
 
@@ -183,13 +208,15 @@ def read_toml(path: Path) -> dict[str, Any]:
             raise UserError(f"{path}: larger than {LARGEST_FILE} bytes; a TOML file of ours has a few thousand")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not a TOML file: {error}") from None
+        raise UserError(f"{path}: not a TOML file: {error}; write key = value, and text in quotes") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
 
-def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> StudyFile:
+def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = (), origin: str = "") -> StudyFile:
     """Load the study in `path` and set the command line's values at dotted keys; rows are addressed by name.
+
+    Errors name `origin`, by default the path.
 
     Raises:
         UserError: naming the file, the key, the value and the choices.
@@ -201,7 +228,9 @@ def load_study(path: Path, overrides: Sequence[tuple[str, Any]] = ()) -> StudyFi
         return StudyFile.model_validate(raw)
     except ValidationError as error:
         names = [str(row.get("name", n) if isinstance(row, dict) else n) for n, row in enumerate(_rows(raw))]
-        raise UserError(explain(error, path, {"rows": names})) from None
+        raise UserError(
+            explain(error, origin or path, {"rows": names}, elsewhere=partial(keys_named, schema=StudyFile))
+        ) from None
 
 
 def override(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -217,7 +246,8 @@ def override(raw: dict[str, Any], key: str, value: Any) -> None:
         tables = [row for row in _rows(raw) if isinstance(row, dict)]
         chosen = [row for row in tables if rest[0] in ("*", row.get("name"))]
         if not chosen and rest[0] != "*":
-            choose("row", rest[0], [str(row.get("name")) for row in tables])
+            with errors_about(f"--set {key}"):
+                choose("row", rest[0], [str(row.get("name")) for row in tables])
         for row in chosen:
             _put(row, rest[1:], copy.deepcopy(value), key)
         return

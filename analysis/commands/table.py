@@ -25,6 +25,7 @@ def add_command(subparsers: Subparsers) -> None:
         "--error", choices=ERRORS, default="sd", help="behind ±: SD over seeds, SEM, or half the 95%% interval (sd)"
     )
     parser.add_argument("--columns", metavar="A,B,...", help="these columns alone, by the names of --format csv")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="these rows and the control alone")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
     style = output_format(options, FORMATS)
     columns = options.columns.split(",") if options.columns else None
-    made = table(*load_study(options), error=options.error, columns=columns)
+    made = table(*load_study(options), error=options.error, columns=columns, rows=options.rows)
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)
     else:

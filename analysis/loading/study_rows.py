@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.loading.runs import Runs
 from mmkd.errors import UserError, choose
 from mmkd.formatting import teacher_label
-from mmkd.records import StudyRecord, StudyRow, read_study
+from mmkd.records import StudyRecord, StudyRow, read_study, select_rows
 from mmkd.result_file import Status
 from mmkd.trial_state import State
 
@@ -115,13 +115,21 @@ class StudyRuns:
         return None if row is self.control else self.control
 
 
-def collect(runs: Runs, name: str) -> StudyRuns:
+def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRuns:
     """The rows of a study and their trials; collected once per record of the study, since every figure asks for them.
 
+    Args:
+        runs: all runs.
+        name: the study's.
+        rows: names of the rows beside the control; None: all.
+
     Raises:
-        UserError: there is no such study, or its record is invalid.
+        UserError: there is no such study or row, or the study's record is invalid.
     """
     study = read_study(runs.root, name)
+    if rows is not None:
+        names = select_rows(rows, [row.name for row in study.rows], study.control)
+        study = study.model_copy(update={"rows": tuple(row for row in study.rows if row.name in names)})
     kept = _collected.setdefault(runs, {})
     if study not in kept:
         kept[study] = collect_record(runs, study)

@@ -20,6 +20,7 @@ from analysis.tables.rounding import with_text
 from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
+from mmkd.records import read_study
 
 COLUMNS = (
     Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
@@ -56,7 +57,14 @@ class Basis:
     footnotes: list[str]
 
 
-def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str] | None = None) -> Table:
+def table(
+    runs: Runs,
+    study: str,
+    *,
+    error: Error = "sd",
+    columns: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
+) -> Table:
     """The table of the study called `study` under the root of `runs`.
 
     Args:
@@ -64,19 +72,22 @@ def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str]
         study: its name.
         error: what stands behind ±: the seeds' standard deviation, the standard error, or half the 95 % interval.
         columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
+        rows: names of the rows to show beside the control; by default all. Tests and ranks are among these alone.
 
     Raises:
-        UserError: there is no such study or column, or the study's file is broken.
+        UserError: there is no such study, column or row, or the study's file is broken.
     """
-    found = collect(runs, study)
-    rows, control = found.rows, found.control
-    basis = Basis(rows, control, score_rows(rows, control, error), choose_clock(rows), error, [])
+    found = collect(runs, study, rows)
+    chosen, control = found.rows, found.control
+    basis = Basis(chosen, control, score_rows(chosen, control, error), choose_clock(chosen), error, [])
     sections = [
         Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
-        for title, group in groupby(rows, key=lambda row: row.spec.group)
+        for title, group in groupby(chosen, key=lambda row: row.spec.group)
         for members in [list(group)]
     ]
-    samples = count_test_samples(runs, rows)
+    samples = count_test_samples(runs, chosen)
+    whole = len(read_study(runs.root, study).rows)
+    part = f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone"
     shown = _columns(basis, columns)
     return Table(
         study,
@@ -84,9 +95,9 @@ def table(runs: Runs, study: str, *, error: Error = "sd", columns: Sequence[str]
         shown,
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
-        tuple(finding.text for finding in check_rows(runs, rows)),
-        legend(rows, control),
-        tuple(notes(rows, control, samples, error, basis.clock.unit)),
+        tuple(finding.text for finding in check_rows(runs, chosen)),
+        legend(chosen, control),
+        (*([part] if len(chosen) < whole else []), *notes(chosen, control, samples, error, basis.clock.unit)),
         provenance(runs, found),
     )
 

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
-from mmkd.errors import UserError, choose
+from mmkd.errors import UserError, choose, where_raised
 
 if TYPE_CHECKING:
     from mmkd.config import Distillation
@@ -30,13 +30,21 @@ def load_method(name: str) -> type[DistillationMethod]:
     """The class of the method called `name`.
 
     Raises:
-        UserError: unknown, with the nearest names; or its file cannot be imported.
+        UserError: unknown, with the nearest names; or its file cannot be imported, with the line, or has no `Method`.
     """
     choose("method", name, method_names())
+    from mmkd.distillation.base import DistillationMethod
+
     try:
-        method: type[DistillationMethod] = importlib.import_module(f"{__name__}.{name}").Method
-    except (ImportError, SyntaxError, AttributeError, NameError, TypeError) as error:
-        raise UserError(f"method {name}: its file cannot be imported: {type(error).__name__}: {error}") from error
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:  # a user's file may raise anything
+        file, line = where_raised(error, __path__)
+        raise UserError(
+            f"method {name}: cannot be imported: {file}, line {line}: {type(error).__name__}: {error}"
+        ) from error
+    method = getattr(module, "Method", None)
+    if not (isinstance(method, type) and issubclass(method, DistillationMethod)):
+        raise UserError(f"method {name}: {module.__file__}: define a class Method(DistillationMethod) in it")
     return method
 
 

@@ -71,7 +71,8 @@ class DistillationMethod(nn.Module):
         try:
             return cls.Settings.model_validate(config.settings)
         except ValidationError as error:
-            raise UserError(explain(error, f"settings of method {config.method}")) from None
+            known = ", ".join(cls.Settings.model_fields) or "none"
+            raise UserError(f"{explain(error, f'settings of method {config.method}')} (settings: {known})") from None
 
     @classmethod
     def proxies(cls, config: Distillation) -> Proxies:

@@ -156,7 +156,7 @@ def count_row(row: Row, trials: Sequence[Watched]) -> RowCount:
         busy=sum(watched.is_busy for watched in trials),
         pending=sum(watched.shown is State.PENDING for watched in trials),
         failed=sum(watched.state is State.FAILED for watched in trials),
-        left=Left(max(row.trials - begun, 0) + is_open, seeds_left),
+        left=Left(max(row.trials - begun, 0) + is_open, seeds_left) if row.is_begun else Left(0, 0),
         best=best_of(row, tuning),
     )
 

@@ -51,6 +51,8 @@ class Row:
     family: str
     winner: WinnerRecord | None
     controller: Holder | None
+    is_begun: bool = True
+    """False if no launch has included the row yet (see launch.py --rows)."""
 
 
 def read_studies(root: Root, wanted: str | None) -> list[Study]:
@@ -114,6 +116,7 @@ def _read_row(root: Root, name: str, entries: list[tuple[str, StudyRow]], twice:
         family="" if identity is None else family(identity.teacher, identity.data),
         winner=find_record(directory.winner, WinnerRecord),
         controller=holder if holder and holder.alive else None,
+        is_begun=directory.path.is_dir(),
     )
 
 

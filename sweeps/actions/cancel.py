@@ -12,8 +12,8 @@ from mmkd.config import from_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_text
 from mmkd.formatting import count
-from mmkd.lock import FileLock, LockHeld
-from mmkd.rundir import TrialDir
+from mmkd.lock import FileLock, LockHeld, read_holder
+from mmkd.rundir import RowDir, TrialDir
 from slurm.accounting import NoAnswer, scancel
 from slurm.local_backend import host_of
 from sweeps.actions.detach import controller_jobs
@@ -54,19 +54,24 @@ def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> i
 
 @contextmanager
 def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLocks]:
-    """Hold the locks of the study's rows after its controller has ended; a controller holds all of its rows or none."""
+    """Hold the locks of the study's rows after its controllers have ended.
+
+    A controller holds all rows that it was launched with: all of the study, or those of --rows. A row that the study's
+    controller does not hold may be held for another study, and is skipped.
+    """
     stop = study.root.stop(study.name)
     deadline = time.monotonic() + patience
     asked = False
     while True:
         with take_rows(study.row_directories()) as locks:
-            if locks.held or not locks.refused:
+            ours = [row for row in locks.refused if _works_for(study, row)]
+            if not ours and (locks.held or not locks.refused):
                 stop.unlink(missing_ok=True)
                 for row, holder in locks.refused.items():
                     print(f"row {row.path.name} skipped: {holder}, for another study")
                 yield locks
                 return
-            holder = next(iter(locks.refused.values()))
+            holder = locks.refused[ours[0]] if ours else next(iter(locks.refused.values()))
         if not asked:
             print(f"waiting for its controller to end with its jobs: {holder}", flush=True)
             asked = True
@@ -79,6 +84,12 @@ def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLo
         if not stop.exists():
             write_text(stop, f"launch.py --cancel on {socket.gethostname()}\n")
         time.sleep(min(1.0, patience / 10))
+
+
+def _works_for(study: RecordedStudy, row: RowDir) -> bool:
+    """True if the row's lock is held for this study."""
+    holder = read_holder(row.lock)
+    return holder is not None and holder.purpose == study.name
 
 
 def _end_jobs(study: RecordedStudy, site: Site, locks: RowLocks, patience: float) -> int:

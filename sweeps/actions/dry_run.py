@@ -53,6 +53,8 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
             f"          {count(row.trials, 'trial')} ({row.sampler} sampler); best by valid {row.selection} retrained "
             f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
         )
+        for line in beyond_budget(row):
+            print(f"          {line}")
         if not row.directory.row.exists() and (found := nearest_neighbour(row)):
             other, lines = found
             shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
@@ -64,6 +66,18 @@ def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, b
     if backend != "slurm":
         runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.final_runs()))
         warn_of_slurm_jobs([*teachers, *runs])
+
+
+def beyond_budget(row: Row) -> list[str]:
+    """Say how many trials and final runs exist, where there are more than the budget asks for."""
+    trials = sum(1 for _ in row.directory.trials())
+    seeds = len({run.path.name.partition("-")[0] for run in row.directory.final_runs() if not run.superseded.exists()})
+    said = []
+    if trials > row.trials:
+        said.append(f"{trials} tuning trials exist, more than the {row.trials} asked for: all are kept, and all count")
+    if seeds > row.seeds:
+        said.append(f"final runs on {seeds} seeds exist: all are kept, and the table uses seeds 1 to {row.seeds}")
+    return said
 
 
 def warn_of_slurm_jobs(directories: Iterable[TrialDir]) -> None:

@@ -86,6 +86,8 @@ class Controller:
         self.jobs = Jobs(root, backend, environment or {}, spent)
         self.budget_spent = False
         """True once a submission was withheld because the budget is spent."""
+        self._failures: dict[str, str] = {}
+        """What was said about a failure, and the trial of which it was said first."""
         self._renewed = self._looked = time.monotonic()
 
     def run(self) -> None:
@@ -185,6 +187,9 @@ class Controller:
 
     def _settle(self, task: Task, owner: RowWork | None, *, news: bool) -> None:
         line = owner.settle(task) if owner else ""
+        if line.startswith("failed"):
+            first = self._failures.setdefault(line, task.label)
+            line = line if first == task.label else f"failed like {first}"
         if line and news:
             self.reporter.event(f"{task.label}: {line}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mmkd.attempts import read_attempts
+from mmkd.attempts import last_attempt, read_attempts
 from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
@@ -21,13 +21,13 @@ from mmkd.metrics_log import read_curve
 from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
 from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import State, decide, is_unnoted, why_failed
+from mmkd.trial_state import Failure, State, decide, is_unnoted, why_failed
 from sweeps.controller.optuna_study import Tuning
 from sweeps.rows import TUNING_SEED, Row, teacher_directories
 from sweeps.study_file import merge
 
 HOPELESS = 3
-"""A row fails once so many trials failed and none completed: the cause is not the parameters."""
+"""A row fails once so many trials failed and none completed: the cause is not the parameters. One bug is enough."""
 
 REPORTED = ("loss", "accuracy", "weighted_f1", "macro_f1")
 """Validation metrics of a trial that are reported to Optuna beside its value."""
@@ -61,16 +61,17 @@ class RowWork:
         row: the row.
         parallel: number of slots.
         study_file: copied beside the row when it begins.
+        study: name of the study's table, which the lock shows.
 
     Raises:
         UserError: another controller works on this row.
     """
 
-    def __init__(self, row: Row, parallel: int, study_file: Path) -> None:
+    def __init__(self, row: Row, parallel: int, study_file: Path, study: str = "") -> None:
         self.row, self.launched = row, time.time()
         self.directory = row.directory
         self.directory.path.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.directory.lock)
+        self.lock = FileLock(self.directory.lock, purpose=study)
         try:
             self.lock.acquire()
         except LockHeld as held:
@@ -207,12 +208,13 @@ class RowWork:
             )
         reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         clean_up(task.directory)
+        has_failed = bool(self.failed)
         final = task.kind == "final"
         measured = self._settle_final(task, result) if final else self._settle_tuning(task, result, reason)
         if measured is None:
             return ""
         if result is None:
-            return f"failed (no retries left): {reason}"
+            return "" if has_failed else f"failed (no retries left): {reason}"
         return f"{result.status}, {measured}" if measured else f"{result.status}: {result.reason}"
 
     def _settle_tuning(self, task: Task, result: Result | None, reason: str) -> str | None:
@@ -233,7 +235,9 @@ class RowWork:
         best = self.tuning.winner
         if result is None:
             self._failures += 1
-            if self._failures >= HOPELESS and best is None:
+            if last_attempt(task.directory).end == Failure.BUG and best is None:
+                self.failed = f"see {task.label}: fix the code and run the same command again"
+            elif self._failures >= HOPELESS and best is None:
                 self.failed = f"{self._failures} trials failed (no retries left) and none completed, the last: {reason}"
         if value is None:
             return ""

@@ -37,7 +37,10 @@ LAUNCH: dict[str, tuple[list[str], str]] = {
     "--set without a key": (["--study", "crd_attention", "--set", "=3"], "--set '=3': write KEY=VALUE"),
     "--set under a value": (["--study", "crd_attention", "--set", "title.x=3"], "--set title.x: 'title' is a value"),
     "--set of an unknown row": (["--study", "crd_attention", "--set", "rows.x.trials=3"], "unknown row 'x'"),
-    "--set of an unknown key": (["--study", "crd_attention", "--set", "traning.epochs=3"], "traning: unknown key"),
+    "--set of an unknown key": (
+        ["--study", "crd_attention", "--set", "traning.epochs=3"],
+        "--set traning.epochs: no such key",
+    ),
     "--set of lists in lists": (
         ["--study", "crd_attention", "--set", "title=" + "[" * 9999],
         "title: .*one line of at most",

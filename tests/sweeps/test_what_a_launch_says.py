@@ -84,3 +84,17 @@ def test_a_launch_on_this_machine_warns_of_jobs_that_an_earlier_one_left_on_slur
     assert "warning" not in plan_on("slurm")
     launched(study_file, tmp_path, backend=FakeCluster())
     assert "warning" not in plan_on("local"), "all have ended"
+
+
+def test_a_plan_says_how_much_exists_beyond_the_budget(
+    study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launched(study_file, tmp_path, "defaults.trials=6", "defaults.seeds=3")
+    root, study = Root(tmp_path / "runs"), load_study(study_file, [])
+    capsys.readouterr()
+    show_plan(study, planned(study_file, tmp_path, "defaults.trials=2", "defaults.seeds=1"), root, "small", "local", 2)
+    said = capsys.readouterr().out
+    assert said.count("6 tuning trials exist, more than the 2 asked for: all are kept, and all count") == 2
+    assert said.count("final runs on 3 seeds exist: all are kept, and the table uses seeds 1 to 1") == 2
+    show_plan(study, planned(study_file, tmp_path, "defaults.trials=6", "defaults.seeds=3"), root, "small", "local", 2)
+    assert "exist" not in capsys.readouterr().out

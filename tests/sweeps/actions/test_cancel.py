@@ -108,6 +108,14 @@ def test_a_row_that_another_study_works_on_is_left_alone(
     process.kill()
 
 
+def test_a_controller_of_some_rows_is_waited_for_although_other_rows_are_free(study: RecordedStudy) -> None:
+    with (
+        FileLock(study.rows[0].directory.lock, purpose=study.name),
+        pytest.raises(UserError, match=r"did not end in 0 s"),
+    ):
+        cancel(study, Site(), patience=0.3)
+
+
 def test_a_job_of_another_host_is_reported_and_not_declared_dead(
     study: RecordedStudy, capsys: pytest.CaptureFixture[str]
 ) -> None:
