@@ -268,7 +268,7 @@ def test_a_truncated_result_is_a_missing_seed_with_a_warning(ablation: Lab) -> N
     trial.result.write_bytes(trial.result.read_bytes()[:400])
     result = made(ablation)
     assert rows(result)["CRD on attention maps"].status == "final runs 2/3"
-    assert "not readable: rows/crd-01234567/confirm/3-abcdef01" in said(result.warnings)
+    assert "not counted: rows/crd-01234567/confirm/3-abcdef01" in said(result.warnings)
 
 
 def test_superseded_runs_do_not_count(ablation: Lab) -> None:
