@@ -172,7 +172,7 @@ def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:
 
 
 def _rejected(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
-    """What is under the study's rows and their teachers and is not counted, unreadable files above all."""
+    """Files of the study's rows and their teachers that do not count: unreadable ones, and what was set aside."""
     mine = {f"rows/{row.spec.directory}" for row in rows}
     mine |= {str(directory) for row in rows for directory in row.teachers.index}
     for path, reason in runs.rejected.itertuples(index=False):
