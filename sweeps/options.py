@@ -20,7 +20,7 @@ EXAMPLES = """\
 examples:
   %(prog)s --study crd_attention
       everything on synthetic data, in minutes: teacher, tuning, final runs, table
-  python -m mmkd.data import utd-mhad UTD_MHAD.tar.xz utd.h5
+  mmkd data import utd-mhad UTD_MHAD.tar.xz utd.h5
   %(prog)s --study crd_attention --data utd.h5 --primary accelerometer
       the same on real data
   %(prog)s --study crd_attention --data utd.h5 --primary accelerometer --dry-run

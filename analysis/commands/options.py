@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mmkd.command import add_force
+from mmkd.command import add_force, study_name
 from mmkd.errors import UserError
 from mmkd.files import check_output, write_text
 from mmkd.steps import show_steps
@@ -37,7 +37,9 @@ def new_command(
         "--root", type=Path, default=Path("runs"), help="directory of the launched studies (default: %(default)s)"
     )
     if study:
-        parser.add_argument("--study", metavar="NAME", help="its name; may be left out if the root has only one study")
+        parser.add_argument(
+            "--study", type=study_name, metavar="NAME", help="its name; may be left out if the root has only one study"
+        )
     if formats:
         parser.add_argument("--format", choices=tuple(formats), help="default: as --out ends, else txt")
         parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")

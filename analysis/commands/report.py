@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.commands.options import Subparsers, load_root, new_command, write_out
 from analysis.figure_list import FIGURES, IN_REPORT
-from mmkd.command import add_force
+from mmkd.command import add_force, study_name
 from mmkd.files import check_output
 from mmkd.steps import show_steps
 
@@ -23,7 +23,9 @@ def add_command(subparsers: Subparsers) -> None:
         description="Tables with their warnings, comparisons, figures, provenance and every trial's configuration "
         "in one HTML file that needs nothing from elsewhere.",
     )
-    parser.add_argument("--study", nargs="+", metavar="NAME", help="default: all, and rows in no study")
+    parser.add_argument(
+        "--study", type=study_name, nargs="+", metavar="NAME", help="default: all, and rows in no study"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.html")
     add_force(parser)
     parser.add_argument(

@@ -18,16 +18,32 @@ from slurm.devcluster.running_cluster import DevCluster
 def make_parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m slurm.devcluster", description="A real Slurm on one machine, with pretend GPUs."
+        prog="python -m slurm.devcluster", description="A real Slurm on one machine, with simulated GPUs."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("up", help="start a cluster, or repair the one that is up")
     default = Options()
-    start.add_argument("--nodes", type=int, default=default.nodes, metavar="N")
-    start.add_argument("--gpus-per-node", type=int, default=default.gpus_per_node, metavar="N")
-    start.add_argument("--cpus-per-node", type=int, default=default.cpus_per_node, metavar="N")
-    start.add_argument("--memory-per-node", type=int, default=default.memory_per_node, metavar="MB", help="enforced")
-    start.add_argument("--grace", type=int, default=default.grace, metavar="SECONDS", help="the partition's GraceTime")
+    start.add_argument("--nodes", type=int, default=default.nodes, metavar="N", help="default: %(default)s")
+    start.add_argument(
+        "--gpus-per-node", type=int, default=default.gpus_per_node, metavar="N", help="default: %(default)s"
+    )
+    start.add_argument(
+        "--cpus-per-node", type=int, default=default.cpus_per_node, metavar="N", help="default: %(default)s"
+    )
+    start.add_argument(
+        "--memory-per-node",
+        type=int,
+        default=default.memory_per_node,
+        metavar="MB",
+        help="enforced (default: %(default)s)",
+    )
+    start.add_argument(
+        "--grace",
+        type=int,
+        default=default.grace,
+        metavar="SECONDS",
+        help="the partition's GraceTime (default: %(default)s)",
+    )
     start.add_argument("--max-submit", type=int, metavar="N", help="limit on a user's jobs in the queue")
     start.add_argument(
         "--cgroup", action="store_true", help="the kernel enforces memory limits: OUT_OF_MEMORY, as on real sites"
@@ -67,8 +83,8 @@ def _up(chosen: argparse.Namespace) -> None:
     cluster = up(options, chosen.directory, fresh=chosen.fresh)
     print(
         f"up after {time.monotonic() - started:.0f} s: {options.nodes} nodes, "
-        f"{options.nodes * options.gpus_per_node} pretend GPUs, partitions gpu and urgent; "
-        'for sbatch, squeue and the like (or eval "$(... up)"):',
+        f"{options.nodes * options.gpus_per_node} simulated GPUs, partitions gpu and urgent; "
+        'Slurm\'s commands need this line, which eval "$(... up)" executes:',
         file=sys.stderr,
     )
     for name, value in cluster.environment.items():

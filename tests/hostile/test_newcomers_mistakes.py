@@ -49,7 +49,7 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "sbatch's nodes": ("--nodes 4", "--nodes; a trial is one process; --parallel sets"),
     "sbatch's cores": ("--cpus-per-task 4", r"did you mean --slurm\.cpus\?"),
     "sbatch's short option": ("-p gpu", r"-p gpu; did you mean --slurm\.partition\?"),
-    "sbatch's array": ("--array 0-9", "sbatch's --array cannot be given: a trial is one process"),
+    "sbatch's array": ("--array 0-9", "sbatch's --array cannot be given: each trial is one process"),
     "a key of the study as an option": ("--batch-size 16", r"key of the study file: --set training\.batch_size=VALUE"),
     "a learning rate": ("--lr 0.01", r"--set defaults\.space\.learning_rate=0\.001 fixes it"),
     "a directory of results": ("--output results", "--output; --root names the directory"),
@@ -66,6 +66,10 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "a misspelt key": (
         "--set training.bach_size=16",
         r"--set training\.bach_size: no such key; did you mean training\.batch_size\? \(keys of training: .*clip",
+    ),
+    "a misspelt table of a key": (
+        "--set rows.crd_attention.space.bta.high=0.4",
+        r"no such key; did you mean rows\.crd_attention\.space\.beta\.high\? \(keys of rows\.NAME\.space: alpha",
     ),
     "a word as a number": ("--set training.batch_size=big", "--set training.batch_size=big: row none"),
     "--set of an unknown row": ("--set rows.crdd.trials=3", "--set rows.crdd.trials: .* mean crd"),
