@@ -83,7 +83,7 @@ def positive_integer(text: str) -> int:
 
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Add --force, see `mmkd.files.check_output`."""
-    parser.add_argument("--force", action="store_true", help="replace existing files of these names")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def run_command(

@@ -18,26 +18,31 @@ from slurm.devcluster.running_cluster import DevCluster
 def make_parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m slurm.devcluster", description="A real Slurm on one machine, with pretend GPUs."
+        prog="python -m slurm.devcluster",
+        description="Run a real Slurm with simulated GPUs on one machine. See docs/devcluster.md.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    start = commands.add_parser("up", help="start a cluster, or repair the one that is up")
+    start = commands.add_parser("up", help="start a cluster, or repair the running one")
     default = Options()
     start.add_argument("--nodes", type=int, default=default.nodes, metavar="N")
     start.add_argument("--gpus-per-node", type=int, default=default.gpus_per_node, metavar="N")
     start.add_argument("--cpus-per-node", type=int, default=default.cpus_per_node, metavar="N")
-    start.add_argument("--memory-per-node", type=int, default=default.memory_per_node, metavar="MB", help="enforced")
+    start.add_argument(
+        "--memory-per-node", type=int, default=default.memory_per_node, metavar="MB", help="enforced limit"
+    )
     start.add_argument("--grace", type=int, default=default.grace, metavar="SECONDS", help="the partition's GraceTime")
     start.add_argument("--max-submit", type=int, metavar="N", help="limit on a user's jobs in the queue")
     start.add_argument(
-        "--cgroup", action="store_true", help="the kernel enforces memory limits: OUT_OF_MEMORY, as on real sites"
+        "--cgroup",
+        action="store_true",
+        help="the kernel enforces memory limits, and Slurm reports OUT_OF_MEMORY, as on real sites",
     )
     start.add_argument(
-        "--no-accounting", dest="accounting", action="store_false", help="no slurmdbd: sacct fails, as on some sites"
+        "--no-accounting", dest="accounting", action="store_false", help="no slurmdbd, so sacct fails, as on some sites"
     )
-    start.add_argument("--fresh", action="store_true", help="delete its state: job ids start at 1 again")
+    start.add_argument("--fresh", action="store_true", help="delete the cluster's state: job ids start at 1 again")
     stop = commands.add_parser("down", help="cancel all jobs and stop all daemons; keep the files")
-    look = commands.add_parser("status", help="one line per daemon, and the nodes")
+    look = commands.add_parser("status", help="print one line per daemon, and the nodes")
     for command in (start, stop, look):
         option = command.add_argument("--folder", dest="directory", type=Path, metavar="DIR")
         option.help = f"the cluster's directory (default: {default_directory()})"
@@ -67,8 +72,8 @@ def _up(chosen: argparse.Namespace) -> None:
     cluster = up(options, chosen.directory, fresh=chosen.fresh)
     print(
         f"up after {time.monotonic() - started:.0f} s: {options.nodes} nodes, "
-        f"{options.nodes * options.gpus_per_node} pretend GPUs, partitions gpu and urgent; "
-        'for sbatch, squeue and the like (or eval "$(... up)"):',
+        f"{options.nodes * options.gpus_per_node} simulated GPUs, partitions gpu and urgent; "
+        'for sbatch and squeue, run this line (or eval "$(... up)"):',
         file=sys.stderr,
     )
     for name, value in cluster.environment.items():

@@ -49,7 +49,7 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "sbatch's nodes": ("--nodes 4", "--nodes; a trial is one process; --parallel sets"),
     "sbatch's cores": ("--cpus-per-task 4", r"did you mean --slurm\.cpus\?"),
     "sbatch's short option": ("-p gpu", r"-p gpu; did you mean --slurm\.partition\?"),
-    "sbatch's array": ("--array 0-9", "sbatch's --array cannot be given: a trial is one process"),
+    "sbatch's array": ("--array 0-9", "sbatch's --array cannot be given: each trial is one process"),
     "a key of the study as an option": ("--batch-size 16", r"key of the study file: --set training\.batch_size=VALUE"),
     "a learning rate": ("--lr 0.01", r"--set defaults\.space\.learning_rate=0\.001 fixes it"),
     "a directory of results": ("--output results", "--output; --root names the directory"),
