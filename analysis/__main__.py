@@ -18,7 +18,7 @@ PROG = "python -m analysis"
 
 def make_parser(prog: str = PROG) -> Parser:
     """The parser with all subcommands."""
-    parser = Parser(prog=prog, description="Tables, figures and reports from what launched studies left.")
+    parser = Parser(prog=prog, description="Tables, figures and reports of launched studies.")
     add_commands(parser)
     return parser
 

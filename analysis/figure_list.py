@@ -38,11 +38,11 @@ FIGURES = {
         "value.",
     ),
     "importance": Figure(
-        "Hyper-parameter importance",
+        "Hyperparameter importance",
         "PED-ANOVA on the best quarter of the trials; a bar that does not leave the grey says nothing.",
     ),
-    "slices": Figure("Slices", "The validation value against each hyper-parameter, early trials dark."),
-    "parallel": Figure("Parallel coordinates", "One line per trial over all hyper-parameters; dotted without a value."),
+    "slices": Figure("Slices", "The validation value against each hyperparameter, early trials dark."),
+    "parallel": Figure("Parallel coordinates", "One line per trial over all hyperparameters; dotted without a value."),
     "forest": Figure(
         "Differences to the control",
         "Test accuracy less the control's with 95 % intervals (Welch); filled where Holm's p is below 5 %.",

@@ -1,6 +1,6 @@
 """What asking costs as trials add up, by sampler: `python benchmarks/asking.py`.
 
-A row of four hyper-parameters (CRD's) has so many finished trials and 16 running ones; its journal is opened, as a
+A row of four hyperparameters (CRD's) has so many finished trials and 16 running ones; its journal is opened, as a
 relaunch does it, and a few more trials are sampled and reported. Seconds are processor time, unless
 they say otherwise.
 """

@@ -37,13 +37,15 @@ RUN, WATCH, ANALYSE, DATA = "run", "watch", "analyse", "data and networks"
 COMMANDS: dict[str, dict[str, Command]] = {
     RUN: {"launch": Command("run a study from its file to its ablation table", "sweeps.launch", "launch")},
     WATCH: {
-        "monitor": Command("a live view of queue, trials, costs and failures", "slurm.monitor", "monitor"),
-        "status": Command("the state of a study; short for launch --status", "sweeps.launch", "launch", ("--status",)),
+        "monitor": Command("watch progress, queue, costs and failures live", "slurm.monitor", "monitor"),
+        "status": Command(
+            "print the state of a study; short for launch --status", "sweeps.launch", "launch", ("--status",)
+        ),
     },
     ANALYSE: {},  # the subcommands of `python -m analysis`, see `find`
     DATA: {
-        "data": Command("make data files, import known data sets, inspect a file", "mmkd.data.__main__", "data"),
-        "predict": Command("predict with a trained student on new recordings", "mmkd.predict", "predict"),
+        "data": Command("generate, import and inspect data files", "mmkd.data.__main__", "data"),
+        "predict": Command("predict for new recordings with a trained student", "mmkd.predict", "predict"),
         "export": Command("write a trained student to one self-contained file", "mmkd.export", "export"),
     },
 }
@@ -51,7 +53,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
 USAGE = """\
 usage: {prog} COMMAND ...
 
-Distil a multimodal teacher into a student of one modality: run ablation studies on a laptop or a Slurm cluster.
+Run ablation studies of knowledge distillation from multimodal teachers to unimodal students, on a laptop or Slurm.
 
 {commands}
 

@@ -88,7 +88,7 @@ def study_name(text: str) -> str:
 
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Add --force, see `mmkd.files.check_output`."""
-    parser.add_argument("--force", action="store_true", help="replace existing files of these names")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def run_command(

@@ -121,8 +121,9 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.export"
     """The command."""
     parser = Parser(
         prog=prog,
-        description="Export a trained student (torch.export, standardisation inside, any batch size), checked against "
-        "the original, with a model card FILE.md beside it. Load it with torch.export.load(FILE).module().",
+        description="Export a trained student with torch.export, including standardisation and for any batch size. "
+        "Checks the result against the original and writes a model card FILE.md beside it. Load the file with "
+        "torch.export.load(FILE).module().",
     )
     add_trial(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.pt2", help="the file to write")

@@ -20,8 +20,8 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
         "--trial",
         required=True,
         metavar="ROW_OR_DIR",
-        help="a row, by name or directory: the first finished final run of its winner; "
-        "ROW/confirm/SEED or ROW/trials/N; or the directory of a student's trial",
+        help="a row's name or directory (its winner's finished final run with the lowest seed); "
+        "ROW/confirm/SEED or ROW/trials/N; or a trial's directory",
     )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="where rows are looked up (default: ./runs)")
     parser.add_argument("--superseded", action="store_true", help="allow a final run of a former winner")

@@ -115,14 +115,14 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict
     """The command."""
     parser = Parser(
         prog=prog,
-        description="Predict with a trained student, which sees one modality alone.",
+        description="Predict with a trained student that sees one modality.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_trial(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="of a data file (default: test)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="written atomically")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="the split of a data file (default: test)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="the file to write (atomically)")
     add_force(parser)
     return run_command(parser, predict, arguments)
 

@@ -40,7 +40,7 @@ class Record(BaseModel):
 
 
 class SearchRange(Record):
-    """Search range of a hyper-parameter, uniform on a logarithmic scale if `log`."""
+    """Search range of a hyperparameter, uniform on a logarithmic scale if `log`."""
 
     low: float
     high: float

@@ -9,11 +9,11 @@ from pathlib import Path
 from mmkd.command import Parser, run_command, study_name
 
 EXAMPLES = """examples:
-  %(prog)s --study crd_attention          a live view; q or Ctrl-C leaves it, jobs do not notice
-  %(prog)s --log crd/trials/3             and the end of the log of row crd's trial 3
+  %(prog)s --study crd_attention          a live view; q or Ctrl-C quits, which affects no job
+  %(prog)s --log crd/trials/3             also the end of the log of row crd's trial 3
   %(prog)s --once | less                  everything, once, as plain text
   %(prog)s --json | jq .eta.seconds       for programs; docs/monitor.md has the keys
-Anybody who can read the root can watch; nothing is written, and squeue is asked every 30 s at most."""
+Anyone who can read the root can watch. The monitor writes nothing and runs squeue at most every 30 s."""
 
 
 PROG = "python slurm/monitor.py"
@@ -23,17 +23,17 @@ def make_parser(prog: str = PROG) -> Parser:
     """The command line."""
     parser = Parser(
         prog=prog,
-        description="Watch studies: queue, trials, the best so far, slots, GPU-hours, time to go, failures, a log.",
+        description="Watch studies: progress, remaining time, queue, trials, best values, GPU-hours, failures, logs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="directory of the studies (default: ./runs)")
-    parser.add_argument(
-        "--study", type=study_name, metavar="NAME", help="a name of ROOT/studies/*.json (default: all of them)"
-    )
+    parser.add_argument("--study", type=study_name, metavar="NAME", help="a name in ROOT/studies/*.json (default: all)")
     parser.add_argument("--log", metavar="ROW/trials/N", help="show the end of this trial's log; also ROW/confirm/SEED")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--once", action="store_true", help="print everything once; so it is where there is no terminal")
+    how.add_argument(
+        "--once", action="store_true", help="print everything once (the default if standard output is not a terminal)"
+    )
     how.add_argument("--json", action="store_true", help="print everything once as JSON")
     return parser
 

@@ -101,33 +101,37 @@ class SlurmSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
-    partition: Name | None = _field(None, "as sinfo shows it; several with commas")
+    partition: Name | None = _field(None, "partition, or several separated by commas, as sinfo shows them")
     account: Name | None = _field(None, "account to charge")
-    qos: Name | None = _field(None, "quality of service")
-    gpus: str = _field("1", "1; or type:number (h200:1); or a gres as the site writes it (gpu:volta:1); 0 for none")
+    qos: Name | None = _field(None, "quality of service (QOS)")
+    gpus: str = _field(
+        "1", "number of GPUs; or type:number (h200:1); or a gres in the site's notation (gpu:volta:1); 0 for none"
+    )
     cpus: Annotated[int, Field(ge=1, description="cores of a job, and threads of a trial")] = 4
     mem: Memory = _field("16G", "memory of a job")
     mem_limit: Memory | None = _field(
-        None, "limit for retries of jobs that ran out of memory (default: four times mem)"
+        None, "upper limit of memory for retries of jobs that ran out of it (default: four times mem)"
     )
-    time: TimeLimit = _field("4:00:00", "limit of one attempt (the next one resumes from the checkpoint)")
+    time: TimeLimit = _field("4:00:00", "time limit of one attempt (the next one resumes from the checkpoint)")
     constraint: str | None = _field(None, "features that nodes must have")
     nodelist: Name | None = _field(None, "nodes to use")
     exclude: Name | None = _field(None, "nodes to avoid")
     setup: tuple[str, ...] = _field(
         (),
-        "shell line before the job (module load, conda activate), which must succeed; may be repeated; "
+        "shell line to run before the trial (module load, conda activate); must succeed; may be repeated; "
         "replaces the site file's lines",
     )
-    prefix: str = _field("", "goes before the command: apptainer exec --nv image.sif")
-    python: str = _field(sys.executable, "the Python interpreter on the nodes (in the container, if there is one)")
+    prefix: str = _field("", "text before the trial's command, such as apptainer exec --nv image.sif")
+    python: str = _field(sys.executable, "Python interpreter on the nodes (in the container, if there is one)")
     extra: dict[str, str] = _field(
         {},
-        "any other option of sbatch, as NAME=VALUE, or NAME= for one without a value (exclusive=); may be repeated; "
-        "adds to the site file's",
+        "any other option of sbatch, as NAME=VALUE, or NAME= for one without a value (exclusive=); may be "
+        "repeated; adds to the site file's",
     )
-    grace: Annotated[int, Field(ge=1, description="seconds before the time limit for a trial's last checkpoint")] = 90
-    poll: Annotated[float, Field(gt=0, description="seconds between queries of Slurm, one for all jobs")] = 30.0
+    grace: Annotated[
+        int, Field(ge=1, description="seconds before the time limit at which a trial writes its last checkpoint")
+    ] = 90
+    poll: Annotated[float, Field(gt=0, description="seconds between queries of Slurm; each covers all jobs")] = 30.0
 
     @field_validator("gpus", mode="before")
     @classmethod

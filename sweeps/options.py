@@ -19,12 +19,12 @@ from sweeps.study_keys import check_key
 EXAMPLES = """\
 examples:
   %(prog)s --study crd_attention
-      everything on synthetic data, in minutes: teacher, tuning, final runs, table
+      a first study on synthetic data, in minutes: teachers, tuning, final runs, table
   mmkd data import utd-mhad UTD_MHAD.tar.xz utd.h5
   %(prog)s --study crd_attention --data utd.h5 --primary accelerometer
       the same on real data
   %(prog)s --study crd_attention --data utd.h5 --primary accelerometer --dry-run
-      what that would run, and its cost so far
+      show what that would run, and its cost so far
   %(prog)s --study crd_attention --trials 30 --seeds 10
       extend a finished study; finished trials are kept
   %(prog)s --study crd_attention --cluster slurm --detach
@@ -33,8 +33,8 @@ examples:
       your own study file, with one value changed
 
 To resume after Ctrl-C, a crash or a reboot, run the same command again.
-Exit codes: 0 done, 1 a failure at run time (--cancel: a job did not end), 2 bad input, 3 the GPU-hours are
-spent, 130 stopped by Ctrl-C, 143 by SIGTERM or --cancel, 138 by SIGUSR1, which leaves its jobs running."""
+Exit codes: 0 done; 1 a failure at run time (--cancel: a job did not end); 2 bad input; 3 GPU-hours spent;
+130 stopped by Ctrl-C; 143 by SIGTERM or --cancel; 138 by SIGUSR1, which leaves its jobs running."""
 
 
 PROG = "python sweeps/launch.py"
@@ -44,8 +44,8 @@ def make_parser(prog: str = PROG) -> Parser:
     """Create the parser."""
     parser = Parser(
         prog=prog,
-        description="Run a study: train its teachers, tune each row with Optuna on validation, retrain the winners on "
-        "fresh seeds, and print the ablation table. A study is a list of rows in a TOML file.",
+        description="Run a study: train its teachers, tune each row with Optuna on validation, retrain each winner\n"
+        "on fresh seeds, and print the ablation table. A study is a list of rows in a TOML file.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # --detach passes the command line on unchanged
@@ -55,29 +55,27 @@ def make_parser(prog: str = PROG) -> Parser:
     what.add_argument("--study", metavar="NAME", help="a study from --list, or a path that ends in .toml")
     what.add_argument(
         "--rows", nargs="+", metavar="NAME",
-        help="run and print these rows of the study and its control; --status shows them alone",
+        help="run and print only these rows and the study's control; with --status, show only these rows",
     )  # fmt: skip
     what.add_argument("--list", action="store_true", help="list the studies and exit")
     what.add_argument(
         "--dry-run", action="store_true",
-        help="show what would run, its cost so far and an estimate of the rest; on Slurm print a job's script",
+        help="show what would run, its cost so far and an estimate of the rest; on Slurm also a job's script",
     )  # fmt: skip
     what.add_argument(
         "--probe", action="store_true",
-        help="with --dry-run: run one epoch here of whatever has no estimate yet",
+        help="with --dry-run: run one epoch on this machine of each row and teacher that has no estimate yet",
     )  # fmt: skip
     what.add_argument(
         "--retry", choices=["failed"],
         help="also retry tuning trials that were reported to Optuna as failed (others are retried at every launch)",
     )  # fmt: skip
-    what.add_argument(
-        "--data", metavar="FILE.h5", help="a data set (created by python -m mmkd.data); default: synthetic"
-    )
+    what.add_argument("--data", metavar="FILE.h5", help="a data file (see mmkd data --help); default: synthetic data")
     what.add_argument("--primary", metavar="MODALITY", help="the student's only input")
-    what.add_argument("--pairing", metavar="NAME", help="complete, others, multimodal, or a modality, for every row")
+    what.add_argument("--pairing", metavar="NAME", help="for every row: complete, others, multimodal, or a modality")
     what.add_argument(
         "--as", dest="name", metavar="NAME",
-        help="name of the table (default: the study's, with --data, --primary and --pairing)",
+        help="name of the table (default: made of --study, --data, --primary and --pairing)",
     )  # fmt: skip
     what.add_argument(
         "--journal", type=Path, metavar="FILE",
@@ -96,8 +94,8 @@ def make_parser(prog: str = PROG) -> Parser:
     )
     budget.add_argument(
         "--sampler", choices=["auto", "random", "tpe", "gp", "cmaes"],
-        help="for every row; auto: gp if there are at least 3 trials per slot, otherwise tpe; from trial 500 of a row "
-        "on, tpe replaces gp, whose cost grows with the cube of the trials",
+        help="for every row; auto: gp if a row has at least three times --parallel trials, otherwise tpe; from trial "
+        "500 of a row on, tpe replaces gp, which becomes slow",
     )  # fmt: skip
     budget.add_argument(
         "--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[],
@@ -107,13 +105,13 @@ def make_parser(prog: str = PROG) -> Parser:
     where = parser.add_argument_group("where to run")
     where.add_argument(
         "--cluster", choices=["auto", "slurm", "local", "debug"], default="auto",
-        help="slurm: one job per trial; local: processes on this machine; debug: one after the other in this process; "
-        "auto: slurm if it answers or a --slurm option or --detach requests it, otherwise local",
+        help="slurm: one job per trial; local: processes on this machine; debug: one trial after another in this "
+        "process; auto: slurm if it answers, or if --detach or a --slurm option requests it, otherwise local",
     )  # fmt: skip
     where.add_argument(
         "--parallel", type=positive_integer, metavar="N",
-        help="trials at once; on Slurm pending jobs count too (default: the site file's, or 16; "
-        "on one machine its GPUs, otherwise up to 4 cores)",
+        help="number of trials at once; on Slurm, pending jobs count too (default: the site file's, or 16; "
+        "on one machine the number of GPUs, or else of cores up to 4)",
     )  # fmt: skip
     where.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     where.add_argument(
@@ -130,7 +128,7 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
     """Add the options that do something other than run a study here."""
     group = parser.add_argument_group(
         "look after a study",
-        "instead of running it here; give the same --study, --data, --primary, --pairing, --as\n"
+        "these options replace the run; give the same --study, --data, --primary, --pairing, --as\n"
         "and --root as at launch, or a name from ROOT/studies/*.json as --study",
     )
     actions = group.add_mutually_exclusive_group()
@@ -138,14 +136,14 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
         "--detach", action="store_true",
         help="Slurm: run the controller as a small job ([detach] in the site file)",
     )  # fmt: skip
-    actions.add_argument("--status", action="store_true", help="print the state of the study; read-only")
+    actions.add_argument("--status", action="store_true", help="print the state of the study and exit; read-only")
     actions.add_argument(
         "--cancel", action="store_true",
-        help="end its jobs (with a checkpoint) and its controller; launch again to resume",
+        help="end the study's jobs (with a checkpoint) and its controller; launch again to resume",
     )  # fmt: skip
     actions.add_argument(
         "--clean", action="store_true",
-        help="show its disk use, then remove checkpoints that nothing resumes from (with --dry-run: show only)",
+        help="show the study's disk use and remove checkpoints that nothing resumes from (with --dry-run: only show)",
     )  # fmt: skip
     actions.add_argument(
         "--archive", type=Path, metavar="FILE.tar.gz",
@@ -160,7 +158,7 @@ def add_slurm_options(parser: argparse.ArgumentParser) -> None:
         f"resources of each trial's job; set them once in your site file, {default_site_file()};\n"
         "any --slurm option also implies --cluster slurm",
     )
-    group.add_argument("--site", type=Path, metavar="FILE", help="another site file")
+    group.add_argument("--site", type=Path, metavar="FILE", help="read this site file instead")
     group.add_argument("--stage", action="store_true", default=None, help="copy the data to the node's $TMPDIR first")
     for name, field in SlurmSettings.model_fields.items():
         action = "append" if name in ("setup", "extra") else "store"

@@ -66,7 +66,7 @@ UnitWeight = Annotated[float, Field(ge=0, le=1)]
 
 
 class Space(Frozen):
-    """The search space: a range or a fixed number per hyper-parameter; the method's default if omitted."""
+    """The search space: a range or a fixed number per hyperparameter; the method's default if omitted."""
 
     learning_rate: Range | Positive | None = None
     alpha: Range | UnitWeight | None = None

@@ -18,12 +18,12 @@ def add_command(subparsers: Subparsers) -> None:
         "compare",
         run,
         FORMATS,
-        help="two rows of a study, over seeds and over test samples",
-        description="Is row A better than row B? Welch's t over seeds; McNemar and a paired bootstrap over the test "
-        "samples of the stored predictions; P(A > B).",
+        help="compare two rows of a study, over seeds and over test samples",
+        description="Test whether row A is better than row B: Welch's t over seeds, McNemar and a paired bootstrap "
+        "over test samples (from stored predictions), and P(A > B).",
     )
     parser.add_argument("a", metavar="A", help="a row's name (mmkd launch --study NAME --dry-run lists them)")
-    parser.add_argument("b", metavar="B", help="another's")
+    parser.add_argument("b", metavar="B", help="another row's name")
 
 
 def run(options: argparse.Namespace) -> int:

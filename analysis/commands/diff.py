@@ -20,9 +20,9 @@ def add_command(subparsers: Subparsers) -> None:
         run,
         FORMATS,
         study=False,
-        help="where two rows or two studies differ: configuration, code, results",
-        description="Compare two rows, or two studies row by row. Prints only what differs, and the test results of "
-        "both with A - B over seeds. `compare` tests two rows also over test samples.",
+        help="show where two rows or two studies differ: configuration, code, results",
+        description="Show where two rows differ, or two studies row by row: configuration, winner, code, and the test "
+        "scores of both with A - B over seeds. Omits what is equal. To test over samples too, use compare.",
     )
     parser.add_argument("a", metavar="A", help="a row (its name in a study, or its directory), or a study's name")
     parser.add_argument("b", metavar="B", help="another of the same kind")

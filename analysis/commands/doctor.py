@@ -14,10 +14,10 @@ def add_command(subparsers: Subparsers) -> None:
         "doctor",
         run,
         study=False,
-        help="list the problems of a root (exit code 1), or none (0)",
-        description="Rejected files, mixed configurations, missing seeds, unequal budgets, failed trials, scores that "
-        "are not their predictions'. Exit code 1 if something is wrong; unfinished trials and rows that no study shows "
-        "are listed only.",
+        help="check a root for problems (exit code 1 if there are any)",
+        description="Check a root for rejected files, mixed configurations, missing seeds, unequal budgets, failed "
+        "trials, and scores that contradict the stored predictions. The exit code is 1 if something is wrong. "
+        "Unfinished trials and rows of no study are only listed.",
     )
 
 

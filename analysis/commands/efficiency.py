@@ -16,14 +16,16 @@ def add_command(subparsers: Subparsers) -> None:
         "efficiency",
         run,
         FORMATS,
-        help="parameters, FLOPs, latency and memory of teacher and students",
-        description="Parameters, FLOPs, latency and peak memory of a study's networks, measured now on this machine: "
-        "let nothing else run on it meanwhile.",
+        help="measure parameters, FLOPs, latency and memory of teacher and students",
+        description="Measure parameters, FLOPs, latency and peak memory of a study's networks on this machine. "
+        "Run nothing else on it meanwhile.",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if any")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: torch's own)")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="S", help="at least, for each latency (default: %(default)s)"
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto, a GPU if there is one"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's default)")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="minimum time for each latency (default: %(default)s)"
     )
 
 

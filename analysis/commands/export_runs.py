@@ -25,11 +25,13 @@ def add_command(subparsers: Subparsers) -> None:
         "export-runs",
         run,
         study=False,
-        help="a root's runs for TensorBoard, MLflow or Weights & Biases",
-        description="Write every trial, final run and teacher to a tracker's files, during or after a study. Running "
-        "it again adds only what is new. Uses no network. See docs/trackers.md.",
+        help="write a root's runs for TensorBoard, MLflow or Weights & Biases",
+        description="Write every tuning trial, final run and teacher to a tracker's files, during or after a study. "
+        "If run again, it adds only what is new. It uses no network. See docs/trackers.md.",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="directory of the tracker's files; made if absent")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="directory of the tracker's files; created if absent"
+    )
     parser.add_argument("--to", choices=TRACKERS, required=True, help="the tracker")
     parser.add_argument(
         "--study", type=study_name, metavar="NAME", help="only the runs of this study (default: the whole root)"
@@ -53,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
             written += export(tracked)
     print(printable(f"{count(total, 'run')} in {options.directory}: {written} new or extended"))
     if len(runs.rejected):
-        print(f"{count(len(runs.rejected), 'path')} left out: python -m analysis doctor says why")
+        print(f"{count(len(runs.rejected), 'path')} left out: mmkd doctor says why")
     print(printable(f"view: {tracker.VIEW.format(directory=options.directory.absolute())}"))
     return 0
 

@@ -24,13 +24,18 @@ def add_command(subparsers: Subparsers) -> None:
         subparsers,
         "figures",
         run,
-        help="a study's figures",
-        description="See docs/figures.md. Figures that cannot be drawn are listed; exit code 1 if none can.",
+        help="draw a study's figures",
+        description="Draw a study's figures, one file each; docs/figures.md explains them. Figures that cannot be "
+        "drawn are listed with the reason. The exit code is 1 if none can.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="made if it is not there")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="directory of the files; created if absent"
+    )
     add_force(parser)
     parser.add_argument("--format", choices=FORMATS, default="pdf", help="default: %(default)s")
-    parser.add_argument("--only", nargs="+", choices=FIGURES, metavar="NAME", help=f"some of {', '.join(FIGURES)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=FIGURES, metavar="NAME", help=f"only these of {', '.join(FIGURES)}"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

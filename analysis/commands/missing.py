@@ -15,9 +15,9 @@ def add_command(subparsers: Subparsers) -> None:
         "missing",
         run,
         FORMATS,
-        help="the teacher with each modality blank, beside the students",
-        description="Scores on test of a study's teachers with each modality blank (standardised features that are "
-        "zero: their mean over train) and with each alone, beside the students. Reads weights and data.",
+        help="evaluate the teacher with each modality blank, beside the students",
+        description="Evaluate a study's teachers on test with each modality blank (standardised features set to zero, "
+        "their mean over train) and with each one alone, beside the students. Reads weights and data.",
     )
 
 

@@ -34,14 +34,17 @@ def new_command(
     """Add a subcommand with --root and --no-cache; by default --study; --format, --out and --force if `formats`."""
     parser = subparsers.add_parser(name, help=help, description=description)
     parser.add_argument(
-        "--root", type=Path, default=Path("runs"), help="directory of the launched studies (default: %(default)s)"
+        "--root", type=Path, default=Path("runs"), help="directory of all results (default: ./%(default)s)"
     )
     if study:
         parser.add_argument(
-            "--study", type=study_name, metavar="NAME", help="its name; may be left out if the root has only one study"
+            "--study",
+            type=study_name,
+            metavar="NAME",
+            help="a name in ROOT/studies/*.json; may be omitted if the root has only one study",
         )
     if formats:
-        parser.add_argument("--format", choices=tuple(formats), help="default: as --out ends, else txt")
+        parser.add_argument("--format", choices=tuple(formats), help="default: by the ending of --out, or txt")
         parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
         add_force(parser)
     parser.add_argument(

@@ -19,14 +19,18 @@ def add_command(subparsers: Subparsers) -> None:
         "report",
         run,
         study=False,
-        help="all about studies in one HTML file",
-        description="Tables with their warnings, comparisons, figures, provenance and every trial's configuration "
-        "in one HTML file that needs nothing from elsewhere.",
+        help="write everything about studies to one HTML file",
+        description="Write tables with their warnings, comparisons, figures, provenance and every trial's "
+        "configuration to one self-contained HTML file.",
     )
     parser.add_argument(
-        "--study", type=study_name, nargs="+", metavar="NAME", help="default: all, and rows in no study"
+        "--study",
+        type=study_name,
+        nargs="+",
+        metavar="NAME",
+        help="only these studies (default: all, and rows of no study)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the file to write")
     add_force(parser)
     parser.add_argument(
         "--figures",
@@ -34,10 +38,10 @@ def add_command(subparsers: Subparsers) -> None:
         choices=FIGURES,
         default=IN_REPORT,
         metavar="NAME",
-        help=f"some of {', '.join(FIGURES)}, or none (default: all but table)",
+        help=f"only these of {', '.join(FIGURES)}; without names, none (default: all except table)",
     )
     parser.add_argument(
-        "--efficiency", action="store_true", help="also measure the networks' inference cost, now and on this machine"
+        "--efficiency", action="store_true", help="also measure the networks' inference cost on this machine"
     )
 
 

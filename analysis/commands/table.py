@@ -18,14 +18,17 @@ def add_command(subparsers: Subparsers) -> None:
         "table",
         run,
         FORMATS,
-        help="a study's ablation table",
-        description="A study's ablation table. The format tex is a tabular for booktabs.",
+        help="print a study's ablation table",
+        description="Print a study's ablation table. The format tex is a tabular for booktabs.",
     )
     parser.add_argument(
-        "--error", choices=ERRORS, default="sd", help="behind ±: SD over seeds, SEM, or half the 95%% interval (sd)"
+        "--error",
+        choices=ERRORS,
+        default="sd",
+        help="value after ±: SD over seeds, SEM, or half of the 95%% interval (default: sd)",
     )
-    parser.add_argument("--columns", metavar="A,B,...", help="these columns alone, by the names of --format csv")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="these rows and the control alone")
+    parser.add_argument("--columns", metavar="A,B,...", help="only these columns, by their names in --format csv")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows and the control")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -135,7 +135,7 @@ def _slices(runs: Runs, study: str, row: str) -> Axes:
     tuning = tuning_data(runs, collect(runs, study).row(row))
     names = list(tuning.space)
     if not names:
-        raise UserError(f"{tuning.title}: it tunes no hyper-parameter")
+        raise UserError(f"{tuning.title}: it tunes no hyperparameter")
     with house_style():
         width = SINGLE if len(names) == 1 else DOUBLE * min(1, (len(names) + 0.5) / 4)
         title = wrapped(tuning.title, width - 0.2)

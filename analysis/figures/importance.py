@@ -1,4 +1,4 @@
-"""Importance of hyper-parameters, and the share of it that chance alone would show."""
+"""Importance of hyperparameters, and the share of it that chance alone would show."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SHUFFLES, FLOOR = 200, 0.95
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of importance, of each hyper-parameter in the order of importance.
+    """Shares of importance, of each hyperparameter in the order of importance.
 
     Attributes:
         title: the row's.
         evaluator: what computed it, in words.
         sampler: what proposed the trials, as the study file names it.
         trials: how many have a value.
-        names: (P,) hyper-parameters.
+        names: (P,) hyperparameters.
         shares: (P,) they sum to 1.
         floor: (P,) the share that in 95 % of cases is not exceeded where values are dealt to trials at random.
     """
@@ -54,13 +54,13 @@ def importance_data(tuning: Tuning) -> Importance:
     """PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023) on the trials that have a value.
 
     A sampler that looks where it was lucky puts trials there, which every importance measure takes for a property of
-    the hyper-parameter; under Adam, alpha and beta matter nearly by their ratio alone.
+    the hyperparameter; under Adam, alpha and beta matter nearly by their ratio alone.
 
     Raises:
-        UserError: fewer than two hyper-parameters were tuned, or fewer than 8 trials have a value.
+        UserError: fewer than two hyperparameters were tuned, or fewer than 8 trials have a value.
     """
     if len(tuning.space) < 2:
-        raise UserError(f"{tuning.title}: it tunes one hyper-parameter or none")
+        raise UserError(f"{tuning.title}: it tunes one hyperparameter or none")
     complete = tuning.complete
     if len(complete) < FEWEST:
         raise UserError(f"{tuning.title}: {len(complete)} trials have a value, importance needs {FEWEST} or more")

@@ -1,4 +1,4 @@
-"""A row's tuning in parallel coordinates: one line per trial over all hyper-parameters to its value."""
+"""A row's tuning in parallel coordinates: one line per trial over all hyperparameters to its value."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def parallel_coordinates_data(tuning: Tuning) -> ParallelCoordinates:
     """See `ParallelCoordinates`.
 
     Raises:
-        UserError: there are fewer than two hyper-parameters, or fewer than two trials with a value.
+        UserError: there are fewer than two hyperparameters, or fewer than two trials with a value.
     """
     if len(tuning.space) < 2:
-        raise UserError(f"{tuning.title}: it tunes one hyper-parameter or none, see its slice")
+        raise UserError(f"{tuning.title}: it tunes one hyperparameter or none, see its slice")
     values = tuning.complete["value"]
     if len(values) < 2:
         raise UserError(f"{tuning.title}: fewer than two trials have a value")
@@ -82,7 +82,7 @@ def parallel_coordinates_data(tuning: Tuning) -> ParallelCoordinates:
 
 
 def parallel_coordinates(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
-    """One line per trial over its hyper-parameters to its value, dark for good trials and drawn over the others.
+    """One line per trial over its hyperparameters to its value, dark for good trials and drawn over the others.
 
     A dotted grey line is a trial without a value.
 

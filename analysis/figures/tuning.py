@@ -1,4 +1,4 @@
-"""Tuning of a row: the best value so far, and slices along each hyper-parameter."""
+"""Tuning of a row: the best value so far, and slices along each hyperparameter."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Tuning:
         metric: what was optimised, a column of `runs.trials`.
         lower_is_better: whether it was minimised.
         sampler: as the study file names it.
-        space: hyper-parameter -> its range.
+        space: hyperparameter -> its range.
         trials: by number; columns value (NaN where a trial failed, diverged or was pruned), seconds (of GPUs where a
-            cluster counted them, else the trial's own; NaN where nobody did), and one for each hyper-parameter.
+            cluster counted them, else the trial's own; NaN where nobody did), and one for each hyperparameter.
         winner: the number of the best trial, None while none is complete.
         on_gpus: whether the seconds are a GPU's.
     """
@@ -151,15 +151,15 @@ def _mark_failures(at: npt.ArrayLike, tuning: Tuning, ax: Axes, colour: str) -> 
 
 
 def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = None) -> Axes:
-    """The selection metric against one hyper-parameter: darker trials came earlier, a star is the winner.
+    """The selection metric against one hyperparameter: darker trials came earlier, a star is the winner.
 
     A cross at the edge is a trial without a value.
 
     Raises:
-        UserError: there is nothing to draw, or the row does not tune that hyper-parameter.
+        UserError: there is nothing to draw, or the row does not tune that hyperparameter.
     """
     tuning = tuning_data(runs, collect(runs, study).row(row))
-    space = tuning.space[choose("hyper-parameter", parameter, tuning.space)]
+    space = tuning.space[choose("hyperparameter", parameter, tuning.space)]
     label, factor = shown(tuning.metric)
     complete = tuning.complete
     with drawing_on(ax) as ax:

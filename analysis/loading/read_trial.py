@@ -88,7 +88,7 @@ def _config(trial: TrialDir, result: Result | None) -> TeacherConfig | StudentCo
 
 
 def _decided(config: TeacherConfig | StudentConfig | None) -> dict[str, Any]:
-    """The columns that the configuration decides: data, seed, hyper-parameters, teacher."""
+    """The columns that the configuration decides: data, seed, hyperparameters, teacher."""
     if config is None:
         return {}
     line: dict[str, Any] = {

@@ -123,7 +123,7 @@ def list_rows(runs: Runs, specs: Sequence[StudyRecord], mine: Sequence[str] | No
 
 
 def _search(line: Mapping[Any, Any]) -> Flat:
-    """The row's tuning, from its line: the hyper-parameters' ranges, then the rest."""
+    """The row's tuning, from its line: the hyperparameters' ranges, then the rest."""
     known = {key: value for key, value in line.items() if not pd.isna(value)}
     spaces = [key.removesuffix(".low") for key in known if key.startswith("space.") and key.endswith(".low")]
     ranges = {

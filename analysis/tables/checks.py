@@ -124,7 +124,7 @@ def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
 
 def _other_winner(row: RowRuns, selection: str) -> Iterator[Finding]:
     """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals;
-    and the final runs have its hyper-parameters."""
+    and the final runs have its hyperparameters."""
     column, winner = f"valid_{selection}", row.winner
     if winner is None or column not in row.tuning:
         return
@@ -140,7 +140,7 @@ def _other_winner(row: RowRuns, selection: str) -> Iterator[Finding]:
     tuned = ["learning_rate", "alpha", "beta", "temperature"]
     retrained = row.final_runs[tuned].dropna(how="all").drop_duplicates()
     if len(chosen) and len(retrained) and not (retrained == chosen.iloc[0][tuned]).all(axis=None):
-        yield Finding("selection", f"{row.title}: final runs have other hyper-parameters than trial {winner}")
+        yield Finding("selection", f"{row.title}: final runs have other hyperparameters than trial {winner}")
 
 
 def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:

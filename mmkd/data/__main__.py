@@ -20,12 +20,12 @@ from mmkd.steps import show_steps
 
 EXAMPLES = """\
 examples:
-  %(prog)s synthetic synthetic.h5                  synthetic data to try everything with, in a second
-  %(prog)s inspect synthetic.h5                    the content of a file, and what is odd about it
+  %(prog)s synthetic synthetic.h5                  synthetic data to try mmkd with, in a second
+  %(prog)s inspect synthetic.h5                    the content of a file, and anything odd about it
   %(prog)s import utd-mhad UTD-MHAD/ utd_mhad.h5   a directory, tar or zip of UTD-MHAD's .mat files
   %(prog)s import mosei mosei_senti_data_noalign.pkl mosei.h5
 
-Your own arrays take ten lines of Python: help(mmkd.data.write_dataset).
+Your own arrays take ten lines of Python: see docs/adding-data.md or help(mmkd.data.write_dataset).
 """
 
 
@@ -42,7 +42,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    importers = commands.add_parser("import", help="turn a known data set into a file").add_subparsers(
+    importers = commands.add_parser("import", help="convert a known data set to a data file").add_subparsers(
         dest="importer", required=True, metavar="DATASET"
     )
     utd = importers.add_parser("utd-mhad", help="UTD-MHAD: skeleton, accelerometer, gyroscope; 27 actions")
@@ -70,21 +70,21 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         choices=TRAIN_SUBJECTS,
         help="subject held out of train for validation (default: 7)",
     )
-    mosei = importers.add_parser("mosei", help="CMU-MOSEI: MulT's pickle, read without running code in it")
+    mosei = importers.add_parser("mosei", help="CMU-MOSEI: MulT's pickle, read without running any code in it")
     mosei.add_argument("source", type=Path, metavar="PICKLE", help="mosei_senti_data_noalign.pkl")
-    synthetic = commands.add_parser("synthetic", help="make up a data set")
+    synthetic = commands.add_parser("synthetic", help="generate a synthetic data set")
     synthetic.add_argument(
         "--size",
         choices=sorted(SIZES),
         default="small",
         help="small: learnt in seconds (default); mosei: MOSEI's shapes, for benchmarks",
     )
-    synthetic.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    synthetic.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     inspect = commands.add_parser("inspect", help="check a file and show its content")
-    inspect.add_argument("file", type=Path)
+    inspect.add_argument("file", type=Path, metavar="FILE.h5", help="a data file")
     inspect.set_defaults(run=_inspect)
     for maker in (utd, mosei, synthetic):  # last, so that OUT.h5 comes after the source
-        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write; written atomically")
+        maker.add_argument("out", type=Path, metavar="OUT.h5", help="the file to write (atomically)")
         add_force(maker)
         maker.set_defaults(run=_make)
     return parser

@@ -90,7 +90,7 @@ _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError,
 
 def _check_version(file: Any) -> None:
     if "mmkd_layout" not in file.attrs:
-        raise UserError("an HDF5 file, but not of mmkd's layout; import it, see `python -m mmkd.data -h`")
+        raise UserError("an HDF5 file, but not of mmkd's layout; import it, see `mmkd data --help`")
     version = int(read_attribute(file, "mmkd_layout"))
     if version != LAYOUT_VERSION:
         remedy = "update mmkd" if version > LAYOUT_VERSION else "import the data again"
@@ -99,14 +99,14 @@ def _check_version(file: Any) -> None:
 
 def _open(path: Path) -> Any:
     if not path.is_file():
-        raise UserError(f"{path}: no such data file; make one, see `python -m mmkd.data --help`")
+        raise UserError(f"{path}: no such data file; make one, see `mmkd data --help`")
     try:
         return h5py.File(path, "r", locking=False)
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except OSError as error:
         problem = "a truncated or damaged HDF5 file" if h5py.is_hdf5(path) else "not an HDF5 file"
-        raise UserError(f"{path}: {problem}; import the data again, see `python -m mmkd.data --help`") from error
+        raise UserError(f"{path}: {problem}; import the data again, see `mmkd data --help`") from error
 
 
 def _view_split(group: Any, path: Path) -> Split:
@@ -191,7 +191,7 @@ def read_split(
             if not all(np.isfinite(arrays[modality][rows]).all() for rows in chunks(arrays[modality])):
                 raise UserError(
                     f"{path}: split {split!r} has values of {modality} that are not finite; "
-                    f"python -m mmkd.data inspect names the sample; import the data again"
+                    f"mmkd data inspect names the sample; import the data again"
                 )
             if standardise:
                 statistics = stored_statistics(splits["train"].arrays[modality])

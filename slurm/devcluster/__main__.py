@@ -18,10 +18,11 @@ from slurm.devcluster.running_cluster import DevCluster
 def make_parser() -> argparse.ArgumentParser:
     """Build the command-line parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m slurm.devcluster", description="A real Slurm on one machine, with simulated GPUs."
+        prog="python -m slurm.devcluster",
+        description="Run a real Slurm with simulated GPUs on one machine. See docs/devcluster.md.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    start = commands.add_parser("up", help="start a cluster, or repair the one that is up")
+    start = commands.add_parser("up", help="start a cluster, or repair the running one")
     default = Options()
     start.add_argument("--nodes", type=int, default=default.nodes, metavar="N", help="default: %(default)s")
     start.add_argument(
@@ -35,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=int,
         default=default.memory_per_node,
         metavar="MB",
-        help="enforced (default: %(default)s)",
+        help="enforced limit (default: %(default)s)",
     )
     start.add_argument(
         "--grace",
@@ -46,14 +47,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     start.add_argument("--max-submit", type=int, metavar="N", help="limit on a user's jobs in the queue")
     start.add_argument(
-        "--cgroup", action="store_true", help="the kernel enforces memory limits: OUT_OF_MEMORY, as on real sites"
+        "--cgroup",
+        action="store_true",
+        help="the kernel enforces memory limits, and Slurm reports OUT_OF_MEMORY, as on real sites",
     )
     start.add_argument(
-        "--no-accounting", dest="accounting", action="store_false", help="no slurmdbd: sacct fails, as on some sites"
+        "--no-accounting", dest="accounting", action="store_false", help="no slurmdbd, so sacct fails, as on some sites"
     )
-    start.add_argument("--fresh", action="store_true", help="delete its state: job ids start at 1 again")
+    start.add_argument("--fresh", action="store_true", help="delete the cluster's state: job ids start at 1 again")
     stop = commands.add_parser("down", help="cancel all jobs and stop all daemons; keep the files")
-    look = commands.add_parser("status", help="one line per daemon, and the nodes")
+    look = commands.add_parser("status", help="print one line per daemon, and the nodes")
     for command in (start, stop, look):
         option = command.add_argument("--folder", dest="directory", type=Path, metavar="DIR")
         option.help = f"the cluster's directory (default: {default_directory()})"

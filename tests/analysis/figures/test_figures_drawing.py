@@ -91,7 +91,7 @@ def test_names_are_shown_letter_by_letter(runs: Runs, name: str) -> None:
             assert HOSTILE in " ".join(said.split())
             break
     else:
-        assert name == "slices"  # it names the hyper-parameter, its caption is the catalogue's
+        assert name == "slices"  # it names the hyperparameter, its caption is the catalogue's
 
 
 @pytest.mark.parametrize(

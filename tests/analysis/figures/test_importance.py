@@ -92,5 +92,5 @@ def test_trials_without_a_value_do_not_count() -> None:
 def test_one_hyper_parameter_has_no_shares() -> None:
     made = tuning(12, 4)
     alone = Tuning("A row", "valid_loss", True, "random", {"beta": SPACE["beta"]}, made.trials, 0, False)
-    with pytest.raises(UserError, match="A row: it tunes one hyper-parameter or none"):
+    with pytest.raises(UserError, match="A row: it tunes one hyperparameter or none"):
         importance_data(alone)

@@ -140,7 +140,7 @@ def a_lost_tuning_trial(lab: Lab) -> None:
         (tuning_measured_on_test, "selection on test is possible: 1 tuning trials were measured on test (0)"),
         (selection_by_a_test_metric, "selection on test: its selection metric is 'test_accuracy'"),
         (a_winner_that_validation_did_not_choose, "the winner is trial 0, but trial 1 is the best by validation loss"),
-        (final_runs_of_other_hyperparameters, "final runs have other hyper-parameters than trial 0"),
+        (final_runs_of_other_hyperparameters, "final runs have other hyperparameters than trial 0"),
         (pruning_in_one_row, "pruners are unequal: none: Student without KD; median: CRD on attention maps"),
         (another_sampler, "samplers are unequal: random: Student without KD; tpe: CRD on attention maps"),
         (another_recipe, "training.epochs are unequal: 40: Student without KD; 60: CRD on attention maps"),
