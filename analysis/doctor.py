@@ -80,7 +80,7 @@ def _fates(runs: Runs, rows: set[str]) -> pd.DataFrame:
     of_a_study = trials["row"].isin(rows)
     shown = trials[of_a_study & ~trials["superseded"]]
     is_teacher = trials["kind"] == "teacher"
-    fates = pd.Series("teacher of no run that a table shows", trials.index).mask(~is_teacher, "of a row in no study")
+    fates = pd.Series("teachers of runs that no table shows", trials.index).mask(~is_teacher, "of a row in no study")
     fates = fates.mask(of_a_study, IN_A_TABLE).mask(of_a_study & trials["superseded"], "superseded")
     fates = fates.mask(is_teacher & trials["directory"].isin(shown["teacher"]), IN_A_TABLE)
     paths = runs.rejected["path"]

@@ -81,6 +81,11 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
+def study_name(text: str) -> str:
+    """Return the name of a study's table: `text`, or the stem of a study file."""
+    return os.path.basename(text).removesuffix(".toml") if text.endswith(".toml") else text
+
+
 def add_force(parser: argparse.ArgumentParser) -> None:
     """Add --force, see `mmkd.files.check_output`."""
     parser.add_argument("--force", action="store_true", help="replace existing files")

@@ -16,7 +16,6 @@ from mmkd.errors import UserError
 from mmkd.files import check_output, write_atomically, write_text
 from mmkd.find_trial import add_trial, find_student
 from mmkd.metrics import softmax
-from mmkd.models.network import count_parameters
 from mmkd.records import WinnerRecord, find_record
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import RowDir
@@ -72,7 +71,7 @@ def model_card(student: TrainedStudent, directory: Path, worst: float) -> str:
         f"- Teacher: {teacher}",
         f"- alpha {distillation.alpha:g}, beta {distillation.beta:g}, temperature {distillation.temperature:g}, "
         f"learning rate {config.training.learning_rate:g}",
-        f"- Parameters: {count_parameters(student.model):,}",
+        f"- Parameters: {result.parameters:,}",
         f"- Exported and original differ by at most {worst:.1e} in a probability (random inputs, batches of 1 and 7)",
         "",
         "| split | accuracy | weighted F1 | macro F1 | majority baseline |",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd.errors import UserError, choose, errors_about
-from mmkd.records import WinnerRecord, read_record
+from mmkd.records import StudyRecord, WinnerRecord, find_record, read_record, study_names
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
@@ -56,7 +56,7 @@ def find_student(options: argparse.Namespace) -> TrialDir:
 
 
 def find_row(named: Path, root: Path, subject: str) -> RowDir:
-    """The row at a path, or of a name or directory's name under `root`.
+    """The row at a path, or under `root` the row of a directory's name, of its beginning, or of a name in a study.
 
     Raises:
         UserError: there is none, or several have the name.
@@ -67,12 +67,23 @@ def find_row(named: Path, root: Path, subject: str) -> RowDir:
     rows = Root(root).rows()
     if not rows or len(named.parts) > 1:
         raise UserError(f"{subject}: no such trial or row; give its directory, or a row's name under --root {root}")
+    known = _names(Root(root), rows)
     with errors_about(subject):
-        name = choose("row", named.name, {row.name for row in rows})
-    found = [row for row in rows if row.name == name]
+        name = choose("row", named.name, set().union(*known.values()))
+    found = [row for row in rows if name in known[row.path.name]]
     if len(found) > 1:
         raise UserError(f"{subject}: names several rows: {', '.join(row.path.name for row in found)}; choose one")
     return found[0]
+
+
+def _names(root: Root, rows: Sequence[RowDir]) -> dict[str, set[str]]:
+    """Names of each row by its directory: the directory's without the hash, and those that studies give it."""
+    known = {row.path.name: {row.name} for row in rows}
+    for study in study_names(root.path):
+        record = find_record(root.study(study), StudyRecord)
+        for row in record.rows if record else ():
+            known.get(row.directory, set()).add(row.name)
+    return known
 
 
 def _final_run(row: RowDir, subject: str) -> TrialDir:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmkd.command import Parser, run_command
+from mmkd.command import Parser, run_command, study_name
 
 EXAMPLES = """examples:
   %(prog)s --study crd_attention          a live view; q or Ctrl-C quits, which affects no job
@@ -28,7 +28,7 @@ def make_parser(prog: str = PROG) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="directory of the studies (default: ./runs)")
-    parser.add_argument("--study", metavar="NAME", help="a name in ROOT/studies/*.json (default: all)")
+    parser.add_argument("--study", type=study_name, metavar="NAME", help="a name in ROOT/studies/*.json (default: all)")
     parser.add_argument("--log", metavar="ROW/trials/N", help="show the end of this trial's log; also ROW/confirm/SEED")
     how = parser.add_mutually_exclusive_group()
     how.add_argument(

@@ -58,4 +58,5 @@ def _advise_word(word: str) -> str:
         return "write KEY=VALUE without spaces"
     if "=" in word:
         return f"write --set before each KEY=VALUE: --set {word}"
-    return "each value needs its option before it, and each option takes one value"
+    study = ", such as --study NAME" if word.isidentifier() else ""
+    return f"each value needs its option before it{study}, and each option takes one value"

@@ -35,6 +35,8 @@ M = TypeVar("M", bound=BaseModel)
 
 TUNING_SEED = 0
 """Tuning trials and their teacher; final runs have the seeds 1, 2, ..."""
+UNSET: tuple[Any, ...] = (None, {})
+"""Values of keys that an identity lacks, and of tables without keys."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,9 @@ def _space(
     fixed = {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
     if "learning_rate" not in {*ranges, *fixed}:
         fixed["learning_rate"] = training.learning_rate
+    usual, default = load_method(spec.method).usual_temperature, Distillation.model_fields["temperature"].default
+    if "temperature" in allowed and "temperature" not in {*ranges, *fixed} and usual != default:
+        fixed["temperature"] = usual
     return ranges, fixed
 
 
@@ -272,8 +277,13 @@ def nearest_neighbour(row: Row) -> tuple[RowDir, list[str]] | None:
         theirs = {} if record is None else as_written(record.identity)
         if all(theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")):
             differing = sorted(differences([row.identity, theirs]).items())
-            found.append((other, [f"{key}: {mine!r}, there {there!r}" for key, (mine, there) in differing]))
+            pairs = [(key, mine, there) for key, (mine, there) in differing if mine not in UNSET or there not in UNSET]
+            found.append((other, [f"{key}: {_shown(mine)}, there {_shown(there)}" for key, mine, there in pairs]))
     return min(found, key=lambda pair: len(pair[1])) if found else None
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value in UNSET else repr(value)
 
 
 def teacher_directories(row: Row) -> list[TrialDir]:

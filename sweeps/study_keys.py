@@ -60,7 +60,13 @@ def check_key(key: str, schema: type[BaseModel]) -> None:
     there = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == table}
     if not there:
         raise UserError(f"{table!r} is a value, not a table")
-    near = keys_named(parts[-1], schema) or [there[name] for name in nearest(parts[depth], there)]
+    near = [
+        name for name in nearest(parts[depth], there) if ".".join([*parts[:depth], name, *parts[depth + 1 :]]) in known
+    ]
+    spelt = key.split(".")
+    corrected = [".".join([*spelt[:depth], name, *spelt[depth + 1 :]]) for name in near]
+    elsewhere = keys_named(parts[-1], schema)
+    near = elsewhere or corrected if depth == len(parts) - 1 else corrected or elsewhere
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"no such key{hint} (keys{f' of {table}' if table else ''}: {', '.join(sorted(there))})")
 

@@ -14,6 +14,7 @@ from recorded import row_record, winner_record
 from mmkd import export, predict
 from mmkd.data import read_split
 from mmkd.files import write_json
+from mmkd.records import StudyRecord, StudyRow, write_record
 from mmkd.result_file import read_result
 from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.training.trained_network import load_student
@@ -93,6 +94,7 @@ def test_an_export_computes_the_same_for_any_batch_and_has_a_card(trial: TrialDi
         assert torch.allclose(loaded(features), student.model(features), atol=1e-6)
     card = out.with_suffix(".md").read_text()
     assert "Input: raw video, 8 steps of 6 features" in card
+    assert f"Parameters: {read_result(trial.result).parameters:,}" in card
     assert f"| test | {read_result(trial.result).metrics['test']['accuracy']:.4f} |" in card
 
 
@@ -153,6 +155,17 @@ def test_a_row_stands_for_the_first_finished_final_run_of_its_winner(
     (rows.row.path / "confirm" / "1-bbbbbbbb" / "result.h5").unlink()
     assert rows.predict(named) == 0
     assert "confirm/2-bbbbbbbb (seed 2" in capsys.readouterr().out
+
+
+def test_a_row_is_found_by_its_name_in_a_study(rows: Rows, capsys: pytest.CaptureFixture[str]) -> None:
+    facts: Any = {"group": None, "directory": "kd-00000000", "trials": 1, "seeds": (1,), "teachers": ()}
+    row = StudyRow(name="hint_on_logits", label="KD", **facts)
+    (rows.root / "studies").mkdir()
+    write_record(Root(rows.root).study("mine"), StudyRecord(name="mine", title="Mine", control=None, rows=(row,)))
+    assert rows.predict("hint_on_logits") == rows.predict("hint_on_logits/confirm/2") == rows.predict("kd") == 0
+    assert "confirm/1-bbbbbbbb (seed 1 of the row's winner" in capsys.readouterr().out
+    assert rows.predict("hint_on_logit") == 2
+    assert "did you mean hint_on_logits?" in capsys.readouterr().err
 
 
 def test_an_export_of_a_row_has_the_card_of_that_run(rows: Rows, tmp_path: Path) -> None:

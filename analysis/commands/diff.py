@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 
 from analysis.commands.options import Subparsers, new_command, output_format, write_out
+from mmkd.command import study_name
 
 FORMATS = ("txt", "json")
 
@@ -25,7 +26,9 @@ def add_command(subparsers: Subparsers) -> None:
     )
     parser.add_argument("a", metavar="A", help="a row (its name in a study, or its directory), or a study's name")
     parser.add_argument("b", metavar="B", help="another of the same kind")
-    parser.add_argument("--study", metavar="NAME", help="the study of the rows, if several have rows of these names")
+    parser.add_argument(
+        "--study", type=study_name, metavar="NAME", help="the study of the rows, if several have rows of these names"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from analysis.commands.options import Subparsers, load_root, new_command
+from mmkd.command import study_name
 from mmkd.errors import UserError
 from mmkd.formatting import count
 from mmkd.steps import show_steps
@@ -32,7 +33,9 @@ def add_command(subparsers: Subparsers) -> None:
         "directory", type=Path, metavar="DIR", help="directory of the tracker's files; created if absent"
     )
     parser.add_argument("--to", choices=TRACKERS, required=True, help="the tracker")
-    parser.add_argument("--study", metavar="NAME", help="only the runs of this study (default: the whole root)")
+    parser.add_argument(
+        "--study", type=study_name, metavar="NAME", help="only the runs of this study (default: the whole root)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mmkd.command import add_force
+from mmkd.command import add_force, study_name
 from mmkd.errors import UserError
 from mmkd.files import check_output, write_text
 from mmkd.steps import show_steps
@@ -39,6 +39,7 @@ def new_command(
     if study:
         parser.add_argument(
             "--study",
+            type=study_name,
             metavar="NAME",
             help="a name in ROOT/studies/*.json; may be omitted if the root has only one study",
         )

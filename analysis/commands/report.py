@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.commands.options import Subparsers, load_root, new_command, write_out
 from analysis.figure_list import FIGURES, IN_REPORT
-from mmkd.command import add_force
+from mmkd.command import add_force, study_name
 from mmkd.files import check_output
 from mmkd.steps import show_steps
 
@@ -24,7 +24,11 @@ def add_command(subparsers: Subparsers) -> None:
         "configuration to one self-contained HTML file.",
     )
     parser.add_argument(
-        "--study", nargs="+", metavar="NAME", help="only these studies (default: all, and rows of no study)"
+        "--study",
+        type=study_name,
+        nargs="+",
+        metavar="NAME",
+        help="only these studies (default: all, and rows of no study)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the file to write")
     add_force(parser)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain, shown
 from analysis.loading.frames import Floats
@@ -172,6 +172,10 @@ def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = N
         _mark_failures(tuning.trials[parameter][tuning.trials["value"].isna()], tuning, ax, CONTROL)
         ax.set_xscale("log" if space.log else "linear")
         ax.set_xlim(*_padded(space))
+        if space.log and 5 <= space.high / space.low < 100:  # matplotlib's labels of two decades overlap
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
         ax.set_xlabel(plain(parameter.replace("_", " ")))
         ax.set_ylabel(label)
     return ax

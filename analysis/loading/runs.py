@@ -15,6 +15,7 @@ from analysis.loading.cache import gather
 from analysis.loading.frames import REJECTED, ROWS, STUDIES, TRIALS, frame, typed
 from analysis.loading.predictions import predictions_of
 from mmkd.errors import UserError
+from mmkd.formatting import count
 from mmkd.records import R, RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
 from mmkd.result_file import Status
 from mmkd.rundir import Root, RowDir
@@ -154,7 +155,10 @@ def _strays(directory: Path, row: str, known: set[str]) -> Iterator[tuple[str, s
     for part in sorted(os.listdir(directory)):
         if part.startswith("failed-"):
             trials = sum(1 for _ in (directory / part).glob("trials/*"))
-            yield f"{row}/{part}", f"{trials} trials, set aside when none of them had completed; the row began again"
+            yield (
+                f"{row}/{part}",
+                f"{count(trials, 'trial')}, set aside when none of them had completed; the row began again",
+            )
         elif part in ("trials", "confirm"):
             for name in sorted(os.listdir(directory / part)):
                 if f"{row}/{part}/{name}" not in known:

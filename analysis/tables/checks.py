@@ -172,9 +172,9 @@ def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:
 
 
 def _rejected(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
-    """Unreadable files of the study's rows and their teachers."""
+    """Files of the study's rows and their teachers that do not count: unreadable ones, and what was set aside."""
     mine = {f"rows/{row.spec.directory}" for row in rows}
     mine |= {str(directory) for row in rows for directory in row.teachers.index}
     for path, reason in runs.rejected.itertuples(index=False):
         if path in mine or "/".join(path.split("/")[:2]) in mine:
-            yield Finding("rejected", f"not readable: {path}: {reason.removeprefix(f'{path}: ')}")
+            yield Finding("rejected", f"not counted: {path}: {reason.removeprefix(f'{path}: ')}")

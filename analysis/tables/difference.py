@@ -111,7 +111,8 @@ def find_row(root: Path, name: str, study: str | None) -> tuple[Path, StudyRow]:
     if len(named) > 1:
         raise UserError(f"row {name!r}: several studies have one; give --study or a directory ({', '.join(named)})")
     if not named and name in study_names(root):
-        raise UserError(f"{name!r} is a study: compare it with another study, or give rows")
+        others = ", ".join(study_names(root))
+        raise UserError(f"{name!r} is a study: compare it with another study ({others}), or give rows")
     choose("row", name, {row.name for row in rows})
     return root, next(iter(named.values()))
 

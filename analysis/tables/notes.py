@@ -57,7 +57,7 @@ def _data(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
         listed = "; ".join(f"{primary} (pairing {', '.join(pairings)})" for primary, pairings in students.items())
         yield f"primary modality {listed}"
     if samples:
-        yield f"test split: {samples} samples; one is 100/{samples} points; no score is shown finer"
+        yield f"test split: {samples} samples; one is {100 / samples:.2g} points, and no score is shown finer"
 
 
 def _scores(rows: Sequence[RowRuns], error: Error) -> str:

@@ -1,4 +1,4 @@
-"""A real Slurm on one machine with pretend GPUs, for trials of mmkd and for tests. See docs/devcluster.md."""
+"""A real Slurm on one machine with simulated GPUs, for trials of mmkd and for tests. See docs/devcluster.md."""
 
 from slurm.devcluster.bring_up import attach, up
 from slurm.devcluster.configuration import can_limit_by_cgroup

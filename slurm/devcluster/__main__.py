@@ -24,13 +24,27 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("up", help="start a cluster, or repair the running one")
     default = Options()
-    start.add_argument("--nodes", type=int, default=default.nodes, metavar="N")
-    start.add_argument("--gpus-per-node", type=int, default=default.gpus_per_node, metavar="N")
-    start.add_argument("--cpus-per-node", type=int, default=default.cpus_per_node, metavar="N")
+    start.add_argument("--nodes", type=int, default=default.nodes, metavar="N", help="default: %(default)s")
     start.add_argument(
-        "--memory-per-node", type=int, default=default.memory_per_node, metavar="MB", help="enforced limit"
+        "--gpus-per-node", type=int, default=default.gpus_per_node, metavar="N", help="default: %(default)s"
     )
-    start.add_argument("--grace", type=int, default=default.grace, metavar="SECONDS", help="the partition's GraceTime")
+    start.add_argument(
+        "--cpus-per-node", type=int, default=default.cpus_per_node, metavar="N", help="default: %(default)s"
+    )
+    start.add_argument(
+        "--memory-per-node",
+        type=int,
+        default=default.memory_per_node,
+        metavar="MB",
+        help="enforced limit (default: %(default)s)",
+    )
+    start.add_argument(
+        "--grace",
+        type=int,
+        default=default.grace,
+        metavar="SECONDS",
+        help="the partition's GraceTime (default: %(default)s)",
+    )
     start.add_argument("--max-submit", type=int, metavar="N", help="limit on a user's jobs in the queue")
     start.add_argument(
         "--cgroup",
@@ -73,7 +87,7 @@ def _up(chosen: argparse.Namespace) -> None:
     print(
         f"up after {time.monotonic() - started:.0f} s: {options.nodes} nodes, "
         f"{options.nodes * options.gpus_per_node} simulated GPUs, partitions gpu and urgent; "
-        'for sbatch and squeue, run this line (or eval "$(... up)"):',
+        'Slurm\'s commands need this line, which eval "$(... up)" executes:',
         file=sys.stderr,
     )
     for name, value in cluster.environment.items():

@@ -182,7 +182,7 @@ def _slurm_conf(directory: Path, options: Options, ports: Mapping[str, int]) -> 
 
 
 def _devices(directory: Path, options: Options) -> list[Path]:
-    """Create the pretend GPUs: character devices like /dev/null, as Slurm refuses plain files or only a count."""
+    """Create the simulated GPUs: character devices like /dev/null, as Slurm refuses plain files or only a count."""
     devices = [directory / "gpus" / f"gpu{number}" for number in range(options.gpus_per_node)]
     for device in devices:
         if not device.exists():

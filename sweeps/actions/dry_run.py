@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping, Sequence
 
 from mmkd.attempts import last_attempt
+from mmkd.distillation import load_method
 from mmkd.formatting import count
 from mmkd.result_file import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -99,10 +100,13 @@ def describe_method(row: Row) -> str:
 
 
 def describe_space(row: Row) -> str:
-    """Describe the row's search space in one line."""
+    """Describe the row's search space in one line: what is tuned, and the values of the rest."""
     tuned = [f"{name} {r.low:g} to {r.high:g}{' (log)' if r.log else ''}" for name, r in row.ranges.items()]
-    fixed = [f"{name} = {value:g}" for name, value in row.fixed.items()]
-    return "; ".join(f"{what} {', '.join(values)}" for what, values in (("tunes", tuned), ("fixed:", fixed)) if values)
+    distillation = row.student.distillation
+    rest = {name: getattr(distillation, name) for name in load_method(distillation.method).tunes}
+    values = {name: value for name, value in {**rest, **row.fixed}.items() if name not in row.ranges}
+    fixed = f"; fixed: {', '.join(f'{name} = {value:g}' for name, value in values.items())}" if values else ""
+    return f"tunes {', '.join(tuned) or 'nothing: all its trials train the same configuration'}{fixed}"
 
 
 def finished(row: RowDir) -> tuple[int, float]:

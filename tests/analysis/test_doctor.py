@@ -57,7 +57,7 @@ def test_every_directory_has_one_fate(messy: Lab) -> None:
         "in a table": 16,  # 6 + 3 tuning trials, 2 + 3 final runs, 2 teachers
         "rejected": 3,
         "superseded": 1,
-        "teacher of no run that a table shows": 2,  # one of them of the run that cannot be read
+        "teachers of runs that no table shows": 2,  # one of them of the run that cannot be read
         "of a row in no study": 3,
     }
 

@@ -179,6 +179,7 @@ def test_commands_that_read_a_root_refuse(refuses: Refusals, small_root: Path) -
         (["table", "--root", here / "gone"], "gone: no such directory"),
         (["table", "--root", here / "empty"], "empty: no rows, teachers or studies in it"),
         (["table", *root, "--study", "dmo"], "unknown study 'dmo'; did you mean demo"),
+        (["table", *root, "--study", "dmo.toml"], "unknown study 'dmo'; did you mean demo"),
         (["table", *root, "--study", "../../x"], "unknown study '../../x'"),
         (["table", *root, "--format", "xls"], "--format: invalid choice: 'xls'"),
         (["table", *root, "--error", "2sd"], "--error: invalid choice"),

@@ -67,6 +67,10 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
         "--set training.bach_size=16",
         r"--set training\.bach_size: no such key; did you mean training\.batch_size\? \(keys of training: .*clip",
     ),
+    "a misspelt table of a key": (
+        "--set rows.crd_attention.space.bta.high=0.4",
+        r"no such key; did you mean rows\.crd_attention\.space\.beta\.high\? \(keys of rows\.NAME\.space: alpha",
+    ),
     "a word as a number": ("--set training.batch_size=big", "--set training.batch_size=big: row none"),
     "--set of an unknown row": ("--set rows.crdd.trials=3", "--set rows.crdd.trials: .* mean crd"),
     "--set with spaces": ("--set training.epochs = 3", "= 3; write KEY=VALUE without spaces"),

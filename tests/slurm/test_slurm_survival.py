@@ -12,6 +12,7 @@ from survival import attempts, broken, wait_for
 from tiny_study import write_tiny_study
 
 from mmkd.files import read_json
+from mmkd.records import as_written
 from slurm.devcluster import DevCluster
 from slurm.local_backend import usable_cores
 
@@ -67,8 +68,8 @@ def test_a_study_with_teachers_gives_the_numbers_that_it_gives_without_slurm(sta
     assert broken(running.root, without_slurm(study, BRIEF)) == []
     assert ends(running.root) == {"complete"}
     attempt = attempts(running.root)[0].submitted
-    assert {"node", "max_rss_mb", "elapsed"} <= attempt.keys(), "accounting told of it"
-    assert attempt["gpu_seconds"] == attempt["elapsed"] > 0, "of one GPU"
+    assert {"node", "max_rss_mb", "elapsed"} <= as_written(attempt).keys(), "accounting told of it"
+    assert attempt.gpu_seconds == attempt.elapsed > 0, "of one GPU"
 
 
 def test_a_preempted_trial_goes_on_from_where_it_was_stopped(start: Start, study: Path, expected: Path) -> None:

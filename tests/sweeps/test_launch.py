@@ -50,6 +50,19 @@ def test_a_dry_run_says_what_would_run_and_runs_nothing(
     assert list(root.iterdir()) == []
 
 
+def test_a_dry_run_shows_the_values_that_the_study_leaves_out(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "bare.toml"
+    rows = '[[rows]]\nname = "no_kd"\nmethod = "no_kd"\n[[rows]]\nname = "crd"\nmethod = "crd"\n'
+    rows += "space.beta = {low = 0.1, high = 1}\n"
+    study.write_text(f'title = "Bare"\ndata = "{tiny_data}"\ntraining.learning_rate = 0.002\n{rows}')
+    assert main(["--study", str(study), "--root", str(tmp_path / "runs"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "tunes nothing: all its trials train the same configuration; fixed: learning_rate = 0.002" in said
+    assert "tunes beta 0.1 to 1; fixed: alpha = 1, temperature = 0.07, learning_rate = 0.002" in said
+
+
 def test_a_new_row_says_what_it_differs_in_from_its_nearest_neighbour(
     study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,6 +74,10 @@ def test_a_new_row_says_what_it_differs_in_from_its_nearest_neighbour(
     assert main([*common, *change]) == 0
     assert "differs from crd-attention_maps-others-video-" in (said := capsys.readouterr().out)
     assert "space.beta.high: 0.5, there 1.0" in said
+    assert main([*common, "--set", "rows.crd.space.beta=0.5", "--epochs", "1", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "fixed.beta: 0.5, there not set; space.beta.high: not set, there 1.0" in said
+    assert "{}" not in said
 
 
 def test_options_of_the_command_line_win_over_the_study_file(

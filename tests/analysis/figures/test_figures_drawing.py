@@ -1,6 +1,8 @@
 """Figures are drawn where they are asked to be, say what they show, and leave the user's style alone."""
 
+import json
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -128,6 +130,25 @@ def test_trials_without_a_value_are_marked(runs: Runs) -> None:
         assert sum(len(line.get_xdata()) for line in marked) == crosses  # type: ignore[arg-type]
     dotted = [line for line in parallel_coordinates(runs, "demo", "crd").lines if line.get_linestyle() == ":"]
     assert len(dotted) == 1
+
+
+@pytest.mark.parametrize(("start", "high"), [(5e-4, 5e-3), (3e-4, 1e-2), (2e-4, 1e-3), (3e-3, 1e-2), (1e-4, 1e-2)])
+def test_labels_of_a_logarithmic_axis_do_not_overlap(tmp_path: Path, start: float, high: float) -> None:
+    root = build(tmp_path)
+    record = tmp_path / "rows" / "crd-00000000" / "row.json"
+    known = json.loads(record.read_text())
+    known["identity"]["space"]["learning_rate"] = {"low": start, "high": high, "log": True}
+    record.write_text(json.dumps(known))
+    ax = slices(load(root.path, cache=False), "demo", "crd", "learning_rate")
+    figure = _figure(ax)
+    FigureCanvasAgg(figure).draw()
+    low, end = ax.get_xlim()
+    ticks = [
+        tick for tick in (*ax.xaxis.get_major_ticks(), *ax.xaxis.get_minor_ticks()) if low <= tick.get_loc() <= end
+    ]
+    boxes = sorted((tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()), key=lambda b: b.x0)
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_no_row_is_drawn_before_itself(runs: Runs) -> None:
