@@ -22,40 +22,42 @@ class Figure(NamedTuple):
 
 
 _CURVES = (
-    "Final runs over epochs: seeds thin, mean, and a band of one sample standard deviation; a dot where a run's "
-    "weights are from; the control grey and dashed."
+    "Final runs over epochs: a thin line per seed, their mean, and a band of one sample standard deviation; a dot at "
+    "the epoch whose weights were kept; the control is grey and dashed."
 )
 FIGURES = {
     "learning-loss": Figure("Learning curves: validation loss", _CURVES),
     "learning-accuracy": Figure("Learning curves: validation accuracy", _CURVES),
     "best-trials": Figure(
         "Best so far against trials",
-        "The best validation value after so many trials; crosses are trials without a value.",
+        "The best validation value so far against the number of trials; crosses are trials without a value.",
     ),
     "best-hours": Figure(
         "Best so far against time",
-        "The best validation value after so many hours of trials, without the teachers'; crosses are trials without a "
-        "value.",
+        "The best validation value so far against the hours of trials, without the teachers'; crosses are trials "
+        "without a value.",
     ),
     "importance": Figure(
         "Hyperparameter importance",
-        "PED-ANOVA on the best quarter of the trials; a bar that does not leave the grey says nothing.",
+        "PED-ANOVA on the best quarter of the trials; a bar within the grey shows nothing.",
     ),
-    "slices": Figure("Slices", "The validation value against each hyperparameter, early trials dark."),
-    "parallel": Figure("Parallel coordinates", "One line per trial over all hyperparameters; dotted without a value."),
+    "slices": Figure("Slices", "The validation value against each hyperparameter, earlier trials are darker."),
+    "parallel": Figure(
+        "Parallel coordinates", "One line per trial over all hyperparameters; dotted if it has no value."
+    ),
     "forest": Figure(
         "Differences to the control",
-        "Test accuracy less the control's with 95 % intervals (Welch); filled where Holm's p is below 5 %.",
+        "Test accuracy minus the control's, with Welch's 95 % intervals; filled if Holm's p is below 5 %.",
     ),
     "table": Figure(
         "Table with forest plot",
-        "The table's scores and differences beside their 95 % intervals (Welch); filled where Holm's p is below 5 %.",
+        "The table's scores and differences, with Welch's 95 % intervals; filled if Holm's p is below 5 %.",
     ),
-    "confusion": Figure("Confusion matrices", "Test, summed over seeds, in shares of the true class."),
+    "confusion": Figure("Confusion matrices", "On test, summed over seeds, in shares of the true class."),
     "attention": Figure(
         "Attention maps",
-        "One test sample, mean over heads; above a map the Jensen-Shannon divergence to the teacher's over the whole "
-        "test split, in bits.",
+        "One test sample, mean over heads. Above a map: the Jensen-Shannon divergence to the teacher's maps over the "
+        "whole test split, in bits.",
     ),
 }
 """By name, in the order in which they are drawn; see docs/figures.md."""

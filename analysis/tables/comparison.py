@@ -138,7 +138,7 @@ def _lines(found: Comparison) -> Iterator[str]:
     yield f"A  {found.a} ({count(found.seeds_a, 'seed')})"
     yield f"B  {found.b} ({count(found.seeds_b, 'seed')})"
     seeds, samples = difference_text(found.over_seeds), difference_text(found.over_samples)
-    yield "Test accuracy of A less that of B, in points:"
+    yield "Test accuracy of A minus that of B, in points:"
     yield f"  other seeds?    {seeds}  (Welch's t over seeds, these {found.samples} samples)"
     yield (
         f"  other samples?  {samples}  (paired bootstrap and clustered McNemar over samples, these "

@@ -230,7 +230,7 @@ def _row_lines(found: RowDifference) -> Iterator[str]:
     yield from _section("configuration", _without_lone_teacher(found.configuration))
     yield from _section("winner", found.winner)
     yield from _section("code", found.code)
-    yield "\nresults: test, %, mean ± sample standard deviation over n seeds; A less B with Welch's 95 % interval"
+    yield "\nresults: test, %, mean ± sample standard deviation over n seeds; A minus B with Welch's 95 % interval"
     table = [("", "A", "B", "A - B")]
     for one in found.results:
         tested = "" if one.difference is None else difference_text(one.difference)

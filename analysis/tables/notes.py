@@ -74,7 +74,7 @@ def _differences(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[s
     compared = [row for row in comparable(rows, control) if row is not control]
     if compared:
         yield (
-            f"Δ: mean accuracy less that of the control “{control.title}”, in points, with Welch's 95 % interval of "
+            f"Δ: mean accuracy minus that of the control “{control.title}”, in points, with Welch's 95 % interval of "
             "this comparison alone; p: Welch's t test, two-sided, corrected by Holm for "
             f"{count(len(compared), 'comparison')}"
         )

@@ -23,7 +23,7 @@ def test_the_tour_runs_on_a_finished_study_and_shows_its_table_and_figures(
     assert "CRD on attention maps" in table
     assert "75.0 ± 1.0" in table
     assert sum("image/png" in data for data in shown) == 2
-    assert any("CRD on attention maps less Student without KD" in output.get("text", "") for output in outputs)
+    assert any("CRD on attention maps minus Student without KD" in output.get("text", "") for output in outputs)
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert all(cell.outputs for cell in notebook.cells[2:] if cell.cell_type == "code")
 
