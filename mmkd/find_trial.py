@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmkd.command import study_name
 from mmkd.errors import UserError, choose, errors_about
-from mmkd.records import StudyRecord, WinnerRecord, find_record, read_record, study_names
+from mmkd.records import StudyRecord, WinnerRecord, find_record, read_record, read_study, study_names
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import Root, RowDir, TrialDir
 
@@ -24,6 +25,7 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
         "ROW/confirm/SEED or ROW/trials/N; or a trial's directory",
     )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="where rows are looked up (default: ./runs)")
+    parser.add_argument("--study", type=study_name, metavar="NAME", help="the row's study, if several name such a row")
     parser.add_argument("--superseded", action="store_true", help="allow a final run of a former winner")
 
 
@@ -40,10 +42,10 @@ def find_student(options: argparse.Namespace) -> TrialDir:
     if path.is_dir() and not RowDir(path).row.exists():
         trial = TrialDir(path)
     elif kind in KINDS:
-        row = find_row(path.parents[1], options.root, subject)
+        row = find_row(path.parents[1], options.root, subject, options.study)
         trial = _only(row, row.final_runs() if kind == "confirm" else row.trials(), name, subject)
     else:
-        trial = _final_run(find_row(path, options.root, subject), subject)
+        trial = _final_run(find_row(path, options.root, subject, options.study), subject)
     row = RowDir(trial.path.absolute().parents[1])
     if trial.path.absolute().parent.name == "confirm" and row.winner.exists() and not options.superseded:
         winner = read_record(row.winner, WinnerRecord)
@@ -55,31 +57,41 @@ def find_student(options: argparse.Namespace) -> TrialDir:
     return trial
 
 
-def find_row(named: Path, root: Path, subject: str) -> RowDir:
+def find_row(named: Path, root: Path, subject: str, study: str | None = None) -> RowDir:
     """The row at a path, or under `root` the row of a directory's name, of its beginning, or of a name in a study.
 
+    Args:
+        named: the path or name.
+        root: the root.
+        subject: what an error's message begins with.
+        study: consider the rows and names of this study alone.
+
     Raises:
-        UserError: there is none, or several have the name.
+        UserError: there is none, or several have the name; or there is no such study.
     """
     for path in (named, root / named, root / "rows" / named):
         if RowDir(path).row.exists():
             return RowDir(path)
     rows = Root(root).rows()
+    if study is not None:
+        directories = {row.directory for row in read_study(root, study).rows}
+        rows = [row for row in rows if row.path.name in directories]
     if not rows or len(named.parts) > 1:
         raise UserError(f"{subject}: no such trial or row; give its directory, or a row's name under --root {root}")
-    known = _names(Root(root), rows)
+    known = _names(Root(root), rows, study_names(root) if study is None else [study])
     with errors_about(subject):
         name = choose("row", named.name, set().union(*known.values()))
     found = [row for row in rows if name in known[row.path.name]]
     if len(found) > 1:
-        raise UserError(f"{subject}: names several rows: {', '.join(row.path.name for row in found)}; choose one")
+        names = ", ".join(row.path.name for row in found)
+        raise UserError(f"{subject}: names several rows: {names}; choose one, or give --study")
     return found[0]
 
 
-def _names(root: Root, rows: Sequence[RowDir]) -> dict[str, set[str]]:
+def _names(root: Root, rows: Sequence[RowDir], studies: Sequence[str]) -> dict[str, set[str]]:
     """Names of each row by its directory: the directory's without the hash, and those that studies give it."""
     known = {row.path.name: {row.name} for row in rows}
-    for study in study_names(root.path):
+    for study in studies:
         record = find_record(root.study(study), StudyRecord)
         for row in record.rows if record else ():
             known.get(row.directory, set()).add(row.name)

@@ -14,7 +14,8 @@ from analysis.loading.runs import Runs, load
 from analysis.loading.study_rows import RowRuns, collect_record
 from analysis.stats.scores import METRICS, Difference, difference_of, mean_score, percents
 from analysis.tables.comparison import difference_text
-from mmkd.errors import UserError, choose
+from mmkd.errors import UserError
+from mmkd.find_trial import find_row
 from mmkd.formatting import columns
 from mmkd.records import (
     RowRecord,
@@ -91,30 +92,29 @@ def difference(
     names = study_names(root)
     if study is None and a in names and b in names:
         return study_difference(load(root, cache=cache), a, b)
-    (root_a, row_a), (root_b, row_b) = (find_row(root, name, study) for name in (a, b))
+    (root_a, row_a), (root_b, row_b) = (described_row(root, name, study) for name in (a, b))
     runs_a = load(root_a, cache=cache)
     runs_b = runs_a if root_a.samefile(root_b) else load(root_b, cache=cache)
     return row_difference(runs_a, row_a, runs_b, row_b)
 
 
-def find_row(root: Path, name: str, study: str | None) -> tuple[Path, StudyRow]:
-    """Find a row by its directory, or by its name in `study` or in any study: its root and description.
+def described_row(root: Path, name: str, study: str | None) -> tuple[Path, StudyRow]:
+    """Find a row (see `mmkd.find_trial.find_row`): its root, and its description in a study or by its own records.
 
     Raises:
         UserError: there is none, or several.
     """
-    for path in (Path(name), root / "rows" / name):
-        if RowDir(path).row.is_file():
-            return path.absolute().parents[1], _described(RowDir(path))
-    rows = [row for known in ([study] if study else study_names(root)) for row in read_study(root, known).rows]
-    named = {row.directory: row for row in rows if row.name == name}
-    if len(named) > 1:
-        raise UserError(f"row {name!r}: several studies have one; give --study or a directory ({', '.join(named)})")
-    if not named and name in study_names(root):
-        others = ", ".join(study_names(root))
-        raise UserError(f"{name!r} is a study: compare it with another study ({others}), or give rows")
-    choose("row", name, {row.name for row in rows})
-    return root, next(iter(named.values()))
+    try:
+        row = find_row(Path(name), root, repr(name), study)
+    except UserError:
+        others = [other for other in study_names(root) if other != name]
+        if name not in study_names(root):
+            raise
+        there = f" ({', '.join(others)})" if others else ", of which this root has none"
+        raise UserError(f"{name!r} is a study: compare it with another study{there}, or give a row's name") from None
+    specs = (spec for known in ([study] if study else study_names(root)) for spec in read_study(root, known).rows)
+    spec = next((spec for spec in specs if spec.directory == row.path.name), None)
+    return row.path.absolute().parents[1], spec or _described(row)
 
 
 def _described(row: RowDir) -> StudyRow:

@@ -122,5 +122,5 @@ def test_a_name_that_two_studies_give_to_different_rows_needs_the_study(
     root.rows = [{**root.rows[1], "name": "crd"}]
     root.study("second")
     assert main(["diff", "--root", str(root.path), "crd", "narrow"]) == 2
-    assert "several studies have one; give --study or a directory" in capsys.readouterr().err
+    assert "names several rows: crd-01234567, narrow-01234567; choose one, or give --study" in capsys.readouterr().err
     assert as_json(root, "crd", "narrow", "--study", "demo", capsys=capsys)["configuration"]
