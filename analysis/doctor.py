@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect, ended
-from analysis.tables.checks import Finding, check_rows, first_few
+from analysis.tables.checks import REMARK, Finding, check_rows, first_few
 from mmkd.errors import UserError
 from mmkd.formatting import count
 from mmkd.metrics import cross_entropy, f1_scores
@@ -20,7 +20,6 @@ from mmkd.rundir import TrialDir
 from mmkd.trial_state import State
 
 IN_A_TABLE = "in a table"
-REMARK = "remark"
 UNFINISHED = "unfinished"
 """Trials that run or will run, and rows that wait for them: nothing is wrong with them."""
 

@@ -168,6 +168,21 @@ def test_a_row_is_found_by_its_name_in_a_study(rows: Rows, capsys: pytest.Captur
     assert "did you mean hint_on_logits?" in capsys.readouterr().err
 
 
+def test_study_chooses_among_rows_of_one_name(rows: Rows, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(rows.row.path, rows.root / "rows" / "kd-11111111")
+    (rows.root / "studies").mkdir()
+    for study, directory in (("first", "kd-00000000"), ("second", "kd-11111111")):
+        facts: Any = {"group": None, "directory": directory, "trials": 1, "seeds": (1,), "teachers": ()}
+        record = StudyRecord(name=study, title="T", control=None, rows=(StudyRow(name="kd", label="KD", **facts),))
+        write_record(Root(rows.root).study(study), record)
+    assert rows.predict("kd") == 2
+    assert "names several rows: kd-00000000, kd-11111111; choose one, or give --study" in capsys.readouterr().err
+    assert rows.predict("kd", "--study", "second") == 0
+    assert "kd-11111111/confirm/1-bbbbbbbb" in capsys.readouterr().out
+    assert rows.predict("kd", "--study", "third") == 2
+    assert "unknown study" in capsys.readouterr().err
+
+
 def test_an_export_of_a_row_has_the_card_of_that_run(rows: Rows, tmp_path: Path) -> None:
     out = tmp_path / "student.pt2"
     assert export.main(["--trial", "kd", "--root", str(rows.root), "--out", str(out)]) == 0

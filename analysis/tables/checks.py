@@ -18,6 +18,10 @@ SHOWN = 4
 """So many values, files or runs are named in one warning, the others counted."""
 
 
+REMARK = "remark"
+"""Kind of a finding that is worth knowing, but no problem: the patch of what was not committed is kept."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One problem of a study; `kind` groups it."""
@@ -97,7 +101,7 @@ def _commits(rows: Sequence[RowRuns]) -> Iterator[Finding]:
         listed = first_few(f"{commit} ({number} of {len(known)} runs)" for commit, number in counts.items())
         yield Finding("code", f"code commits are unequal (+ marks uncommitted changes): {listed}")
     elif any("+" in str(commit) for commit in counts.index):
-        yield Finding("code", f"the code had uncommitted changes: {counts.index[0]}")
+        yield Finding(REMARK, f"the code had uncommitted changes: {counts.index[0]}")
 
 
 def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
