@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,12 @@ def patch_digest(patch: str) -> str:
     return hashlib.sha256(patch.encode()).hexdigest()[:12] if patch else ""
 
 
+@cache
+def loaded_code() -> dict[str, Any]:
+    """Hash and commit of the code of this process, by the files at the first call."""
+    return {"code": source_digest(), "git": git_commit()}
+
+
 def gpus_given() -> str:
     """The GPUs given to this job, as NAME=VALUE of Slurm's or CUDA's variable; "" if none."""
     for name in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS", "CUDA_VISIBLE_DEVICES"):
@@ -97,8 +104,7 @@ def describe_process(device: str) -> dict[str, Any]:
         **({"node": os.environ["SLURMD_NODENAME"]} if "SLURMD_NODENAME" in os.environ else {}),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
-        "code": source_digest(),
-        "git": git_commit(),
+        **loaded_code(),
     }
 
 

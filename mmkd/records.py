@@ -166,6 +166,22 @@ class RunRecord(Record):
     seconds: float | None = None
 
 
+class AssignmentRecord(Record):
+    """`inbox/<job>.json` of a worker: the arguments of `mmkd.trial`, its log, and the variables of its process."""
+
+    arguments: tuple[str, ...]
+    log: str
+    environment: Mapping[str, str]
+
+
+class ProcessRecord(Record):
+    """`processes/<job>.json` of a worker: process id, creation time, and the exit code (-N: signal N) once it ended."""
+
+    pid: int
+    started: float
+    code: int | None = None
+
+
 class PaperFigures(Record):
     """Figures that the paper prints for a row on MOSEI, and for its section's teacher, in per cent."""
 

@@ -29,7 +29,7 @@ class _Below:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __get__(self, owner: TrialDir | RowDir | Root, kind: type | None = None) -> Path:
+    def __get__(self, owner: TrialDir | WorkerDir | RowDir | Root, kind: type | None = None) -> Path:
         return owner.path / self.name
 
 
@@ -85,6 +85,24 @@ class TrialDir:
     def name(self) -> str:
         """The path below the root: `teachers/4f1e`, `rows/ROW/trials/3`."""
         return self.path.absolute().relative_to(self.root.path).as_posix()
+
+
+@dataclass(frozen=True)
+class WorkerDir:
+    """Directory of a worker (`mmkd.worker`) on its own machine; gone once it has ended."""
+
+    path: Path
+
+    inbox = _Below("inbox")
+    """Assignments, which the controller renames into it; the worker removes each before it starts the trial."""
+    closed = _Below("closed")
+    """Marks a worker that begins nothing more."""
+    log = _Below("log.txt")
+    """What the worker prints itself."""
+
+    def process(self, name: str) -> Path:
+        """The record of the process of a job, written at its start and at its end."""
+        return self.path / "processes" / f"{name}.json"
 
 
 @dataclass(frozen=True)

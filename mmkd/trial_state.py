@@ -5,6 +5,7 @@ Shared by the controller, the monitor, --status, doctor, tables and figures.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,19 +33,21 @@ class Rule:
     """Retry after a failure: at most `limit` attempts in a row may end so with nothing gained (None: any number).
 
     The next attempt gets `memory` times as much for each earlier failure of this class, and `avoids_node`: not the
-    nodes that failed.
+    nodes that failed. From the second such failure in a row on it begins `pause` seconds after the last one's end,
+    doubled each time: a full disk may have room again by then, and another node may be free.
     """
 
     limit: int | None = None
     memory: float = 1.0
     avoids_node: bool = False
+    pause: float = 0.0
 
 
 RULES = {
     Failure.PREEMPTED: Rule(),
     Failure.CANCELLED: Rule(),
     Failure.TIMEOUT: Rule(limit=5),
-    Failure.NODE_FAIL: Rule(limit=5, avoids_node=True),
+    Failure.NODE_FAIL: Rule(limit=5, avoids_node=True, pause=5.0),
     Failure.OUT_OF_MEMORY: Rule(limit=3, memory=2.0),  # the third gets as much as is given by default
     Failure.ERROR: Rule(limit=2),
     Failure.BUG: Rule(limit=1),
@@ -154,6 +157,15 @@ def fruitless(attempts: Sequence[Attempt], since: float = 0.0) -> list[Attempt]:
             break
         alike.insert(0, attempt)
     return alike
+
+
+def pause_left(directory: TrialDir, launched: float) -> float:
+    """Return the seconds until a controller launched at `launched` may submit the next attempt of a trial."""
+    alike = fruitless(read_attempts(directory), launched)
+    if len(alike) < 2:
+        return 0.0
+    pause = RULES[Failure(str(alike[-1].end))].pause * 2.0 ** (len(alike) - 2)
+    return max((alike[-1].submitted.ended or 0.0) + pause - time.time(), 0.0)
 
 
 def next_resources(attempts: Sequence[Attempt]) -> tuple[float, tuple[str, ...]]:

@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import psutil
 
@@ -29,18 +30,47 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+@dataclass(frozen=True)
+class Process:
+    """A job's process: its id, its creation time, and its exit code (-N: killed by signal N; None: it runs)."""
+
+    pid: int
+    created: float
+    exit_code: Callable[[], int | None]
+
+
+def start_process(job: Job, environment: Mapping[str, str]) -> Process:
+    """Run a job's command as a process in its own session: Ctrl-C reaches only the controller."""
+    with job.log.open("ab") as log:
+        child = subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    return Process(child.pid, psutil.Process(child.pid).create_time(), child.poll)
+
+
 class LocalBackend(Backend):
     """Processes of this host. A job gets the GPU with the fewest jobs, if there are GPUs.
 
     A job's id is `host:pid:start time:GPU`, so that no reused process id and no other host's process matches.
+
+    Args:
+        gpus: as in CUDA_VISIBLE_DEVICES.
+        start: starts a job's process with all its variables.
     """
 
     name = "local"
     prompt = True
 
-    def __init__(self, gpus: Sequence[str] = ()) -> None:
-        self.visible, self.gpus = list(gpus), 1 if gpus else 0
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+    def __init__(
+        self, gpus: Sequence[str] = (), start: Callable[[Job, Mapping[str, str]], Process] = start_process
+    ) -> None:
+        self.visible, self.gpus, self._start = list(gpus), 1 if gpus else 0, start
+        self._children: dict[str, Process] = {}
         self._on_gpu: dict[str, str] = {}
 
     def submit(self, job: Job) -> str:
@@ -50,18 +80,8 @@ class LocalBackend(Backend):
         if gpu:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("ab") as log:
-            # Its own session: Ctrl-C reaches only the controller, which then asks its jobs to end.
-            child = subprocess.Popen(
-                job.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-        started = psutil.Process(child.pid).create_time()
-        identifier = f"{socket.gethostname()}:{child.pid}:{started:.2f}:{gpu}"
+        child = self._start(job, environment)
+        identifier = f"{socket.gethostname()}:{child.pid}:{child.created:.2f}:{gpu}"
         self._children[identifier] = child
         self._on_gpu[identifier] = gpu
         return identifier
@@ -87,7 +107,7 @@ class LocalBackend(Backend):
         child = self._children.get(identifier)
         if child is None:
             return Report(True) if _find(identifier) else Report(False, "node_fail", "the process is gone")
-        code = child.poll()
+        code = child.exit_code()
         if code is None:
             return Report(True)
         if code < 0:
@@ -132,11 +152,14 @@ def host_of(identifier: str) -> str:
 def _find(identifier: str) -> psutil.Process | None:
     """The living process of an id; None if it has ended or belongs to another host."""
     host, pid, started, _ = identifier.rsplit(":", 3)
-    if host != socket.gethostname():
-        return None
+    return living_process(int(pid), float(started)) if host == socket.gethostname() else None
+
+
+def living_process(pid: int, created: float) -> psutil.Process | None:
+    """The process of that id and creation time; None if it has ended."""
     try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(started)) < 0.02 and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - created) < 0.02 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
     return process if same else None

@@ -118,6 +118,11 @@ def make_parser(prog: str = PROG) -> Parser:
         "--snapshot", action="store_true",
         help="run a copy of the code, stored under the root, so that edits do not affect a running study",
     )  # fmt: skip
+    where.add_argument(
+        "--warm-worker", dest="workers", action="store_true",
+        help="local: fork each trial from a process that has imported torch and read the data, which saves seconds of "
+        "each start; new, and not yet the default",
+    )  # fmt: skip
     where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="directory of all results (default: ./runs)")
     add_slurm_options(parser)

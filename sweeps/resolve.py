@@ -18,9 +18,10 @@ from mmkd.rundir import Root
 from mmkd.terminal import is_plain, one_line
 from slurm.accounting import NoAnswer, ask
 from slurm.backend import Backend, SubmissionRefused
-from slurm.local_backend import DebugBackend, LocalBackend, usable_cores, visible_gpus
+from slurm.local_backend import DebugBackend, LocalBackend, start_process, usable_cores, visible_gpus
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
+from sweeps.controller.local_worker import LocalWorker
 from sweeps.launched_study import table_name
 from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
 from sweeps.rows import Machine, Row, plan
@@ -203,7 +204,8 @@ def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, in
         raise UserError("--device cuda: nvidia-smi shows no GPU on this machine; use --device auto or cpu")
     if cluster == "debug":
         return DebugBackend(trial.main), 1
-    return LocalBackend(gpus), options.parallel or len(gpus) or min(usable_cores(), 4)
+    start = LocalWorker() if options.workers else start_process
+    return LocalBackend(gpus, start), options.parallel or len(gpus) or min(usable_cores(), 4)
 
 
 def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:

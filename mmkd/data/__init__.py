@@ -1,7 +1,7 @@
 """Data sets in one HDF5 layout: write your own, import known ones, make synthetic ones, read them standardised."""
 
 from mmkd.data.dataset import SPLITS, Split
-from mmkd.data.hdf5_format import DatasetInfo, check_dataset, read_info, read_split, read_statistics
+from mmkd.data.hdf5_format import DatasetInfo, check_dataset, keep_split, read_info, read_split, read_statistics
 from mmkd.data.hdf5_write import write_dataset
 from mmkd.data.synthetic import make_synthetic
 
@@ -10,6 +10,7 @@ __all__ = [
     "DatasetInfo",
     "Split",
     "check_dataset",
+    "keep_split",
     "make_synthetic",
     "read_info",
     "read_split",

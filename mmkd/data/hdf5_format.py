@@ -185,6 +185,10 @@ def read_split(
         stored = splits[choose("split", split, SPLITS)]
         arrays = {}
         for modality in info.modalities if modalities is None else modalities:
+            key = (info.fingerprint, split, modality)
+            if standardise and key in _kept:
+                arrays[modality] = _kept[key]
+                continue
             source = stored.arrays[choose("modality", modality, info.modalities)]
             arrays[modality] = np.empty(source.shape, np.float32)
             source.read_direct(arrays[modality])  # type: ignore[attr-defined]  # an h5py.Dataset, see open_dataset
@@ -198,6 +202,24 @@ def read_split(
                 _standardise(arrays[modality], stored.lengths[modality], *statistics)
         lengths = {modality: stored.lengths[modality] for modality in arrays}
         return Split(arrays=arrays, lengths=lengths, labels=stored.labels, scores=stored.scores, ids=stored.ids)
+
+
+_kept: dict[tuple[str, str, str], Array] = {}
+"""Standardised arrays by fingerprint of the data, split and modality, see `keep_split`."""
+
+
+def keep_split(path: str | Path, split: str, modalities: Sequence[str]) -> None:
+    """Read a split, standardised, and keep it for later reads by this process and those forked from it.
+
+    Raises:
+        UserError: as `read_split`.
+    """
+    with open_dataset(path) as (info, _):
+        fingerprint = info.fingerprint
+    missing = [modality for modality in modalities if (fingerprint, split, modality) not in _kept]
+    if missing:
+        arrays = read_split(path, split, missing).arrays
+        _kept.update({(fingerprint, split, modality): array for modality, array in arrays.items()})
 
 
 def read_statistics(path: str | Path) -> dict[str, tuple[Array, Array]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mmkd.attempts import gpu_seconds_of
 from mmkd.formatting import count
 from mmkd.rundir import Root
-from mmkd.trial_state import decide
+from mmkd.trial_state import decide, pause_left
 from slurm.accounting import NoAnswer, squeue
 from slurm.backend import Backend
 from sweeps.controller.jobs import Ended, Jobs
@@ -163,6 +163,8 @@ class Controller:
                 self.jobs.attach(task, owner)
             elif not state.is_due:
                 self._settle(task, owner, news=task.kind == "tuning")
+            elif pause_left(task.directory, self.launched):
+                continue
             elif not may_submit or not self._submit(task, owner):
                 return True
             if len(running) >= self.parallel or time.monotonic() - began > FILLING_SECONDS:

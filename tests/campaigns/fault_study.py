@@ -51,17 +51,22 @@ def processes_of(root: Path) -> list[psutil.Process]:
     """Living trials under a root, whoever started them: processes that run mmkd.trial on one of its directories."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        line = process.info["cmdline"] or []
+        line = _words(process.info["cmdline"] or [])
         ours = "mmkd.trial" in line and any(part.startswith(f"{root}/") for part in line)
         if ours and "python" in Path(line[0]).name and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process)
     return found
 
 
+def _words(line: list[str]) -> list[str]:
+    """The words of a command line; a trial that a worker forked has its own in one string."""
+    return " ".join(line).split()
+
+
 def directory_of(process: psutil.Process) -> TrialDir | None:
     """The directory that a trial's process runs in; None once it is gone."""
     try:
-        line = process.cmdline()
+        line = _words(process.cmdline())
         return TrialDir(Path(line[line.index("mmkd.trial") + 1]))
     except (psutil.NoSuchProcess, ValueError, IndexError):
         return None

@@ -1,9 +1,18 @@
 """A tiny data set and a study of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_study import STUDY, write_tiny_data
+
+from mmkd.trial_state import RULES, Failure
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries after repeated node failures begin at once."""
+    monkeypatch.setitem(RULES, Failure.NODE_FAIL, replace(RULES[Failure.NODE_FAIL], pause=0.0))
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,12 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from fakes import FakeBackend
 from launched import after, launched
@@ -37,7 +37,7 @@ def study(study_file: Path, tmp_path: Path) -> RecordedStudy:
     return launched(study_file, tmp_path, stop=after(3, Stop.WITHOUT_JOBS), backend=FakeBackend(delay=99))
 
 
-def with_job(study: RecordedStudy, code: str = SLEEPING) -> tuple[TrialDir, subprocess.Popen[bytes]]:
+def with_job(study: RecordedStudy, code: str = SLEEPING) -> tuple[TrialDir, psutil.Process]:
     """A trial of the study whose job is a process of this host, submitted by a controller that is gone."""
     trial = without_end(study.rows[0].runs())[0]
     backend = LocalBackend()
@@ -46,7 +46,7 @@ def with_job(study: RecordedStudy, code: str = SLEEPING) -> tuple[TrialDir, subp
     for other in without_end(study.directories()):
         if other != trial:
             record_submission(other, 1, end="preempted")
-    return trial, backend._children[identifier]
+    return trial, psutil.Process(backend._children[identifier].pid)
 
 
 def test_without_a_controller_the_jobs_end_and_a_relaunch_goes_on(
@@ -103,7 +103,7 @@ def test_a_row_that_another_study_works_on_is_left_alone(
     with take_rows([study.rows[0].directory]):
         assert cancel(study, Site(), patience=5.0) == 0
     assert "skipped: " in capsys.readouterr().out
-    assert process.poll() is None
+    assert process.is_running()
     assert trial in without_end(study.directories())
     process.kill()
 

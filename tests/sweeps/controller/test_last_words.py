@@ -1,6 +1,7 @@
 """How an attempt ended, from what the job told, what the scheduler says, and what either says late."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from mmkd.attempts import read_attempts, record_run, record_submission
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import RULES, Failure, State, decide, next_resources
+from mmkd.trial_state import RULES, Failure, State, decide, next_resources, pause_left
 from slurm.backend import Handle, Job, Report
 from sweeps.controller.loop import Controller, Interrupted, Stop
 from sweeps.controller.progress import Reporter
@@ -207,6 +208,22 @@ def test_a_failure_that_gains_nothing_is_given_up_after_its_limit(failure: Failu
     assert decide(below, 0.0) is (State.RETRY_DUE if limit > 1 else State.SAMPLED)
     assert decide(at, 0.0) is State.FAILED
     assert decide(at, launched=11.0) is State.RETRY_DUE, "a relaunch tries anew"
+
+
+def test_node_failures_in_a_row_are_retried_after_a_pause_that_doubles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, Failure.NODE_FAIL, replace(RULES[Failure.NODE_FAIL], pause=5.0))
+    monkeypatch.setattr("mmkd.trial_state.time.time", lambda: 100.0)
+    pauses = []
+    for number in range(5):
+        directory = TrialDir(tmp_path / str(number))
+        attempts_that_ended(directory, *[("node_fail", None)] * number)
+        if number:
+            record_submission(directory, number, ended=98.0)
+        pauses.append(pause_left(directory, 0.0))
+    assert pauses == [0.0, 0.0, 3.0, 8.0, 18.0]
+    assert pause_left(directory, launched=11.0) == 0.0, "a relaunch retries at once"
 
 
 def test_memory_is_raised_to_four_times_before_it_is_given_up(tmp_path: Path) -> None:

@@ -33,13 +33,9 @@ def launch(study_file: Path, root: Path) -> subprocess.CompletedProcess[str]:
 
 
 def jobs_under(root: Path) -> list[psutil.Process]:
-    """Living trial processes of a root."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = process.info["cmdline"] or []
-        if "mmkd.trial" in line and any(str(root) in part for part in line):
-            found.append(process)
-    return found
+    """Living trial processes of a root, those that a worker forked included."""
+    lines = ((process, " ".join(process.info["cmdline"] or [])) for process in psutil.process_iter(["cmdline"]))
+    return [process for process, line in lines if "mmkd.trial" in line and str(root) in line]
 
 
 @pytest.fixture(scope="module")
