@@ -21,7 +21,7 @@ from slurm.backend import Backend, SubmissionRefused
 from slurm.local_backend import DebugBackend, LocalBackend, usable_cores, visible_gpus
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
-from sweeps.launched_study import table_name
+from sweeps.launched_study import record_study, table_name
 from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
 from sweeps.rows import Machine, Row, plan
 from sweeps.site_file import Site, load_site
@@ -49,6 +49,10 @@ class Launch:
     parallel: int
     code: Path | None
     environment: Mapping[str, str]
+
+    def record(self, max_gpu_hours: float | None) -> None:
+        """Record the study under the root."""
+        record_study(self.root, self.name, self.study, self.all_rows, max_gpu_hours, launched=self.rows)
 
 
 def prepare(options: argparse.Namespace) -> Launch:
