@@ -64,7 +64,7 @@ def _read_array(path: Path) -> NDArray[np.float32]:
     except Exception as error:  # the header is Python, which numpy parses: a broken one fails in any way
         raise UserError(f"{path}: not a readable .npy file ({error})") from None
     if array.ndim != 3 or array.dtype.kind not in "fiu":
-        raise UserError(f"{path}: {array.dtype} {array.shape}, not numbers (samples, steps, features)")
+        raise UserError(f"{path}: {array.dtype} of shape {array.shape}, not numbers in (samples, steps, features)")
     with np.errstate(over="ignore"):  # values that float32 cannot hold become infinite, and are refused as such
         return np.array(array, np.float32)
 

@@ -42,7 +42,6 @@ def launch(options: argparse.Namespace) -> int:
     from sweeps.actions.dry_run import dry_run, show_plan
     from sweeps.actions.snapshot import take_snapshot
     from sweeps.controller.study_journal import check_path
-    from sweeps.launched_study import record_study
     from sweeps.resolve import prepare
 
     made = prepare(options)
@@ -51,7 +50,6 @@ def launch(options: argparse.Namespace) -> int:
     show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
     if options.dry_run:
         return dry_run(made, options)
-    record_study(made.root, made.name, made.study, made.all_rows, options.max_gpu_hours, launched=made.rows)
     if made.code is not None:
         print(f"code      a copy in {take_snapshot(made.root)}")
     return detach(made, options) if options.detach else run(made, options)
@@ -74,6 +72,7 @@ def run(made: Launch, options: argparse.Namespace) -> int:
         if options.detached:
             begin(made)
         works.extend(RowWork(row, made.parallel, made.origin, made.name) for row in made.rows)
+        made.record(options.max_gpu_hours)  # with the rows' locks: a refused launch changes no record
         stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, stop)

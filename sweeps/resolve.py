@@ -22,7 +22,7 @@ from slurm.local_backend import DebugBackend, LocalBackend, start_process, usabl
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
 from sweeps.controller.local_worker import LocalWorker
-from sweeps.launched_study import table_name
+from sweeps.launched_study import record_study, table_name
 from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
 from sweeps.rows import Machine, Row, plan
 from sweeps.site_file import Site, load_site
@@ -50,6 +50,10 @@ class Launch:
     parallel: int
     code: Path | None
     environment: Mapping[str, str]
+
+    def record(self, max_gpu_hours: float | None) -> None:
+        """Record the study under the root."""
+        record_study(self.root, self.name, self.study, self.all_rows, max_gpu_hours, launched=self.rows)
 
 
 def prepare(options: argparse.Namespace) -> Launch:

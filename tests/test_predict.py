@@ -60,7 +60,7 @@ def test_raw_arrays_need_no_data_file(lab: Any, trial: TrialDir, tmp_path: Path)
     [
         (np.zeros((2, 5, 6), np.float32), "5 steps and 6 features"),
         (np.full((2, 8, 6), np.nan, np.float32), "sample 0 holds NaN"),
-        (np.zeros((2, 8)), "not numbers (samples, steps, features)"),
+        (np.zeros((2, 8)), "float64 of shape (2, 8), not numbers in (samples, steps, features)"),
         (np.array([["a"]]), "not numbers"),
     ],
 )

@@ -44,7 +44,8 @@ def new_command(
             help="a name in ROOT/studies/*.json; may be omitted if the root has only one study",
         )
     if formats:
-        parser.add_argument("--format", choices=tuple(formats), help="default: by the ending of --out, or txt")
+        names = "tex is LaTeX, md is Markdown; " if "tex" in formats else ""
+        parser.add_argument("--format", choices=tuple(formats), help=f"{names}default: by the ending of --out, or txt")
         parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
         add_force(parser)
     parser.add_argument(

@@ -89,7 +89,7 @@ class RowRuns:
     def _tuning_status(self) -> str:
         done = int(ended(self.tuning).sum())
         if done >= self.spec.trials and not (self.tuning["status"] == Status.COMPLETE).any():
-            return f"failed: none of {done} tuning trials completed"
+            return f"failed: no tuning trial completed, of {done}"
         return f"tuning {min(done, self.spec.trials)}/{self.spec.trials}"
 
 

@@ -106,7 +106,12 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
     needed = max(teachers_needed(survey.rows), len(teachers))
     teachers_left = needed - sum(not watched.is_open for watched in teachers)
     known = {watched.job.id for watched in everything if watched.job}
-    rest = [job for job in (answer.jobs.values() if answer else ()) if job.id not in known and not job.ended]
+    ours = {attempt.submitted.name for watched in everything for attempt in watched.trial.attempts}  # just ended too
+    rest = [
+        job
+        for job in (answer.jobs.values() if answer else ())
+        if job.id not in known and job.name not in ours and not job.ended
+    ]
     controllers = {study.controller_job for study in survey.studies}
     held = sorted((row.controller for row in survey.rows if row.controller), key=lambda holder: -holder.age)
     slots = slots_in_use(everything, survey.taken)

@@ -73,7 +73,7 @@ def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLo
                 return
             holder = locks.refused[ours[0]] if ours else next(iter(locks.refused.values()))
         if not asked:
-            print(f"waiting for its controller to end with its jobs: {holder}", flush=True)
+            print(f"waiting up to {patience:.0f} s for its controller to end with its jobs: {holder}", flush=True)
             asked = True
         if time.monotonic() > deadline:
             stop.unlink(missing_ok=True)

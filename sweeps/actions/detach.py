@@ -110,6 +110,7 @@ def detach(made: Launch, options: argparse.Namespace) -> int:
         ConnectionError: Slurm does not answer, or accepts no job now.
     """
     refuse_second(made)
+    made.record(options.max_gpu_hours)
     job = controller_of(made, absolute(options))
     try:
         identifier = slurm_backend(controller_settings(made.site)).submit(job)

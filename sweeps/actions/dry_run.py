@@ -136,7 +136,7 @@ def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str
 
 def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> None:
     """Print where the results are and, after a success on synthetic data, how to use real data."""
-    print(f"\nResults saved to {root.path} (rows, teachers, studies/{name}.json).")
+    print(f"Results saved to {root.path} (rows, teachers, studies/{name}.json).")
     if succeeded and study.data.startswith("synthetic:"):
         print(
             "This was synthetic data. To use your own: mmkd data import --help, then\n"

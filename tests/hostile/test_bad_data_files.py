@@ -356,7 +356,7 @@ ARRAYS: dict[str, tuple[bytes, str]] = {
     "less than nothing": (npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, 8, 6)}\n", bytes(99)), "not a"),
     "a header that calls": (npy(b"__import__('os').system('touch ran')\n"), "not a readable .npy file"),
     "brackets in brackets": (npy(b"(" * 60_000), "not a readable .npy file"),
-    "two axes": (saved(np.ones((8, 6))), r"float64 \(8, 6\), not numbers .samples, steps, features"),
+    "two axes": (saved(np.ones((8, 6))), r"float64 of shape \(8, 6\), not numbers in .samples, steps, features"),
     "texts": (saved(np.array([[["a"]]])), "<U1 .*not numbers"),
     "complex numbers": (saved(np.ones((2, 8, 6), complex)), "complex128 .*not numbers"),
     "other steps": (saved(np.ones((2, 9, 6))), "sequences of 9 steps and 6 features, but the student takes 8 and 6"),

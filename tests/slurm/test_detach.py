@@ -79,6 +79,7 @@ def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successo
 ) -> None:
     budget = ("--epochs", "20", "--trials", "1", "--seeds", "1")
     first = detach(study, *budget, "--snapshot")
+    record = study.root.study("one").read_bytes()
     second = study.launch("--detach")
     assert second.returncode == 2
     assert f"job {first} (" in second.stderr
@@ -87,6 +88,7 @@ def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successo
     here = study.launch("--device", "cpu", *budget)
     assert here.returncode == 2, "a controller beside it is refused"
     assert "another controller is at work" in here.stderr
+    assert study.root.study("one").read_bytes() == record, "refused launches change no record"
     cluster.run("scancel", "--signal=USR2", first)  # what Slurm sends some time before the limit
     wait_for("a successor", lambda: study.controllers() not in ([], [first]) or "Student without KD  " in study.log)
     wait_for("the study ends", lambda: not study.jobs())

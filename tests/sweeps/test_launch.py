@@ -7,8 +7,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from launched import planned
 
 from mmkd.data import read_info
+from sweeps.controller.row import RowWork
 from sweeps.launch import main
 
 LAUNCH = Path(__file__).parents[2] / "sweeps" / "launch.py"
@@ -167,3 +169,12 @@ def test_the_study_runs_in_this_process_with_the_debug_backend(
     assert main([*common, "--trials", "1", "--seeds", "1", "--epochs", "1", "--as", "mine"]) == 0
     assert read_info(tiny_data).fingerprint[:12] in capsys.readouterr().out
     assert (tmp_path / "runs" / "studies" / "mine.json").exists()
+
+
+def test_a_launch_beside_another_controller_changes_no_record(refused, study_file: Path, tmp_path: Path) -> None:
+    row = planned(study_file, tmp_path)[0]
+    holder = RowWork(row, 1, study_file)
+    said = refused("--study", study_file, "--root", tmp_path / "runs", "--cluster", "local", "--seeds", "9")
+    holder.close()
+    assert f"row {row.name}: another controller is at work" in said
+    assert not list((tmp_path / "runs" / "studies").glob("*.json"))

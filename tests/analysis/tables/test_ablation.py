@@ -198,7 +198,7 @@ def test_unfinished_and_failed_rows_are_shown(lab: Lab) -> None:
     assert final_runs.winner.exists()
     assert {label: row.status for label, row in rows(result).items()} == {
         "tuning": "tuning 2/4",
-        "hopeless": "failed: none of 1 tuning trials completed",
+        "hopeless": "failed: no tuning trial completed, of 1",
         "final_runs": "final runs 2/3",
         "broken": "failed: seed 1 failed (error)",
         "later": "not started",

@@ -183,7 +183,7 @@ def test_a_trial_that_cannot_be_read_is_named_and_hides_no_other(watched: Watche
     overview = look(watched)
 
     assert conditions(overview) == {"crd t1": Status.COMPLETE}
-    assert re.search(rf"cannot be read: rows/crd-00000000/trials/0: .*{words}", " ".join(text(overview, 200).split()))
+    assert re.search(rf"cannot be read: rows/crd-00000000/trials/0: .*{words}", " ".join(text(overview, 500).split()))
 
 
 def test_the_queue_tells_reason_start_node_and_times_of_our_jobs(watched: WatchedRoot, squeue: FakeSqueue) -> None:
