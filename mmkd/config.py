@@ -234,7 +234,7 @@ def explain(
         if item["type"] == "extra_forbidden":
             said[where] = "unknown key" + _suggestion(str(item["loc"][-1]), keys, elsewhere)
             continue
-        if item["type"] == "model_type":
+        if item["type"] == "model_type" and where:
             fields = next((m.model_fields for m in _configuration() if m.__name__ == item["ctx"]["class_name"]), {})
             item["msg"] = f"write a table with keys{f' such as {next(iter(fields))}' if fields else ''}"
         shown = item["type"] not in ("missing", "value_error") and not isinstance(item["input"], (dict, list))
