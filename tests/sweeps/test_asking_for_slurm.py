@@ -122,8 +122,11 @@ def test_a_controllers_job_for_which_the_queue_has_no_room_now_went_wrong_at_run
             raise SubmissionDelayed("QOSMaxSubmitJobPerUserLimit", certain=True)
 
     monkeypatch.setattr(detaching, "slurm_backend", lambda settings: Full())
-    made = SimpleNamespace(root=Root(tmp_path), name="tiny", rows=[], site=Site(), code=None)
+    recorded: list[float | None] = []
+    facts = {"root": Root(tmp_path), "name": "tiny", "rows": [], "site": Site(), "code": None}
+    made = SimpleNamespace(**facts, record=recorded.append)
     options = make_parser().parse_args(["--study", "kd", "--detach"])
     options.arguments = ["--study", "kd", "--detach"]
     with pytest.raises(ConnectionError, match=r"^--detach: Slurm says QOSMaxSubmitJobPerUserLimit$"):
         detaching.detach(made, options)
+    assert recorded == [None], "--status finds the study where it is unsure whether there is a job"
