@@ -102,6 +102,13 @@ def make_parser(prog: str = PROG) -> Parser:
         help="set any other value of the study file, for example training.batch_size=16 or "
         "rows.NAME.space.beta.high=0.5 (rows.* means every row); may be repeated",
     )  # fmt: skip
+    add_where(parser)
+    add_slurm_options(parser)
+    return parser
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a study runs and where its results are."""
     where = parser.add_argument_group("where to run")
     where.add_argument(
         "--cluster", choices=["auto", "slurm", "local", "debug"], default="auto",
@@ -125,8 +132,6 @@ def make_parser(prog: str = PROG) -> Parser:
     )  # fmt: skip
     where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="directory of all results (default: ./runs)")
-    add_slurm_options(parser)
-    return parser
 
 
 def add_actions(parser: argparse.ArgumentParser) -> None:
