@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from mmkd.files import last_lines
 from mmkd.records import AssignmentRecord, ProcessRecord, find_record, write_record
 from mmkd.rundir import WorkerDir
 from slurm.backend import Job
 from slurm.local_backend import Process, living_process, start_process
+from sweeps.controller.jobs import last_words
 
 TRIAL = (sys.executable, "-m", "mmkd.trial")
 """The command that a worker runs without starting Python again."""
@@ -52,9 +52,8 @@ class LocalWorker:
 def _report_death(worker: WorkerDir, process: subprocess.Popen[bytes]) -> None:
     """Print the last words of a worker that ended by itself."""
     if process.poll() not in (None, 0):
-        said = last_lines(worker.log, 4096)[-2:][0] if worker.log.exists() else b""
-        words = said.decode(errors="replace") or f"exit code {process.returncode}"
-        print(f"warning: the process that starts trials has ended ({words}); another one starts", file=sys.stderr)
+        said = f"exit code {process.returncode}: {last_words(worker.log, 1)}"
+        print(f"warning: the process that starts trials has ended ({said}); another one starts", file=sys.stderr)
 
 
 def _start_worker(environment: Mapping[str, str]) -> tuple[WorkerDir, subprocess.Popen[bytes]]:
