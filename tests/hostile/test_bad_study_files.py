@@ -136,7 +136,9 @@ def test_a_study_that_is_no_file_or_has_an_odd_name_is_refused(refuses: Refusals
     refuses.of(main, *launch(refuses.folder / "gone.toml", refuses.folder), said=r"gone\.toml: no such study file")
     refuses.of(main, *launch(refuses.folder / "a b.toml", refuses.folder), said="study 'a b': use 1 to 80")
     refuses.of(main, *launch("crd_atention", refuses.folder), said="unknown study 'crd_atention'; did you mean crd_att")
-    refuses.of(main, *launch("../../etc/passwd", refuses.folder), said="a study file ends in .toml")
+    (refuses.folder / "passwd").write_text("root")
+    refuses.of(main, *launch(refuses.folder / "passwd", refuses.folder), said="a study file ends in .toml")
+    refuses.of(main, *launch("../../gone/passwd", refuses.folder), said="unknown study '../../gone/passwd'")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
