@@ -97,6 +97,8 @@ class WorkerDir:
     """Assignments, which the controller renames into it; the worker removes each before it starts the trial."""
     closed = _Below("closed")
     """Marks a worker that begins nothing more."""
+    lock = _Below("worker.lock")
+    """Held by the worker: a second one of the same directory ends at once."""
     log = _Below("log.txt")
     """What the worker prints itself."""
 

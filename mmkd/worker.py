@@ -34,6 +34,7 @@ from mmkd.config import StudentConfig, from_json
 from mmkd.data import keep_split, read_info
 from mmkd.errors import UserError
 from mmkd.files import read_json
+from mmkd.lock import FileLock, LockHeld
 from mmkd.models.pairings import resolve_pairing
 from mmkd.provenance import SOURCE, loaded_code, source_digest
 from mmkd.records import AssignmentRecord, ProcessRecord, read_record, write_record
@@ -47,9 +48,6 @@ def work(worker: WorkerDir, received: list[int]) -> None:
     """Fork assigned trials until standard input is closed, a signal arrives, or the code on disk has changed.
 
     Returns when the last trial has ended. What is left in the inbox was not begun.
-
-    Raises:
-        UserError: an assignment is damaged. The trials that run are not affected.
     """
     code = loaded_code()["code"]
     running: dict[int, tuple[str, ProcessRecord]] = {}
@@ -60,8 +58,18 @@ def work(worker: WorkerDir, received: list[int]) -> None:
             if source_digest(SOURCE) != code:
                 is_open = False  # new trials run the new code, in another worker
                 break
-            assignment = read_record(path, AssignmentRecord)
-            path.unlink()
+            try:
+                assignment = read_record(path, AssignmentRecord)
+            except UserError as error:
+                assignment = None
+                print(error, file=sys.stderr, flush=True)
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                continue  # the controller has withdrawn it: who removes it decides
+            if assignment is None:
+                write_record(worker.process(path.stem), ProcessRecord(pid=0, started=0.0, code=trial.EXIT_BAD_INPUT))
+                continue
             process = _fork(assignment, received)
             running[process.pid] = path.stem, process
             write_record(worker.process(path.stem), process)
@@ -150,6 +158,11 @@ def main(arguments: list[str] | None = None, received: list[int] | None = None) 
     def run(options: argparse.Namespace) -> int:
         signals = listen() if received is None else received
         worker = WorkerDir(options.directory)
+        lock = FileLock(worker.lock)
+        try:
+            lock.acquire()
+        except LockHeld as held:
+            raise UserError(f"{held}: a directory has one worker") from None
         loaded_code()  # before anybody edits it
         gc.collect()
         gc.freeze()  # a collection in a trial would copy the pages that it shares with us

@@ -8,7 +8,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from mmkd.records import AssignmentRecord, ProcessRecord, find_record, write_record
 from mmkd.rundir import WorkerDir
@@ -22,6 +25,8 @@ WORKER = (sys.executable, "-m", "mmkd.worker")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """Variables of a worker, which must have no threads; its trials set the number that they need."""
 LOOK_SECONDS = 0.002
+STOPPED_SECONDS = 5.0
+"""A worker that has been stopped (SIGSTOP) for so long is replaced."""
 
 
 class LocalWorker:
@@ -84,10 +89,15 @@ def _assign(
         os.write(process.stdin.fileno(), b"\n")  # wakes it
     except (FileNotFoundError, BrokenPipeError):
         return None  # it has ended
+    moving = time.monotonic()
     while (found := find_record(record, ProcessRecord)) is None:
         if process.poll() is not None or (worker.closed.exists() and inbox.exists()):
             inbox.unlink(missing_ok=True)
             return None
+        moving = moving if _is_stopped(process) else time.monotonic()
+        if time.monotonic() - moving > STOPPED_SECONDS:
+            process.kill()  # its trials live on
+            process.wait()
         time.sleep(LOOK_SECONDS)
 
     def exit_code() -> int | None:
@@ -97,3 +107,9 @@ def _assign(
         return None if process.poll() is None or living_process(found.pid, found.started) else -9
 
     return Process(found.pid, found.started, exit_code)
+
+
+def _is_stopped(process: subprocess.Popen[bytes]) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    return False

@@ -155,20 +155,49 @@ def test_a_worker_whose_code_was_edited_takes_no_trial(lab: Any, worker: LocalWo
     assert codes[0] != codes[1]
 
 
-def test_a_damaged_assignment_ends_the_worker_and_no_trial(lab: Any, worker: LocalWorker, capsys: Any) -> None:
-    backend, long = LocalBackend(start=worker), long_run(lab)
-    running = job(long)
-    identifier = backend.submit(running)
+def test_a_damaged_assignment_is_an_error_of_its_own(lab: Any, worker: LocalWorker) -> None:
+    backend = LocalBackend(start=worker)
+    first = job(lab.place(lab.student(), 1))
+    identifier = backend.submit(first)
     assert worker._worker is not None
     directory, process = worker._worker
     (directory.inbox / "torn.json").write_text('{"arguments": [')
-    process.wait(60)
-    assert backend.poll([Handle(running.name, identifier)])[Handle(running.name, identifier)].alive
+    wait_until(lambda: not (directory.inbox / "torn.json").exists())
+    assert finish(backend, first.name, identifier).failure == ""
+    assert "torn.json" in directory.log.read_text()
     other = job(lab.place(lab.student(), 7))
     assert finish(backend, other.name, backend.submit(other)).failure == ""
-    assert "torn.json" in capsys.readouterr().err
+    assert process_of(worker) is process
+
+
+def test_a_stopped_worker_is_replaced_and_its_trials_live_on(
+    lab: Any, worker: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.controller.local_worker.STOPPED_SECONDS", 0.2)
+    backend, long = LocalBackend(start=worker), long_run(lab)
+    running = job(long)
+    identifier = backend.submit(running)
+    stopped = process_of(worker)
+    stopped.send_signal(signal.SIGSTOP)
+    other = job(lab.place(lab.student(), 7))
+    assert finish(backend, other.name, backend.submit(other)).failure == ""
+    assert process_of(worker) is not stopped
+    assert stopped.poll() == -signal.SIGKILL
+    assert backend.poll([Handle(running.name, identifier)])[Handle(running.name, identifier)].alive
     backend.cancel([Handle(running.name, identifier)])
     finish(backend, running.name, identifier)
+
+
+def test_a_directory_has_one_worker(lab: Any, worker: LocalWorker) -> None:
+    backend = LocalBackend(start=worker)
+    one = job(lab.place(lab.student()))
+    assert finish(backend, one.name, backend.submit(one)).failure == ""
+    command = process_of(worker).args
+    second = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # type: ignore[call-overload]
+    assert second.returncode == 2
+    assert "a directory has one worker" in second.stderr
+    other = job(lab.place(lab.student(), 7))
+    assert finish(backend, other.name, backend.submit(other)).failure == ""
 
 
 def test_where_no_worker_can_work_a_trial_is_a_process(
