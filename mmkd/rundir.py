@@ -89,7 +89,7 @@ class TrialDir:
 
 @dataclass(frozen=True)
 class WorkerDir:
-    """Directory of a worker (`mmkd.worker`) on its own machine; gone once it has ended."""
+    """Directory of a worker (`mmkd.worker`): temporary on its own machine, or on Slurm under the root."""
 
     path: Path
 
@@ -97,6 +97,10 @@ class WorkerDir:
     """Assignments, which the controller renames into it; the worker removes each before it starts the trial."""
     closed = _Below("closed")
     """Marks a worker that begins nothing more."""
+    close = _Below("close")
+    """Written by the controller of a worker on Slurm: begin nothing more."""
+    record = _Below("worker.json")
+    """See `WorkerRecord`."""
     lock = _Below("worker.lock")
     """Held by the worker: a second one of the same directory ends at once."""
     log = _Below("log.txt")
@@ -196,6 +200,13 @@ class Root:
     def controller_script(self, name: str) -> Path:
         """The sbatch script of the detached controller of that study, which is left beside its log."""
         return self.controller_log(name).with_suffix(".sbatch")
+
+    workers = _Below("workers")
+    """Directories of workers on Slurm, each named after its job's id, and their logs."""
+
+    def worker(self, job: str) -> WorkerDir:
+        """The worker that is the Slurm job of that id."""
+        return WorkerDir(self.workers / job)
 
     code = _Below("code")
     """Copies of the code that jobs run, and patches of what differed from a commit."""

@@ -126,14 +126,13 @@ def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
 
 def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -> list[Jobs]:
     """Watch the jobs of these trials through the backends they were submitted to."""
-    found: dict[tuple[str, int], Jobs] = {}
+    found: dict[str, Jobs] = {}
     for directory in directories:
-        attempt = last_attempt(directory)
-        name, gpus = attempt.submitted.backend, attempt.gpus
-        if (name, gpus) not in found:
-            found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
+        name = last_attempt(directory).submitted.backend
+        if name not in found:
+            found[name] = Jobs(study.root, past_backend(name, site, poll=POLL), {})
         config = from_json(read_json(directory.config), directory.config)
-        found[name, gpus].attach(Task(directory.name, directory.name, "", directory, config), None)
+        found[name].attach(Task(directory.name, directory.name, "", directory, config), None)
     return list(found.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,13 +101,27 @@ def _assign(
             process.wait()
         time.sleep(LOOK_SECONDS)
 
-    def exit_code() -> int | None:
-        known = find_record(record, ProcessRecord)
+    return Process(found.pid, found.started, _ExitCode(record, found))
+
+
+class _ExitCode:
+    """The exit code of a worker's trial; None while it runs.
+
+    A worker that is gone or stopped writes no code: a trial that ended without it counts as killed (its own record
+    says how it ended).
+    """
+
+    def __init__(self, record: Path, process: ProcessRecord) -> None:
+        self.record, self.process = record, process
+        self._seen = time.monotonic()
+
+    def __call__(self) -> int | None:
+        known = find_record(self.record, ProcessRecord)
         if known is not None and known.code is not None:
             return known.code
-        return None if process.poll() is None or living_process(found.pid, found.started) else -9
-
-    return Process(found.pid, found.started, exit_code)
+        if living_process(self.process.pid, self.process.started):
+            self._seen = time.monotonic()
+        return None if time.monotonic() - self._seen < STOPPED_SECONDS else -signal.SIGKILL
 
 
 def _is_stopped(process: subprocess.Popen[bytes]) -> bool:
