@@ -167,6 +167,8 @@ class RunRecord(Record):
     message: str = ""
     ended: float | None = None
     seconds: float | None = None
+    peak_mb: float | None = None
+    peak_gpu_mb: float | None = None
 
 
 class AssignmentRecord(Record):
@@ -205,6 +207,7 @@ class WorkerRecord(Record):
         node: where it runs.
         beat: counts up for as long as it works: proof of life without a clock.
         seconds: since its start, by its own clock.
+        taken: slots in which a trial runs now.
         busy: slots times seconds in which trials ran.
     """
 
@@ -214,6 +217,7 @@ class WorkerRecord(Record):
     node: str
     beat: int
     seconds: float
+    taken: int
     busy: float
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +111,13 @@ class WorkerDir:
         """The record of the process of a job, written at its start and at its end."""
         return self.path / "processes" / f"{name}.json"
 
+    def tidy(self) -> None:
+        """Remove what only a working worker needs: all but `record` and `closed`."""
+        for directory in (self.inbox, self.process("").parent):
+            shutil.rmtree(directory, ignore_errors=True)
+        for file in (self.lock, self.close):
+            file.unlink(missing_ok=True)
+
 
 @dataclass(frozen=True)
 class RowDir:
@@ -203,6 +211,10 @@ class Root:
 
     workers = _Below("workers")
     """Directories of workers on Slurm, each named after its job's id, and their logs."""
+
+    def worker_script(self, study: str) -> Path:
+        """The sbatch script of a study's workers; their logs stand beside it."""
+        return self.workers / f"{study}.sbatch"
 
     def worker(self, job: str) -> WorkerDir:
         """The worker that is the Slurm job of that id."""

@@ -246,13 +246,13 @@ class Beats:
         self._began = self._looked = self._busy_at = time.monotonic()
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         facts = {"study": study, "slots": slots, "gpus": gpus, "node": node}
-        self._record = WorkerRecord(**facts, beat=0, seconds=0.0, busy=0.0)
-        self._busy = 0.0
+        self._record = WorkerRecord(**facts, beat=0, seconds=0.0, taken=0, busy=0.0)
+        self._busy, self._taken = 0.0, 0
         self.record()
 
     def __call__(self, running: Forked) -> bool:
         """See `work`."""
-        taken = sum(ran.slots for ran in running.values())
+        taken = self._taken = sum(ran.slots for ran in running.values())
         is_quiet = self._looked - self._busy_at > QUIET_SECONDS
         time.sleep(FULL_SECONDS if is_quiet or taken >= self.slots else POLL_SECONDS)
         now = time.monotonic()
@@ -266,7 +266,8 @@ class Beats:
 
     def record(self) -> None:
         """Write `worker.json`. A full disk ends no trial: the next record may succeed."""
-        facts = {"beat": self._record.beat + 1, "seconds": time.monotonic() - self._began, "busy": self._busy}
+        seconds = time.monotonic() - self._began
+        facts = {"beat": self._record.beat + 1, "seconds": seconds, "taken": self._taken, "busy": self._busy}
         self._record = self._record.model_copy(update=facts)
         with suppress(OSError):
             write_record(self.worker.record, self._record)
@@ -287,11 +288,12 @@ def serve_locally(worker: WorkerDir, received: list[int]) -> None:
 
 
 def serve_on_slurm(worker: WorkerDir, received: list[int], options: argparse.Namespace) -> None:
-    """Work for a controller elsewhere. The record stays, as GPU-hours are counted from it."""
+    """Work for a controller elsewhere. Only the record stays: GPU-hours are counted from it."""
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     beats = Beats(worker, options.work_for, options.slots, len(gpus), options.idle)
     work(worker, received, beats, gpus, options.slots)
     beats.record()
+    worker.tidy()
 
 
 def main(arguments: list[str] | None = None, received: list[int] | None = None) -> int:

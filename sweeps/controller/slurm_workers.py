@@ -185,7 +185,7 @@ class WorkerBackend(SlurmBackend):
     def _job(self, copies: int) -> Job:
         options = ("--slots", str(self.settings.trials_per_worker), "--idle", f"{self.settings.worker_idle:g}")
         command = (sys.executable, "-m", "mmkd.worker", str(self.root.workers), *options, "--for", self.study)
-        log = self.root.workers / f"{self.study}.log"
+        log = self.root.worker_script(self.study).with_suffix(".log")
         return Job(self.name_of_workers, command, log, self.environment, copies=copies)
 
     def _submit_workers(self, count: int) -> None:
@@ -222,7 +222,7 @@ class WorkerBackend(SlurmBackend):
                 if record.beat != worker.beat:
                     worker.beat, worker.heard = record.beat, now
         for job in self._workers.keys() - queued.keys() - self._submitted.keys():
-            del self._workers[job]
+            self._workers.pop(job).directory.tidy()
         self._count_failures()
         if silent := {worker.job for worker in self._workers.values() if now - worker.heard > SILENT_SECONDS}:
             with suppress(NoAnswer):
