@@ -206,7 +206,7 @@ class WorkerRecord(Record):
         gpus: GPUs of the job.
         node: where it runs.
         beat: counts up for as long as it works: proof of life without a clock.
-        seconds: since its start, by its own clock.
+        seconds: since the start of its process, by its own clock.
         taken: slots in which a trial runs now.
         busy: slots times seconds in which trials ran.
     """

@@ -243,7 +243,8 @@ class Beats:
 
     def __init__(self, worker: WorkerDir, study: str, slots: int, gpus: int, idle: float) -> None:
         self.worker, self.slots, self.idle = worker, slots, idle
-        self._began = self._looked = self._busy_at = time.monotonic()
+        self._looked = self._busy_at = time.monotonic()
+        self._began = self._looked - (time.time() - psutil.Process().create_time())  # the import of torch is paid too
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         facts = {"study": study, "slots": slots, "gpus": gpus, "node": node}
         self._record = WorkerRecord(**facts, beat=0, seconds=0.0, taken=0, busy=0.0)
