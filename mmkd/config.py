@@ -137,7 +137,7 @@ class DataSource(Frozen):
 
 
 class SplitSettings(Frozen):
-    """How samples are divided into train, valid and test; see `mmkd.data.splits`.
+    """Division of the samples into train, valid and test; see `mmkd.data.splits`.
 
     `file` keeps the file's own parts. `group-folds` tests on `folds` sets of groups in turn (default: one group per
     fold for up to 12 groups, otherwise 5 folds). `resample-valid` keeps the file's test part. Both draw `valid_groups`

@@ -142,7 +142,7 @@ def fingerprint(meaning: Meaning, splits: Mapping[str, Split]) -> str:
     """SHA-256 (hexadecimal) of everything that a trial computes with: names, shapes, dtypes, values, ids, classes.
 
     Excludes path, date, source, license, notes and HDF5's own bytes; and groups, because a trial computes with the
-    samples of its parts alone. A split that was drawn by groups has a digest of its own, which covers them (see
+    samples of its parts alone. A split that was drawn by groups has its own digest, which covers them (see
     `mmkd.records.SplitRecord`). So groups can be added to a file, and runs on its own parts stay what they are.
     """
     digest = hashlib.sha256()

@@ -176,7 +176,7 @@ def _deal(groups: Groups, folds: int, key: Sequence[Any], classes: int) -> list[
         fold = int(np.argmin(totals @ (weights * counts[name])))
         totals[fold] += counts[name]
         dealt[fold].append(name)
-    # In an order of their own: the first folds are not those of the largest groups.
+    # Reordered, so that the first folds are not those of the largest groups.
     return sorted(map(sorted, dealt), key=lambda names: digest([*key, names]))
 
 
