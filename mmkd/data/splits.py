@@ -42,7 +42,8 @@ def choose_split(info: DatasetInfo, settings: SplitSettings, replicate: int) -> 
     """
     if settings.scheme == "file":
         return None
-    drawn = _draw(info, settings, replicate)
+    with open_dataset(info.path) as (_, stored):
+        drawn = _draw(info, stored, settings, replicate)
     return DrawnSplit(**settings.model_dump(), replicate=replicate, digest=drawn.digest)
 
 
@@ -58,14 +59,14 @@ def divide(info: DatasetInfo, choice: DrawnSplit | None) -> DatasetInfo:
     """
     if choice is None:
         return replace(info, split=None)
-    drawn = _draw(info, choice, choice.replicate)
+    with open_dataset(info.path) as (_, stored):
+        drawn = _draw(info, stored, choice, choice.replicate)
+        labels = {sample: label for part in stored.values() for sample, label in _labelled(part)}
     if drawn.digest != choice.digest:
         raise UserError(
             f"{info.path}: split {choice.scheme!r} of replicate {choice.replicate} has the digest {drawn.digest[:12]}, "
             f"but the trial was made for {choice.digest[:12]}: the groups of the samples have changed"
         )
-    with open_dataset(info.path) as (_, stored):
-        labels = {sample: int(label) for part in stored.values() for sample, label in _labelled(part)}
     members = {part: [sample for group in groups.values() for sample in group] for part, groups in drawn.parts.items()}
     return replace(
         info,
@@ -97,9 +98,9 @@ def shared_groups(info: DatasetInfo) -> dict[str, list[str]]:
     return {group: parts for group, parts in sorted(owners.items()) if len(parts) > 1}
 
 
-def _draw(info: DatasetInfo, settings: SplitSettings, replicate: int) -> SplitRecord:
-    """The split of a replicate, of a scheme that draws."""
-    with open_dataset(info.path) as (_, stored), errors_about(f"{info.path}: scheme = {settings.scheme!r}"):
+def _draw(info: DatasetInfo, stored: Mapping[str, Split], settings: SplitSettings, replicate: int) -> SplitRecord:
+    """The split of a replicate, of a scheme that draws; `stored` are the file's own parts."""
+    with errors_about(f"{info.path}: scheme = {settings.scheme!r}"):
         if not stored["train"].groups:
             raise UserError(
                 "the file has no groups (subject, speaker or video of each sample); import it again with this mmkd, or "
@@ -120,7 +121,7 @@ def _draw(info: DatasetInfo, settings: SplitSettings, replicate: int) -> SplitRe
             groups = {**groups, **tested}
         rest = sorted(groups.keys() - set(test))
         size = _validation_size(settings, len(rest), len(test))
-        valid = _choose_validation(rest, size, [settings.seed, test], number)
+        valid = _choose_validation(rest, size, digest([settings.seed, test]), number)
     train = [name for name in rest if name not in valid]
     parts = {
         part: {name: tuple(sorted(groups[name])) for name in names}
@@ -195,7 +196,7 @@ def _validation_size(settings: SplitSettings, rest: int, test: int) -> int:
     return size
 
 
-def _choose_validation(rest: Collection[str], size: int, key: Sequence[Any], number: int) -> list[str]:
+def _choose_validation(rest: Collection[str], size: int, key: str, number: int) -> list[str]:
     """Choose `size` of the groups in `rest`: other ones for each number, as long as there are any.
 
     The first sets have no group in common: they are pieces of one shuffle. Later ones come from further shuffles.
@@ -203,7 +204,7 @@ def _choose_validation(rest: Collection[str], size: int, key: Sequence[Any], num
     number %= comb(len(rest), size)
     seen: set[tuple[str, ...]] = set()
     for lap in itertools.count():
-        order = _shuffle(rest, [*key, lap])
+        order = _shuffle(rest, [key, lap])
         for start in range(0, len(rest) - size + 1, size):
             chosen = tuple(sorted(order[start : start + size]))
             if chosen not in seen and len(seen) == number:

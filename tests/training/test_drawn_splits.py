@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from mmkd import worker
 from mmkd.config import DrawnSplit, SplitSettings, StudentConfig, identity
 from mmkd.data import (
     DatasetInfo,
@@ -141,3 +142,12 @@ def test_a_worker_keeps_the_file_once_for_all_drawn_splits(lab: Lab, monkeypatch
         assert (one.ids, one.groups) == (other.ids, other.groups)
         assert {m: a.tobytes() for m, a in one.arrays.items()} == {m: a.tobytes() for m, a in other.arrays.items()}
     assert reading._kept == {}
+
+
+def test_a_worker_reads_what_a_trial_on_a_drawn_split_needs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cache in ("_kept", "_raw", "_statistics"):
+        monkeypatch.setattr(reading, cache, {})
+    choice = choose(lab)
+    worker._share_data(lab.place(lab.student("crd", level="final", split=choice, teacher=lab.teacher(split=choice))))
+    assert set(reading._statistics) == {(lab.fingerprint, choice.digest, m) for m in ("video", "audio", "text")}
+    assert len(reading._raw) == 9
