@@ -137,7 +137,10 @@ class SubmissionRecord(Record):
     backend: str = ""
     name: str = ""
     job: str = ""
-    gpus: int | None = None
+    worker: str = ""
+    """The assignment's name, where `name` and `job` are those of a worker that runs several trials."""
+    gpus: float | None = None
+    """GPUs of the job; of a worker, the trial's share."""
     submitted: float | None = None
     node: str = ""
     end: str = ""
@@ -165,22 +168,63 @@ class RunRecord(Record):
     message: str = ""
     ended: float | None = None
     seconds: float | None = None
+    peak_mb: float | None = None
+    peak_gpu_mb: float | None = None
 
 
 class AssignmentRecord(Record):
-    """`inbox/<job>.json` of a worker: the arguments of `mmkd.trial`, its log, and the variables of its process."""
+    """`inbox/<name>.json` of a worker: the arguments of `mmkd.trial`, its log, and the variables of its process.
+
+    `slots`: those that it takes of the worker's, above 1 after a trial ran out of memory.
+    """
 
     arguments: tuple[str, ...]
     log: str
     environment: Mapping[str, str]
+    slots: int = 1
 
 
 class ProcessRecord(Record):
-    """`processes/<job>.json` of a worker: process id, creation time, and the exit code (-N: signal N) once it ended."""
+    """`processes/<name>.json` of a worker: process id (0: not started), creation time, and how it ended.
+
+    Args:
+        code: the exit code (-N: killed by signal N); None while it runs.
+        failure: `out_of_memory` if the kernel killed it for lack of memory.
+    """
 
     pid: int
     started: float
     code: int | None = None
+    failure: str = ""
+
+
+class WorkerRecord(Record):
+    """`worker.json` of a worker that is a job on Slurm, rewritten every few seconds.
+
+    Args:
+        study: the study whose controller assigns trials to it.
+        slots: trials at once.
+        gpus: GPUs of the job.
+        node: where it runs.
+        beat: counts up for as long as it works: proof of life without a clock.
+        seconds: since its start, by its own clock.
+        taken: slots in which a trial runs now.
+        busy: slots times seconds in which trials ran.
+    """
+
+    study: str
+    slots: int
+    gpus: int
+    node: str
+    beat: int
+    seconds: float
+    taken: int
+    busy: float
+
+    @property
+    def idle_gpu_seconds(self) -> float:
+        """GPU-seconds in which slots were free."""
+        return self.gpus * max(self.seconds - self.busy / self.slots, 0.0)
 
 
 class PaperFigures(Record):

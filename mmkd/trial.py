@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import re
+import resource
 import signal
 import sys
 import time
@@ -223,8 +224,17 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
         end, message, code = *describe_error(error), EXIT_ERROR
     if message:
         print(printable(message), file=sys.stderr, flush=True)
-    record_run(directory, attempt, end=str(end), message=message, ended=time.time(), seconds=time.time() - started)
+    now = time.time()
+    record_run(directory, attempt, end=str(end), message=message, ended=now, seconds=now - started, **peak_memory())
     return code
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory that this process has had, in MB, of the host and of a GPU if it used one."""
+    peak = {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+    if torch.cuda.is_initialized():
+        peak["peak_gpu_mb"] = round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    return peak
 
 
 def describe_error(error: Exception) -> tuple[Failure, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ Part = Tensor | slice
 Drawn = tuple[Part, dict[str, Tensor], Tensor]
 """A part with its inputs and labels, all on the device that computes."""
 
+TRIALS_PER_GPU = "MMKD_TRIALS_PER_GPU"
+"""The variable that says how many trials share a GPU; its memory is divided by it."""
 SHARE = 0.5
 """Largest share of the device's free memory for a split; the rest is for networks, steps and the other splits."""
 
@@ -73,7 +76,8 @@ def load_samples(
     data = read_split(info, split, modalities)
     x = {m: torch.from_numpy(data.arrays[m]) for m in modalities}
     if in_host_memory is None:
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        neighbours = max(1, int(os.environ.get(TRIALS_PER_GPU, "1")))
+        free = torch.cuda.mem_get_info(device)[0] // neighbours if device.type == "cuda" else None
         in_host_memory = not fits(sum(value.nbytes for value in x.values()), free)
     return Samples(
         x if in_host_memory else {m: value.to(device) for m, value in x.items()},

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,6 +161,14 @@ class AttackedStudy:
     def trials(self) -> list[psutil.Process]:
         """Living trials."""
         return processes_of(self.root)
+
+    def worker(self) -> psutil.Process | None:
+        """The process that forks the trials of the living controller."""
+        controller = self.controller()
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(controller.pid).children() if controller else []
+            return next((child for child in children if "mmkd.worker" in child.cmdline()), None)
+        return None
 
     def forget_ended(self) -> None:
         """What ended controllers said of the study holds no more: it was disturbed since."""
