@@ -39,7 +39,7 @@ from setproctitle import setproctitle
 from mmkd import trial
 from mmkd.command import Parser, run_command
 from mmkd.config import StudentConfig, from_json
-from mmkd.data import keep_split, read_info
+from mmkd.data import divide, keep_split, read_info
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.lock import FileLock, LockHeld
@@ -211,14 +211,14 @@ def _share_data(directory: TrialDir) -> None:
     """Read the splits that a trial needs before it is forked, once for all trials; what is wrong it says itself."""
     with suppress(UserError, OSError, MemoryError):
         config = from_json(read_json(directory.config), directory.config)
-        info = read_info(config.data.path)
+        info = divide(read_info(config.data.path), config.split)
         inputs = all_of_them = info.modalities
         if isinstance(config, StudentConfig):
             inputs = resolve_pairing(config.pairing, config.primary, info.modalities).inputs
             all_of_them = info.modalities if config.teacher is not None else inputs
         splits = {"train": all_of_them, "valid": inputs, **({"test": inputs} if config.evaluate_test else {})}
         for split, modalities in splits.items():
-            keep_split(info.path, split, modalities)
+            keep_split(info, split, modalities)
 
 
 def wait_for_input(running: Forked) -> bool:
