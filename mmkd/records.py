@@ -68,6 +68,8 @@ class RowIdentity(Record):
     teacher: Mapping[str, Any] | None
     selection: str
     pruner: str = "none"
+    split: str = ""
+    replicate: int = 0
 
 
 class RowData(Record):
@@ -242,6 +244,7 @@ class StudyRow(Record):
     name: FileName
     label: str
     group: str | None
+    replicate: int = 0
     paper: PaperFigures | None = None
     directory: FileName
     trials: int
