@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from mmkd.config import (
     ALGORITHM_VERSION,
+    SEEDS_PER_REPLICATE,
     DataSource,
     Distillation,
     DrawnSplit,
@@ -37,8 +38,6 @@ M = TypeVar("M", bound=BaseModel)
 
 TUNING_SEED = 0
 """Tuning trials and their teacher; final runs have the seeds 1, 2, ..."""
-SEEDS_PER_REPLICATE = 10_000
-"""Seed s of replicate r is r times this plus s in configurations."""
 UNSET: tuple[Any, ...] = (None, {})
 """Values of keys that an identity lacks, and of tables without keys."""
 

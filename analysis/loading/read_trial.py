@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkd.attempts import Attempt, read_attempts
-from mmkd.config import StudentConfig, TeacherConfig, from_json, identity
+from mmkd.config import SEEDS_PER_REPLICATE, StudentConfig, TeacherConfig, from_json, identity
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.metrics_log import read_metrics
@@ -88,11 +88,13 @@ def _config(trial: TrialDir, result: Result | None) -> TeacherConfig | StudentCo
 
 
 def _decided(config: TeacherConfig | StudentConfig | None) -> dict[str, Any]:
-    """The columns that the configuration decides: data, seed, hyperparameters, teacher."""
+    """The columns that the configuration decides: data, split, seed, hyperparameters, teacher."""
     if config is None:
         return {}
     line: dict[str, Any] = {
         "seed": config.seed,
+        "replicate": config.seed // SEEDS_PER_REPLICATE,
+        "split": config.split and config.split.digest,
         "learning_rate": config.training.learning_rate,
         "fingerprint": config.data.fingerprint,
     }
@@ -101,7 +103,7 @@ def _decided(config: TeacherConfig | StudentConfig | None) -> dict[str, Any]:
     teacher = config if isinstance(config, TeacherConfig) else config.teacher
     if teacher is not None:
         line["teacher"] = Root(Path()).teacher(identity(teacher)).path.as_posix()
-        line["teacher_family"] = identity(teacher.model_copy(update={"seed": 0}))[:16]
+        line["teacher_family"] = identity(teacher.model_copy(update={"seed": 0, "split": None}))[:16]
         line["branch"] = teacher.branch
     return line
 
