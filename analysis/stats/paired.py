@@ -2,8 +2,7 @@
 
 Sources: Cameron, Gelbach and Miller, Robust inference with multiway clustering (2011), for the two-way variance;
 Bouthillier et al., Accounting for variance in machine learning benchmarks (2021), for replicates that vary everything.
-Welch's test over the seeds of one tuning, the t test over group means and the correction of Nadeau and Bengio (2003)
-have false alarms of up to .44 and .33, and no power, in the simulations of tests/analysis/stats/test_paired.py's kind.
+tests/analysis/stats/test_paired.py simulates false alarms, power and coverage; docs/analysis.md has the rates.
 """
 
 from __future__ import annotations

@@ -71,9 +71,10 @@ def finish(
     seconds: float = 10.0,
     parameters: int = 675_204,
     commit: str = COMMIT,
+    outputs: Predictions | None = None,
 ) -> None:
-    """A finished trial, with predictions of that accuracy."""
-    outputs = predicted(accuracy, config.seed)
+    """A finished trial, with predictions of that accuracy, or these."""
+    outputs = outputs or predicted(accuracy, config.seed)
     metrics = classification_metrics(outputs.logits, outputs.labels, 0)
     splits = ("valid", "test") if config.evaluate_test else ("valid",)
     complete = status is Status.COMPLETE
@@ -175,6 +176,21 @@ class Lab:
         ):
             finish(trial, student_config(seed, teacher, fingerprint, learning_rate=1e-2), accuracy)
         self.choose(row, final_runs, trials)
+        return row
+
+    def replicate(self, name: str, number: int, outputs: Sequence[Predictions], *, split: str = "") -> RowDir:
+        """A finished replicate of a row, with final runs on seeds 1, 2, ... of these outputs."""
+        row = self.root.row(name, f"{number:08x}" * 2)
+        row.path.mkdir(parents=True)
+        drawn = {"split": split, "replicate": number} if split else {"replicate": number}
+        write_json(row.row, row_record({}, f"{number:02x}" * 32, **drawn))
+        facts = {"name": name, "label": name, "group": None, "replicate": number, "directory": row.path.name}
+        self.rows.append({**facts, "trials": 2, "seeds": list(range(1, len(outputs) + 1)), "teachers": []})
+        self.tune(row, [0.5] * 2)
+        final_runs = {seed: row.final_run(seed, "abcdef0123") for seed in range(1, len(outputs) + 1)}
+        for (seed, trial), found in zip(final_runs.items(), outputs, strict=True):
+            finish(trial, student_config(10_000 * number + seed, None, learning_rate=1e-2), 0.5, outputs=found)
+        self.choose(row, final_runs)
         return row
 
     def row_of(self, method: str) -> RowDir:
