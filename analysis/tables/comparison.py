@@ -166,8 +166,9 @@ def comparison_text(found: Comparison) -> str:
 
 
 def _lines(found: Comparison) -> Iterator[str]:
-    yield f"A  {found.a} ({count(found.seeds_a, 'seed')})"
-    yield f"B  {found.b} ({count(found.seeds_b, 'seed')})"
+    unit = "run" if found.replicates > 1 else "seed"
+    yield f"A  {found.a} ({count(found.seeds_a, unit)})"
+    yield f"B  {found.b} ({count(found.seeds_b, unit)})"
     seeds, samples = difference_text(found.over_seeds), difference_text(found.over_samples)
     yield "Test accuracy of A minus that of B, in points:"
     if found.replicates > 1:

@@ -124,7 +124,7 @@ def _over_replicates(runs: Runs, members: Sequence[RowRuns], control: RowRuns | 
     if not tests:
         yield "no row has two replicates in common with the control: no difference can be told from chance"
         return
-    way = "two-way t test, clustered by replicate and by test group," if grouped else "paired t test"
+    way = "two-way t test, clustered by replicate and by test group," if grouped else "paired t test,"
     yield (
         f"Δ: mean accuracy minus that of the control “{control.title}” in the same replicates, in points, with the "
         f"95 % interval of this comparison alone; effect size: Δ in SDs of the differences of replicates; p: {way} "
