@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.config import Dropout
+from mmkd.config import Dropout as Rates
 from mmkd.models import fused_maps
+from mmkd.models.dropout import Dropout
 from mmkd.models.scores import Scores
 
 
@@ -105,12 +106,12 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """x += drop(MHA(LN x, LN k, LN k)), one LN for all three; x += drop(W2 drop(relu(W1 LN x))), hidden 4 D."""
 
-    def __init__(self, width: int, heads: int, dropout: Dropout) -> None:
+    def __init__(self, width: int, heads: int, dropout: Rates) -> None:
         super().__init__()
         self.attention = Attention(width, heads, dropout.attention)
         self.attention_norm, self.forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.relu_dropout, self.residual_dropout = nn.Dropout(dropout.relu), nn.Dropout(dropout.residual)
+        self.relu_dropout, self.residual_dropout = Dropout(dropout.relu), Dropout(dropout.residual)
         for linear in (self.up, self.down):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -155,12 +156,12 @@ class Stack(nn.Module):
     and gets no position (MulT's rule). It has n (12 D^2 + 13 D) + 2 D parameters for n layers.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, dropout: Dropout, mask: bool) -> None:
+    def __init__(self, width: int, heads: int, layers: int, dropout: Rates, mask: bool) -> None:
         super().__init__()
         self.masked, self.width = mask, width
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.embedding_dropout = nn.Dropout(dropout.embedding)
+        self.embedding_dropout = Dropout(dropout.embedding)
 
     def forward(
         self, query: Tensor, source: Tensor, *, last_only: bool = False, taps: Taps | None = None

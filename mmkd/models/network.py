@@ -14,6 +14,7 @@ from mmkd.config import Network as NetworkConfig
 from mmkd.config import Precision
 from mmkd.data import DatasetInfo
 from mmkd.models.attention import Stack, Tapped, Taps
+from mmkd.models.dropout import Dropout
 from mmkd.models.pairings import Pairing, crossmodal_stacks, ends_of, fusion_name, is_fusion, stack_name
 
 Proxies = Literal["down", "up"]
@@ -153,7 +154,7 @@ class Head(nn.Module):
         self.first = nn.Linear(hidden, hidden)
         self.second = nn.Linear(hidden, hidden) if config.head == "residual" else None
         self.out = nn.Linear(hidden, classes)
-        self.dropout = nn.Dropout(config.dropout.output)
+        self.dropout = Dropout(config.dropout.output)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and the last hidden layer (B, H), from h (B, H)."""
