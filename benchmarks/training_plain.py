@@ -73,10 +73,10 @@ def run_stack(stack: Stack, query: Tensor, source: Tensor) -> tuple[Tensor, Tapp
     embedded = []
     for x in (query, source):
         real = (x[..., :1] != 0).to(x.dtype)
-        place = positions(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        place = positions(x.shape[1], x.shape[2]).to(x)
         embedded.append(stack.embedding_dropout(math.sqrt(x.shape[-1]) * x + real * place))
     x, source = embedded
-    mask = mult_mask(x.shape[1], source.shape[1], x.device) if stack.masked else None
+    mask = mult_mask(x.shape[1], source.shape[1], x.device) if stack.mask is not None else None
     tapped = Tapped()
     for layer in stack.layers:
         attended, scores = attend(layer.attention, layer.attention_norm(x), layer.attention_norm(source), mask)

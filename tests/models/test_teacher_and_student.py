@@ -8,7 +8,7 @@ from small_networks import FEATURES, STEPS, STILL, make_config, make_info, make_
 from torch import Tensor
 
 from mmkd.config import Network as NetworkConfig
-from mmkd.models.attention import Taps
+from mmkd.models.attention import Embedding, Taps
 from mmkd.models.network import Network, build_student, build_teacher, count_parameters
 from mmkd.models.pairings import fusion_name, resolve_pairing
 
@@ -186,8 +186,13 @@ def test_a_proxy_interpolates_to_s_times_its_length_and_then_convolves_with_stri
 # --- readout, head, fusion
 
 
+def embed(x: Tensor) -> Tensor:
+    embedded: Tensor = Embedding(*x.shape[1:])(x)
+    return embedded
+
+
 def independent_readout(student: Network, inputs: dict[str, Tensor], reduce: str) -> Tensor:
-    sequences = {m: p(inputs[p.modality]) for m, p in student.by_modality().items()}
+    sequences = {m: embed(p(inputs[p.modality])) for m, p in student.by_modality().items()}
     parts = []
     for source, query in student.stack_ends:
         output, _ = student.stack(f"{source}<-{query}")(sequences[query], sequences[source])
@@ -231,12 +236,12 @@ def test_the_residual_head_is_mults() -> None:
 def test_stacks_with_the_same_queries_are_joined_and_fused(branch: str | None, readout: str) -> None:
     teacher = make_teacher(branch, make_config(dropout=STILL, readout=readout))
     inputs = make_inputs(make_info())
-    sequences = {m: p(inputs[m]) for m, p in teacher.by_modality().items()}
+    sequences = {m: embed(p(inputs[m])) for m, p in teacher.by_modality().items()}
     parts = []
     for query in [branch] if branch else STEPS:
         sources = [y for y in STEPS if y != query]
         joined = torch.cat([teacher.stack(f"{y}<-{query}")(sequences[query], sequences[y])[0] for y in sources], -1)
-        fused, _ = teacher.stack(f"fusion:{query}")(joined, joined)
+        fused, _ = teacher.stack(f"fusion:{query}")(embed(joined), embed(joined))
         parts.append(fused[:, -1] if readout == "last" else fused.mean(1))
     h = torch.cat(parts, 1)
     hidden = (h @ teacher.head.first.weight.T + teacher.head.first.bias).clamp_min(0)
