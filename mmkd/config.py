@@ -22,8 +22,11 @@ from pydantic import (
 
 from mmkd.errors import UserError, nearest
 
-ALGORITHM_VERSION = 1
-"""Increase it when the same configuration would give other numbers: old rows are then other rows."""
+ALGORITHM_VERSION = 2
+"""Increase it when the same configuration would give other numbers: old rows are then other rows.
+
+Since 2, methods and augmentation have separate random streams, and clipping is relative to alpha.
+"""
 
 MACHINE = {"data": {"path"}, "threads": True, "device": True}
 """Keys that depend on the machine: in config.json, but not in the identity of a teacher or a row."""
@@ -183,6 +186,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def derived_seed(*parts: Any) -> int:
+    """A seed below 2^32 that depends on each of `parts` (JSON values), and on nothing else."""
+    return int(digest(parts)[:8], 16)
+
+
 def identity(config: Run) -> str:
     """Hash of everything that decides a run's numbers, without the keys of `MACHINE` (path, threads, device)."""
     exclude: Any = MACHINE | ({"teacher": MACHINE} if isinstance(config, StudentConfig) else {})
@@ -195,7 +203,7 @@ def to_json(config: Run) -> dict[str, Any]:
 
 
 def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
-    """Validate the configuration in `value`, which was read from `origin`.
+    """Validate the configuration in `value`, which was read from `origin`, of this or an earlier algorithm version.
 
     Raises:
         UserError: naming `origin`, the key, the value and what is allowed.
@@ -204,12 +212,25 @@ def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
         config = _adapter.validate_python(value)
     except ValidationError as error:
         raise UserError(explain(error, origin)) from None
+    if not 1 <= config.algorithm <= ALGORITHM_VERSION:
+        raise UserError(f"{_other_version(config, origin)}; read it with the mmkd that made it")
+    return config
+
+
+def check_version(config: Run, origin: Path | str) -> None:
+    """Check that training the configuration gives the numbers that were meant.
+
+    Raises:
+        UserError: it was made by another algorithm version.
+    """
     if config.algorithm != ALGORITHM_VERSION:
         raise UserError(
-            f"{origin}: made by algorithm version {config.algorithm}, this is version {ALGORITHM_VERSION}; "
-            f"finish it with the mmkd that began it, or start a new row"
+            f"{_other_version(config, origin)}; finish it with the mmkd that began it, or launch again for a new row"
         )
-    return config
+
+
+def _other_version(config: Run, origin: Path | str) -> str:
+    return f"{origin}: made by algorithm version {config.algorithm}, this is version {ALGORITHM_VERSION}"
 
 
 def explain(

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mmkd.config import StudentConfig, TeacherConfig, digest, from_json, identity, to_json
+from mmkd.config import (
+    ALGORITHM_VERSION,
+    StudentConfig,
+    TeacherConfig,
+    check_version,
+    digest,
+    from_json,
+    identity,
+    to_json,
+)
 from mmkd.errors import UserError
 
 ORIGIN = Path("trials/7/config.json")
@@ -267,9 +276,18 @@ def test_what_is_no_configuration_at_all_is_refused_with_the_file(value: Any) ->
         from_json(value, ORIGIN)
 
 
-def test_another_algorithm_version_is_refused() -> None:
-    with pytest.raises(UserError, match="made by algorithm version 99, this is version 1"):
-        parse(changed(TEACHER, "algorithm", 99))
+@pytest.mark.parametrize("version", [0, 99])
+def test_an_algorithm_version_that_is_not_known_is_refused(version: int) -> None:
+    with pytest.raises(UserError, match=f"algorithm version {version}, this is version {ALGORITHM_VERSION}; read it"):
+        parse(changed(TEACHER, "algorithm", version))
+
+
+def test_an_older_algorithm_version_is_read_and_not_trained() -> None:
+    older = parse(changed(TEACHER, "algorithm", 1))
+    assert to_json(older) == TEACHER
+    with pytest.raises(UserError, match=f"^{ORIGIN}: made by algorithm version 1, .*; finish it with the mmkd that"):
+        check_version(older, ORIGIN)
+    check_version(parse(changed(TEACHER, "algorithm", ALGORITHM_VERSION)), ORIGIN)
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -164,7 +164,7 @@ class Weigher(nn.Module):
             name: parameter - learning_rate * gradient
             for (name, parameter), gradient in zip(theta.items(), gradients, strict=True)
         }
-        # Drawn on the CPU, whose generator a checkpoint holds.
+        # Drawn on the CPU, from the method's stream, which a checkpoint holds.
         x, y = held_out.at(torch.randperm(len(held_out))[:size].to(held_out.y.device))
         was_training = student.training
         student.eval()

@@ -21,12 +21,19 @@ class Taps:
     `factors`: the attention scores of the query rows `rows` (all if None) as a product, see `Scores`; `scores`: the
     same multiplied out, (B, heads, Tq, Tk), to inspect; `attended`: the attention module's output after its
     projection, (B, Tq, D), before dropout.
+
+    A request changes no bit of the network's outputs and draws no random numbers.
     """
 
     factors: bool = False
     scores: bool = False
     attended: bool = False
     rows: Tensor | None = None
+
+    @property
+    def any(self) -> bool:
+        """True if something is requested."""
+        return self.factors or self.scores or self.attended
 
 
 @dataclass
@@ -84,9 +91,12 @@ class Attention(nn.Module):
         """The scores of query on source; `mask` (Tq, Tk) is True where visible; no dropout."""
         return Scores(self._project(query, 0), self._project(source, 1), mask)
 
-    def forward(self, scores: Scores, source: Tensor) -> Tensor:
-        """The attended sequence (B, Tq, D) of `scores` on source, through the fused kernel."""
-        v, dropout = self._project(source, 2), self.dropout if self.training else 0.0
+    def forward(self, scores: Scores, source: Tensor, *, drops: bool = True) -> Tensor:
+        """The attended sequence (B, Tq, D) of `scores` on source, through the fused kernel.
+
+        Attention weights are dropped in training if it `drops`.
+        """
+        v, dropout = self._project(source, 2), self.dropout if self.training and drops else 0.0
         mixed: Tensor = F.scaled_dot_product_attention(
             scores.query, scores.key, v, attn_mask=scores.mask, dropout_p=dropout
         )
@@ -120,20 +130,23 @@ class Layer(nn.Module):
     ) -> Tensor:
         """One layer: x (B, Tq, D), source (B, Tk, D). With `last_query_only` the result is (B, 1, D), exactly."""
         query, keys = self.attention_norm(x), self.attention_norm(source)
-        if last_query_only and not (taps.factors or taps.scores or taps.attended):
-            query, mask = query[:, -1:], None if mask is None else mask[-1:]
-        scores = self.attention.scores(query, keys, mask)
-        attended: Tensor | None = self.look(scores, keys, tapped, taps)
-        if attended is None:
-            attended = self.attention(scores.rows(slice(-1, None)) if last_query_only else scores, keys)
+        attended: Tensor | None = None
         if last_query_only:
-            x, attended = x[:, -1:], attended[:, -1:]
+            if taps.any:
+                self.look(self.attention.scores(query, keys, mask), keys, tapped, taps, drops=False)
+            # Computed apart: as one row of many, it would differ in its last bits from that of a row without taps.
+            x, query, mask = x[:, -1:], query[:, -1:], None if mask is None else mask[-1:]
+        scores = self.attention.scores(query, keys, mask)
+        if not last_query_only:
+            attended = self.look(scores, keys, tapped, taps)
+        if attended is None:
+            attended = self.attention(scores, keys)
         x = x + self.residual_dropout(attended)
         hidden = self.relu_dropout(self.up(self.forward_norm(x)).relu())
         output: Tensor = x + self.residual_dropout(self.down(hidden))
         return output
 
-    def look(self, scores: Scores, keys: Tensor, tapped: Tapped, taps: Taps) -> Tensor | None:
+    def look(self, scores: Scores, keys: Tensor, tapped: Tapped, taps: Taps, *, drops: bool = True) -> Tensor | None:
         """Add the requested results to `tapped`; return the attended sequence of normalised keys if requested."""
         seen = scores if taps.rows is None else scores.rows(taps.rows)
         if taps.factors:
@@ -142,7 +155,7 @@ class Layer(nn.Module):
             tapped.scores.append(seen.dense())
         if not taps.attended:
             return None
-        attended: Tensor = self.attention(scores, keys)
+        attended: Tensor = self.attention(scores, keys, drops=drops)
         tapped.attended.append(attended)
         return attended
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from mmkd.config import Augmentation
 
 
-def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int]) -> dict[str, Tensor]:
+def augment(
+    x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
     """Augmented copies of x[modality] (B, T_m, F_m), in standardised units; a strength of 0 omits its step.
 
     - `crop` c, `warp` w: time runs from U(-c, c) to 1 + U(-c, c) and bends by U(-w, w) sin(pi u) / pi on the way, the
@@ -24,30 +26,30 @@ def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str,
 
     Steps that are all zero are padding and stay so.
 
-    Everything is drawn on the CPU, whose generator a checkpoint holds.
+    Everything is drawn on the CPU, from `generator` (None: torch's default one).
     """
     batch = len(next(iter(x.values())))
     changed = dict(x)
     if config.crop or config.warp:
-        ends = config.crop * _symmetric(batch, 2)
-        bend = config.warp * _symmetric(batch, 1) / math.pi
+        ends = config.crop * _symmetric(batch, 2, generator)
+        bend = config.warp * _symmetric(batch, 1, generator) / math.pi
         changed = {m: _retime(v, ends.to(v), bend.to(v)) for m, v in changed.items()}
     for m, v in changed.items():
         real = (v != 0).any(2, keepdim=True)  # padding stays exactly 0
         if config.rotation and vectors.get(m) == 3:
-            v = _rotate(v, _rotations(config.rotation * torch.randn(batch, 3)).to(v))
+            v = _rotate(v, _rotations(config.rotation * torch.randn(batch, 3, generator=generator)).to(v))
         if config.scale:
-            v = v * (1 + config.scale * torch.randn(batch, 1, 1)).to(v)
+            v = v * (1 + config.scale * torch.randn(batch, 1, 1, generator=generator)).to(v)
         if config.shift:
-            v = v + config.shift * torch.randn(batch, 1, v.shape[2]).to(v) * real
+            v = v + config.shift * torch.randn(batch, 1, v.shape[2], generator=generator).to(v) * real
         if config.noise:
-            v = v + config.noise * torch.randn(v.shape).to(v) * real
+            v = v + config.noise * torch.randn(v.shape, generator=generator).to(v) * real
         changed[m] = v
     return changed
 
 
-def _symmetric(*shape: int) -> Tensor:
-    return 2 * torch.rand(*shape) - 1
+def _symmetric(rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
+    return 2 * torch.rand(rows, columns, generator=generator) - 1
 
 
 def _retime(x: Tensor, ends: Tensor, bend: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.config import Run, Training, identity
+from mmkd.config import Run, Training, derived_seed, identity
 from mmkd.data.tensors import epoch_batches
 from mmkd.distillation.frozen_teacher import Batch
 from mmkd.metrics_log import append_metrics, cut_metrics
@@ -96,6 +96,7 @@ class Trainer:
             self.modules.load_state_dict(parts["modules"])
             self.optimizer.load_state_dict(parts["optimizer"])
             self.scheduler.load_state_dict(parts["scheduler"])
+            self.lesson.stream.load_state_dict(parts["stream"])
             self.checkpoint.restore_generators()
             self.checkpoint = None
         self.check_attempt()
@@ -122,16 +123,22 @@ class Trainer:
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step on a batch of train before augmentation; the loss terms, and the method's own scalars."""
         lesson, training = self.lesson, self.config.training
-        batch = replace(batch, x=augment(batch.x, training.augmentation, lesson.info.vectors))
+        batch = replace(batch, x=augment(batch.x, training.augmentation, lesson.info.vectors, self._augmenting()))
         if lesson.method is not None:
             rate = self.optimizer.param_groups[0]["lr"]
-            lesson.method.prepare_step(batch, lambda: self._loss(batch)[0], rate)
+            with lesson.stream:
+                lesson.method.prepare_step(batch, lambda: self._loss(batch)[0], rate)
         loss, terms = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, training.clip)
         self.optimizer.step()
         return terms
+
+    def _augmenting(self) -> torch.Generator:
+        """The generator of this step's augmentation: the same for all students on a data set."""
+        seed = derived_seed("augmentation", self.config.seed, self.progress.epoch, self.progress.step)
+        return torch.Generator().manual_seed(seed)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch (Eq. 1); its terms, and the method's own scalars."""
@@ -141,7 +148,8 @@ class Trainer:
         terms = {"classification": F.cross_entropy(outputs.logits, batch.y, label_smoothing=smoothing)}
         loss = lesson.alpha * terms["classification"]
         if method is not None and method.needs_teacher:
-            terms["distillation"] = method(batch, outputs, lesson.teacher)
+            with lesson.stream:
+                terms["distillation"] = method(batch, outputs, lesson.teacher)
             loss = loss + lesson.beta * terms["distillation"]
             terms |= method.monitored
         return loss, terms
@@ -149,8 +157,10 @@ class Trainer:
     def _run(self, batch: Batch) -> Outputs:
         """The network's outputs on a batch, with the method's taps: computed in `precision`, returned in float32."""
         method = self.lesson.method
+        with self.lesson.stream:
+            taps = method.taps() if method else None
         with autocast(self.config.training.precision, batch.y.device):
-            outputs = self.lesson.network(batch.x, method.taps() if method else None)
+            outputs = self.lesson.network(batch.x, taps)
         logits, penultimate = in_float32(outputs.logits), in_float32(outputs.penultimate)
         return Outputs(logits, penultimate, tapped_in_float32(outputs.tapped), outputs.taps)
 
@@ -198,6 +208,7 @@ class Trainer:
             "modules": self.modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "stream": self.lesson.stream.state_dict(),
         }
         save_checkpoint(self.directory.checkpoint, identity(self.config), self.progress, parts)
 
