@@ -99,8 +99,9 @@ class Training(Frozen):
     """Training recipe of a network. The defaults are the paper's (A.3) where it gives them, else MulT's.
 
     `held_out` is the share of each class of train that is kept from training: MSD's learned weights are judged on it,
-    and the controls beside them must do without it; see `mmkd.data.splits.hold_out`. `precision` is that of
-    forward passes in training, see `mmkd.models.network.autocast`; evaluation is in float32.
+    and the controls beside them must do without it; see `mmkd.data.splits.hold_out`. `clip` is the largest norm of the
+    network's gradient at alpha = 1, see `mmkd.training.trainer.clip_norm`. `precision` is that of forward passes in
+    training, see `mmkd.models.network.autocast`; evaluation is in float32.
     """
 
     epochs: Count = 100

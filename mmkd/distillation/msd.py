@@ -46,6 +46,7 @@ class Method(DistillationMethod):
     A student of one modality has one term, of the modality that it reads: KL(t(x) || s) + KL(t(x^p) || s).
     """
 
+    usual_temperature = 4.0
     Settings = MSDSettings
 
     def __init__(self, problem: Problem) -> None:

@@ -71,6 +71,8 @@ class Trainer:
         if lesson.teacher is not None:
             lesson.teacher.precision = training.precision
         self.parameters = [p for p in modules.parameters() if p.requires_grad]
+        # A method's own parameters are clipped apart: they must not shrink the student's steps.
+        self.clipped = [[p for p in part.parameters() if p.requires_grad] for part in modules.values()]
         # With weight_decay = 0 AdamW is Adam.
         self.optimizer = torch.optim.AdamW(self.parameters, training.learning_rate, weight_decay=training.weight_decay)
         self.scheduler = make_scheduler(self.optimizer, training)
@@ -131,7 +133,8 @@ class Trainer:
         loss, terms = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, training.clip)
+        for part in self.clipped:
+            nn.utils.clip_grad_norm_(part, clip_norm(training.clip, lesson.alpha, lesson.beta))
         self.optimizer.step()
         return terms
 
@@ -211,6 +214,16 @@ class Trainer:
             "stream": self.lesson.stream.state_dict(),
         }
         save_checkpoint(self.directory.checkpoint, identity(self.config), self.progress, parts)
+
+
+def clip_norm(clip: float, alpha: float, beta: float) -> float:
+    """The largest norm of the gradient of alpha L_c + beta L_KD: `clip` times alpha, or times beta if alpha is 0.
+
+    Adam does not see a common factor of alpha and beta, and with this clipping does not either: (alpha, beta) and
+    (c alpha, c beta) train alike, up to Adam's epsilon. With a fixed norm the control, whose alpha is 1, would be
+    clipped in most steps, and a row that is tuned to alpha = 0.1 in none.
+    """
+    return clip * (alpha or beta)
 
 
 def make_scheduler(
