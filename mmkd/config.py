@@ -43,14 +43,38 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _omit_defaults(model: Frozen, serialize: SerializerFunctionWrapHandler, *keys: str) -> dict[str, Any]:
+    """Leave out `keys` at their defaults: configurations from before there were such keys keep their hashes."""
+    written: dict[str, Any] = serialize(model)
+    for key in keys:
+        if getattr(model, key) == type(model).model_fields[key].default:
+            written.pop(key, None)
+    return written
+
+
 class Dropout(Frozen):
-    """Dropout probabilities; dropout on attention weights forgoes the fused attention kernel on CPU."""
+    """Dropout probabilities; dropout on attention weights forgoes the fused attention kernel on CPU.
+
+    `attention_from` overrides `attention` in stacks whose keys come from the modality that it names,
+    `attention_fusion` in those of the second stage.
+    """
 
     embedding: Fraction = 0.1
     attention: Fraction = 0.0
+    attention_from: dict[str, Fraction] = {}
+    attention_fusion: Fraction | None = None
     residual: Fraction = 0.1
     relu: Fraction = 0.1
     output: Fraction = 0.1
+
+    def in_stack(self, source: str | None) -> Dropout:
+        """Return the dropout of a stack with keys from `source`; None: of a second-stage stack."""
+        own = self.attention_fusion if source is None else self.attention_from.get(source)
+        return self if own is None else self.model_copy(update={"attention": own})
+
+    @model_serializer(mode="wrap")
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _omit_defaults(self, serialize, "attention_from", "attention_fusion")
 
 
 class Network(Frozen):
@@ -58,7 +82,8 @@ class Network(Frozen):
 
     `fusion_layers` counts where two stages exist (teachers, students of the pairings `complete` and `multimodal`);
     `kernels` overrides the width of a modality's own Conv1d; `head` is `plain` (W3 relu(W1 h)) or MulT's `residual`
-    (W3 (W2 relu(W1 h) + h)).
+    (W3 (W2 relu(W1 h) + h)). `self_attention`, of stacks whose keys and queries are one sequence (the second stage, and
+    p<-p in students): keys stay at the stage's input (`fixed`), or follow x through the layers (`updated`, MulT's).
     """
 
     width: Count = 32
@@ -71,6 +96,7 @@ class Network(Frozen):
     head: Literal["plain", "residual"] = "plain"
     readout: Literal["last", "mean"] = "last"
     mask: Literal["none", "mult"] = "none"
+    self_attention: Literal["fixed", "updated"] = "fixed"
     dropout: Dropout = Dropout()
 
     @model_validator(mode="after")
@@ -78,6 +104,10 @@ class Network(Frozen):
         if self.width % self.heads:
             raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _omit_defaults(self, serialize, "self_attention")
 
 
 class Augmentation(Frozen):
@@ -118,12 +148,8 @@ class Training(Frozen):
     precision: Precision = "fp32"
 
     @model_serializer(mode="wrap")
-    def _omit_default_precision(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the default precision, so that rows and teachers keep the hashes that they had without the key."""
-        written: dict[str, Any] = serialize(self)
-        if self.precision == "fp32":
-            written.pop("precision", None)
-        return written
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _omit_defaults(self, serialize, "precision")
 
 
 class DataSource(Frozen):

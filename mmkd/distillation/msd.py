@@ -34,7 +34,8 @@ class Method(DistillationMethod):
     """L_KD = t^2 [KL(t(x) || s(x)) + sum_m w_m KL(t(x^m) || s(x^m))], the mean over samples.
 
     x^m keeps modality m and blanks the others (see `blank`), for both teacher and student. The weights w_m of a
-    sample sum to 1. With the saliency S_m(x) = KL(t(x) || t(x without m)), at temperature 1 so that t does not move
+    sample sum to 1, beside w_0 = 1 of the whole sample: this normalisation is our choice, so that beta means the same
+    for all weightings. With the saliency S_m(x) = KL(t(x) || t(x without m)), at temperature 1 so that t does not move
     them:
 
     - `uniform`: all equal;

@@ -129,7 +129,8 @@ class Layer(nn.Module):
         self, x: Tensor, source: Tensor, mask: Tensor | None, tapped: Tapped, taps: Taps, last_query_only: bool
     ) -> Tensor:
         """One layer: x (B, Tq, D), source (B, Tk, D). With `last_query_only` the result is (B, 1, D), exactly."""
-        query, keys = self.attention_norm(x), self.attention_norm(source)
+        query = self.attention_norm(x)
+        keys = query if source is x else self.attention_norm(source)
         attended: Tensor | None = None
         if last_query_only:
             if taps.any:
@@ -161,16 +162,19 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Encoder stack Y<-X of width D (MulT's, pre-LN): queries X, keys and values of every layer from Y.
+    """Encoder stack Y<-X of width D, pre-LN: queries X, keys and values of every layer from Y.
 
-    Both sequences are scaled by sqrt(D) and given separate positions and dropout; the source embedding is never
-    updated, also where source and query are the same sequence. A step whose first channel is exactly 0 is padding
-    and gets no position (MulT's rule). It has n (12 D^2 + 13 D) + 2 D parameters for n layers.
+    Both sequences are scaled by sqrt(D) and given separate positions and dropout, and the source embedding is never
+    updated: MulT's crossmodal stack. With `updated`, for self-attention (X is Y), there is one embedding, and keys and
+    values follow x from layer to layer: MulT's self-attention stack. A step whose first channel is exactly 0 is
+    padding and gets no position (MulT's rule). It has n (12 D^2 + 13 D) + 2 D parameters for n layers.
     """
 
-    def __init__(self, width: int, heads: int, layers: int, dropout: Dropout, mask: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, layers: int, dropout: Dropout, mask: bool, *, updated: bool = False
+    ) -> None:
         super().__init__()
-        self.masked, self.width = mask, width
+        self.masked, self.width, self.updated = mask, width, updated
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.embedding_dropout = nn.Dropout(dropout.embedding)
@@ -185,7 +189,8 @@ class Stack(nn.Module):
         x, keys, mask = self._prepare(query, source)
         tapped, wanted = Tapped(), taps or Taps()
         for number, layer in enumerate(self.layers, 1):
-            x = layer(x, keys, mask, tapped, wanted, last_only and number == len(self.layers))
+            source = x if keys is None else keys
+            x = layer(x, source, mask, tapped, wanted, last_only and number == len(self.layers))
         return self.norm(x), tapped
 
     def tap(self, query: Tensor, source: Tensor, taps: Taps) -> Tapped:
@@ -194,15 +199,16 @@ class Stack(nn.Module):
         tapped = Tapped()
         *before, last = self.layers
         for layer in before:
-            x = layer(x, keys, mask, tapped, taps, False)
+            x = layer(x, x if keys is None else keys, mask, tapped, taps, False)
         assert isinstance(last, Layer)
-        keys = last.attention_norm(keys)
-        last.look(last.attention.scores(last.attention_norm(x), keys, mask), keys, tapped, taps)
+        normed = last.attention_norm(x if keys is None else keys)
+        last.look(last.attention.scores(last.attention_norm(x), normed, mask), normed, tapped, taps)
         return tapped
 
-    def _prepare(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _prepare(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The embedded query, the embedded source (None: in each layer it is x), and the mask."""
         mask = mult_mask(query.shape[1], source.shape[1], query.device) if self.masked else None
-        return self._embed(query), self._embed(source), mask
+        return self._embed(query), None if self.updated else self._embed(source), mask
 
     def _embed(self, x: Tensor) -> Tensor:
         real = (x[..., :1] != 0).to(x.dtype)

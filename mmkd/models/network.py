@@ -73,16 +73,15 @@ class Network(nn.Module):
         self.projections = nn.ModuleDict({f"to {modality}": projection for modality, projection in projections.items()})
         queries = list(dict.fromkeys(query for _, query in stacks)) if fused else []
         groups = {query: sum(q == query for _, q in stacks) * config.width for query in queries}
-        masked = config.mask == "mult"
         self.stacks = nn.ModuleDict(
             {
-                stack_name(*ends): Stack(config.width, config.heads, config.layers, config.dropout, masked)
-                for ends in stacks
+                stack_name(source, query): _build_stack(config, config.width, config.layers, source, source == query)
+                for source, query in stacks
             }
         )
         self.fusions = nn.ModuleDict(
             {
-                fusion_name(query): Stack(width, config.heads, config.fusion_layers, config.dropout, masked)
+                fusion_name(query): _build_stack(config, width, config.fusion_layers, None, True)
                 for query, width in groups.items()
             }
         )
@@ -143,6 +142,13 @@ class Network(nn.Module):
     def by_modality(self) -> dict[str, Projection]:
         """The projections by the modality that they project or stand in for."""
         return {n.removeprefix("to "): p for n, p in self.projections.items() if isinstance(p, Projection)}
+
+
+def _build_stack(config: NetworkConfig, width: int, layers: int, source: str | None, on_itself: bool) -> Stack:
+    """A stack with keys from `source` (None: of the second stage); `on_itself` if keys and queries are one sequence."""
+    updated = on_itself and config.self_attention == "updated"
+    dropout = config.dropout.in_stack(source)
+    return Stack(width, config.heads, layers, dropout, config.mask == "mult", updated=updated)
 
 
 class Head(nn.Module):

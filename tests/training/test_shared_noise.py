@@ -53,12 +53,12 @@ def without_kd(numbers: dict[str, Any], names: Any) -> dict[str, Any]:
     return {**numbers, "curves": curves, "lines": lines}
 
 
-@pytest.mark.parametrize("mask", ["none", "mult"])
+@pytest.mark.parametrize("variant", [{"mask": "mult"}, {"self_attention": "updated"}], ids=str)
 @pytest.mark.parametrize(("method", "row"), ROWS, ids=str)
 def test_a_loss_that_counts_nothing_leaves_the_control_bit_for_bit(
-    method: str, row: dict[str, Any], mask: str, lab: Lab, numbers_of: Numbers
+    method: str, row: dict[str, Any], variant: dict[str, str], lab: Lab, numbers_of: Numbers
 ) -> None:
-    shared = {"pairing": row.get("pairing", "others"), "network": {"dropout": DROPPED, "mask": mask}}
+    shared = {"pairing": row.get("pairing", "others"), "network": {"dropout": DROPPED, **variant}}
     shared["training"] = {"augmentation": AUGMENTED, **row.get("training", {})}
     own = {key: value for key, value in row.items() if key not in shared}
     control = numbers_of(lab.run(lab.student("no_kd", **shared), number=0))
