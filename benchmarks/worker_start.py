@@ -25,7 +25,7 @@ from mmkd.data import Split, read_info, write_dataset
 from mmkd.files import write_json, write_text
 from mmkd.metrics_log import read_metrics
 from mmkd.rundir import TrialDir
-from slurm.backend import Handle, Job
+from slurm.backend import Job
 from slurm.local_backend import LocalBackend, Process, start_process
 from sweeps.controller.local_worker import LocalWorker
 
@@ -76,7 +76,7 @@ def run_one(start: Start, job: Job) -> tuple[float, float]:
     """Processor seconds and seconds by the clock of a job from its submission to its end."""
     backend = LocalBackend(start=start)
     before, began = spent(), time.perf_counter()
-    handle = Handle(job.name, backend.submit(job))
+    handle = backend.submit(job)
     while (report := backend.poll([handle])[handle]).alive:
         time.sleep(0.005)
     if report.failure:
@@ -87,7 +87,7 @@ def run_one(start: Start, job: Job) -> tuple[float, float]:
 def memory(start: Start, jobs: list[tuple[TrialDir, Job]]) -> float:
     """Proportional set size in MB of four trials, and of the worker that forked them, once all of them train."""
     backend = LocalBackend(start=start)
-    handles = [Handle(job.name, backend.submit(job)) for _, job in jobs]
+    handles = [backend.submit(job) for _, job in jobs]
     while not all(read_metrics(trial) for trial, _ in jobs):
         time.sleep(0.1)
     processes = psutil.Process().children(recursive=True)

@@ -57,8 +57,8 @@ class Attempt:
         return self.ran.ended or self.submitted.ended
 
     @property
-    def gpus(self) -> int:
-        """GPUs of its job."""
+    def gpus(self) -> float:
+        """GPUs of its job; where several trials share a job, its share."""
         visible = [name for name in self.ran.cuda_visible_devices.split(",") if name.strip()]
         return len(visible) if self.submitted.gpus is None else self.submitted.gpus
 

@@ -6,12 +6,13 @@ Unknown keys are ignored, so that a newer mmkd's files stay readable.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
-from mmkd.config import explain
+from mmkd.config import Scheme, digest, explain
 from mmkd.errors import UserError, choose
 from mmkd.files import write_json
 from mmkd.rundir import Root, RowDir
@@ -136,7 +137,10 @@ class SubmissionRecord(Record):
     backend: str = ""
     name: str = ""
     job: str = ""
-    gpus: int | None = None
+    worker: str = ""
+    """The assignment's name, where `name` and `job` are those of a worker that runs several trials."""
+    gpus: float | None = None
+    """GPUs of the job; of a worker, the trial's share."""
     submitted: float | None = None
     node: str = ""
     end: str = ""
@@ -164,22 +168,63 @@ class RunRecord(Record):
     message: str = ""
     ended: float | None = None
     seconds: float | None = None
+    peak_mb: float | None = None
+    peak_gpu_mb: float | None = None
 
 
 class AssignmentRecord(Record):
-    """`inbox/<job>.json` of a worker: the arguments of `mmkd.trial`, its log, and the variables of its process."""
+    """`inbox/<name>.json` of a worker: the arguments of `mmkd.trial`, its log, and the variables of its process.
+
+    `slots`: those that it takes of the worker's, above 1 after a trial ran out of memory.
+    """
 
     arguments: tuple[str, ...]
     log: str
     environment: Mapping[str, str]
+    slots: int = 1
 
 
 class ProcessRecord(Record):
-    """`processes/<job>.json` of a worker: process id, creation time, and the exit code (-N: signal N) once it ended."""
+    """`processes/<name>.json` of a worker: process id (0: not started), creation time, and how it ended.
+
+    Args:
+        code: the exit code (-N: killed by signal N); None while it runs.
+        failure: `out_of_memory` if the kernel killed it for lack of memory.
+    """
 
     pid: int
     started: float
     code: int | None = None
+    failure: str = ""
+
+
+class WorkerRecord(Record):
+    """`worker.json` of a worker that is a job on Slurm, rewritten every few seconds.
+
+    Args:
+        study: the study whose controller assigns trials to it.
+        slots: trials at once.
+        gpus: GPUs of the job.
+        node: where it runs.
+        beat: counts up for as long as it works: proof of life without a clock.
+        seconds: since the start of its process, by its own clock.
+        taken: slots in which a trial runs now.
+        busy: slots times seconds in which trials ran.
+    """
+
+    study: str
+    slots: int
+    gpus: int
+    node: str
+    beat: int
+    seconds: float
+    taken: int
+    busy: float
+
+    @property
+    def idle_gpu_seconds(self) -> float:
+        """GPU-seconds in which slots were free."""
+        return self.gpus * max(self.seconds - self.busy / self.slots, 0.0)
 
 
 class PaperFigures(Record):
@@ -220,6 +265,21 @@ class StudyRecord(Record):
         return self
 
 
+class SplitRecord(Record):
+    """`splits/<digest>.json`: a drawn split.
+
+    `parts` is part (train, valid, test) -> group -> ids of its samples, sorted. A group is in one part only.
+    """
+
+    scheme: Scheme
+    parts: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of the record: the same for the same samples and groups, however they were drawn."""
+        return digest(self.model_dump(mode="json"))
+
+
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -253,6 +313,22 @@ def find_record(path: Path, schema: type[R]) -> R | None:
         return schema.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def store_split(root: Root, split: SplitRecord) -> Path:
+    """Write the record of a drawn split below `root`, unless it is there; return its path.
+
+    Raises:
+        UserError: there is another content under its name.
+    """
+    path = root.split(split.digest)
+    if path.exists():
+        if read_record(path, SplitRecord, "remove it and launch again to rewrite it") != split:
+            raise UserError(f"{path}: not the split that it is named after; remove it and launch again to rewrite it")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(path, split)
+    return path
 
 
 def code_versions(row: RowDir) -> tuple[CodeVersion, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,7 @@ class TrialDir:
 
 @dataclass(frozen=True)
 class WorkerDir:
-    """Directory of a worker (`mmkd.worker`) on its own machine; gone once it has ended."""
+    """Directory of a worker (`mmkd.worker`): temporary on its own machine, or on Slurm under the root."""
 
     path: Path
 
@@ -97,12 +98,25 @@ class WorkerDir:
     """Assignments, which the controller renames into it; the worker removes each before it starts the trial."""
     closed = _Below("closed")
     """Marks a worker that begins nothing more."""
+    close = _Below("close")
+    """Written by the controller of a worker on Slurm: begin nothing more."""
+    record = _Below("worker.json")
+    """See `WorkerRecord`."""
+    lock = _Below("worker.lock")
+    """Held by the worker: a second one of the same directory ends at once."""
     log = _Below("log.txt")
     """What the worker prints itself."""
 
     def process(self, name: str) -> Path:
         """The record of the process of a job, written at its start and at its end."""
         return self.path / "processes" / f"{name}.json"
+
+    def tidy(self) -> None:
+        """Remove what only a working worker needs: all but `record` and `closed`."""
+        for directory in (self.inbox, self.process("").parent):
+            shutil.rmtree(directory, ignore_errors=True)
+        for file in (self.lock, self.close):
+            file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -179,6 +193,10 @@ class Root:
         """All teachers' directories."""
         return [TrialDir(p) for p in sorted(self.path.glob("teachers/*")) if p.is_dir()]
 
+    def split(self, digest: str) -> Path:
+        """The record of the drawn split of that digest: the samples of each part, and their groups."""
+        return self.path / "splits" / f"{digest[:16]}.json"
+
     def study(self, name: str) -> Path:
         """The record of a study: its rows in the order of its table."""
         return self.path / "studies" / f"{name}.json"
@@ -194,6 +212,17 @@ class Root:
     def controller_script(self, name: str) -> Path:
         """The sbatch script of the detached controller of that study, which is left beside its log."""
         return self.controller_log(name).with_suffix(".sbatch")
+
+    workers = _Below("workers")
+    """Directories of workers on Slurm, each named after its job's id, and their logs."""
+
+    def worker_script(self, study: str) -> Path:
+        """The sbatch script of a study's workers; their logs stand beside it."""
+        return self.workers / f"{study}.sbatch"
+
+    def worker(self, job: str) -> WorkerDir:
+        """The worker that is the Slurm job of that id."""
+        return WorkerDir(self.workers / job)
 
     code = _Below("code")
     """Copies of the code that jobs run, and patches of what differed from a commit."""

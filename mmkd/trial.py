@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import re
+import resource
 import signal
 import sys
 import time
@@ -153,7 +154,7 @@ def finish(
         splits = {"valid": lesson.valid}
         if config.evaluate_test and status is Status.COMPLETE:
             modalities = list(lesson.valid.x)
-            splits["test"] = load_samples(lesson.info.path, "test", modalities, lesson.valid.y.device)
+            splits["test"] = load_samples(lesson.info, "test", modalities, lesson.valid.y.device)
         for split, samples in splits.items():
             metrics[split], predictions[split] = evaluate(lesson.network, samples, lesson.info)
         save_weights(directory.weights, progress.best)
@@ -173,7 +174,7 @@ def finish(
         metrics=metrics,
         curves={name: [line[name] for line in progress.history] for name in names},
         predictions=predictions,
-        standardisation={m: pair for m, pair in read_statistics(lesson.info.path).items() if m in lesson.valid.x},
+        standardisation=read_statistics(lesson.info, list(lesson.valid.x)),
     )
     write_result(directory, result)
     directory.checkpoint.unlink(missing_ok=True)
@@ -224,8 +225,17 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
         end, message, code = *describe_error(error), EXIT_ERROR
     if message:
         print(printable(message), file=sys.stderr, flush=True)
-    record_run(directory, attempt, end=str(end), message=message, ended=time.time(), seconds=time.time() - started)
+    now = time.time()
+    record_run(directory, attempt, end=str(end), message=message, ended=now, seconds=now - started, **peak_memory())
     return code
+
+
+def peak_memory() -> dict[str, float]:
+    """The most memory that this process has had, in MB, of the host and of a GPU if it used one."""
+    peak = {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+    if torch.cuda.is_initialized():
+        peak["peak_gpu_mb"] = round(torch.cuda.max_memory_reserved() / 2**20, 1)
+    return peak
 
 
 def describe_error(error: Exception) -> tuple[Failure, str]:

@@ -2,21 +2,29 @@
 
 Only the controller assigns work: it renames a file into the worker's inbox. A forked process is `mmkd.trial` itself,
 with its session, signals, log and environment. The worker has no threads, no CUDA context and no open data file, so
-that forking is safe; it writes down each process id and exit code. It ends when its standard input is closed, which
-happens when the controller ends, and its trials have ended.
+that forking is safe; it writes down each process id and exit code.
+
+A local worker ends when its standard input is closed, which happens when the controller ends, and its trials have
+ended. A worker on Slurm (`--slots`) outlives its controller. It ends when the controller writes `close`, when it has
+had no trial for a while, or on a signal.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import select
 import shutil
 import signal
+import socket
 import sys
+import time
 import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmkd.signals import ASK_TO_END, listen
@@ -31,75 +39,150 @@ from setproctitle import setproctitle
 from mmkd import trial
 from mmkd.command import Parser, run_command
 from mmkd.config import StudentConfig, from_json
-from mmkd.data import keep_split, read_info
+from mmkd.data import divide, keep_split, read_info
 from mmkd.errors import UserError
 from mmkd.files import read_json
+from mmkd.lock import FileLock, LockHeld
 from mmkd.models.pairings import resolve_pairing
 from mmkd.provenance import SOURCE, loaded_code, source_digest
-from mmkd.records import AssignmentRecord, ProcessRecord, read_record, write_record
+from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, read_record, write_record
 from mmkd.rundir import TrialDir, WorkerDir
+from mmkd.trial_state import Failure
 
 POLL_SECONDS = 0.02
 """Between two looks at the inbox and at the trials."""
+BEAT_SECONDS = 2.0
+"""Between two records of a worker on Slurm."""
+FULL_SECONDS = 0.2
+"""Between two looks while all slots are taken, or after `QUIET_SECONDS` without a trial: the inbox is on a network."""
+QUIET_SECONDS = 10.0
 
 
-def work(worker: WorkerDir, received: list[int]) -> None:
-    """Fork assigned trials until standard input is closed, a signal arrives, or the code on disk has changed.
+@dataclass(frozen=True)
+class Running:
+    """A trial's process: the assignment's name, the record, its slots and its GPU ("": not chosen here)."""
+
+    name: str
+    process: ProcessRecord
+    slots: int
+    gpu: str
+
+
+Forked = dict[int, Running]
+"""Trials that run, by process id."""
+
+
+def work(
+    worker: WorkerDir, received: list[int], wait: Callable[[Forked], bool], gpus: list[str], slots: float = math.inf
+) -> None:
+    """Fork assigned trials until `wait` says that no more come, a signal arrives, or the code on disk has changed.
 
     Returns when the last trial has ended. What is left in the inbox was not begun.
 
-    Raises:
-        UserError: an assignment is damaged. The trials that run are not affected.
+    Args:
+        worker: the worker's directory.
+        received: signals that ask to end.
+        wait: waits a moment; False if nothing more will be assigned.
+        gpus: those to divide among the trials, as in CUDA_VISIBLE_DEVICES; none: the assignments name them.
+        slots: trials at once.
     """
     code = loaded_code()["code"]
-    running: dict[int, tuple[str, ProcessRecord]] = {}
+    running: Forked = {}
+    unwritten: dict[str, ProcessRecord] = {}
+    kills = memory_kills()
     is_open = True
     while is_open or running:
-        is_open = is_open and not received and not _is_closed(POLL_SECONDS)
+        is_open = wait(running) and is_open and not received
         for path in sorted(worker.inbox.glob("*.json")) if is_open else ():
+            if len(running) >= slots:
+                break
             if source_digest(SOURCE) != code:
                 is_open = False  # new trials run the new code, in another worker
                 break
-            assignment = read_record(path, AssignmentRecord)
-            path.unlink()
-            process = _fork(assignment, received)
-            running[process.pid] = path.stem, process
-            write_record(worker.process(path.stem), process)
+            assignment = _take(worker, path)
+            if assignment is None:
+                continue
+            gpu = min(gpus, key=[r.gpu for r in running.values()].count, default="")
+            process = _fork(assignment, received, gpu)
+            running[process.pid] = Running(path.stem, process, assignment.slots, gpu)
+            unwritten[path.stem] = process
+        unwritten = {name: process for name, process in unwritten.items() if not _write(worker, name, process)}
         if not is_open:
-            worker.closed.touch()
-            select.select([], [], [], POLL_SECONDS)
-        _note_ends(worker, running)
+            with suppress(OSError):
+                worker.closed.touch()
+        kills = _note_ends(worker, running, kills)
 
 
-def _is_closed(seconds: float) -> bool:
-    """Wait for at most so long. True if standard input has been closed; what is written there only wakes us."""
-    ready, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(ready) and not os.read(sys.stdin.fileno(), 4096)
+def _take(worker: WorkerDir, path: Path) -> AssignmentRecord | None:
+    """Take an assignment out of the inbox; None if it is damaged, or if the controller has withdrawn it."""
+    try:
+        assignment = read_record(path, AssignmentRecord)
+    except UserError as error:
+        assignment = None
+        print(error, file=sys.stderr, flush=True)
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return None  # withdrawn: who removes it decides
+    if assignment is None:
+        _write(worker, path.stem, ProcessRecord(pid=0, started=0.0, code=trial.EXIT_BAD_INPUT))
+    return assignment
 
 
-def _note_ends(worker: WorkerDir, running: dict[int, tuple[str, ProcessRecord]]) -> None:
-    """Write the exit codes of ended processes, which stay until then: who finds no process finds its code."""
-    for pid, (name, process) in list(running.items()):
+def _note_ends(worker: WorkerDir, running: Forked, kills: int) -> int:
+    """Write the exit codes of ended processes, which stay until then: who finds no process finds its code.
+
+    `kills` is what `memory_kills` returned before; return what it returns now.
+    """
+    for pid, ran in list(running.items()):
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        if ended is not None:
-            code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-            write_record(worker.process(name), process.model_copy(update={"code": code}))
+        if ended is None:
+            continue
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        failure = ""
+        if code == -signal.SIGKILL and (now := memory_kills()) > kills:
+            failure, kills = Failure.OUT_OF_MEMORY, now
+        if _write(worker, ran.name, ran.process.model_copy(update={"code": code, "failure": failure})):
             os.waitpid(pid, 0)
             del running[pid]
+    return kills
 
 
-def _fork(assignment: AssignmentRecord, received: list[int]) -> ProcessRecord:
+def _write(worker: WorkerDir, name: str, process: ProcessRecord) -> bool:
+    """Write a process's record; False if the disk is full or gone: a later try may succeed."""
+    try:
+        write_record(worker.process(name), process)
+    except OSError:
+        return False
+    return True
+
+
+def memory_kills(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many processes of this control group the kernel has killed for lack of memory; 0 where it does not say."""
+    killed = 0
+    with suppress(OSError, ValueError):
+        for line in groups.read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            version_1 = "memory" in controllers.split(",")
+            if version_1 or number == "0":
+                below = f"memory{path}/memory.oom_control" if version_1 else f"{path.lstrip('/')}/memory.events"
+                facts = dict(entry.split() for entry in (mounted / below).read_text().splitlines())
+                killed = max(killed, int(facts.get("oom_kill", 0)))
+    return killed
+
+
+def _fork(assignment: AssignmentRecord, received: list[int], gpu: str) -> ProcessRecord:
     """Start a trial as a process with its own session."""
     _share_data(TrialDir(Path(assignment.arguments[0])))
     signal.pthread_sigmask(signal.SIG_BLOCK, ASK_TO_END)
     pid = os.fork()
     if pid == 0:
-        _run(assignment, received)
+        _run(assignment, received, {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ASK_TO_END)
     return ProcessRecord(pid=pid, started=psutil.Process(pid).create_time())
 
 
-def _run(assignment: AssignmentRecord, received: list[int]) -> None:
+def _run(assignment: AssignmentRecord, received: list[int], environment: dict[str, str]) -> None:
     """Be the trial's process, from the fork to the exit. `received` is this process's copy."""
     code = trial.EXIT_ERROR
     try:
@@ -111,7 +194,7 @@ def _run(assignment: AssignmentRecord, received: list[int]) -> None:
         for target, source in ((0, nothing), (1, log), (2, log)):
             os.dup2(source, target)
         setproctitle(" ".join((sys.executable, "-m", "mmkd.trial", *assignment.arguments)))  # for ps
-        os.environ.update(assignment.environment)
+        os.environ.update({**environment, **assignment.environment})
         code = trial.main(list(assignment.arguments), received)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else trial.EXIT_ERROR
@@ -128,14 +211,98 @@ def _share_data(directory: TrialDir) -> None:
     """Read the splits that a trial needs before it is forked, once for all trials; what is wrong it says itself."""
     with suppress(UserError, OSError, MemoryError):
         config = from_json(read_json(directory.config), directory.config)
-        info = read_info(config.data.path)
+        info = divide(read_info(config.data.path), config.split)
         inputs = all_of_them = info.modalities
         if isinstance(config, StudentConfig):
             inputs = resolve_pairing(config.pairing, config.primary, info.modalities).inputs
             all_of_them = info.modalities if config.teacher is not None else inputs
         splits = {"train": all_of_them, "valid": inputs, **({"test": inputs} if config.evaluate_test else {})}
         for split, modalities in splits.items():
-            keep_split(info.path, split, modalities)
+            keep_split(info, split, modalities)
+
+
+def wait_for_input(running: Forked) -> bool:
+    """Wait a moment. False if standard input has been closed; what is written there only wakes us."""
+    ready, _, _ = select.select([sys.stdin], [], [], POLL_SECONDS)
+    if ready and not os.read(sys.stdin.fileno(), 4096):
+        time.sleep(POLL_SECONDS)
+        return False
+    return True
+
+
+class Beats:
+    """Wait for assignments on Slurm, and record every few seconds that this worker is alive and how busy it is.
+
+    Args:
+        worker: the worker's directory.
+        study: the study whose controller assigns trials.
+        slots: trials at once.
+        gpus: GPUs of the job.
+        idle: seconds without a trial after which no more are accepted.
+        received: signals so far; the first is passed on to the trials, as not every site's Slurm reaches them.
+    """
+
+    def __init__(
+        self, worker: WorkerDir, study: str, slots: int, gpus: int, idle: float, received: Sequence[int]
+    ) -> None:
+        self.worker, self.slots, self.idle, self.received = worker, slots, idle, received
+        self._passed_on = False
+        self._looked = self._busy_at = time.monotonic()
+        self._began = self._looked - (time.time() - psutil.Process().create_time())  # the import of torch is paid too
+        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        facts = {"study": study, "slots": slots, "gpus": gpus, "node": node}
+        self._record = WorkerRecord(**facts, beat=0, seconds=0.0, taken=0, busy=0.0)
+        self._busy, self._taken = 0.0, 0
+        self.record()
+
+    def __call__(self, running: Forked) -> bool:
+        """See `work`."""
+        taken = self._taken = sum(ran.slots for ran in running.values())
+        is_quiet = self._looked - self._busy_at > QUIET_SECONDS
+        time.sleep(FULL_SECONDS if is_quiet or taken >= self.slots else POLL_SECONDS)
+        now = time.monotonic()
+        self._busy += taken * (now - self._looked)
+        self._looked = now
+        if running:
+            self._busy_at = now
+        if self.received and not self._passed_on:
+            self._passed_on = True
+            for pid in running:
+                os.kill(pid, self.received[0])
+        if now - self._began - self._record.seconds > BEAT_SECONDS:
+            self.record()
+        return now - self._busy_at < self.idle and not self.worker.close.exists()
+
+    def record(self) -> None:
+        """Write `worker.json`. A full disk ends no trial: the next record may succeed."""
+        seconds = time.monotonic() - self._began
+        facts = {"beat": self._record.beat + 1, "seconds": seconds, "taken": self._taken, "busy": self._busy}
+        self._record = self._record.model_copy(update=facts)
+        with suppress(OSError):
+            write_record(self.worker.record, self._record)
+
+
+def job_id() -> str:
+    """The id of this Slurm job, of an array's member as squeue shows it; without Slurm the process id."""
+    array = (os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID"))
+    return "_".join(filter(None, array)) if all(array) else os.environ.get("SLURM_JOB_ID", str(os.getpid()))
+
+
+def serve_locally(worker: WorkerDir, received: list[int]) -> None:
+    """Work for a controller on this machine, and remove the directory once it has ended."""
+    work(worker, received, wait_for_input, [])
+    while wait_for_input({}):
+        continue  # the controller may still read exit codes
+    shutil.rmtree(worker.path, ignore_errors=True)
+
+
+def serve_on_slurm(worker: WorkerDir, received: list[int], options: argparse.Namespace) -> None:
+    """Work for a controller elsewhere. Only the record stays: GPU-hours are counted from it."""
+    gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    beats = Beats(worker, options.work_for, options.slots, len(gpus), options.idle, received)
+    work(worker, received, beats, gpus, options.slots)
+    beats.record()
+    worker.tidy()
 
 
 def main(arguments: list[str] | None = None, received: list[int] | None = None) -> int:
@@ -145,18 +312,28 @@ def main(arguments: list[str] | None = None, received: list[int] | None = None) 
         description="Import torch once and fork a process for each trial that a file in DIR/inbox assigns. A launch "
         "starts and stops it.",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="with --slots: the parent of the directory")
+    parser.add_argument("--slots", type=int, metavar="N", help="run as a job on Slurm, at most N trials at once")
+    parser.add_argument("--for", dest="work_for", default="", metavar="STUDY", help="with --slots: the study")
+    parser.add_argument("--idle", type=float, default=600.0, metavar="SECONDS", help="with --slots: end after so long")
 
     def run(options: argparse.Namespace) -> int:
         signals = listen() if received is None else received
-        worker = WorkerDir(options.directory)
+        worker = WorkerDir(options.directory / job_id() if options.slots else options.directory)
+        for directory in (worker.path, worker.inbox, worker.process("").parent):
+            directory.mkdir(exist_ok=True)
+        lock = FileLock(worker.lock)
+        try:
+            lock.acquire()
+        except LockHeld as held:
+            raise UserError(f"{held}: a directory has one worker") from None
         loaded_code()  # before anybody edits it
         gc.collect()
         gc.freeze()  # a collection in a trial would copy the pages that it shares with us
-        work(worker, signals)
-        while not _is_closed(1.0):
-            continue  # the controller may still read exit codes
-        shutil.rmtree(worker.path, ignore_errors=True)
+        if options.slots:
+            serve_on_slurm(worker, signals, options)
+        else:
+            serve_locally(worker, signals)
         return 0
 
     return run_command(parser, run, arguments)

@@ -39,6 +39,9 @@ KILLED_FOR_MEMORY = re.compile(
 SRUN_ECHO = re.compile(r"srun: (error: \S+: tasks? .*: (Exited with exit code|Killed|Terminated)|Terminating )")
 """srun's message after any failed task; the reason is in another line."""
 
+JOB_ID = re.compile(r"\d+(_\d+)?", re.ASCII)
+"""A job, or a member of an array."""
+
 IDS_A_CALL = 500
 """Ids per call of sacct or scancel, as the length of a command line is limited."""
 
@@ -137,7 +140,7 @@ def sacct(ids: Collection[str]) -> dict[str, EndedJob]:
     """
     found: dict[str, EndedJob] = {}
     # One word that is no id (of an earlier launch's local process) would make the whole call fail.
-    for some in _in_parts(sorted(filter(str.isdecimal, ids))):
+    for some in _in_parts(sorted(filter(JOB_ID.fullmatch, ids))):
         text = ask("sacct", "-P", "-n", "-j", ",".join(some), "-o", ",".join(_ACCOUNT_FIELDS))
         for job in _read_accounts(text):
             found[job.id] = job

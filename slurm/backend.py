@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ class Job:
         avoid: nodes that failed.
         after: id of a job that must have ended, successfully or not, before this one starts.
         requeue: True if the scheduler may run the job again by itself.
+        copies: number of such jobs, submitted as one array; 0 for a single job.
     """
 
     name: str
@@ -31,17 +32,20 @@ class Job:
     avoid: tuple[str, ...] = ()
     after: str = ""
     requeue: bool = False
+    copies: int = 0
 
 
 @dataclass(frozen=True)
 class Handle:
     """A submitted job: its name, and the backend's id ("" if the submitter died before it recorded the id).
 
-    Ids repeat on a cluster that was rebuilt, so both must match.
+    Ids repeat on a cluster that was rebuilt, so both must match. Where a worker runs the job, name and id are the
+    worker's, and `worker` is the job's own name.
     """
 
     name: str
     id: str = ""
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,14 @@ class Report:
         alive: True if the job waits or runs.
         failure: a failure class of the design; "" if unknown, or if the job may have succeeded (its files tell).
         message: the scheduler's words.
-        id: the job's id, also if the handle has none.
+        handle: the job's handle with its id, also if the polled one has none; None if nothing new is known.
         node: the node it ran on, if known.
     """
 
     alive: bool
     failure: str = ""
     message: str = ""
-    id: str = ""
+    handle: Handle | None = None
     node: str = ""
 
 
@@ -87,14 +91,30 @@ class Backend(Protocol):
     gpus: int
     """GPUs per job."""
 
-    def submit(self, job: Job) -> str:
-        """Start or queue `job` and return its id.
+    def submit(self, job: Job) -> Handle:
+        """Start or queue `job`.
 
         Raises:
             SubmissionDelayed, SubmissionRefused: see these.
             OSError: it could not be started.
         """
         ...
+
+    def slots(self, wanted: Callable[[], int]) -> int | None:
+        """Jobs that may run at once, None for any number; `wanted` counts those that run or could be submitted."""
+        return None
+
+    def gpus_for(self, job: Job) -> float:
+        """GPUs of a job, or its share of a GPU."""
+        return self.gpus
+
+    def idle_gpu_seconds(self) -> float:
+        """GPU-seconds that were spent without a job."""
+        return 0.0
+
+    def release(self) -> None:
+        """End what waits for further jobs: none will be submitted."""
+        return None
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         """The state of each job, submitted by this controller or an earlier one; unknown jobs are left out."""

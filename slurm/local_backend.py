@@ -73,7 +73,7 @@ class LocalBackend(Backend):
         self._children: dict[str, Process] = {}
         self._on_gpu: dict[str, str] = {}
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: Job) -> Handle:
         """See `Backend`."""
         environment = {**os.environ, **job.environment}
         gpu = min(self.visible, key=list(self._on_gpu.values()).count, default="")
@@ -84,7 +84,7 @@ class LocalBackend(Backend):
         identifier = f"{socket.gethostname()}:{child.pid}:{child.created:.2f}:{gpu}"
         self._children[identifier] = child
         self._on_gpu[identifier] = gpu
-        return identifier
+        return Handle(job.name, identifier)
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         """See `Backend`. A process that vanished counts as a lost node, as its exit code is unknown."""
@@ -130,11 +130,11 @@ class DebugBackend(Backend):
         self.received: list[int] = []
         self._codes: dict[str, int] = {}
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: Job) -> Handle:
         """See `Backend`. Return when the job has ended; its arguments follow `python -m module`."""
         identifier = f"debug:{os.getpid()}:{len(self._codes)}"
         self._codes[identifier] = self.run(list(job.command[3:]), self.received)
-        return identifier
+        return Handle(job.name, identifier)
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         """See `Backend`."""

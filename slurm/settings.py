@@ -131,6 +131,19 @@ class SlurmSettings(BaseModel):
     grace: Annotated[
         int, Field(ge=1, description="seconds before the time limit at which a trial writes its last checkpoint")
     ] = 90
+    workers: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="jobs that each work through many trials (mmkd.worker) instead of one job per trial; 0: none",
+        ),
+    ] = 0
+    trials_per_worker: Annotated[
+        int, Field(ge=1, description="trials at once in such a job, which share its GPUs, cores and memory")
+    ] = 1
+    worker_idle: Annotated[float, Field(gt=0, description="seconds without a trial after which such a job ends")] = (
+        600.0
+    )
     poll: Annotated[float, Field(gt=0, description="seconds between queries of Slurm; each covers all jobs")] = 30.0
 
     @field_validator("gpus", mode="before")

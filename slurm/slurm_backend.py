@@ -51,10 +51,10 @@ class SlurmBackend(Backend):
         """
         return CommandExecutor(job, self.settings).script
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: Job) -> Handle:
         """See `Backend`."""
         try:
-            return CommandExecutor(job, self.settings).submit_command().job_id
+            return Handle(job.name, CommandExecutor(job, self.settings).submit_command().job_id)
         except SubmissionRefused:
             if not job.avoid:
                 raise
@@ -75,7 +75,7 @@ class SlurmBackend(Backend):
 
     def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
         """See `Backend`; asked at the same rate as `poll`."""
-        wanted = {handle.id: handle for handle in handles if handle.id}
+        wanted = {handle.id: handle for handle in handles if handle.id and not handle.worker}
         if not wanted or not (at_once or time.monotonic() - self._usage_asked >= self.settings.poll):
             return {}
         self._usage_asked = time.monotonic()
@@ -92,7 +92,7 @@ class SlurmBackend(Backend):
         self._ask()
         found = [self._find(handle) for handle in handles]
         try:
-            scancel([job.id for job in found if job is not None and not job.ended])
+            scancel({job.id for job in found if job is not None and not job.ended})
         except NoAnswer as error:
             raise ConnectionError(f"jobs could not be cancelled and continue: {error}") from None
 
@@ -124,9 +124,10 @@ class SlurmBackend(Backend):
         if job is None:
             unborn = not handle.id and self._answered - self._first_seen[handle] < ABSENT_SECONDS
             return Report(True) if unborn else None
+        found = replace(handle, id=job.id)
         if not job.ended:
-            return Report(True, message=job.state, id=job.id, node=job.node)
-        return _end(job.state, job.reason, job.id, job.node)
+            return Report(True, message=job.state, handle=found, node=job.node)
+        return _end(job.state, job.reason, found, job.node)
 
     def _ask_accounting_for(self, missing: list[Handle], reports: dict[Handle, Report | None]) -> None:
         """Report jobs that left the queue: from accounting, or without it as lost."""
@@ -142,13 +143,13 @@ class SlurmBackend(Backend):
             job = known.get(handle.id)
             if job is None or job.name != handle.name:
                 never = "Slurm has no job of that name" if not handle.id else "Slurm no longer knows the job"
-                reports[handle] = Report(False, "node_fail" if handle.id else "cancelled", never, handle.id)
+                reports[handle] = Report(False, "node_fail" if handle.id else "cancelled", never)
             else:
-                reports[handle] = _end(job.state, job.exit_code, job.id, str(job.facts.get("node", "")))
+                reports[handle] = _end(job.state, job.exit_code, handle, str(job.facts.get("node", "")))
 
 
-def _end(state: str, reason: str, identifier: str, node: str) -> Report:
+def _end(state: str, reason: str, handle: Handle, node: str) -> Report:
     """Report an ended job; accounting may still list one as RUNNING that the queue lost with its node."""
     failure = FAILURES.get(state, "" if state == "COMPLETED" else "node_fail")
     words = f"Slurm says {state}" + (f" ({reason})" if reason not in ("", "None", "0:0") else "")
-    return Report(False, failure, words, identifier, node)
+    return Report(False, failure, words, handle, node)

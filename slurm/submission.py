@@ -167,10 +167,13 @@ def _without(variables: Iterable[str]) -> Iterator[None]:
 def _parameters(job: Job, settings: SlurmSettings) -> dict[str, Any]:
     """Arguments of submitit's `update_parameters`."""
     log = str(job.log).replace("%", "%%")  # %j and the like are Slurm's
+    if job.copies:
+        log = f"{log.removesuffix(job.log.suffix)}.%A_%a{job.log.suffix}"
     additional = {
         "output": log, "error": log, "requeue" if job.requeue else "no-requeue": True,
         "mem": settings.memory(job.memory),
         "cpus-per-task": settings.cpus, "time": settings.time, "signal": f"USR2@{settings.grace}",
+        **({"array": f"0-{job.copies - 1}"} if job.copies else {}),
         **settings.gpu_options(), **{name: value or True for name, value in settings.extra.items()},
     }  # fmt: skip
     variables = (f"export {name}={shlex.quote(value)}" for name, value in job.environment.items())

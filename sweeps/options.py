@@ -126,9 +126,9 @@ def add_where(parser: argparse.ArgumentParser) -> None:
         help="run a copy of the code, stored under the root, so that edits do not affect a running study",
     )  # fmt: skip
     where.add_argument(
-        "--warm-worker", dest="workers", action="store_true",
-        help="local: fork each trial from a process that has imported torch and read the data, which saves seconds of "
-        "each start; new, and not yet the default",
+        "--no-workers", dest="workers", action="store_false",
+        help="local: start each trial as a new Python process instead of forking it from one that has imported torch "
+        "and read the data, which saves seconds of each start",
     )  # fmt: skip
     where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="directory of all results (default: ./runs)")

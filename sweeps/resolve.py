@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from mmkd.data import DatasetInfo, make_synthetic, read_info
 from mmkd.errors import UserError, did_you_mean
@@ -22,12 +24,15 @@ from slurm.local_backend import DebugBackend, LocalBackend, start_process, usabl
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
 from sweeps.controller.local_worker import LocalWorker
+from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.launched_study import record_study, table_name
 from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
 from sweeps.rows import Machine, Row, plan
 from sweeps.site_file import Site, load_site
 from sweeps.snapshot_path import run_from, snapshot_directory
 from sweeps.study_file import StudyFile, find_study, load_profile, load_study
+
+S = TypeVar("S", bound=SlurmBackend)
 
 
 @dataclass(frozen=True)
@@ -69,19 +74,20 @@ def prepare(options: argparse.Namespace) -> Launch:
     name = table_name(options, origin)
     site = load_site(options.site, site_changes(options))
     root = Root.at(options.root)
-    backend, parallel = choose_backend(options, site)
+    code = snapshot_directory(root) if options.snapshot else None
+    environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
+    backend, parallel = choose_backend(options, site, partial(WorkerBackend, site.slurm, root, name, environment))
+    environment["MMKD_TRIALS_PER_GPU"] = str(trials_per_gpu(backend, parallel))
     refuse_contradictions(options, backend.name)
     info = open_data(study, root)
     check_primary(study, info)
     profile_name, profile = load_profile(study.profile, info.source)
-    threads = site.slurm.cpus if backend.name == "slurm" else max(1, usable_cores() // parallel)
+    threads = threads_of(site.slurm) if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
     all_rows = plan(study, described, profile, info, root, machine)
     wanted = select_rows(options.rows, [row.name for row in all_rows], study.control)
     rows = [row for row in all_rows if row.name in wanted]
     make_root(root)
-    code = snapshot_directory(root) if options.snapshot else None
-    environment = {**({"MMKD_STAGE": "1"} if site.stage else {}), **(run_from(code) if code else {})}
     return Launch(study, origin, name, rows, all_rows, profile_name, root, site, backend, parallel, code, environment)
 
 
@@ -186,14 +192,43 @@ def slurm_backend(settings: SlurmSettings) -> SlurmBackend:
     Raises:
         UserError: this machine has no Slurm.
     """
+    return from_login_node(partial(SlurmBackend, settings))
+
+
+def from_login_node(make: Callable[[], S]) -> S:
+    """Create a Slurm backend.
+
+    Raises:
+        UserError: this machine has no Slurm.
+    """
     try:
-        return SlurmBackend(settings)
+        return make()
     except SubmissionRefused as refusal:
         raise UserError(f"--cluster slurm: {refusal}") from None
 
 
-def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, int]:
+def threads_of(settings: SlurmSettings) -> int:
+    """Threads of a trial on Slurm: trials of one job share its cores."""
+    return max(1, settings.cpus // settings.trials_per_worker) if settings.workers else settings.cpus
+
+
+def trials_per_gpu(backend: Backend, parallel: int) -> int:
+    """The largest number of trials at once on one GPU."""
+    if isinstance(backend, WorkerBackend):
+        return math.ceil(backend.settings.trials_per_worker / max(backend.gpus, 1))
+    gpus = len(backend.visible) if isinstance(backend, LocalBackend) else parallel
+    return math.ceil(parallel / max(gpus, 1))
+
+
+def choose_backend(
+    options: argparse.Namespace, site: Site, workers: Callable[[], WorkerBackend]
+) -> tuple[Backend, int]:
     """Choose the backend and its number of slots.
+
+    Args:
+        options: the command line.
+        site: the site file with the command line's changes.
+        workers: makes the backend of workers on Slurm.
 
     Raises:
         UserError, ConnectionError: it is not available.
@@ -201,6 +236,9 @@ def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, in
     from mmkd import trial  # torch: not before it is needed
 
     cluster = choose_cluster(options)
+    if cluster == "slurm" and site.slurm.workers:
+        slots = site.slurm.workers * site.slurm.trials_per_worker
+        return from_login_node(workers), min(site.parallel, slots) if "parallel" in site.model_fields_set else slots
     if cluster == "slurm":
         return slurm_backend(site.slurm), site.parallel
     gpus = [] if options.device == "cpu" else visible_gpus()
@@ -212,12 +250,11 @@ def choose_backend(options: argparse.Namespace, site: Site) -> tuple[Backend, in
     return LocalBackend(gpus, start), options.parallel or len(gpus) or min(usable_cores(), 4)
 
 
-def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:
+def past_backend(name: str, site: Site, *, poll: float) -> Backend:
     """Recreate the backend of an earlier launch, to watch and end its jobs.
 
     Args:
         name: its name in the attempts' records.
-        gpus: GPUs per job, for GPU-seconds.
         site: the present site.
         poll: seconds between queries to Slurm.
 
@@ -225,13 +262,11 @@ def past_backend(name: str, gpus: int, site: Site, *, poll: float) -> Backend:
         UserError, ConnectionError: this machine cannot reach it.
     """
     if name == "local":
-        return LocalBackend(["0"] * gpus)
+        return LocalBackend()
     if name != "slurm":
         raise UserError(f"an attempt was recorded on backend {name!r}, which this version does not know")
     try:
         ask("sinfo", "-h", "-o", "%P")
     except NoAnswer as error:
         refuse_without_slurm("jobs of Slurm", error)
-    backend = slurm_backend(site.slurm.model_copy(update={"poll": poll}))
-    backend.gpus = gpus
-    return backend
+    return slurm_backend(site.slurm.model_copy(update={"poll": poll}))

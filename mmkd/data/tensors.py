@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mmkd.data import read_split
+from mmkd.data import DatasetInfo, read_split
 
 Part = Tensor | slice
 """Some samples of a split: their indices (B,), or a slice."""
@@ -18,13 +18,15 @@ Part = Tensor | slice
 Drawn = tuple[Part, dict[str, Tensor], Tensor]
 """A part with its inputs and labels, all on the device that computes."""
 
+TRIALS_PER_GPU = "MMKD_TRIALS_PER_GPU"
+"""The variable that says how many trials share a GPU; its memory is divided by it."""
 SHARE = 0.5
 """Largest share of the device's free memory for a split; the rest is for networks, steps and the other splits."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One split: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids.
+    """One split: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids, groups or [].
 
     Labels are on the device that computes. So are the inputs; or, `in_host_memory`, each batch is copied there.
     """
@@ -34,6 +36,7 @@ class Samples:
     scores: Tensor | None
     ids: list[str]
     in_host_memory: bool = False
+    groups: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -56,17 +59,25 @@ class Samples:
 
 
 def load_samples(
-    path: Path | str, split: str, modalities: Sequence[str], device: torch.device, *, in_host_memory: bool | None = None
+    info: DatasetInfo,
+    split: str,
+    modalities: Sequence[str],
+    device: torch.device,
+    *,
+    in_host_memory: bool | None = None,
 ) -> Samples:
     """Read one split of a data set, in order; on the device if it `fits` there, unless `in_host_memory` is given.
+
+    The parts are those of the split that `info` was divided by, see `mmkd.data.divide`.
 
     Raises:
         UserError: the file or the split cannot be used.
     """
-    data = read_split(Path(path), split, modalities)
+    data = read_split(info, split, modalities)
     x = {m: torch.from_numpy(data.arrays[m]) for m in modalities}
     if in_host_memory is None:
-        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        neighbours = max(1, int(os.environ.get(TRIALS_PER_GPU, "1")))
+        free = torch.cuda.mem_get_info(device)[0] // neighbours if device.type == "cuda" else None
         in_host_memory = not fits(sum(value.nbytes for value in x.values()), free)
     return Samples(
         x if in_host_memory else {m: value.to(device) for m, value in x.items()},
@@ -74,6 +85,7 @@ def load_samples(
         None if data.scores is None else torch.from_numpy(data.scores),
         data.ids,
         in_host_memory,
+        data.groups,
     )
 
 

@@ -45,6 +45,7 @@ def to_json(overview: Overview) -> dict[str, Any]:
         "no_eta": "" if isinstance(eta, Eta) else eta,
         "controllers": [{"host": c.host, "pid": c.pid, "heard_seconds": round(c.age, 1)} for c in overview.controllers],
         "controller_jobs": [asdict(job) for job in overview.controller_jobs],
+        "workers": overview.workers,
         "rows": [_row(row) for row in overview.rows],
         "trials": [_trial(watched) for watched in overview.trials if watched.trial.status is None],
         "failures": [

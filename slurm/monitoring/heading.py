@@ -94,6 +94,8 @@ def _costs(overview: Overview) -> Iterator[Text]:
     else:
         left = max(hours.limit - hours.spent, 0.0)
         yield Text(f"{spent} of {hours.limit:g}, {_hours(left)} left", style="" if left else "red")
+    if overview.workers:
+        yield Text(f"workers: {overview.workers}")
     for holder in overview.controllers:
         yield Text(f"controller: {holder}, last heartbeat {duration(holder.age)} ago")
     if overview.controllers or not overview.left:

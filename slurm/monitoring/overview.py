@@ -11,6 +11,7 @@ from mmkd.lock import Holder
 from mmkd.metrics import best_trial
 from mmkd.records import WinnerRecord
 from mmkd.result_file import Status
+from mmkd.rundir import Root
 from mmkd.trial_state import State
 from slurm.accounting import QueuedJob
 from slurm.monitoring.collecting import Survey
@@ -18,6 +19,7 @@ from slurm.monitoring.remaining import Eta, GpuHours, Left, forecast, gpu_hours,
 from slurm.monitoring.rows import Row
 from slurm.monitoring.trials import Trial
 from slurm.monitoring.watching import Answer, Sign, Watched, watch
+from slurm.monitoring.workers import describe_workers
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Overview:
     controller_jobs: tuple[QueuedJob, ...]
     failures: tuple[FailureCount, ...]
     others: tuple[QueuedJob, ...]
+    workers: str
     slots: float
     gpu_hours: GpuHours
     eta: Eta | str
@@ -107,12 +110,10 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
     teachers_left = needed - sum(not watched.is_open for watched in teachers)
     known = {watched.job.id for watched in everything if watched.job}
     ours = {attempt.submitted.name for watched in everything for attempt in watched.trial.attempts}  # just ended too
-    rest = [
-        job
-        for job in (answer.jobs.values() if answer else ())
-        if job.id not in known and job.name not in ours and not job.ended
-    ]
+    queue = tuple(answer.jobs.values()) if answer else ()
+    rest = [job for job in queue if job.id not in known and job.name not in ours and not job.ended]
     controllers = {study.controller_job for study in survey.studies}
+    workers = {study.worker_job for study in survey.studies}
     held = sorted((row.controller for row in survey.rows if row.controller), key=lambda holder: -holder.age)
     slots = slots_in_use(everything, survey.taken)
     left = {row.row.directory.path.name: row.left for row in rows}
@@ -127,7 +128,8 @@ def make_overview(survey: Survey, answer: Answer | None) -> Overview:
         controllers=tuple({(holder.host, holder.pid): holder for holder in held}.values()),  # with the last heartbeat
         failures=tuple(count_failures(trials)),
         controller_jobs=tuple(job for job in rest if job.name in controllers),
-        others=tuple(job for job in rest if job.name not in controllers),
+        others=tuple(job for job in rest if job.name not in controllers | workers),
+        workers=describe_workers(Root(survey.root), [job for job in queue if job.name in workers]),
         slots=slots,
         gpu_hours=gpu_hours(everything, survey),
         eta=forecast(everything, left, teachers_left, slots, survey.taken),

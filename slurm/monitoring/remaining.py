@@ -9,8 +9,10 @@ from statistics import fmean
 
 from mmkd.attempts import Attempt
 from mmkd.formatting import remaining
+from mmkd.rundir import Root
 from slurm.monitoring.collecting import Survey
 from slurm.monitoring.watching import Watched
+from slurm.monitoring.workers import idle_gpu_seconds
 
 ENOUGH = 3
 """Finished runs before a time is said."""
@@ -62,6 +64,7 @@ def gpu_hours(trials: Sequence[Watched], survey: Survey) -> GpuHours:
         for attempt in watched.trial.attempts:
             now = attempt.gpus * attempt.seconds(survey.taken) if _runs(watched, attempt) else 0.0
             seconds += now or attempt.submitted.gpu_seconds or 0.0
+    seconds += sum(idle_gpu_seconds(Root(survey.root), study.name) for study in survey.studies)
     limits = [study.record.max_gpu_hours for study in survey.studies]
     known = [limit for limit in limits if limit is not None]
     return GpuHours(seconds / 3600, sum(known) if known and len(known) == len(limits) else None)

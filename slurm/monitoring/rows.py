@@ -25,11 +25,12 @@ LOG_LINES = 50
 
 @dataclass(frozen=True)
 class Study:
-    """A recorded study; `controller_job` is the name of its controller's last job, "" if there was none."""
+    """A recorded study, and the names of the last jobs of its controller and its workers, "" if there were none."""
 
     name: str
     record: StudyRecord
     controller_job: str
+    worker_job: str
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,17 @@ def read_studies(root: Root, wanted: str | None) -> list[Study]:
     if wanted is not None:
         names = [choose(f"study (--study, of {root.path})", wanted, names)]
     return [
-        Study(name, read_record(root.study(name), StudyRecord), _controller_job(root.controller_script(name)))
+        Study(
+            name,
+            read_record(root.study(name), StudyRecord),
+            _job_name(root.controller_script(name)),
+            _job_name(root.worker_script(name)),
+        )
         for name in names
     ]
 
 
-def _controller_job(script: Path) -> str:
+def _job_name(script: Path) -> str:
     try:
         found = re.search(r"^#SBATCH --job-name=(\S+)", script.read_text(encoding="utf-8"), re.MULTILINE)
     except FileNotFoundError:

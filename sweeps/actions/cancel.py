@@ -14,9 +14,10 @@ from mmkd.files import read_json, write_text
 from mmkd.formatting import count
 from mmkd.lock import FileLock, LockHeld, read_holder
 from mmkd.rundir import RowDir, TrialDir
-from slurm.accounting import NoAnswer, scancel
+from slurm.accounting import NoAnswer, QueuedJob, scancel, squeue
 from slurm.local_backend import host_of
 from sweeps.actions.detach import controller_jobs
+from sweeps.controller.job_names import worker_job
 from sweeps.controller.jobs import Jobs
 from sweeps.controller.row import Task
 from sweeps.controller.row_locks import RowLocks, take_rows
@@ -43,6 +44,7 @@ def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> i
             scancel([job.id for job in waiting])
             if waiting:
                 print(f"cancelled its detached controller: job {', '.join(job.id for job in waiting)}")
+            scancel([job.id for job in workers_of(study)])  # their trials write checkpoints
             left = _end_jobs(study, site, locks, patience)
     except NoAnswer as error:
         refuse_without_slurm("--cancel", error)
@@ -50,6 +52,13 @@ def cancel(study: RecordedStudy, site: Site, *, patience: float = PATIENCE) -> i
         return 1
     print("nothing is running any more; run the launch command again to resume")
     return 0
+
+
+def workers_of(study: RecordedStudy) -> list[QueuedJob]:
+    """The study's workers that wait or run."""
+    if not study.root.workers.exists():
+        return []
+    return [job for job in squeue() if job.name == worker_job(study.root, study.name) and not job.ended]
 
 
 @contextmanager
@@ -126,14 +135,13 @@ def _claim(teacher: TrialDir, claims: ExitStack) -> bool:
 
 def _by_backend(study: RecordedStudy, site: Site, directories: list[TrialDir]) -> list[Jobs]:
     """Watch the jobs of these trials through the backends they were submitted to."""
-    found: dict[tuple[str, int], Jobs] = {}
+    found: dict[str, Jobs] = {}
     for directory in directories:
-        attempt = last_attempt(directory)
-        name, gpus = attempt.submitted.backend, attempt.gpus
-        if (name, gpus) not in found:
-            found[name, gpus] = Jobs(study.root, past_backend(name, gpus, site, poll=POLL), {})
+        name = last_attempt(directory).submitted.backend
+        if name not in found:
+            found[name] = Jobs(study.root, past_backend(name, site, poll=POLL), {})
         config = from_json(read_json(directory.config), directory.config)
-        found[name, gpus].attach(Task(directory.name, directory.name, "", directory, config), None)
+        found[name].attach(Task(directory.name, directory.name, "", directory, config), None)
     return list(found.values())
 
 

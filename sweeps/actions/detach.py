@@ -113,7 +113,7 @@ def detach(made: Launch, options: argparse.Namespace) -> int:
     made.record(options.max_gpu_hours)
     job = controller_of(made, absolute(options))
     try:
-        identifier = slurm_backend(controller_settings(made.site)).submit(job)
+        identifier = slurm_backend(controller_settings(made.site)).submit(job).id
     except SubmissionRefused as refusal:
         raise UserError(f"--detach: {refusal} (set the controller's resources in [detach] of the site file)") from None
     except SubmissionDelayed as delay:
@@ -172,7 +172,7 @@ def hand_over(made: Launch, options: argparse.Namespace) -> int:
     while True:
         try:
             others = [other for other in controller_jobs(made.root, made.name) if other.id != own]
-            identifier = others[0].id if others else backend.submit(job)
+            identifier = others[0].id if others else backend.submit(job).id
         except (NoAnswer, SubmissionDelayed) as delay:
             print(f"no successor yet: Slurm says {' '.join(str(delay).split())}", flush=True)
             time.sleep(RETRY_SECONDS)

@@ -10,13 +10,14 @@ from mmkd.distillation import load_method
 from mmkd.formatting import count
 from mmkd.result_file import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
-from slurm.backend import Backend
+from slurm.backend import Job
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.detach import controller_script
 from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
 from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import make_job
 from sweeps.controller.row import Task
+from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.launched_study import without_end
 from sweeps.resolve import Launch
 from sweeps.rows import TUNING_SEED, Row, nearest_neighbour, teacher_directories
@@ -29,8 +30,9 @@ def dry_run(made: Launch, options: argparse.Namespace) -> int:
     estimates = estimates_of(left, made.root, made.backend)
     if options.probe:
         estimates = probe(left, estimates, made.environment)
-    show_estimate(left, estimates, made.parallel, made.backend.gpus)
-    show_script(made.rows[0], made.root, made.backend, made.environment)
+    job = example_job(made.rows[0], made.root, made.environment)
+    show_estimate(left, estimates, made.parallel, made.backend.gpus_for(job))
+    show_script(made, job)
     if options.detach:
         print(f"script    of the controller\n\n{controller_script(made, options)}")
     return 0
@@ -123,15 +125,37 @@ def _seconds(directory: TrialDir) -> float | None:
         return None
 
 
-def show_script(row: Row, root: Root, backend: Backend, environment: Mapping[str, str]) -> None:
-    """On Slurm, print an example script: the exact script of the row's first trial."""
-    if not isinstance(backend, SlurmBackend):
-        return
+def example_job(row: Row, root: Root, environment: Mapping[str, str]) -> Job:
+    """Make the job of the row's first trial."""
     config = row.config(row.default(), TUNING_SEED)
     name = f"{row.directory.path.name}.t0"
     task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
-    print(f"script    example: {task.label}; other trials differ in name and directory, retries also in options\n")
-    print(backend.script(make_job(task, 1, job_tag(root), environment)))
+    return make_job(task, 1, job_tag(root), environment)
+
+
+def show_script(made: Launch, job: Job) -> None:
+    """On Slurm, print an example script: that of `job`, or that of the workers."""
+    if isinstance(made.backend, WorkerBackend):
+        settings = made.backend.settings
+        at_once = count(settings.trials_per_worker, "trial")
+        print(f"script    of {count(settings.workers, 'worker')}; each runs one trial after another, {at_once} at once")
+        if peaks := [peak for row in made.rows for peak in _peaks(row.directory)]:
+            needed = settings.trials_per_worker * max(peaks)
+            print(
+                f"memory    finished trials took up to {max(peaks):.0f} MB each; {at_once} take {needed:.0f} MB at most"
+            )
+        print(f"\n{made.backend.worker_script()}")
+    elif isinstance(made.backend, SlurmBackend):
+        print(
+            "script    example: the first trial; other trials differ in name and directory, retries also in options\n"
+        )
+        print(made.backend.script(job))
+
+
+def _peaks(row: RowDir) -> list[float]:
+    """The largest memory of each trial's last attempt, in MB, where it was recorded."""
+    ran = (last_attempt(directory).ran for directory in (*row.trials(), *row.final_runs()))
+    return [record.peak_mb for record in ran if record.peak_mb is not None]
 
 
 def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> None:

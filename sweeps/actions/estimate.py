@@ -174,7 +174,7 @@ def forecast(left: Sequence[Left], seconds: Mapping[str | TrialDir, float], slot
     return remaining(work, slots, chains), work
 
 
-def show_estimate(rows: Sequence[Left], estimates: Estimates, slots: int, gpus: int) -> None:
+def show_estimate(rows: Sequence[Left], estimates: Estimates, slots: int, gpus: float) -> None:
     """Print the remaining runs and their cost, or what is unknown and how to find out. Each run has so many `gpus`."""
     left = [row for row in rows if row.runs]
     if not left:

@@ -22,7 +22,8 @@ from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.local_backend import LocalBackend, host_of
-from sweeps.controller.job_names import controller_job, handle_of
+from slurm.monitoring.workers import describe_workers, idle_gpu_seconds
+from sweeps.controller.job_names import controller_job, handle_of, worker_job
 from sweeps.launched_study import RecordedRow, RecordedStudy, without_end
 
 
@@ -92,16 +93,25 @@ def show_status(study: RecordedStudy) -> None:
         unfinished = [f"{states[state]} {_WORDS[state]}" for state in _WORDS if states[state]]
         print(f"teachers    {', '.join([f'{states[State.FINISHED]} of {states.total()} trained', *unfinished])}")
     alive = without_end(study.directories())
+    name_of_workers = worker_job(study.root, study.name)
+    if workers := describe_workers(study.root, [job for job in queue or () if job.name == name_of_workers]):
+        print(f"workers     {workers}")
     for line in _jobs(alive, queue, complaint):
         print(f"jobs        {line}")
-    now, spent = time.time(), gpu_seconds_of(study.directories())
+    now, idle = time.time(), idle_gpu_seconds(study.root, study.name)
+    spent = gpu_seconds_of(study.directories()) + idle
     running = sum(attempt.gpus * attempt.seconds(now) for attempt in map(last_attempt, alive))
-    print(f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended")
+    print(
+        f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended"
+        + (f" and {idle / 3600:.2f} by free slots of workers" if idle else "")
+    )
 
 
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
     """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
-    on_slurm = any(last_attempt(d).submitted.backend == "slurm" for d in without_end(study.directories()))
+    on_slurm = study.root.workers.exists() or any(
+        last_attempt(d).submitted.backend == "slurm" for d in without_end(study.directories())
+    )
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:

@@ -10,7 +10,8 @@ from slurm.backend import Handle
 
 def handle_of(attempt: Attempt) -> Handle:
     """Return the handle of an attempt's job, without an id where none was recorded."""
-    return Handle(attempt.submitted.name, attempt.submitted.job)
+    submitted = attempt.submitted
+    return Handle(submitted.name, submitted.job, submitted.worker)
 
 
 def job_tag(root: Root) -> str:
@@ -21,3 +22,8 @@ def job_tag(root: Root) -> str:
 def controller_job(root: Root, study: str) -> str:
     """Return the name of the job of a study's detached controller."""
     return f"{job_tag(root)}.controller.{study}"
+
+
+def worker_job(root: Root, study: str) -> str:
+    """Return the name of the jobs of a study's workers."""
+    return f"{job_tag(root)}.worker.{study}"

@@ -39,6 +39,8 @@ class Running:
     owner: RowWork | None
     attempt: int
     handle: Handle
+    gpus: float
+    """GPUs of its job, or its share of them."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,13 @@ class Jobs:
         directory = task.directory
         number = current_attempt(directory) + 1
         job = make_job(task, number, self.tag, self.environment)
-        facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "gpus": self.backend.gpus}
+        gpus = self.backend.gpus_for(job)
+        facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "gpus": gpus}
         record_submission(directory, number, **facts, submitted=time.time())
         write_text(directory.attempt, f"{number}\n")
-        identifier = ""
+        handle = Handle(job.name)
         try:
-            identifier = self.backend.submit(job)
+            handle = self.backend.submit(job)
         except SubmissionDelayed as delay:
             self.delayed = str(delay)
             self._again = time.monotonic() + self._wait
@@ -116,9 +119,9 @@ class Jobs:
             _take_back(directory, number)
             raise UserError(f"{task.label}: {refusal}") from None
         else:
-            record_submission(directory, number, job=identifier)
+            _record_handle(directory, number, handle)
             self.delayed, self._wait = "", SHORTEST_WAIT
-        self.running[directory] = Running(task, owner, number, Handle(job.name, identifier))
+        self.running[directory] = Running(task, owner, number, handle, gpus)
         return True
 
     def attach(self, task: Task, owner: RowWork | None) -> None:
@@ -127,7 +130,7 @@ class Jobs:
         handle = handle_of(attempt)
         if attempt.submitted.backend != self.backend.name:
             handle = replace(handle, id="")
-        self.running[task.directory] = Running(task, owner, attempt.number, handle)
+        self.running[task.directory] = Running(task, owner, attempt.number, handle, attempt.gpus)
 
     def collect(self, *, ending: bool = False) -> Iterator[Ended]:
         """Record and yield the attempts that have ended; `ending`: because of `cancel`."""
@@ -135,7 +138,7 @@ class Jobs:
         for directory, running in list(self.running.items()):
             report = reports[directory]
             if report.alive:
-                self._note_id(running, report)
+                self._note_handle(running, report)
             elif not self._is_late(running, report):
                 del self.running[directory]
                 yield self._note_end(running, report, ending)
@@ -147,8 +150,9 @@ class Jobs:
 
     def gpu_seconds(self) -> float:
         """Sum the GPU-seconds of ended and running attempts."""
-        started = (record.started for _, record in self._records.values())
-        return self._spent + self.backend.gpus * sum(time.time() - begin for begin in started if begin)
+        now, records = time.time(), self._records.items()
+        running = sum(self.running[d].gpus * (now - record.started) for d, (_, record) in records if record.started)
+        return self._spent + running + self.backend.idle_gpu_seconds()
 
     def close_accounts(self) -> None:
         """Query accounting a last time; it records an end a little later than we do."""
@@ -188,11 +192,11 @@ class Jobs:
             return False
         return time.monotonic() - self._late.setdefault(directory, time.monotonic()) < VISIBLE_SECONDS
 
-    def _note_id(self, running: Running, report: Report) -> None:
-        if report.id and not running.handle.id:
+    def _note_handle(self, running: Running, report: Report) -> None:
+        if report.handle is not None and not running.handle.id:
             directory = running.task.directory
-            record_submission(directory, running.attempt, job=report.id)
-            self.running[directory] = replace(running, handle=replace(running.handle, id=report.id))
+            _record_handle(directory, running.attempt, report.handle)
+            self.running[directory] = replace(running, handle=report.handle)
 
     def _note_end(self, running: Running, report: Report, ending: bool) -> Ended:
         directory = running.task.directory
@@ -205,18 +209,18 @@ class Jobs:
                 reported = Failure.NODE_FAIL  # a job records its own errors: it was killed, or the disk was full
             end = why_ended(directory, running.attempt, ran.end, reported)
             message = ran.message or f"{report.message}; {last_line(directory, running.attempt)}"
-        handle = replace(running.handle, id=running.handle.id or report.id)
+        handle = running.handle if running.handle.id else report.handle or running.handle
         seconds = 0.0 if ran.started is None else (ran.ended or time.time()) - ran.started
-        cost = round(self.backend.gpus * seconds, 3)
+        cost = round(running.gpus * seconds, 3)
         facts = {"end": end, "message": message, "epochs": len(read_metrics(directory)), "ended": time.time()}
-        facts |= {"job": handle.id, "gpus": self.backend.gpus, "gpu_seconds": cost}
+        facts |= {"name": handle.name, "job": handle.id, "gpus": running.gpus, "gpu_seconds": cost}
         facts |= {"node": report.node} if report.node else {}
         record_submission(directory, running.attempt, **facts)
         self._records.pop(directory, None)
         self._late.pop(directory, None)
         self._again = 0.0  # where the site's limit was full, there is room now
         self._spent += cost
-        if not self.backend.prompt and handle.id:
+        if not self.backend.prompt and handle.id and not handle.worker:
             self._unaccounted[handle] = Unaccounted(directory, running.attempt, cost, time.monotonic())
         return Ended(running, end, message)
 
@@ -257,6 +261,11 @@ def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> J
     memory, avoid = next_resources(read_attempts(task.directory))
     name, log = f"{tag}.{task.name}.a{attempt}", task.directory.log(attempt)
     return Job(name, command, log, environment, memory=memory, avoid=avoid)
+
+
+def _record_handle(directory: TrialDir, attempt: int, handle: Handle) -> None:
+    worker = {"worker": handle.worker} if handle.worker else {}
+    record_submission(directory, attempt, name=handle.name, job=handle.id, **worker)
 
 
 def _take_back(directory: TrialDir, number: int) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from mmkd.records import AssignmentRecord, ProcessRecord, find_record, write_record
 from mmkd.rundir import WorkerDir
@@ -22,6 +26,8 @@ WORKER = (sys.executable, "-m", "mmkd.worker")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """Variables of a worker, which must have no threads; its trials set the number that they need."""
 LOOK_SECONDS = 0.002
+STOPPED_SECONDS = 5.0
+"""A worker that has been stopped (SIGSTOP) for so long is replaced."""
 
 
 class LocalWorker:
@@ -84,16 +90,41 @@ def _assign(
         os.write(process.stdin.fileno(), b"\n")  # wakes it
     except (FileNotFoundError, BrokenPipeError):
         return None  # it has ended
+    moving = time.monotonic()
     while (found := find_record(record, ProcessRecord)) is None:
         if process.poll() is not None or (worker.closed.exists() and inbox.exists()):
             inbox.unlink(missing_ok=True)
             return None
+        moving = moving if _is_stopped(process) else time.monotonic()
+        if time.monotonic() - moving > STOPPED_SECONDS:
+            process.kill()  # its trials live on
+            process.wait()
         time.sleep(LOOK_SECONDS)
 
-    def exit_code() -> int | None:
-        known = find_record(record, ProcessRecord)
+    return Process(found.pid, found.started, _ExitCode(record, found))
+
+
+class _ExitCode:
+    """The exit code of a worker's trial; None while it runs.
+
+    A worker that is gone or stopped writes no code: a trial that ended without it counts as killed (its own record
+    says how it ended).
+    """
+
+    def __init__(self, record: Path, process: ProcessRecord) -> None:
+        self.record, self.process = record, process
+        self._seen = time.monotonic()
+
+    def __call__(self) -> int | None:
+        known = find_record(self.record, ProcessRecord)
         if known is not None and known.code is not None:
             return known.code
-        return None if process.poll() is None or living_process(found.pid, found.started) else -9
+        if living_process(self.process.pid, self.process.started):
+            self._seen = time.monotonic()
+        return None if time.monotonic() - self._seen < STOPPED_SECONDS else -signal.SIGKILL
 
-    return Process(found.pid, found.started, exit_code)
+
+def _is_stopped(process: subprocess.Popen[bytes]) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    return False

@@ -14,11 +14,12 @@ from enum import Enum
 from pathlib import Path
 
 from mmkd.attempts import gpu_seconds_of
+from mmkd.errors import UserError
 from mmkd.formatting import count
 from mmkd.rundir import Root
 from mmkd.trial_state import decide, pause_left
 from slurm.accounting import NoAnswer, squeue
-from slurm.backend import Backend
+from slurm.backend import Backend, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork, Task
@@ -86,6 +87,8 @@ class Controller:
         self.jobs = Jobs(root, backend, environment or {}, spent)
         self.budget_spent = False
         """True once a submission was withheld because the budget is spent."""
+        self._delay = ""
+        """The reason of a delay that was said last."""
         self._failures: dict[str, str] = {}
         """What was said about a failure, and the trial of which it was said first."""
         self._renewed = self._looked = time.monotonic()
@@ -107,7 +110,7 @@ class Controller:
                 busy = self._fill()
                 self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
                 if not self.jobs.running and (not busy or self.budget_spent):
-                    return
+                    return self.backend.release()
                 if stop := self.stop_asked():
                     self._stop(stop)
                     raise Interrupted
@@ -150,8 +153,10 @@ class Controller:
         """Fill free slots. Return True if work is left that is not running."""
         running, waiting, began = self.jobs.running, False, time.monotonic()
         may_submit = not self._budget_is_spent() and not self.jobs.blocked
-        if len(running) >= self.parallel:
+        slots = self._slots() if may_submit else self.parallel
+        if running and len(running) >= slots:
             return True
+        may_submit = may_submit and slots > 0
         for task, owner in self._due(sample=may_submit):
             if task.directory in running:
                 continue
@@ -167,17 +172,35 @@ class Controller:
                 continue
             elif not may_submit or not self._submit(task, owner):
                 return True
-            if len(running) >= self.parallel or time.monotonic() - began > FILLING_SECONDS:
+            if len(running) >= slots or time.monotonic() - began > FILLING_SECONDS:
                 return True
-        return waiting or not may_submit
+        return waiting or (not may_submit and self._remaining() > 0)
+
+    def _slots(self) -> int:
+        """Jobs that may run at once now.
+
+        Raises:
+            UserError: the scheduler refuses the workers that would run them.
+        """
+        try:
+            available = self.backend.slots(self._remaining)
+        except SubmissionDelayed as delay:
+            self._say_delay("workers", str(delay))
+            return 0
+        except SubmissionRefused as refusal:
+            raise UserError(str(refusal)) from None
+        return self.parallel if available is None else min(self.parallel, available)
 
     def _submit(self, task: Task, owner: RowWork | None) -> bool:
         """Submit an attempt; False if the scheduler delays it, which is reported once."""
-        before = self.jobs.delayed
         submitted = self.jobs.submit(task, owner)
-        if self.jobs.delayed and self.jobs.delayed != before:
-            self.reporter.event(f"{task.label}: waiting: Slurm says {self.jobs.delayed}")
+        self._say_delay(task.label, self.jobs.delayed)
         return submitted
+
+    def _say_delay(self, label: str, reason: str) -> None:
+        if reason and reason != self._delay:
+            self.reporter.event(f"{label}: waiting: Slurm says {reason}")
+        self._delay = reason
 
     def _budget_is_spent(self) -> bool:
         if self.max_gpu_seconds is None or self.jobs.gpu_seconds() < self.max_gpu_seconds or not self._remaining():
@@ -251,6 +274,7 @@ class Controller:
                 if ended.end == "complete":
                     self._follow_up(ended)
             time.sleep(self.interval)
+        self.backend.release()
 
 
 class StopRequests:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +26,7 @@ from fault_damage import (
     teacher_flipped,
     torn_lines,
 )
-from fault_study import AttackedStudy, directory_of, kill
+from fault_study import AttackedStudy, directory_of, environment, kill
 from survival import Stuck, wait_for
 
 from mmkd.attempts import current_attempt
@@ -112,6 +113,54 @@ def trial_paused(study: AttackedStudy, chance: random.Random) -> str:
     """SIGSTOP to a trial for some seconds, then SIGCONT."""
     trials = study.trials()
     return _pause(study, chance.choice(trials), chance) if trials else ""
+
+
+def worker_killed(study: AttackedStudy, chance: random.Random) -> str:
+    """kill -9 of the process that forks the trials, which live on."""
+    worker = study.worker()
+    return f"process {worker.pid}" if worker and kill(worker, signal.SIGKILL) else ""
+
+
+def worker_paused(study: AttackedStudy, chance: random.Random) -> str:
+    """SIGSTOP to the process that forks the trials, for some seconds or for good."""
+    worker = study.worker()
+    if worker is None:
+        return ""
+    if study.cluster is None and chance.random() < 0.5:
+        return "stopped for good" if kill(worker, signal.SIGSTOP) else ""
+    return _pause(study, worker, chance)
+
+
+def worker_out_of_memory(study: AttackedStudy, chance: random.Random) -> str:
+    """kill -9 of the process that forks the trials and of all trials, as the kernel does where they share a limit."""
+    worker = study.worker()
+    if worker is None or not kill(worker, signal.SIGKILL):
+        return ""
+    return f"it and {sum(kill(trial, signal.SIGKILL) for trial in study.trials())} trials"
+
+
+def torn_inbox(study: AttackedStudy, chance: random.Random) -> str:
+    """Garbage in the inbox of the process that forks the trials."""
+    inbox = study.inbox()
+    if inbox is None:
+        return ""
+    torn = chance.choice((b"", b'{"arguments": ["/tmp"', b"\xff" * 99, b'{"arguments": 3}'))
+    with suppress(FileNotFoundError):
+        (inbox / "torn.json").write_bytes(torn)
+        return f"{len(torn)} bytes"
+    return ""
+
+
+def second_worker(study: AttackedStudy, chance: random.Random) -> str:
+    """A second worker is started on the first one's directory: it must end at once."""
+    inbox = study.inbox()
+    if inbox is None:
+        return ""
+    command = [sys.executable, "-m", "mmkd.worker", str(inbox.parent)]
+    second = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment(), timeout=120)
+    if second.returncode != REFUSED and inbox.exists():
+        raise Stuck(f"a second worker ended with {second.returncode}: {second.stderr.decode()}")
+    return "it was refused"
 
 
 def full_disk(study: AttackedStudy, chance: random.Random) -> str:
@@ -238,7 +287,8 @@ LOCAL: dict[str, Fault] = {
         controller_killed, trial_killed, both_killed, controller_terminated, controller_interrupted, trial_terminated,
         trial_interrupted, controller_paused, trial_paused, full_disk, read_only, torn_lines, journal_cut,
         checkpoint_truncated, checkpoint_flipped, result_truncated, result_flipped, teacher_flipped, clock_jump,
-        duplicated_job, slow_files, two_launches,
+        duplicated_job, slow_files, two_launches, worker_killed, worker_paused, worker_out_of_memory, torn_inbox,
+        second_worker,
     )
 }  # fmt: skip
 """By name, as tables have it."""

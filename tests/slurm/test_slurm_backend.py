@@ -137,7 +137,7 @@ def test_a_state_is_alive_or_a_class(
 ) -> None:
     stub.answers("squeue", queued("7", "mine", state, node="n3"))
     report = ask(backend(), Handle("mine", "7"), clock)
-    assert (report.alive, report.failure, report.id, report.node) == (*expected, "7", "n3")
+    assert (report.alive, report.failure, report.handle, report.node) == (*expected, Handle("mine", "7"), "n3")
 
 
 def test_slurm_is_asked_once_a_while_for_all_jobs(stub: StubSlurm, clock: list[float]) -> None:
@@ -191,7 +191,7 @@ def test_an_id_that_another_job_bears_by_now_is_not_ours(stub: StubSlurm, clock:
 def test_a_job_whose_id_nobody_noted_is_found_by_its_name(stub: StubSlurm, clock: list[float]) -> None:
     stub.answers("squeue", queued("6", "mine.a1", "RUNNING"), queued("7", "mine.a2", "PENDING"))
     report = ask(backend(), Handle("mine.a2"), clock)
-    assert (report.alive, report.id) == (True, "7")
+    assert (report.alive, report.handle.id) == (True, "7")
 
 
 def test_a_job_that_was_only_announced_is_given_time_to_appear(stub: StubSlurm, clock: list[float]) -> None:

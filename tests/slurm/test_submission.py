@@ -48,7 +48,7 @@ def test_submitit_writes_the_script_runs_sbatch_and_makes_the_job(
     assert isinstance(made, SubmititJob)
     assert made.job_id == "4711"
     assert ran == [["sbatch", "--parsable", str(tmp_path / "log" / "1.sbatch")]]
-    assert backend().submit(job(tmp_path)) == "4711"
+    assert backend().submit(job(tmp_path)).id == "4711"
     assert len(ran) == stub.calls("sbatch") == 2, "nobody else calls sbatch"
 
 
@@ -121,12 +121,12 @@ def test_a_machine_without_sbatch_is_refused(stub: StubSlurm, tmp_path: Path, mo
 
 def test_a_site_may_greet_before_the_jobs_id(stub: StubSlurm, tmp_path: Path) -> None:
     stub.answers("sbatch", "Welcome to job 12 of many", "4711;cluster")
-    assert backend().submit(job(tmp_path)) == "4711"
+    assert backend().submit(job(tmp_path)).id == "4711"
 
 
 def test_a_submission_gives_the_jobs_id(stub: StubSlurm, tmp_path: Path) -> None:
     stub.answers("sbatch", "4711;cluster")
-    assert backend().submit(job(tmp_path)) == "4711"
+    assert backend().submit(job(tmp_path)).id == "4711"
     assert (tmp_path / "log" / "1.sbatch").read_text() == backend().script(job(tmp_path))
 
 

@@ -30,7 +30,7 @@ class FakeCluster(FakeBackend):
         super().__init__(**options)
         self.refuses, self.submissions = refuses, 0
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: Job) -> Handle:
         self.submissions += 1
         refusal = self.refuses(self.submissions)
         if isinstance(refusal, SubmissionDelayed) and not refusal.certain:
@@ -44,7 +44,7 @@ class FakeCluster(FakeBackend):
         known = {handle: Handle(handle.name, handle.id or ids.get(handle.name, "")) for handle in handles}
         reports = super().poll([handle for handle in known.values() if handle.id])
         gone = Report(False, "cancelled", "no job of that name")
-        return {h: replace(reports[k], id=k.id) if k.id else gone for h, k in known.items()}
+        return {h: replace(reports[k], handle=k) if k.id else gone for h, k in known.items()}
 
     def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
         return {handle: {"gpu_seconds": 3600.0, "node": "n1"} for handle in handles}

@@ -13,10 +13,10 @@ from mmkd.files import read_json
 from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import Failure
-from slurm.backend import Handle, Job, Report
+from slurm.backend import Backend, Handle, Job, Report
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Jobs end at the next poll but `delay`: with a result, or in the way that `fails` says.
 
     `fails` gets the job and its attempt and returns how it ends: None for a result, else a class. A job's value is a
@@ -34,12 +34,12 @@ class FakeBackend:
         self.most = 0
         self.polls = 0
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: Job) -> Handle:
         self.jobs.append(job)
         identifier = str(len(self.jobs) - 1)
         self.live[identifier] = self.delay
         self.most = max(self.most, len(self.live))
-        return identifier
+        return Handle(job.name, identifier)
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         self.polls += 1

@@ -64,7 +64,7 @@ def test_a_dry_runs_script_is_called_an_example(
     row = planned(study_file, tmp_path)[0]
     show_script(row, Root(tmp_path / "runs"), SlurmBackend(SlurmSettings()), {})
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("script    example: no_kd trial 0; other trials differ in name and directory")
+    assert first.startswith("script    example: the first trial; other trials differ in name and directory")
 
 
 def test_a_launch_on_this_machine_warns_of_jobs_that_an_earlier_one_left_on_slurm(

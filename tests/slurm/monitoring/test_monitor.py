@@ -163,7 +163,7 @@ def test_on_a_real_cluster_running_waiting_and_lost_jobs_are_told_apart(
         settings = SlurmSettings(cpus=1, mem="64M", time="10", python="/bin/sleep", extra=extra)
         name = f"mmkd-0.crd-00000000.t{number}.a1"
         job = Job(name, ("/bin/sleep", "300"), row.trial(number).log(1))
-        ids.append(SlurmBackend(settings).submit(job))
+        ids.append(SlurmBackend(settings).submit(job).id)
         watched.run(row.trial(number), backend="slurm", job=ids[-1], name=name)
     watched.study()
     cluster.run("scancel", ids[2])

@@ -41,7 +41,7 @@ def with_job(study: RecordedStudy, code: str = SLEEPING) -> tuple[TrialDir, psut
     """A trial of the study whose job is a process of this host, submitted by a controller that is gone."""
     trial = without_end(study.rows[0].runs())[0]
     backend = LocalBackend()
-    identifier = backend.submit(Job("some-job", (sys.executable, "-c", code), trial.log(1)))
+    identifier = backend.submit(Job("some-job", (sys.executable, "-c", code), trial.log(1))).id
     record_submission(trial, 1, backend="local", name="some-job", job=identifier, gpus=0)
     for other in without_end(study.directories()):
         if other != trial:

@@ -11,7 +11,7 @@ from launched import launched
 from mmkd.errors import UserError
 from mmkd.rundir import Root
 from slurm.accounting import NoAnswer, QueuedJob
-from slurm.backend import Job, SubmissionDelayed
+from slurm.backend import Handle, Job, SubmissionDelayed
 from slurm.settings import SlurmSettings
 from slurm.settings import seconds as seconds_of
 from sweeps.actions import detach as detaching
@@ -166,12 +166,12 @@ class Sbatch:
     def __init__(self, delays: int = 0) -> None:
         self.delays, self.jobs = delays, []
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: Job) -> Handle:
         if self.delays:
             self.delays -= 1
             raise SubmissionDelayed("Unable to contact slurm controller", certain=True)
         self.jobs.append(job)
-        return "8"
+        return Handle(job.name, "8")
 
 
 @pytest.fixture

@@ -46,8 +46,9 @@ class Backend(FakeBackend):
     Its jobs tell of their attempts, as real ones do.
     """
 
-    def submit(self, job: Job) -> str:
-        return f"{os.getpid()}.{super().submit(job)}"
+    def submit(self, job: Job) -> Handle:
+        handle = super().submit(job)
+        return replace(handle, id=f"{os.getpid()}.{handle.id}")
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         mine = {replace(h, id=h.id.split(".")[1]): h for h in handles if h.id.startswith(f"{os.getpid()}.")}

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from mmkd.attempts import read_attempts
-from mmkd.data import hdf5_format, keep_split, read_split
+from mmkd.data import keep_split, read_split, reading
 from mmkd.files import write_text
 from mmkd.lock import is_held
 from mmkd.provenance import SOURCE, loaded_code, source_digest
@@ -76,10 +76,10 @@ def test_a_forked_trial_has_the_numbers_of_a_separate_process(lab: Any, numbers_
     forked, alone = lab.place(config, 1), lab.place(config, 2)
     backend = LocalBackend(start=worker)
     first, second = job(forked), job(alone)
-    assert finish(backend, first.name, backend.submit(first)).message == "exit code 0"
+    assert finish(backend, first.name, backend.submit(first).id).message == "exit code 0"
     assert process_of(worker).poll() is None
     usual = LocalBackend(start=start_process)
-    finish(usual, second.name, usual.submit(second))
+    finish(usual, second.name, usual.submit(second).id)
     assert numbers_of(forked) == numbers_of(alone)
     assert "complete" in forked.log(1).read_text()
     ran = [read_attempts(trial)[0].ran for trial in (forked, alone)]
@@ -90,7 +90,7 @@ def test_the_worker_has_one_thread_and_no_open_data_before_and_after_forks(lab: 
     backend = LocalBackend(start=worker)
     for number in range(2):
         one = job(lab.place(lab.student(), number))
-        assert finish(backend, one.name, backend.submit(one)).failure == ""
+        assert finish(backend, one.name, backend.submit(one).id).failure == ""
         parent = psutil.Process(process_of(worker).pid)
         assert parent.num_threads() == 1
         assert not [file.path for file in parent.open_files() if file.path.endswith(".h5")]
@@ -100,14 +100,14 @@ def test_trials_outlive_the_worker_and_its_successor_takes_the_next(lab: Any, wo
     backend = LocalBackend(start=worker)
     long = long_run(lab)
     running = job(long)
-    identifier = backend.submit(running)
+    identifier = backend.submit(running).id
     wait_until(lambda: long.metrics.exists())
     killed = process_of(worker)
     killed.kill()
     killed.wait()
     assert backend.poll([Handle(running.name, identifier)])[Handle(running.name, identifier)].alive
     other = job(lab.place(lab.student(), 7))
-    assert finish(backend, other.name, backend.submit(other)).failure == ""
+    assert finish(backend, other.name, backend.submit(other).id).failure == ""
     assert process_of(worker).pid != killed.pid
     backend.cancel([Handle(running.name, identifier)])
     assert finish(backend, running.name, identifier).failure == "node_fail"  # nobody knows its exit code
@@ -120,7 +120,7 @@ def test_a_forked_trial_that_is_asked_to_end_writes_a_checkpoint(
 ) -> None:
     backend, long = LocalBackend(start=worker), long_run(lab)
     running = job(long)
-    identifier = backend.submit(running)
+    identifier = backend.submit(running).id
     pid = int(identifier.split(":")[1])
     assert os.getsid(pid) == pid
     wait_until(lambda: long.metrics.exists())
@@ -134,7 +134,7 @@ def test_a_forked_trial_that_is_asked_to_end_writes_a_checkpoint(
 def test_a_killed_trial_is_a_lost_node(lab: Any, worker: LocalWorker) -> None:
     backend, long = LocalBackend(start=worker), long_run(lab)
     running = job(long)
-    identifier = backend.submit(running)
+    identifier = backend.submit(running).id
     os.kill(int(identifier.split(":")[1]), signal.SIGKILL)
     report = finish(backend, running.name, identifier)
     assert (report.failure, report.message) == ("node_fail", "killed by SIGKILL")
@@ -146,7 +146,7 @@ def test_a_worker_whose_code_was_edited_takes_no_trial(lab: Any, worker: LocalWo
     for number in (1, 2):
         trial = lab.place(lab.student(), number)
         one = job(trial, PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
-        assert finish(backend, one.name, backend.submit(one)).failure == ""
+        assert finish(backend, one.name, backend.submit(one).id).failure == ""
         pids.append(process_of(worker).pid)
         codes.append(read_attempts(trial)[0].ran.code)
         assert codes[-1] == source_digest(copy)
@@ -155,20 +155,62 @@ def test_a_worker_whose_code_was_edited_takes_no_trial(lab: Any, worker: LocalWo
     assert codes[0] != codes[1]
 
 
-def test_a_damaged_assignment_ends_the_worker_and_no_trial(lab: Any, worker: LocalWorker, capsys: Any) -> None:
-    backend, long = LocalBackend(start=worker), long_run(lab)
-    running = job(long)
-    identifier = backend.submit(running)
+def test_a_damaged_assignment_is_an_error_of_its_own(lab: Any, worker: LocalWorker) -> None:
+    backend = LocalBackend(start=worker)
+    first = job(lab.place(lab.student(), 1))
+    identifier = backend.submit(first).id
     assert worker._worker is not None
     directory, process = worker._worker
     (directory.inbox / "torn.json").write_text('{"arguments": [')
-    process.wait(60)
-    assert backend.poll([Handle(running.name, identifier)])[Handle(running.name, identifier)].alive
+    wait_until(lambda: not (directory.inbox / "torn.json").exists())
+    assert finish(backend, first.name, identifier).failure == ""
+    assert "torn.json" in directory.log.read_text()
     other = job(lab.place(lab.student(), 7))
-    assert finish(backend, other.name, backend.submit(other)).failure == ""
-    assert "torn.json" in capsys.readouterr().err
+    assert finish(backend, other.name, backend.submit(other).id).failure == ""
+    assert process_of(worker) is process
+
+
+def test_a_stopped_worker_is_replaced_and_its_trials_live_on(
+    lab: Any, worker: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.controller.local_worker.STOPPED_SECONDS", 0.2)
+    backend, long = LocalBackend(start=worker), long_run(lab)
+    running = job(long)
+    identifier = backend.submit(running).id
+    stopped = process_of(worker)
+    stopped.send_signal(signal.SIGSTOP)
+    other = job(lab.place(lab.student(), 7))
+    assert finish(backend, other.name, backend.submit(other).id).failure == ""
+    assert process_of(worker) is not stopped
+    assert stopped.poll() == -signal.SIGKILL
+    assert backend.poll([Handle(running.name, identifier)])[Handle(running.name, identifier)].alive
     backend.cancel([Handle(running.name, identifier)])
     finish(backend, running.name, identifier)
+
+
+def test_the_end_of_a_stopped_workers_trial_is_seen(
+    lab: Any, worker: LocalWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.controller.local_worker.STOPPED_SECONDS", 0.5)
+    backend, directory = LocalBackend(start=worker), lab.place(lab.student())
+    one = job(directory)
+    identifier = backend.submit(one).id
+    process_of(worker).send_signal(signal.SIGSTOP)
+    assert finish(backend, one.name, identifier).failure == "node_fail"  # nobody knows its exit code
+    assert directory.result.exists()
+    process_of(worker).send_signal(signal.SIGCONT)
+
+
+def test_a_directory_has_one_worker(lab: Any, worker: LocalWorker) -> None:
+    backend = LocalBackend(start=worker)
+    one = job(lab.place(lab.student()))
+    assert finish(backend, one.name, backend.submit(one).id).failure == ""
+    command = process_of(worker).args
+    second = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # type: ignore[call-overload]
+    assert second.returncode == 2
+    assert "a directory has one worker" in second.stderr
+    other = job(lab.place(lab.student(), 7))
+    assert finish(backend, other.name, backend.submit(other).id).failure == ""
 
 
 def test_where_no_worker_can_work_a_trial_is_a_process(
@@ -177,7 +219,7 @@ def test_where_no_worker_can_work_a_trial_is_a_process(
     monkeypatch.setattr("sweeps.controller.local_worker.WORKER", ("false",))
     backend, directory = LocalBackend(start=worker), lab.place(lab.student())
     one = job(directory)
-    assert finish(backend, one.name, backend.submit(one)).failure == ""
+    assert finish(backend, one.name, backend.submit(one).id).failure == ""
     assert directory.result.exists()
 
 
@@ -204,7 +246,7 @@ def test_the_worker_ends_with_its_controller_and_leaves_its_trials_running(lab: 
 
 def test_what_is_kept_is_what_is_read(small_data: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = small_data
-    monkeypatch.setattr(hdf5_format, "_kept", {})
+    monkeypatch.setattr(reading, "_kept", {})
     fresh = read_split(path, "valid", ["video", "audio"])
     keep_split(path, "valid", ["audio"])
     keep_split(path, "valid", ["video", "audio"])
