@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from mmkd.attempts import record_run, record_submission
-from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
+from mmkd.config import ALGORITHM_VERSION, DataSource, Distillation, Network, StudentConfig, Training, to_json
 from mmkd.files import write_json
 from mmkd.metrics import classification_metrics
 from mmkd.records import RowData, RowIdentity, RowRecord, WinnerRecord, write_record
@@ -55,7 +55,7 @@ def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) ->
     record = RowRecord(
         digest=f"{number:064x}",
         identity=RowIdentity(
-            algorithm=1,
+            algorithm=ALGORITHM_VERSION,
             data="f" * 64,
             primary="video",
             pairing="others",

@@ -26,6 +26,7 @@ from mmkd.presets import PRESETS
 from mmkd.rundir import TrialDir
 from mmkd.training.evaluation import predict
 from mmkd.training.lesson import Lesson
+from mmkd.training.random_stream import RandomStream
 from mmkd.training.trainer import Trainer
 
 Way = Literal["plain", "mmkd"]
@@ -120,7 +121,7 @@ def make_lesson(row: Row, shape: Shape, path: Path, device: torch.device, *, dro
     resolved = resolve_pairing(row.pairing, shape.primary, info.modalities)
     teacher = build_teacher(info, shape.teacher, resolved.branch).to(device)
     if row.learner == "teacher":
-        lesson = Lesson(teacher, *_samples(info, info.modalities, device), info)
+        lesson = Lesson(teacher, *_samples(info, info.modalities, device), info, RandomStream(0, device))
     else:
         config = complete(Distillation(method=row.method, level=row.level, settings=row.settings))
         method_class = load_method(row.method)
@@ -132,7 +133,7 @@ def make_lesson(row: Row, shape: Shape, path: Path, device: torch.device, *, dro
         frozen.remember(train.x, augmented=shape.training.augmentation != Augmentation())
         method = method_class(Problem(config, resolved, student, teacher, train.y.cpu(), len(info.classes)))
         wanted = frozen if method_class.needs_teacher else None
-        lesson = Lesson(student, train, valid, info, method.to(device), wanted, 1.0, 1.0)
+        lesson = Lesson(student, train, valid, info, RandomStream(0, device), method.to(device), wanted, 1.0, 1.0)
     lesson.network.train(dropout)
     return lesson
 
@@ -190,7 +191,7 @@ def _batch(lesson: Lesson, index: Tensor) -> Batch:
 def agreement(row: Row, lesson: Lesson, folder: Path, batch: int) -> dict[str, float]:
     """Relative differences of mmkd's way to the plain one: of the loss, and of the whole gradient in 2-norm.
 
-    `lesson` is without dropout. Both ways begin from the same state, of the random generator too.
+    `lesson` is without dropout. Both ways begin from the same state, of the method's random stream too.
     """
     index = torch.arange(batch, device=lesson.train.y.device)
     sample = _batch(lesson, index)
@@ -201,9 +202,14 @@ def agreement(row: Row, lesson: Lesson, folder: Path, batch: int) -> dict[str, f
     trainer = make_trainer(lesson, folder, DEFAULTS)
     state = {name: value.clone() for name, value in trainer.modules.state_dict().items()}
     losses, gradients = [], []
-    for evaluate in (lambda: plain.loss_of(lesson, sample), lambda: trainer._loss(sample)[0]):
+
+    def plain_loss() -> Tensor:
+        with lesson.stream:
+            return plain.loss_of(lesson, sample)
+
+    for evaluate in (plain_loss, lambda: trainer._loss(sample)[0]):
         trainer.modules.load_state_dict(state)
-        torch.manual_seed(1)
+        lesson.stream = RandomStream(1, lesson.train.y.device)
         loss = evaluate()
         found = torch.autograd.grad(loss, trainer.parameters, allow_unused=True)
         losses.append(float(loss.detach()))

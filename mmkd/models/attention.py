@@ -22,12 +22,19 @@ class Taps:
     `factors`: the attention scores of the query rows `rows` (all if None) as a product, see `Scores`; `scores`: the
     same multiplied out, (B, heads, Tq, Tk), to inspect; `attended`: the attention module's output after its
     projection, (B, Tq, D), before dropout.
+
+    A request changes no bit of the network's outputs and draws no random numbers.
     """
 
     factors: bool = False
     scores: bool = False
     attended: bool = False
     rows: Tensor | None = None
+
+    @property
+    def any(self) -> bool:
+        """True if something is requested."""
+        return self.factors or self.scores or self.attended
 
 
 @dataclass
@@ -110,9 +117,12 @@ class Attention(nn.Module):
         scores = Scores(self._by_head(F.linear(query, query_weight, query_bias)), self._by_head(key), mask)
         return scores, self._by_head(value)
 
-    def forward(self, scores: Scores, value: Tensor) -> Tensor:
-        """The attended sequence (B, Tq, D) of scores and values from `project`, through the fused kernel."""
-        dropout = self.dropout if self.training else 0.0
+    def forward(self, scores: Scores, value: Tensor, *, drops: bool = True) -> Tensor:
+        """The attended sequence (B, Tq, D) of scores and values from `project`, through the fused kernel.
+
+        Attention weights are dropped in training if it `drops`.
+        """
+        dropout = self.dropout if self.training and drops else 0.0
         mixed: Tensor = F.scaled_dot_product_attention(
             scores.query, scores.key, value, attn_mask=scores.mask, dropout_p=dropout
         )
@@ -141,22 +151,26 @@ class Layer(nn.Module):
         self, x: Tensor, source: Tensor, mask: Tensor | None, tapped: Tapped, taps: Taps, last_query_only: bool
     ) -> Tensor:
         """One layer: x (B, Tq, D), source (B, Tk, D). With `last_query_only` the result is (B, 1, D), exactly."""
-        query, keys = self.attention_norm(x), self.attention_norm(source)
-        if last_query_only and not (taps.factors or taps.scores or taps.attended):
-            query, mask = query[:, -1:], None if mask is None else mask[-1:]
-        scores, value = self.attention.project(query, keys, mask)
-        attended: Tensor | None = self.look(scores, value, tapped, taps)
-        if attended is None:
-            attended = self.attention(scores.rows(slice(-1, None)) if last_query_only else scores, value)
+        query = self.attention_norm(x)
+        keys = query if source is x else self.attention_norm(source)
+        attended: Tensor | None = None
         if last_query_only:
-            x, attended = x[:, -1:], attended[:, -1:]
+            if taps.any:
+                self.look(*self.attention.project(query, keys, mask), tapped, taps, drops=False)
+            # Computed apart: as one row of many, it would differ in its last bits from that of a row without taps.
+            x, query, mask = x[:, -1:], query[:, -1:], None if mask is None else mask[-1:]
+        scores, value = self.attention.project(query, keys, mask)
+        if not last_query_only:
+            attended = self.look(scores, value, tapped, taps)
+        if attended is None:
+            attended = self.attention(scores, value)
         x = x + self.residual_dropout(attended)
         hidden = self.relu_dropout(self.up(self.forward_norm(x)).relu())
         output: Tensor = x + self.residual_dropout(self.down(hidden))
         return output
 
-    def look(self, scores: Scores, value: Tensor, tapped: Tapped, taps: Taps) -> Tensor | None:
-        """Add the requested results to `tapped`; return the attended sequence if requested."""
+    def look(self, scores: Scores, value: Tensor, tapped: Tapped, taps: Taps, *, drops: bool = True) -> Tensor | None:
+        """Add the requested results to `tapped`; return the attended sequence of scores and values if requested."""
         seen = scores if taps.rows is None else scores.rows(taps.rows)
         if taps.factors:
             tapped.factors.append(seen)
@@ -164,24 +178,27 @@ class Layer(nn.Module):
             tapped.scores.append(seen.dense())
         if not taps.attended:
             return None
-        attended: Tensor = self.attention(scores, value)
+        attended: Tensor = self.attention(scores, value, drops=drops)
         tapped.attended.append(attended)
         return attended
 
 
 class Stack(nn.Module):
-    """Encoder stack Y<-X of width D (MulT's, pre-LN): queries X, keys and values of every layer from Y.
+    """Encoder stack Y<-X of width D, pre-LN: queries X, keys and values of every layer from Y.
 
-    Both sequences come from an `Embedding` and get separate dropout; the source embedding is never updated, also where
-    source and query are the same sequence. `mask` (Tq, Tk) is True where a key is visible, None if all are. It has
+    Both sequences come from an `Embedding` and get separate dropout, and the source embedding is never updated: MulT's
+    crossmodal stack. With `updated`, for self-attention (X is Y), keys and values follow x from layer to layer: MulT's
+    self-attention stack. `mask` (Tq, Tk) is True where a key is visible, None if all are. It has
     n (12 D^2 + 13 D) + 2 D parameters for n layers.
     """
 
     mask: Tensor | None
 
-    def __init__(self, width: int, heads: int, layers: int, dropout: Rates, mask: Tensor | None) -> None:
+    def __init__(
+        self, width: int, heads: int, layers: int, dropout: Rates, mask: Tensor | None, *, updated: bool = False
+    ) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.updated = width, updated
         self.register_buffer("mask", mask, persistent=False)
         self.layers = nn.ModuleList(Layer(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -194,19 +211,27 @@ class Stack(nn.Module):
 
         `last_only` is exact and saves the last layer's other queries: nothing later reads them.
         """
-        x, keys = self.embedding_dropout(query), self.embedding_dropout(source)
+        x, keys = self._embed(query, source)
         tapped, wanted = Tapped(), taps or Taps()
         for number, layer in enumerate(self.layers, 1):
-            x = layer(x, keys, self.mask, tapped, wanted, last_only and number == len(self.layers))
+            x = layer(
+                x, x if keys is None else keys, self.mask, tapped, wanted, last_only and number == len(self.layers)
+            )
         return self.norm(x), tapped
 
     def tap(self, query: Tensor, source: Tensor, taps: Taps) -> Tapped:
         """The tapped results alone: the last layer is cut after them, as nothing else of it is read."""
-        x, keys = self.embedding_dropout(query), self.embedding_dropout(source)
+        x, keys = self._embed(query, source)
         tapped = Tapped()
         *before, last = self.layers
         for layer in before:
-            x = layer(x, keys, self.mask, tapped, taps, False)
+            x = layer(x, x if keys is None else keys, self.mask, tapped, taps, False)
         assert isinstance(last, Layer)
-        last.look(*last.attention.project(last.attention_norm(x), last.attention_norm(keys), self.mask), tapped, taps)
+        query = last.attention_norm(x)
+        source = query if keys is None else last.attention_norm(keys)
+        last.look(*last.attention.project(query, source, self.mask), tapped, taps)
         return tapped
+
+    def _embed(self, query: Tensor, source: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Query and source with dropout; the source is None if it is x in each layer."""
+        return self.embedding_dropout(query), None if self.updated else self.embedding_dropout(source)

@@ -77,13 +77,13 @@ class Network(nn.Module):
         steps = {modality: projection.projected_steps for modality, projection in projections.items()}
         self.stacks = nn.ModuleDict(
             {
-                stack_name(source, query): _stack(config, config.width, config.layers, steps[query], steps[source])
+                stack_name(source, query): _stack(config, config.width, config.layers, steps, source, query)
                 for source, query in stacks
             }
         )
         self.fusions = nn.ModuleDict(
             {
-                fusion_name(query): _stack(config, width, config.fusion_layers, steps[query], steps[query])
+                fusion_name(query): _stack(config, width, config.fusion_layers, steps, None, query)
                 for query, width in groups.items()
             }
         )
@@ -155,9 +155,14 @@ class Network(nn.Module):
         return {n.removeprefix("to "): p for n, p in self.projections.items() if isinstance(p, Projection)}
 
 
-def _stack(config: NetworkConfig, width: int, layers: int, queries: int, keys: int) -> Stack:
-    mask = mult_mask(queries, keys) if config.mask == "mult" else None
-    return Stack(width, config.heads, layers, config.dropout, mask)
+def _stack(
+    config: NetworkConfig, width: int, layers: int, steps: Mapping[str, int], source: str | None, query: str
+) -> Stack:
+    """A stack with queries of `query` and keys of `source` (None: the second stage's, of its own queries)."""
+    key = query if source is None else source
+    mask = mult_mask(steps[query], steps[key]) if config.mask == "mult" else None
+    updated = key == query and config.self_attention == "updated"
+    return Stack(width, config.heads, layers, config.dropout.in_stack(source), mask, updated=updated)
 
 
 class Head(nn.Module):

@@ -11,7 +11,9 @@ from torch import Tensor
 from mmkd.config import Augmentation
 
 
-def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int]) -> dict[str, Tensor]:
+def augment(
+    x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
     """Augmented copies of x[modality] (B, T_m, F_m), in standardised units; a strength of 0 omits its step.
 
     - `crop` c, `warp` w: time runs from U(-c, c) to 1 + U(-c, c) and bends by U(-w, w) sin(pi u) / pi on the way, the
@@ -24,25 +26,25 @@ def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str,
 
     Steps that are all zero are padding and stay so.
 
-    Everything is drawn on the device of x, whose generator a checkpoint holds.
+    Everything is drawn on the device of x, from `generator` (None: torch's default one there).
     """
     first = next(iter(x.values()))
     batch = len(first)
     changed = dict(x)
     if config.crop or config.warp:
-        ends = config.crop * first.new_empty(batch, 2).uniform_(-1, 1)
-        bend = config.warp * first.new_empty(batch, 1).uniform_(-1, 1) / math.pi
+        ends = config.crop * first.new_empty(batch, 2).uniform_(-1, 1, generator=generator)
+        bend = config.warp * first.new_empty(batch, 1).uniform_(-1, 1, generator=generator) / math.pi
         changed = {m: _retime(v, ends, bend) for m, v in changed.items()}
     for m, v in changed.items():
         real = v.any(2, keepdim=True).to(v.dtype)  # padding stays exactly 0
         if config.rotation and vectors.get(m) == 3:
-            v = _rotate(v, _rotations(config.rotation * v.new_empty(batch, 3).normal_()))
+            v = _rotate(v, _rotations(config.rotation * v.new_empty(batch, 3).normal_(generator=generator)))
         if config.scale:
-            v = v * v.new_empty(batch, 1, 1).normal_(1, config.scale)
+            v = v * v.new_empty(batch, 1, 1).normal_(1, config.scale, generator=generator)
         if config.shift:
-            v = v + v.new_empty(batch, 1, v.shape[2]).normal_(0, config.shift) * real
+            v = v + v.new_empty(batch, 1, v.shape[2]).normal_(0, config.shift, generator=generator) * real
         if config.noise:
-            v = v + torch.empty_like(v).normal_(0, config.noise) * real
+            v = v + torch.empty_like(v).normal_(0, config.noise, generator=generator) * real
         changed[m] = v
     return changed
 

@@ -15,11 +15,19 @@ from mmkd.models.attention import Attention, Embedding, Layer, Stack, Taps, atte
 WIDTH, HEADS, BATCH = 6, 3, 2
 
 
-def make_stack(layers: int = 3, masked: bool = False, lengths: tuple[int, int] = (4, 5), **dropout: float) -> Stack:
+def make_stack(
+    layers: int = 3,
+    masked: bool = False,
+    lengths: tuple[int, int] = (4, 5),
+    width: int = WIDTH,
+    heads: int = HEADS,
+    updated: bool = False,
+    **dropout: float,
+) -> Stack:
     """A stack for `lengths` of query and source, which matter to a masked one alone."""
     torch.manual_seed(0)
     mask = mult_mask(*lengths) if masked else None
-    stack = stir(Stack(WIDTH, HEADS, layers, Dropout(**{**STILL, **dropout}), mask))
+    stack = stir(Stack(width, heads, layers, Dropout(**{**STILL, **dropout}), mask, updated=updated))
     assert isinstance(stack, Stack)
     return stack
 
@@ -95,14 +103,19 @@ def slow_positions(x: Tensor) -> Tensor:
     return out
 
 
-def slow_stack(stack: Stack, query: Tensor, source: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Output, and of each layer the scores and the attention module's output."""
+def slow_stack(
+    stack: Stack, query: Tensor, source: Tensor, *, updated: bool = False
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Output, and of each layer the scores and the attention module's output.
+
+    With `updated` as in MulT's `TransformerEncoder.forward(x)`, which calls `layer(x)`: the source is x itself.
+    """
     x = math.sqrt(query.shape[-1]) * query + slow_positions(query)
     keys = math.sqrt(source.shape[-1]) * source + slow_positions(source)
     all_scores, all_attended = [], []
     for layer in stack.layers:
         assert isinstance(layer, Layer)
-        q, k = slow_norm(layer.attention_norm, x), slow_norm(layer.attention_norm, keys)
+        q, k = slow_norm(layer.attention_norm, x), slow_norm(layer.attention_norm, x if updated else keys)
         attended, scores, _ = slow_attention(layer.attention, q, k, stack.mask is not None)
         x = x + attended
         hidden = slow_norm(layer.forward_norm, x) @ layer.up.weight.T + layer.up.bias
@@ -245,6 +258,38 @@ def test_keys_of_every_layer_come_from_the_first_source_embedding_also_in_self_a
     for keys in seen:
         torch.testing.assert_close(keys, embedded, atol=2e-6, rtol=0)
     torch.testing.assert_close(output, slow_stack(stack, sequence, sequence)[0], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("last_only", [False, True])
+def test_updated_keys_follow_x_from_layer_to_layer(last_only: bool, masked: bool) -> None:
+    stack = make_stack(layers=3, masked=masked, lengths=(4, 4), updated=True)
+    sequence, _ = make_pair(4, 4)
+    taps = Taps(scores=True, attended=True)
+    output, tapped = stack(*embed(sequence, sequence), last_only=last_only, taps=taps)
+    slow, scores, attended = slow_stack(stack, sequence, sequence, updated=True)
+    slow = slow[:, -1:] if last_only else slow
+    close = {"atol": 2e-5, "rtol": 1e-5}  # the fast positions are computed in float32
+    torch.testing.assert_close(output, slow, **close)
+    torch.testing.assert_close(tapped.scores, scores, **close)
+    torch.testing.assert_close(tapped.attended, attended, **close)
+    torch.testing.assert_close(vars(stack.tap(*embed(sequence, sequence), taps)), vars(tapped), atol=1e-12, rtol=1e-12)
+    for fast, expected in zip(gradients(output, stack, sequence), gradients(slow, stack, sequence), strict=True):
+        torch.testing.assert_close(fast, expected, atol=2e-4, rtol=1e-4)
+    fixed = make_stack(layers=3, masked=masked, lengths=(4, 4))(*embed(sequence, sequence), last_only=last_only)[0]
+    assert not torch.allclose(output, fixed)
+
+
+def test_in_one_layer_updated_keys_are_fixed_ones_and_share_the_querys_embedding_dropout() -> None:
+    sequence, _ = make_pair(4, 4)
+    fixed, updated = (make_stack(layers=1, updated=updated) for updated in (False, True))
+    torch.testing.assert_close(fixed(*embed(sequence, sequence))[0], updated(*embed(sequence, sequence))[0])
+    seen: list[Tensor] = []
+    stack = make_stack(layers=1, updated=True, embedding=0.5).train()
+    stack.layers[0].register_forward_pre_hook(lambda _, arguments: seen.extend(arguments[:2]))
+    stack(*embed(sequence, sequence))
+    assert torch.equal(*seen)
+    assert (seen[0] == 0).any()
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -248,6 +248,23 @@ def test_stacks_with_the_same_queries_are_joined_and_fused(branch: str | None, r
     torch.testing.assert_close(teacher(inputs).penultimate, hidden)
 
 
+@pytest.mark.parametrize("setting", ["fixed", "updated"])
+def test_keys_are_updated_only_where_keys_and_queries_are_one_sequence(setting: str) -> None:
+    teacher, student = make_teacher(None, make_config(self_attention=setting)), make_student(self_attention=setting)
+    updated = {name for n in (teacher, student) for name in (*n.stacks, *n.fusions) if n.stack(name).updated}
+    assert updated == ({"video<-video", *(fusion_name(m) for m in STEPS)} if setting == "updated" else set())
+
+
+def test_attention_dropout_may_depend_on_the_source_and_on_the_stage() -> None:
+    dropout = {**STILL, "attention": 0.1, "attention_from": {"text": 0.2}, "attention_fusion": 0.3}
+    teacher = make_teacher(None, make_config(dropout=dropout))
+    for name in (*teacher.stacks, *teacher.fusions):
+        expected = 0.3 if name in teacher.fusions else 0.2 if name.startswith("text<-") else 0.1
+        assert {layer.attention.dropout for layer in teacher.stack(name).layers} == {expected}
+    usual = make_teacher(None, make_config(dropout={**STILL, "attention": 0.1}))
+    assert {layer.attention.dropout for name in usual.fusions for layer in usual.stack(name).layers} == {0.1}
+
+
 def test_the_penultimate_layer_is_taken_before_dropout() -> None:
     student = make_student(dropout={**STILL, "output": 0.9})
     inputs = make_inputs(make_info())
