@@ -54,7 +54,8 @@ POLL_SECONDS = 0.02
 BEAT_SECONDS = 2.0
 """Between two records of a worker on Slurm."""
 FULL_SECONDS = 0.2
-"""Between two looks while all slots are taken, or after `QUIET_SECONDS` without a trial: the inbox is on a network."""
+"""Between two looks while all slots are taken and no trial ends, or after `QUIET_SECONDS` without a trial: the inbox is
+on a network."""
 QUIET_SECONDS = 10.0
 
 
@@ -135,7 +136,7 @@ def _note_ends(worker: WorkerDir, running: Forked, kills: int) -> int:
     `kills` is what `memory_kills` returned before; return what it returns now.
     """
     for pid, ran in list(running.items()):
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ended = _ended(pid)
         if ended is None:
             continue
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
@@ -146,6 +147,11 @@ def _note_ends(worker: WorkerDir, running: Forked, kills: int) -> int:
             os.waitpid(pid, 0)
             del running[pid]
     return kills
+
+
+def _ended(pid: int) -> os.waitid_result | None:
+    """How a trial's process ended, which stays; None if it runs."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 def _write(worker: WorkerDir, name: str, process: ProcessRecord) -> bool:
@@ -255,7 +261,9 @@ class Beats:
         """See `work`."""
         taken = self._taken = sum(ran.slots for ran in running.values())
         is_quiet = self._looked - self._busy_at > QUIET_SECONDS
-        time.sleep(FULL_SECONDS if is_quiet or taken >= self.slots else POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
+        if is_quiet or taken >= self.slots:
+            _wait_for_an_end(running, FULL_SECONDS - POLL_SECONDS)
         now = time.monotonic()
         self._busy += taken * (now - self._looked)
         self._looked = now
@@ -272,6 +280,13 @@ class Beats:
         self._record = self._record.model_copy(update=facts)
         with suppress(OSError):
             write_record(self.worker.record, self._record)
+
+
+def _wait_for_an_end(running: Forked, seconds: float) -> None:
+    """Wait so long, or until a trial's process has ended: to ask the kernel costs the network nothing."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not any(_ended(pid) for pid in running):
+        time.sleep(POLL_SECONDS)
 
 
 def job_id() -> str:
