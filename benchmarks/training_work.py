@@ -118,7 +118,7 @@ def make_lesson(row: Row, shape: Shape, path: Path, device: torch.device, *, dro
 
 
 def _samples(info: DatasetInfo, modalities: tuple[str, ...], device: torch.device) -> tuple[Any, Any]:
-    return load_samples(info.path, "train", modalities, device), load_samples(info.path, "valid", modalities, device)
+    return load_samples(info, "train", modalities, device), load_samples(info, "valid", modalities, device)
 
 
 def make_trainer(lesson: Lesson, folder: Path, batch: int) -> Trainer:

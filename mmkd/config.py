@@ -25,13 +25,20 @@ from mmkd.errors import UserError, nearest
 ALGORITHM_VERSION = 1
 """Increase it when the same configuration would give other numbers: old rows are then other rows."""
 
-MACHINE = {"data": {"path"}, "threads": True, "device": True}
-"""Keys that depend on the machine: in config.json, but not in the identity of a teacher or a row."""
+INCIDENTAL = {
+    "data": {"path"},
+    "threads": True,
+    "device": True,
+    "split": {"scheme", "folds", "valid_groups", "seed", "replicate"},
+}
+"""Keys of config.json that are not in the identity of a teacher or a row: those that depend on the machine, and how a
+split was drawn, because its digest already stands for the samples of its parts."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "bf16"]
+Scheme = Literal["file", "group-folds", "resample-valid"]
 
 
 class Frozen(BaseModel):
@@ -96,7 +103,7 @@ class Training(Frozen):
     """Training recipe of a network. The defaults are the paper's (A.3) where it gives them, else MulT's.
 
     `held_out` is the share of each class of train that is kept from training: MSD's learned weights are judged on it,
-    and the controls beside them must do without it; see `mmkd.data.splits.hold_out`. `precision` is that of
+    and the controls beside them must do without it; see `mmkd.data.hold_out.hold_out`. `precision` is that of
     forward passes in training, see `mmkd.models.network.autocast`; evaluation is in float32.
     """
 
@@ -129,17 +136,61 @@ class DataSource(Frozen):
     fingerprint: str
 
 
+class SplitSettings(Frozen):
+    """Division of the samples into train, valid and test; see `mmkd.data.splits`.
+
+    `file` keeps the file's own parts. `group-folds` tests on `folds` sets of groups in turn (default: one group per
+    fold for up to 12 groups, otherwise 5 folds). `resample-valid` keeps the file's test part. Both draw `valid_groups`
+    groups for validation (default: a sixth of the groups outside test, at least 1). `seed` decides all draws.
+    """
+
+    scheme: Scheme = "file"
+    folds: Annotated[int, Field(ge=2)] | None = None
+    valid_groups: Count | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _settings_belong_to_scheme(self) -> SplitSettings:
+        if self.folds is not None and self.scheme != "group-folds":
+            raise ValueError(f"folds = {self.folds} needs scheme = 'group-folds' (is {self.scheme!r})")
+        if self.valid_groups is not None and self.scheme == "file":
+            raise ValueError(f"valid_groups = {self.valid_groups} needs a scheme that draws (is 'file')")
+        return self
+
+
+class DrawnSplit(SplitSettings):
+    """The split of one replicate: how to draw it again, and the digest that the drawn one must have."""
+
+    replicate: Annotated[int, Field(ge=0)]
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @model_validator(mode="after")
+    def _file_draws_nothing(self) -> DrawnSplit:
+        if self.scheme == "file":
+            raise ValueError("scheme = 'file' draws nothing; leave the split out")
+        return self
+
+
 class Run(Frozen):
-    """Keys that the trials of teachers and students share."""
+    """Keys that the trials of teachers and students share. `split` is None where the file's own parts are used."""
 
     algorithm: int = ALGORITHM_VERSION
     data: DataSource
+    split: DrawnSplit | None = None
     network: Network
     training: Training
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     evaluate_test: bool = False
     threads: Count = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_split(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an absent split, so that runs on the file's own parts keep the hashes that they had."""
+        written: dict[str, Any] = serialize(self)
+        if self.split is None:
+            written.pop("split", None)
+        return written
 
 
 class TeacherConfig(Run):
@@ -172,6 +223,12 @@ class StudentConfig(Run):
     distillation: Distillation
     teacher: TeacherConfig | None = None
 
+    @model_validator(mode="after")
+    def _teacher_has_the_same_split(self) -> StudentConfig:
+        if self.teacher is not None and digest_of(self.teacher.split) != digest_of(self.split):
+            raise ValueError("the teacher's split is not the student's: it may have learnt from the test samples")
+        return self
+
 
 TrialConfig = Annotated[TeacherConfig | StudentConfig, Field(discriminator="role")]
 _adapter: TypeAdapter[TeacherConfig | StudentConfig] = TypeAdapter(TrialConfig)
@@ -183,9 +240,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def digest_of(split: DrawnSplit | None) -> str:
+    """The digest of a drawn split; "" for the file's own parts."""
+    return "" if split is None else split.digest
+
+
 def identity(config: Run) -> str:
-    """Hash of everything that decides a run's numbers, without the keys of `MACHINE` (path, threads, device)."""
-    exclude: Any = MACHINE | ({"teacher": MACHINE} if isinstance(config, StudentConfig) else {})
+    """Hash of everything that decides a run's numbers: all but the keys of `INCIDENTAL`."""
+    exclude: Any = INCIDENTAL | ({"teacher": INCIDENTAL} if isinstance(config, StudentConfig) else {})
     return digest(config.model_dump(mode="json", exclude=exclude))
 
 

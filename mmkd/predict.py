@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmkd.command import Parser, add_force, run_command
-from mmkd.data import SPLITS, read_info, read_split
+from mmkd.data import SPLITS, divide, read_info, read_split
 from mmkd.errors import UserError, choose
 from mmkd.files import check_output, write_atomically
 from mmkd.find_trial import add_trial, find_student
@@ -33,6 +33,8 @@ examples:
 def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDArray[np.float32], list[str], list[str]]:
     """Read raw features (N, T, F), ids, and the names of the true classes ([] if unknown).
 
+    Of the data set that the student was trained on, `split` is the part of the student's own split.
+
     Raises:
         UserError: the file cannot be read, or its shape is not that of the training data.
     """
@@ -41,8 +43,10 @@ def read_features(path: Path, split: str, student: TrainedStudent) -> tuple[NDAr
         ids = [str(number) for number in range(len(features))]
     else:
         info = read_info(path)
+        if info.fingerprint == student.config.data.fingerprint:
+            info = divide(info, student.config.split)  # the file's own test part may have been trained on
         choose("modality", student.config.primary, info.modalities)
-        data = read_split(path, split, [student.config.primary], standardise=False)
+        data = read_split(info, split, [student.config.primary], standardise=False)
         features, ids = data.arrays[student.config.primary], data.ids
         truth = [info.classes[label] for label in data.labels]
     if features.shape[1:] != (student.steps, student.features):
@@ -121,7 +125,12 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict
     )
     add_trial(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="a data file (.h5) or an array (.npy)")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="the split of a data file (default: test)")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="test",
+        help="the part of a data file (default: test); of the training data, the part of the trial's own split",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="the file to write (atomically)")
     add_force(parser)
     return run_command(parser, predict, arguments)

@@ -6,12 +6,13 @@ Unknown keys are ignored, so that a newer mmkd's files stay readable.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
-from mmkd.config import explain
+from mmkd.config import Scheme, digest, explain
 from mmkd.errors import UserError, choose
 from mmkd.files import write_json
 from mmkd.rundir import Root, RowDir
@@ -67,6 +68,8 @@ class RowIdentity(Record):
     teacher: Mapping[str, Any] | None
     selection: str
     pruner: str = "none"
+    split: str = ""
+    replicate: int = 0
 
 
 class RowData(Record):
@@ -241,6 +244,7 @@ class StudyRow(Record):
     name: FileName
     label: str
     group: str | None
+    replicate: int = 0
     paper: PaperFigures | None = None
     directory: FileName
     trials: int
@@ -262,6 +266,21 @@ class StudyRecord(Record):
         if self.control is not None and self.control not in [row.name for row in self.rows]:
             raise ValueError(f"control = {self.control!r} is no row")
         return self
+
+
+class SplitRecord(Record):
+    """`splits/<digest>.json`: a drawn split.
+
+    `parts` is part (train, valid, test) -> group -> ids of its samples, sorted. A group is in one part only.
+    """
+
+    scheme: Scheme
+    parts: Mapping[str, Mapping[str, tuple[str, ...]]]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of the record: the same for the same samples and groups, however they were drawn."""
+        return digest(self.model_dump(mode="json"))
 
 
 R = TypeVar("R", bound=BaseModel)
@@ -297,6 +316,22 @@ def find_record(path: Path, schema: type[R]) -> R | None:
         return schema.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def store_split(root: Root, split: SplitRecord) -> Path:
+    """Write the record of a drawn split below `root`, unless it is there; return its path.
+
+    Raises:
+        UserError: there is another content under its name.
+    """
+    path = root.split(split.digest)
+    if path.exists():
+        if read_record(path, SplitRecord, "remove it and launch again to rewrite it") != split:
+            raise UserError(f"{path}: not the split that it is named after; remove it and launch again to rewrite it")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(path, split)
+    return path
 
 
 def code_versions(row: RowDir) -> tuple[CodeVersion, ...]:

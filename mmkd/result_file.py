@@ -40,12 +40,16 @@ class ResultError(Exception):
 
 @dataclass(frozen=True)
 class Predictions:
-    """One split's outputs: logits (N, C) float32, labels (N,), sample ids, scores (N,) where the labels are scores."""
+    """One split's outputs: logits (N, C) float32, labels (N,), sample ids, scores (N,) where the labels are scores.
+
+    `groups` are the samples' groups; empty if the data file has none.
+    """
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     ids: list[str]
     scores: NDArray[np.float32] | None = None
+    groups: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def write_result(directory: TrialDir, result: Result) -> None:
             group["ids"] = fixed_column(predictions.ids)
             if predictions.scores is not None:
                 group["scores"] = predictions.scores
+            if predictions.groups:
+                group["groups"] = fixed_column(predictions.groups)
     stored = content.getvalue() + checksum_line(content.getbuffer())
     write_atomically(directory.result, lambda path: path.write_bytes(stored))
 
@@ -121,6 +127,7 @@ def read_result(path: Path, *, predictions: bool = True) -> Result:
                     labels=group["labels"][()],
                     ids=group["ids"].asstr()[()].tolist(),
                     scores=group["scores"][()] if "scores" in group else None,
+                    groups=group["groups"].asstr()[()].tolist() if "groups" in group else [],
                 )
                 for split, group in (file.get("predictions", {}) if predictions else {}).items()
             },

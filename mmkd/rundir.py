@@ -193,6 +193,10 @@ class Root:
         """All teachers' directories."""
         return [TrialDir(p) for p in sorted(self.path.glob("teachers/*")) if p.is_dir()]
 
+    def split(self, digest: str) -> Path:
+        """The record of the drawn split of that digest: the samples of each part, and their groups."""
+        return self.path / "splits" / f"{digest[:16]}.json"
+
     def study(self, name: str) -> Path:
         """The record of a study: its rows in the order of its table."""
         return self.path / "studies" / f"{name}.json"

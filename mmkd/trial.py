@@ -153,7 +153,7 @@ def finish(
         splits = {"valid": lesson.valid}
         if config.evaluate_test and status is Status.COMPLETE:
             modalities = list(lesson.valid.x)
-            splits["test"] = load_samples(lesson.info.path, "test", modalities, lesson.valid.y.device)
+            splits["test"] = load_samples(lesson.info, "test", modalities, lesson.valid.y.device)
         for split, samples in splits.items():
             metrics[split], predictions[split] = evaluate(lesson.network, samples, lesson.info)
         save_weights(directory.weights, progress.best)
@@ -173,7 +173,7 @@ def finish(
         metrics=metrics,
         curves={name: [line[name] for line in progress.history] for name in names},
         predictions=predictions,
-        standardisation={m: pair for m, pair in read_statistics(lesson.info.path).items() if m in lesson.valid.x},
+        standardisation=read_statistics(lesson.info, list(lesson.valid.x)),
     )
     write_result(directory, result)
     directory.checkpoint.unlink(missing_ok=True)

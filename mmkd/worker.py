@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from setproctitle import setproctitle
 from mmkd import trial
 from mmkd.command import Parser, run_command
 from mmkd.config import StudentConfig, from_json
-from mmkd.data import keep_split, read_info
+from mmkd.data import divide, keep_split, read_info
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.lock import FileLock, LockHeld
@@ -82,7 +82,7 @@ def work(
 
     Args:
         worker: the worker's directory.
-        received: signals that ask to end. Slurm sends them to the trials too.
+        received: signals that ask to end.
         wait: waits a moment; False if nothing more will be assigned.
         gpus: those to divide among the trials, as in CUDA_VISIBLE_DEVICES; none: the assignments name them.
         slots: trials at once.
@@ -217,14 +217,14 @@ def _share_data(directory: TrialDir) -> None:
     """Read the splits that a trial needs before it is forked, once for all trials; what is wrong it says itself."""
     with suppress(UserError, OSError, MemoryError):
         config = from_json(read_json(directory.config), directory.config)
-        info = read_info(config.data.path)
+        info = divide(read_info(config.data.path), config.split)
         inputs = all_of_them = info.modalities
         if isinstance(config, StudentConfig):
             inputs = resolve_pairing(config.pairing, config.primary, info.modalities).inputs
             all_of_them = info.modalities if config.teacher is not None else inputs
         splits = {"train": all_of_them, "valid": inputs, **({"test": inputs} if config.evaluate_test else {})}
         for split, modalities in splits.items():
-            keep_split(info.path, split, modalities)
+            keep_split(info, split, modalities)
 
 
 def wait_for_input(running: Forked) -> bool:
@@ -245,10 +245,14 @@ class Beats:
         slots: trials at once.
         gpus: GPUs of the job.
         idle: seconds without a trial after which no more are accepted.
+        received: signals so far; the first is passed on to the trials, as not every site's Slurm reaches them.
     """
 
-    def __init__(self, worker: WorkerDir, study: str, slots: int, gpus: int, idle: float) -> None:
-        self.worker, self.slots, self.idle = worker, slots, idle
+    def __init__(
+        self, worker: WorkerDir, study: str, slots: int, gpus: int, idle: float, received: Sequence[int]
+    ) -> None:
+        self.worker, self.slots, self.idle, self.received = worker, slots, idle, received
+        self._passed_on = False
         self._looked = self._busy_at = time.monotonic()
         self._began = self._looked - (time.time() - psutil.Process().create_time())  # the import of torch is paid too
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
@@ -269,6 +273,10 @@ class Beats:
         self._looked = now
         if running:
             self._busy_at = now
+        if self.received and not self._passed_on:
+            self._passed_on = True
+            for pid in running:
+                os.kill(pid, self.received[0])
         if now - self._began - self._record.seconds > BEAT_SECONDS:
             self.record()
         return now - self._busy_at < self.idle and not self.worker.close.exists()
@@ -306,7 +314,7 @@ def serve_locally(worker: WorkerDir, received: list[int]) -> None:
 def serve_on_slurm(worker: WorkerDir, received: list[int], options: argparse.Namespace) -> None:
     """Work for a controller elsewhere. Only the record stays: GPU-hours are counted from it."""
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    beats = Beats(worker, options.work_for, options.slots, len(gpus), options.idle)
+    beats = Beats(worker, options.work_for, options.slots, len(gpus), options.idle, received)
     work(worker, received, beats, gpus, options.slots)
     beats.record()
     worker.tidy()

@@ -107,7 +107,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
 
     for work in works if options.retry == "failed" and not continues(options) else ():
         again = work.retry_failed()
-        print(f"row {work.row.name}: retrying {count(again, 'failed trial')}")
+        print(f"row {work.row.title}: retrying {count(again, 'failed trial')}")
     if any(work.remaining for work in works):
         check_dataset(made.rows[0].info.path)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
@@ -155,7 +155,7 @@ def failure_of(work: RowWork, *, ended: bool) -> str:
     from mmkd.formatting import count
 
     if work.failed:
-        return f"row {work.row.name} failed: {work.failed}"
+        return f"row {work.row.title} failed: {work.failed}"
     if not ended:
         return ""
     said = []
@@ -164,7 +164,7 @@ def failure_of(work: RowWork, *, ended: bool) -> str:
     if seeds := work.failed_seeds():
         which = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
         said.append(f"{which} failed (no retries left; the same command retries them)")
-    return f"row {work.row.name}: {'; '.join(said)}" if said else ""
+    return f"row {work.row.title}: {'; '.join(said)}" if said else ""
 
 
 def look_after(options: argparse.Namespace) -> int:

@@ -101,6 +101,7 @@ def _record_row(row: Row) -> StudyRow:
         name=row.name,
         label=row.label,
         group=row.group,
+        **({"replicate": row.replicate} if row.replicate else {}),
         paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
         directory=row.directory.path.name,
         trials=row.trials,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
 from mmkd.command import Parser, positive_integer
+from mmkd.config import Scheme
 from mmkd.errors import UserError, errors_about
 from slurm.settings import SlurmSettings
 from sweeps.advice import advise
@@ -83,11 +84,21 @@ def make_parser(prog: str = PROG) -> Parser:
     )  # fmt: skip
     add_actions(parser)
     budget = parser.add_argument_group("budget")
-    budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row")
+    budget.add_argument(
+        "--replicates", type=positive_integer, metavar="N",
+        help="tune and test each row N times, each time with teachers, trials and final runs of its own (default: the "
+        "study's, or 1)",
+    )  # fmt: skip
+    budget.add_argument(
+        "--splits", choices=get_args(Scheme),
+        help="the split of each replicate; file: the data file's own; group-folds: train, valid and test are drawn by "
+        "group (subject, speaker, video); resample-valid: only train and valid are",
+    )  # fmt: skip
+    budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row and replicate")
     budget.add_argument("--epochs", type=positive_integer, metavar="N", help="epochs of teachers and students")
     budget.add_argument(
         "--seeds", type=positive_integer, metavar="N",
-        help="final runs per row: the winner is retrained on N fresh seeds",
+        help="final runs per row and replicate: the winner is retrained on N fresh seeds",
     )  # fmt: skip
     budget.add_argument(
         "--max-gpu-hours", type=_hours, metavar="H", help="submit nothing new once H GPU-hours are spent"
@@ -230,9 +241,10 @@ def overrides_of(options: argparse.Namespace) -> list[tuple[str, Any]]:
     if options.epochs is not None:
         changes += [("training.epochs", options.epochs), ("teacher_training.epochs", options.epochs)]
         changes += [("rows.*.training.epochs", options.epochs), ("rows.*.teacher_training.epochs", options.epochs)]
-    for name in ("data", "primary"):
+    keys = {"data": "data", "primary": "primary", "replicates": "replicates", "splits": "splits.scheme"}
+    for name, key in keys.items():
         if getattr(options, name) is not None:
-            changes.append((name, getattr(options, name)))
+            changes.append((key, getattr(options, name)))
     for text in options.overrides:
         key, value = parse_override(text)
         with errors_about(f"--set {key}"):
@@ -243,7 +255,7 @@ def overrides_of(options: argparse.Namespace) -> list[tuple[str, Any]]:
 
 def changes_in_words(options: argparse.Namespace) -> str:
     """Return the options that change values of the study file, as they were typed; "" if there are none."""
-    names = ("pairing", "trials", "seeds", "sampler", "epochs")
+    names = ("pairing", "replicates", "splits", "trials", "seeds", "sampler", "epochs")
     given = [f"--{name} {value}" for name in names if (value := getattr(options, name)) is not None]
     changes = [f"--set {text if len(text) < 80 else f'{text[:80]}…'}" for text in options.overrides]
     return " ".join([*given, *changes])

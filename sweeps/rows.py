@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from mmkd.config import (
     ALGORITHM_VERSION,
     DataSource,
     Distillation,
+    DrawnSplit,
     Network,
     StudentConfig,
     TeacherConfig,
@@ -23,6 +24,7 @@ from mmkd.config import (
     identity,
 )
 from mmkd.data import DatasetInfo
+from mmkd.data.splits import choose_split, divide
 from mmkd.distillation import complete, load_method
 from mmkd.errors import UserError
 from mmkd.models.pairings import modality_aliases, resolve_pairing
@@ -35,6 +37,8 @@ M = TypeVar("M", bound=BaseModel)
 
 TUNING_SEED = 0
 """Tuning trials and their teacher; final runs have the seeds 1, 2, ..."""
+SEEDS_PER_REPLICATE = 10_000
+"""Seed s of replicate r is r times this plus s in configurations."""
 UNSET: tuple[Any, ...] = (None, {})
 """Values of keys that an identity lacks, and of tables without keys."""
 
@@ -50,9 +54,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Row:
-    """One row, resolved: `ranges` are tuned, `fixed` are not.
+    """One replicate of a row, resolved: `ranges` are tuned, `fixed` are not.
 
-    `student` is the configuration of its tuning trials, except for these; it contains the teacher's.
+    `student` is the configuration of its tuning trials, except for these; it contains the teacher's. `info` describes
+    the data with the parts of the replicate's split. Rows of one replicate share their teachers.
     """
 
     name: str
@@ -69,6 +74,12 @@ class Row:
     seeds: int
     selection: str
     pruner: str
+    replicate: int = 0
+
+    @property
+    def title(self) -> str:
+        """The row's name, with its replicate if it is not the first."""
+        return f"{self.name} r{self.replicate}" if self.replicate else self.name
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -90,7 +101,9 @@ class Row:
             "teacher": teacher and teacher.model_dump(mode="json", include={"branch", "network", "training"}),
             "selection": self.selection,
         }
-        return facts if self.pruner == "none" else {**facts, "pruner": self.pruner}
+        drawn = {"split": student.split.digest} if student.split else {}
+        number = {"replicate": self.replicate} if self.replicate else {}  # a study can be extended to replicates
+        return {**facts, **drawn, **number, **({} if self.pruner == "none" else {"pruner": self.pruner})}
 
     @cached_property
     def digest(self) -> str:
@@ -115,7 +128,7 @@ class Row:
 
     def teacher_config(self, seed: int) -> TeacherConfig | None:
         """Return the teacher of a seed; None if the method needs none."""
-        return self.student.teacher and self.student.teacher.model_copy(update=_of_seed(seed))
+        return self.student.teacher and self.student.teacher.model_copy(update=_of_seed(seed, self.replicate))
 
     def config(self, parameters: Mapping[str, float], seed: int) -> StudentConfig:
         """Return the configuration of a tuning trial (seed 0) or of a final run (other seeds; only these read test)."""
@@ -126,7 +139,7 @@ class Row:
             "distillation": self.student.distillation.model_copy(update=values),
             "teacher": self.teacher_config(seed),
         }
-        return self.student.model_copy(update=changes | _of_seed(seed))
+        return self.student.model_copy(update=changes | _of_seed(seed, self.replicate))
 
     def parameters_of(self, config: StudentConfig) -> dict[str, float]:
         """Return the tuned values in the configuration of one of its trials: the inverse of `config`."""
@@ -145,19 +158,39 @@ class Row:
         return RowRecord.model_validate({"digest": self.digest, "identity": self.identity, "data": data})
 
 
-def _of_seed(seed: int) -> dict[str, Any]:
-    return {"seed": seed, "evaluate_test": seed != TUNING_SEED}
+def _of_seed(seed: int, replicate: int) -> dict[str, Any]:
+    return {"seed": SEEDS_PER_REPLICATE * replicate + seed, "evaluate_test": seed != TUNING_SEED}
+
+
+def seed_within(seed: int) -> int:
+    """The seed within its replicate, from the seed of a configuration."""
+    return seed % SEEDS_PER_REPLICATE
 
 
 def plan(
     study: StudyFile, origin: Path | str, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
 ) -> list[Row]:
-    """The rows of a study on a data set.
+    """The rows of a study on a data set: those of the first replicate, then those of the next.
 
     Raises:
-        UserError: a row asks for what the data, the method or the networks do not offer.
+        UserError: a row asks for what the data, the method or the networks do not offer; or the data cannot be split.
     """
-    return [_plan_row(study, spec, profile, info, root, machine, f"{origin}: row {spec.name}") for spec in study.rows]
+    planned = []
+    for replicate in range(study.replicates):
+        split = choose_split(info, study.splits, replicate)
+        divided = divide(info, split)
+        for spec in study.rows:
+            where = f"{origin}: row {spec.name}"
+            row = _plan_row(study, spec, profile, divided, root, machine, where)
+            planned.append(_replicate(row, replicate, split))
+    return planned
+
+
+def _replicate(row: Row, replicate: int, split: DrawnSplit | None) -> Row:
+    """The row as the replicate of that number, on its split."""
+    teacher = row.student.teacher and row.student.teacher.model_copy(update={"split": split})
+    student = row.student.model_copy(update={"split": split, "teacher": teacher})
+    return replace(row, replicate=replicate, student=student)
 
 
 def _plan_row(
@@ -207,7 +240,7 @@ def _student(
         "data": DataSource(path=str(machine.data_path), fingerprint=info.fingerprint),
         "threads": machine.threads,
         "device": machine.device,
-        **_of_seed(TUNING_SEED),
+        **_of_seed(TUNING_SEED, 0),
     }
     teacher = None
     if load_method(spec.method).needs_teacher:

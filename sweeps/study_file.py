@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from mmkd import records
-from mmkd.config import Frozen, explain
+from mmkd.config import Frozen, SplitSettings, explain
 from mmkd.errors import UserError, choose, errors_about
 from mmkd.records import Line, SearchRange
 from mmkd.rundir import check_name
@@ -35,7 +35,8 @@ def _as_count(value: object) -> object:
 
 
 Trials = Annotated[int, BeforeValidator(_as_count), Field(ge=1, le=1_000_000)]
-Seeds = Annotated[int, BeforeValidator(_as_count), Field(ge=1, le=10_000)]
+Seeds = Annotated[int, BeforeValidator(_as_count), Field(ge=1, lt=10_000)]
+Replicates = Annotated[int, BeforeValidator(_as_count), Field(ge=1, le=10_000)]
 
 
 class Range(SearchRange, Frozen):
@@ -131,13 +132,19 @@ class RowSpec(Recipe):
 
 
 class StudyFile(Recipe):
-    """A study file. Its tables override those of the profile of its data in part (see `sweeps/profiles`)."""
+    """A study file. Its tables override those of the profile of its data in part (see `sweeps/profiles`).
+
+    `replicates` is how often each row is tuned and tested, each time on a split of its own as `splits` says; `trials`
+    and `seeds` count per replicate.
+    """
 
     title: Line
     control: str | None = None
     data: str = "synthetic:small"
     primary: str = "video"
     profile: str = "auto"
+    replicates: Replicates = 1
+    splits: SplitSettings = SplitSettings()
     defaults: Defaults = Defaults()
     rows: Annotated[list[RowSpec], Field(min_length=1)]
 

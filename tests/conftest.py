@@ -128,7 +128,10 @@ def numbers_of() -> Any:
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Three unaligned modalities, three classes; each modality shows a class by its mean, under noise."""
+    """Three unaligned modalities, three classes; each modality shows a class by its mean, under noise.
+
+    There are eight groups, of 12 samples each.
+    """
     from mmkd.data import Split, write_dataset
 
     rng = np.random.default_rng(0)
@@ -140,7 +143,7 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             m: (rng.normal(size=(size, *shape)) + 0.7 * rng.permuted(labels[:, None, None] - 1, axis=1)).astype("f4")
             for m, shape in SHAPES.items()
         }
-        splits[name] = Split(arrays=arrays, labels=labels)
+        splits[name] = Split(arrays=arrays, labels=labels, groups=[f"{name} {n // 12}" for n in range(size)])
     path = tmp_path_factory.mktemp("data") / "small.h5"
     facts = {"classes": ["low", "middle", "high"], "source": "synthetic (tests)", "license": "CC0-1.0"}
     return path, write_dataset(path, splits, vectors={"video": 3, "audio": 2}, **facts)  # type: ignore[arg-type]

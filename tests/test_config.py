@@ -21,6 +21,14 @@ ORIGIN = Path("trials/7/config.json")
 TEACHER: dict[str, Any] = {
     "algorithm": 1,
     "data": {"path": "/data/a.h5", "fingerprint": "f" * 64},
+    "split": {
+        "scheme": "group-folds",
+        "folds": 4,
+        "valid_groups": 2,
+        "seed": 5,
+        "replicate": 6,
+        "digest": "a" * 64,
+    },
     "network": {
         "width": 16,
         "heads": 4,
@@ -72,6 +80,10 @@ STUDENT: dict[str, Any] = {
 }
 del STUDENT["branch"]
 
+ON_FILE: dict[str, Any] = deepcopy(STUDENT)
+"""On the file's own parts, as all configurations were before splits were drawn."""
+del ON_FILE["split"], ON_FILE["teacher"]["split"]
+
 OTHER: dict[Any, Any] = {
     "residual": "plain",
     "mean": "last",
@@ -80,7 +92,8 @@ OTHER: dict[Any, Any] = {
     "cpu": "auto",
     "bf16": "fp32",
 }
-MACHINE = {"data.path", "threads", "device", "teacher.data.path", "teacher.threads", "teacher.device"}
+OWN = ["data.path", "threads", "device", *(f"split.{k}" for k in ("folds", "valid_groups", "seed", "replicate"))]
+INCIDENTAL = {*OWN, *(f"teacher.{key}" for key in OWN)}
 
 
 def leaves(value: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -134,6 +147,7 @@ def test_this_test_knows_every_key_that_there_is() -> None:
     for part, key in (
         (config.network, "network"),
         (config.training, "training"),
+        (config.split, "split"),
         (config.distillation, "distillation"),
     ):
         assert set(type(part).model_fields) == set(STUDENT[key])
@@ -141,13 +155,43 @@ def test_this_test_knows_every_key_that_there_is() -> None:
     assert set(type(config.training.augmentation).model_fields) == set(STUDENT["training"]["augmentation"])
 
 
-DECIDING = [path for path in leaves(STUDENT) if not path.endswith(("role", "algorithm"))]
+DECIDING = [path for path in leaves(STUDENT) if not path.endswith(("role", "algorithm", "scheme", "digest"))]
 
 
 @pytest.mark.parametrize("path", DECIDING)
-def test_the_hash_leaves_out_facts_of_the_machine_and_nothing_else(path: str) -> None:
+def test_the_hash_leaves_out_facts_of_the_machine_and_how_a_split_was_drawn_and_nothing_else(path: str) -> None:
     changed_hash = identity(parse(changed(STUDENT, path)))
-    assert (changed_hash == identity(parse(STUDENT))) == (path in MACHINE)
+    assert (changed_hash == identity(parse(STUDENT))) == (path in INCIDENTAL)
+
+
+def test_the_hash_of_a_teacher_or_student_depends_on_the_split_that_was_drawn() -> None:
+    other = {**STUDENT["split"], "digest": "b" * 64}
+    assert identity(parse({**TEACHER, "split": other})) != identity(parse(TEACHER))
+    student = {**STUDENT, "split": other, "teacher": {**TEACHER, "split": other}}
+    assert identity(parse(student)) != identity(parse(STUDENT))
+    drawn = {**other, "scheme": "resample-valid", "folds": None}
+    assert identity(parse({**TEACHER, "split": drawn})) == identity(parse({**TEACHER, "split": other}))
+
+
+@pytest.mark.parametrize("split", [None, {**TEACHER["split"], "digest": "b" * 64}])
+def test_a_teacher_of_another_split_is_refused_because_it_may_know_the_test_samples(split: Any) -> None:
+    with pytest.raises(UserError, match=r"config\.json: .*the teacher's split is not the student's"):
+        parse({**STUDENT, "split": split})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scheme": "file"}, "split: folds = 4 needs scheme = 'group-folds' \\(is 'file'\\)"),
+        ({"scheme": "file", "folds": None}, "split: valid_groups = 2 needs a scheme that draws"),
+        ({"scheme": "file", "folds": None, "valid_groups": None}, "split: scheme = 'file' draws nothing"),
+        ({"folds": 1}, r"split\.folds: .* greater than or equal to 2 \(is 1\)"),
+        ({"scheme": "folds"}, r"split\.scheme: .*'group-folds'.* \(is 'folds'\)"),
+    ],
+)
+def test_split_settings_that_mean_nothing_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse({**TEACHER, "split": {**TEACHER["split"], **change}})
 
 
 def test_the_hash_of_a_teacher_is_that_of_the_same_teacher_elsewhere() -> None:
@@ -178,8 +222,8 @@ def test_the_hash_stays_what_it_was() -> None:
 
 
 def test_the_usual_precision_is_not_in_the_hash_so_that_runs_from_before_there_was_a_choice_are_found() -> None:
-    usual = parse(changed(changed(STUDENT, "training.precision"), "teacher.training.precision"))
-    without = deepcopy(STUDENT)
+    usual = parse(changed(changed(ON_FILE, "training.precision"), "teacher.training.precision"))
+    without = deepcopy(ON_FILE)
     del without["training"]["precision"], without["teacher"]["training"]["precision"]
     assert usual.training.precision == "fp32"
     assert to_json(usual) == without

@@ -12,7 +12,8 @@ import torch
 from recorded import row_record, winner_record
 
 from mmkd import export, predict
-from mmkd.data import read_split
+from mmkd.config import SplitSettings
+from mmkd.data import choose_split, read_info, read_split
 from mmkd.files import write_json
 from mmkd.records import StudyRecord, StudyRow, write_record
 from mmkd.result_file import read_result
@@ -43,6 +44,18 @@ def test_predictions_are_those_of_the_trial(lab: Any, trial: TrialDir, tmp_path:
     probabilities = np.array([[float(p) for p in line[3:]] for line in lines])
     expected = torch.from_numpy(stored.logits).softmax(1).numpy()
     assert np.abs(probabilities - expected).max() < 1e-4
+
+
+def test_of_its_own_data_a_student_predicts_the_test_part_of_its_own_split(lab: Any, tmp_path: Path) -> None:
+    choice = choose_split(read_info(lab.data), SplitSettings(scheme="group-folds"), 0)
+    trial = lab.run(lab.student(evaluate_test=True, seed=1, split=choice))
+    out = tmp_path / "out.csv"
+    assert predict.main(["--trial", str(trial.path), "--data", str(lab.data), "--out", str(out)]) == 0
+    stored = read_result(trial.result).predictions["test"]
+    _, *lines = table(out)
+    assert [line[0] for line in lines] == stored.ids != read_split(lab.data, "test").ids
+    probabilities = np.array([[float(p) for p in line[3:]] for line in lines])
+    assert np.abs(probabilities - torch.from_numpy(stored.logits).softmax(1).numpy()).max() < 1e-4
 
 
 @pytest.mark.filterwarnings("error")

@@ -16,6 +16,7 @@ from mmkd.records import (
     PaperFigures,
     RowRecord,
     SnapshotRecord,
+    SplitRecord,
     StudyRecord,
     StudyRow,
     WinnerRecord,
@@ -24,8 +25,10 @@ from mmkd.records import (
     find_record,
     read_record,
     read_study,
+    store_split,
     write_record,
 )
+from mmkd.rundir import Root
 
 STUDY = """{
   "name": "demo",
@@ -220,6 +223,23 @@ def test_an_invalid_record_is_refused_with_key_value_and_remedy(
     with pytest.raises(UserError, match=said):
         read_record(path, schema)
     assert find_record(path, schema) is None
+
+
+def test_a_drawn_split_is_stored_once_under_its_digest_and_another_there_is_refused(tmp_path: Path) -> None:
+    parts = {"train": {"s1": ("a", "b")}, "valid": {"s2": ("c",)}, "test": {"s3": ("d",)}}
+    split = SplitRecord(scheme="group-folds", parts=parts)
+    path = store_split(Root(tmp_path), split)
+    assert path == tmp_path / "splits" / f"{split.digest[:16]}.json"
+    assert read_record(path, SplitRecord) == split
+    before = path.stat().st_mtime_ns
+    assert store_split(Root(tmp_path), split) == path
+    assert path.stat().st_mtime_ns == before
+    write_record(path, SplitRecord(scheme="group-folds", parts={**parts, "train": {"s1": ("a",)}}))
+    with pytest.raises(UserError, match=r"\.json: not the split that it is named after; remove it"):
+        store_split(Root(tmp_path), split)
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"\.json: .*remove it and launch again"):
+        store_split(Root(tmp_path), split)
 
 
 def test_unknown_keys_are_ignored_and_those_of_an_identity_kept(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def attention_data(
         networks, labels = _with_control(runs, networks, control, stack, device), [*labels, control.spec.label]
     for members in networks.values():
         _check_shapes(members, stack, row)
-    test = load_samples(first.info.path, "test", first.info.modalities, device)
+    test = load_samples(first.info, "test", first.info.modalities, device)
     number = 0 if sample is None else test.ids.index(choose("test sample", sample, test.ids))
     depth = min(len(network.stack(stack).layers) for members in networks.values() for network in members)
     distances = np.stack([_distances(members, test, stack, depth) for members in networks.values()])

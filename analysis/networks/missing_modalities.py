@@ -48,7 +48,7 @@ def measure_views(runs: Runs, directories: Collection[str]) -> pd.DataFrame:
     lines = []
     for directory in directories:
         trained = load_network(runs.root / directory, device)
-        test = load_samples(trained.info.path, "test", trained.inputs, device)
+        test = load_samples(trained.info, "test", trained.inputs, device)
         for view, kept in views(trained.inputs).items():
             seen = replace(test, x=blank(test.x, kept))
             metrics, _ = evaluate(trained.network, seen, trained.info)

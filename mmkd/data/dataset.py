@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,7 @@ class Split:
             then its leading all-zero steps are padding.
         scores: (N,) float32 in the score's own units, or None where labels are plain classes.
         ids: N names, unique over all splits. On writing, empty means `train-0`, `train-1`, ...
+        groups: the group of each sample (its subject, speaker or video), N names; empty where none are known.
     """
 
     arrays: dict[str, Array]
@@ -40,6 +42,7 @@ class Split:
     lengths: dict[str, Array] = field(default_factory=dict)
     scores: Array | None = None
     ids: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -100,7 +103,8 @@ def complete(name: str, split: Split) -> Split:
             lengths[modality] = real_lengths(array)
     scores = None if split.scores is None else np.asarray(split.scores, np.float32)
     ids = list(split.ids) or [f"{name}-{i}" for i in range(len(split))]
-    return replace(split, arrays=arrays, labels=np.asarray(split.labels), lengths=lengths, scores=scores, ids=ids)
+    labels, groups = np.asarray(split.labels), list(split.groups)
+    return replace(split, arrays=arrays, labels=labels, lengths=lengths, scores=scores, ids=ids, groups=groups)
 
 
 def train_statistics(train: Split, vectors: Mapping[str, int]) -> dict[str, tuple[Array, Array]]:
@@ -113,17 +117,22 @@ def train_statistics(train: Split, vectors: Mapping[str, int]) -> dict[str, tupl
     Returns:
         modality -> (mean (F,), std (F,)), float64; the std of a constant feature is 1.
     """
-    return {m: _mean_and_std(array, train.lengths[m], m in vectors) for m, array in train.arrays.items()}
+    return {m: mean_and_std(partial(_real_steps, a, train.lengths[m]), m in vectors) for m, a in train.arrays.items()}
 
 
-def _mean_and_std(array: Array, lengths: Array, shared: bool) -> tuple[Array, Array]:
-    def real_steps() -> Iterator[Array]:
-        for rows in chunks(array):
-            yield array[rows][~is_padding(lengths[rows], array.shape[1])].astype(np.float64)
+def _real_steps(array: Array, lengths: Array) -> Iterator[Array]:
+    for rows in chunks(array):
+        yield array[rows][~is_padding(lengths[rows], array.shape[1])]
 
-    count = int(lengths.sum())
-    mean = sum((x.sum(axis=0) for x in real_steps()), np.zeros(array.shape[2])) / count
-    variance = sum((((x - mean) ** 2).sum(axis=0) for x in real_steps()), np.zeros(array.shape[2])) / count
+
+def mean_and_std(real_steps: Callable[[], Iterator[Array]], shared: bool) -> tuple[Array, Array]:
+    """Mean (F,) and standard deviation (F,), float64, of the steps (n, F) that `real_steps` yields at each call.
+
+    If `shared`, the features share one standard deviation, see `train_statistics`.
+    """
+    count = sum(len(x) for x in real_steps())
+    mean: Array = sum(x.astype(np.float64).sum(axis=0) for x in real_steps()) / count
+    variance: Array = sum(((x.astype(np.float64) - mean) ** 2).sum(axis=0) for x in real_steps()) / count
     std = np.sqrt(np.full_like(variance, variance.mean()) if shared else variance)
     std[std <= 1e-7 * np.abs(mean)] = 1.0  # constant, up to what float32 can tell apart
     return mean, std
@@ -132,7 +141,9 @@ def _mean_and_std(array: Array, lengths: Array, shared: bool) -> tuple[Array, Ar
 def fingerprint(meaning: Meaning, splits: Mapping[str, Split]) -> str:
     """SHA-256 (hexadecimal) of everything that a trial computes with: names, shapes, dtypes, values, ids, classes.
 
-    Excludes path, date, source, license, notes and HDF5's own bytes.
+    Excludes path, date, source, license, notes and HDF5's own bytes; and groups, because a trial computes with the
+    samples of its parts alone. A split that was drawn by groups has its own digest, which covers them (see
+    `mmkd.records.SplitRecord`). So groups can be added to a file, and runs on its own parts stay what they are.
     """
     digest = hashlib.sha256()
 

@@ -1,10 +1,11 @@
-"""The HDF5 layout of data files: open, read and check them.
+"""The HDF5 layout of data files: open and check them. `mmkd.data.reading` reads their samples.
 
     /                            attributes: mmkd_layout, fingerprint, source, license, notes, and as JSON modalities,
                                  classes, label_kind, score_range, vectors
     /{split}/labels              (N,) int64
     /{split}/scores              (N,) float32, only where label_kind is "score"
     /{split}/ids                 (N,) UTF-8; like all text of a fixed length, see `mmkd.stored_text`
+    /{split}/groups              (N,) UTF-8, optional: subject, speaker or video of each sample
     /{split}/arrays/{modality}   (N, T, F) float32 or float16; in train with the attributes mean and std, (F,) float64
     /{split}/lengths/{modality}  (N,) int64
 
@@ -14,19 +15,21 @@ Files are opened without locks: shared file systems often lack them, and a file 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from mmkd.data.dataset import SPLITS, Array, Meaning, Split, chunks, fingerprint, is_padding, train_statistics
+from mmkd.data.dataset import SPLITS, Array, Meaning, Split, fingerprint, train_statistics
 from mmkd.data.untrusted import check_stored
 from mmkd.data.validation import validate, validate_structure
-from mmkd.errors import UserError, choose, errors_about
+from mmkd.errors import UserError, errors_about
+from mmkd.records import SplitRecord
 from mmkd.stored_text import read_attribute
 from mmkd.terminal import one_line
 
@@ -43,11 +46,13 @@ class DatasetInfo(Meaning):
         features: modality -> F_m, features per step.
         sizes: split -> number of samples.
         class_counts: split -> samples of each class, by class index.
+        group_counts: split -> group -> samples, groups in order; empty where the file has no groups.
         source: origin of the data; starts with "synthetic" if they are made up.
         license: the terms of the data.
         notes: how they were prepared.
         fingerprint: SHA-256 of the content, see `dataset.fingerprint`.
         layout_version: of the file.
+        split: the drawn split whose parts `sizes` and the counts describe; None: the file's own. See `data.splits`.
     """
 
     path: Path
@@ -60,6 +65,8 @@ class DatasetInfo(Meaning):
     notes: str
     fingerprint: str
     layout_version: int
+    group_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    split: SplitRecord | None = None
 
 
 @contextmanager
@@ -111,7 +118,9 @@ def _open(path: Path) -> Any:
 
 def _view_split(group: Any, path: Path) -> Split:
     scores = [group["scores"]] if "scores" in group else []
-    for dataset in (group["labels"], group["ids"], *scores, *group["arrays"].values(), *group["lengths"].values()):
+    groups = [group["groups"]] if "groups" in group else []
+    columns = (group["labels"], group["ids"], *scores, *groups)
+    for dataset in (*columns, *group["arrays"].values(), *group["lengths"].values()):
         check_stored(dataset, path)
     return Split(
         arrays=dict(group["arrays"]),
@@ -119,6 +128,7 @@ def _view_split(group: Any, path: Path) -> Split:
         lengths={modality: lengths[:] for modality, lengths in group["lengths"].items()},
         scores=group["scores"][:] if "scores" in group else None,
         ids=group["ids"].asstr()[:].tolist(),
+        groups=groups[0].asstr()[:].tolist() if groups else [],
     )
 
 
@@ -142,13 +152,24 @@ def _info(path: Path, file: Any, splits: Mapping[str, Split]) -> DatasetInfo:
         steps={m: shape[1] for m, shape in shapes.items()},
         features={m: shape[2] for m, shape in shapes.items()},
         sizes={name: len(split) for name, split in splits.items()},
-        class_counts={n: tuple(np.bincount(s.labels, minlength=classes).tolist()) for n, s in splits.items()},
+        class_counts={n: count_classes(s.labels, classes) for n, s in splits.items()},
+        group_counts={n: count_groups(s.groups) for n, s in splits.items() if s.groups},
         layout_version=int(read_attribute(file, "mmkd_layout")),
         source=one_line(read_attribute(file, "source")),
         license=one_line(read_attribute(file, "license")),
         notes=one_line(read_attribute(file, "notes")),
         fingerprint=one_line(read_attribute(file, "fingerprint")),
     )
+
+
+def count_classes(labels: Array, classes: int) -> tuple[int, ...]:
+    """Samples of each class, by class index."""
+    return tuple(np.bincount(labels, minlength=classes).tolist())
+
+
+def count_groups(groups: Sequence[str]) -> dict[str, int]:
+    """Samples of each group, in order of names."""
+    return dict(sorted(Counter(groups).items()))
 
 
 def stored_statistics(array: Any) -> tuple[Array, Array]:
@@ -164,81 +185,6 @@ def read_info(path: str | Path) -> DatasetInfo:
     """
     with open_dataset(path) as (info, _):
         return info
-
-
-def read_split(
-    path: str | Path, split: str, modalities: Sequence[str] | None = None, *, standardise: bool = True
-) -> Split:
-    """Read one split into memory, as float32.
-
-    Args:
-        path: a file of this layout.
-        split: train, valid or test.
-        modalities: those to read, in this order; None: all.
-        standardise: subtract train's mean and divide by its standard deviation, feature by feature. Padded steps
-            stay exactly 0.
-
-    Raises:
-        UserError: as `read_info`, an unknown split or modality, or values that are not finite.
-    """
-    with open_dataset(path) as (info, splits):
-        stored = splits[choose("split", split, SPLITS)]
-        arrays = {}
-        for modality in info.modalities if modalities is None else modalities:
-            key = (info.fingerprint, split, modality)
-            if standardise and key in _kept:
-                arrays[modality] = _kept[key]
-                continue
-            source = stored.arrays[choose("modality", modality, info.modalities)]
-            arrays[modality] = np.empty(source.shape, np.float32)
-            source.read_direct(arrays[modality])  # type: ignore[attr-defined]  # an h5py.Dataset, see open_dataset
-            if not all(np.isfinite(arrays[modality][rows]).all() for rows in chunks(arrays[modality])):
-                raise UserError(
-                    f"{path}: split {split!r} has values of {modality} that are not finite; "
-                    f"mmkd data inspect names the sample; import the data again"
-                )
-            if standardise:
-                statistics = stored_statistics(splits["train"].arrays[modality])
-                _standardise(arrays[modality], stored.lengths[modality], *statistics)
-        lengths = {modality: stored.lengths[modality] for modality in arrays}
-        return Split(arrays=arrays, lengths=lengths, labels=stored.labels, scores=stored.scores, ids=stored.ids)
-
-
-_kept: dict[tuple[str, str, str], Array] = {}
-"""Standardised arrays by fingerprint of the data, split and modality, see `keep_split`."""
-
-
-def keep_split(path: str | Path, split: str, modalities: Sequence[str]) -> None:
-    """Read a split, standardised, and keep it for later reads by this process and those forked from it.
-
-    Raises:
-        UserError: as `read_split`.
-    """
-    with open_dataset(path) as (info, _):
-        fingerprint = info.fingerprint
-    missing = [modality for modality in modalities if (fingerprint, split, modality) not in _kept]
-    if missing:
-        arrays = read_split(path, split, missing).arrays
-        _kept.update({(fingerprint, split, modality): array for modality, array in arrays.items()})
-
-
-def read_statistics(path: str | Path) -> dict[str, tuple[Array, Array]]:
-    """Mean and std (F_m,) of each modality's features over train, float64, as `read_split` standardises with.
-
-    Raises:
-        UserError: as `read_info`.
-    """
-    with open_dataset(path) as (info, splits):
-        return {modality: stored_statistics(splits["train"].arrays[modality]) for modality in info.modalities}
-
-
-def _standardise(array: Array, lengths: Array, mean: Array, std: Array) -> None:
-    """Standardise in place and in chunks: every trial waits for it. float32 loses no more than the values had lost."""
-    mean, std = mean.astype(np.float32), std.astype(np.float32)
-    for rows in chunks(array):
-        array[rows] -= mean
-        array[rows] /= std
-        array[rows][is_padding(lengths[rows], array.shape[1])] = 0.0
 
 
 def check_dataset(path: str | Path) -> DatasetInfo:

@@ -48,7 +48,7 @@ def write_dataset(
     Args:
         path: the file to write; written atomically.
         splits: exactly `train`, `valid` and `test`, with equal modalities, steps and features. The order of modalities
-            is train's. Lengths and ids may be left out, see `Split`.
+            is train's. Lengths, ids and groups may be left out, see `Split`.
         classes: names, by class index.
         source: origin of the data. Start with "synthetic" if they are made up: tables show it.
         license: the terms of the data.
@@ -96,6 +96,8 @@ def write_dataset(
 def _write_split(group: Any, split: Split) -> None:
     group["labels"] = split.labels.astype(np.int64)
     group["ids"] = fixed_column(split.ids)
+    if split.groups:
+        group["groups"] = fixed_column(split.groups)
     if split.scores is not None:
         group["scores"] = split.scores
     for modality, array in split.arrays.items():

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from mmkd.data.hdf5_format import DatasetInfo, read_info
@@ -43,4 +44,4 @@ def _is_ours(copy: Path, info: DatasetInfo) -> bool:
         return False
     if found.st_uid != os.getuid():
         raise UserError(f"{copy}: belongs to another user")
-    return found.st_size == Path(info.path).stat().st_size and read_info(copy).fingerprint == info.fingerprint
+    return found.st_size == info.path.stat().st_size and replace(read_info(copy), path=info.path) == info

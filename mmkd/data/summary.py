@@ -13,9 +13,12 @@ from rich.table import Table
 
 from mmkd.data.dataset import SPLITS, Array, Split, chunks, is_padding
 from mmkd.data.hdf5_format import DatasetInfo
+from mmkd.data.splits import missing_classes, shared_groups
+from mmkd.formatting import count
 
 EXTREME = 30.0  # standard deviations from the mean
 HEAVY_PADDING = 0.5  # share of padded steps in train
+MANY_GROUPS = 30  # more are summarised
 IMBALANCE = 10  # times as many samples of the most frequent class as of the rarest
 
 
@@ -23,16 +26,15 @@ def find_oddities(info: DatasetInfo, splits: Mapping[str, Split]) -> list[str]:
     """One sentence per oddity that a careful person would want to know before training; reads all arrays once."""
     return [
         *_class_oddities(info),
+        *_group_oddities(info),
         *(line for modality in info.modalities for line in _feature_oddities(modality, splits["train"])),
         *_duplicates(splits),
     ]
 
 
 def _class_oddities(info: DatasetInfo) -> Iterator[str]:
-    for split, counts in info.class_counts.items():
-        absent = [name for name, count in zip(info.classes, counts, strict=True) if count == 0]
-        if absent:
-            yield f"{split} has no sample of {', '.join(absent)}"
+    for split, absent in missing_classes(info).items():
+        yield f"{split} has no sample of {', '.join(absent)}"
     counts = info.class_counts["train"]
     common, rare = int(np.argmax(counts)), int(np.argmin(counts))
     if counts[rare] and counts[common] >= IMBALANCE * counts[rare]:
@@ -40,6 +42,13 @@ def _class_oddities(info: DatasetInfo) -> Iterator[str]:
             f"classes are imbalanced: train has {counts[common]} samples of {info.classes[common]}, "
             f"{counts[rare]} of {info.classes[rare]}"
         )
+
+
+def _group_oddities(info: DatasetInfo) -> Iterator[str]:
+    shared = shared_groups(info)
+    if shared:
+        group, parts = next(iter(shared.items()))
+        yield f"{count(len(shared), 'group')} in several splits, {group} in {' and '.join(parts)} for one"
 
 
 def _feature_oddities(modality: str, train: Split) -> Iterator[str]:
@@ -89,7 +98,8 @@ def _marks(split: Split) -> dict[bytes, str]:
 def render(info: DatasetInfo, splits: Mapping[str, Split], oddities: list[str]) -> RenderableType:
     """Format the summary: facts, modalities, classes, oddities."""
     odd = ["[bold]odd[/bold]", *(f"  {escape(line)}" for line in oddities)] if oddities else ["nothing odd"]
-    return Group(_facts(info), "", _modalities(info, splits), "", _classes(info), "", *odd)
+    groups: list[RenderableType] = [_groups(info), ""] if info.group_counts else []
+    return Group(_facts(info), "", _modalities(info, splits), "", _classes(info), "", *groups, *odd)
 
 
 def _facts(info: DatasetInfo) -> Table:
@@ -105,6 +115,7 @@ def _facts(info: DatasetInfo) -> Table:
         "notes": info.notes,
         "samples": sizes,
         "labels": labels,
+        "groups": ", ".join(f"{name} {len(groups)}" for name, groups in info.group_counts.items()) or "none",
         "layout": f"version {info.layout_version}",
         "fingerprint": f"{info.fingerprint} (matches the content)",
     }
@@ -134,6 +145,20 @@ def _classes(info: DatasetInfo) -> Table:
         table.add_row(escape(name), *(str(counts[index]) for counts in info.class_counts.values()))
     shares = (max(counts) / sum(counts) for counts in info.class_counts.values())
     table.add_row("majority share", *(f"{share:.3f}" for share in shares), style="bold")
+    return table
+
+
+def _groups(info: DatasetInfo) -> Table:
+    """Samples of each group; of many groups, the smallest, middle and largest number."""
+    table = _table("group", *info.group_counts)
+    names = sorted(set().union(*info.group_counts.values()))
+    if len(names) <= MANY_GROUPS:
+        for name in names:
+            table.add_row(escape(name), *(str(counts.get(name, "-")) for counts in info.group_counts.values()))
+        return table
+    sizes = [list(counts.values()) for counts in info.group_counts.values()]
+    for label, share in {"smallest": 0.0, "median": 0.5, "largest": 1.0}.items():
+        table.add_row(label, *(f"{np.quantile(each, share):g}" for each in sizes))
     return table
 
 

@@ -10,11 +10,16 @@ random time in noise. No modality separates all classes, all three together do:
 
 Sometimes a modality shows the motif of a wrong group. Shares of the classes are skewed like MOSEI's; the most
 frequent has .41.
+
+Samples also come from speakers, each in one split, so that splits can be drawn by group (`mmkd.data.splits`). Nothing
+in a sample depends on its speaker.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,20 +42,23 @@ SHORTEST = 0.6  # real steps of the shortest samples, as a share of all steps
 
 @dataclass(frozen=True)
 class Size:
-    """Samples of each split, and (steps, features, steps of a motif) of each modality."""
+    """Samples of each split, (steps, features, steps of a motif) of each modality, and samples of a speaker."""
 
     samples: dict[str, int]
     shapes: dict[str, tuple[int, int, int]]
+    per_speaker: int
 
 
 SIZES = {
     "small": Size(
         {"train": 1000, "valid": 400, "test": 800},
         {"video": (24, 10, 4), "audio": (32, 8, 5), "language": (12, 12, 2)},
+        100,
     ),
     "mosei": Size(
         {"train": 512, "valid": 128, "test": 256},
         {"video": (500, 35, 40), "audio": (500, 74, 40), "language": (50, 300, 4)},
+        32,
     ),
 }
 
@@ -70,7 +78,11 @@ def make_synthetic(path: str | Path, size: Literal["small", "mosei"] = "small", 
     shape = SIZES[choose("size", size, SIZES)]
     rng = np.random.default_rng(seed)
     motifs = {m: _motifs(rng, max(GROUPS[m]) + 1, *shape.shapes[m][1:]) for m in GROUPS}
-    splits = {name: _split(rng, n, shape, motifs) for name, n in shape.samples.items()}
+    speakers = itertools.count(1)
+    splits = {
+        name: replace(_split(rng, n, shape, motifs), groups=_groups(n, shape.per_speaker, speakers))
+        for name, n in shape.samples.items()
+    }
     return write_dataset(
         path,
         splits,
@@ -79,6 +91,12 @@ def make_synthetic(path: str | Path, size: Literal["small", "mosei"] = "small", 
         license="CC0-1.0",
         notes="made by mmkd.data.synthetic; says nothing about real data",
     )
+
+
+def _groups(samples: int, each: int, speakers: Iterator[int]) -> list[str]:
+    """Speakers of a split's samples: the next ones, each with as many samples."""
+    numbers = [next(speakers) for _ in range(-(-samples // each))]
+    return [f"speaker {numbers[n // each]:02}" for n in range(samples)]
 
 
 def _motifs(rng: np.random.Generator, groups: int, features: int, steps: int) -> Array:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mmkd.data import read_split
+from mmkd.data import DatasetInfo, read_split
 
 Part = Tensor | slice
 """Some samples of a split: their indices (B,), or a slice."""
@@ -27,7 +26,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Samples:
-    """One split: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids.
+    """One split: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids, groups or [].
 
     Labels are on the device that computes. So are the inputs; or, `in_host_memory`, each batch is copied there.
     """
@@ -37,6 +36,7 @@ class Samples:
     scores: Tensor | None
     ids: list[str]
     in_host_memory: bool = False
+    groups: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -59,14 +59,21 @@ class Samples:
 
 
 def load_samples(
-    path: Path | str, split: str, modalities: Sequence[str], device: torch.device, *, in_host_memory: bool | None = None
+    info: DatasetInfo,
+    split: str,
+    modalities: Sequence[str],
+    device: torch.device,
+    *,
+    in_host_memory: bool | None = None,
 ) -> Samples:
     """Read one split of a data set, in order; on the device if it `fits` there, unless `in_host_memory` is given.
+
+    The parts are those of the split that `info` was divided by, see `mmkd.data.divide`.
 
     Raises:
         UserError: the file or the split cannot be used.
     """
-    data = read_split(Path(path), split, modalities)
+    data = read_split(info, split, modalities)
     x = {m: torch.from_numpy(data.arrays[m]) for m in modalities}
     if in_host_memory is None:
         neighbours = max(1, int(os.environ.get(TRIALS_PER_GPU, "1")))
@@ -78,6 +85,7 @@ def load_samples(
         None if data.scores is None else torch.from_numpy(data.scores),
         data.ids,
         in_host_memory,
+        data.groups,
     )
 
 

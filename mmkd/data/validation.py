@@ -46,6 +46,7 @@ def validate_structure(meaning: Meaning, splits: Mapping[str, Split]) -> None:
                 f"{', '.join(meaning.modalities)} like train"
             )
         _validate_ids(name, split, owners)
+        _validate_groups(name, split, splits["train"])
         _validate_labels(name, split, meaning)
         for modality in meaning.modalities:
             where = f"split {name!r}, modality {modality!r}"
@@ -87,6 +88,17 @@ def _validate_ids(name: str, split: Split, owners: dict[str, str]) -> None:
         if sample in owners:
             raise UserError(f"sample id {sample!r} occurs in {owners[sample]!r} and in {name!r}; ids must be unique")
         owners[sample] = name
+
+
+def _validate_groups(name: str, split: Split, train: Split) -> None:
+    if bool(split.groups) != bool(train.groups):
+        has = "groups" if split.groups else "no groups"
+        raise UserError(f"split {name!r} has {has}, unlike train; give the groups of all splits or of none")
+    if split.groups and len(split.groups) != len(split):
+        raise UserError(f"split {name!r} has {len(split)} labels, but {len(split.groups)} groups")
+    for group, sample in zip(split.groups, split.ids, strict=False):
+        if not isinstance(group, str) or not group or not group.isprintable():
+            raise UserError(f"split {name!r}, sample {sample!r}: group {group!r} is not a printable text")
 
 
 def _validate_labels(name: str, split: Split, meaning: Meaning) -> None:

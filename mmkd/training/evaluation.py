@@ -33,6 +33,7 @@ def evaluate(network: Network, samples: Samples, info: DatasetInfo) -> tuple[dic
         samples.y.cpu().numpy(),
         samples.ids,
         None if samples.scores is None else samples.scores.numpy(),
+        samples.groups,
     )
     commonest = int(np.argmax(info.class_counts["train"]))
     metrics = classification_metrics(predictions.logits, predictions.labels, commonest)

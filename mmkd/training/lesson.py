@@ -10,7 +10,7 @@ import torch
 
 from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig
 from mmkd.data import DatasetInfo
-from mmkd.data.splits import hold_out
+from mmkd.data.hold_out import hold_out
 from mmkd.data.tensors import Samples, load_samples
 from mmkd.distillation import load_method
 from mmkd.distillation.base import DistillationMethod, Problem
@@ -79,7 +79,7 @@ def make_lesson(config: TeacherConfig | StudentConfig, directory: TrialDir, devi
     info = open_data(config)
     if isinstance(config, TeacherConfig):
         network = build_teacher(info, config.network, config.branch).to(device)
-        train, valid = (load_samples(info.path, split, info.modalities, device) for split in ("train", "valid"))
+        train, valid = (load_samples(info, split, info.modalities, device) for split in ("train", "valid"))
         train, _ = hold_out(train, config.training.held_out)
         return Lesson(network, train, valid, info)
     distillation = config.distillation
@@ -93,10 +93,10 @@ def make_lesson(config: TeacherConfig | StudentConfig, directory: TrialDir, devi
             )
         teacher = load_teacher(directory.root, config.teacher, info, device)
     modalities = info.modalities if teacher else pairing.inputs
-    train, held_out = hold_out(load_samples(info.path, "train", modalities, device), config.training.held_out)
+    train, held_out = hold_out(load_samples(info, "train", modalities, device), config.training.held_out)
     if teacher:
         teacher.remember(train.x, augmented=config.training.augmentation != Augmentation())
-    valid = load_samples(info.path, "valid", pairing.inputs, device)
+    valid = load_samples(info, "valid", pairing.inputs, device)
     teachers = teacher.network if teacher else None
     method = method_class(
         Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes), held_out)

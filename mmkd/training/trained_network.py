@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmkd.config import Run, StudentConfig, TeacherConfig, from_json, identity
-from mmkd.data import DatasetInfo, read_info
+from mmkd.data import DatasetInfo, divide, read_info
 from mmkd.data.staging import stage
 from mmkd.distillation import load_method
 from mmkd.distillation.frozen_teacher import FrozenTeacher
@@ -174,10 +174,10 @@ def load_student(directory: Path) -> TrainedStudent:
 
 
 def open_data(config: Run) -> DatasetInfo:
-    """Open the configuration's data set, or its copy on this node's disk; return the description.
+    """Open the configuration's data set, or its copy on this node's disk; describe it with the parts of its split.
 
     Raises:
-        UserError: the file cannot be read, or its content has changed.
+        UserError: the file cannot be read, or its content has changed, or its groups have and the split is drawn.
     """
     info = read_info(config.data.path)
     if info.fingerprint != config.data.fingerprint:
@@ -185,7 +185,7 @@ def open_data(config: Run) -> DatasetInfo:
             f"{config.data.path}: fingerprint {info.fingerprint[:12]}, but the trial was made for "
             f"{config.data.fingerprint[:12]}: the data set has changed"
         )
-    return stage(info)
+    return divide(stage(info), config.split)
 
 
 def new_student(config: StudentConfig, info: DatasetInfo) -> tuple[Network, Pairing]:

@@ -23,7 +23,7 @@ from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_r
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import Failure, State, decide, is_unnoted, why_failed
 from sweeps.controller.optuna_study import Tuning
-from sweeps.rows import TUNING_SEED, Row, teacher_directories
+from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories
 from sweeps.study_file import merge
 
 HOPELESS = 3
@@ -76,7 +76,7 @@ class RowWork:
             self.lock.acquire()
         except LockHeld as held:
             raise UserError(
-                f"row {row.name}: another controller is at work: {held}; studies share equal rows: "
+                f"row {row.title}: another controller is at work: {held}; studies share equal rows: "
                 "launch again when that one is done"
             ) from None
         remove_leftovers(self.directory.path)
@@ -113,7 +113,7 @@ class RowWork:
         for path in (self.directory.path / "trials", self.directory.journal):
             if path.exists():
                 os.replace(path, aside / path.name)
-        print(f"row {self.row.name}: nothing completed when it last ran; it begins again ({aside} keeps what failed)")
+        print(f"row {self.row.title}: nothing completed when it last ran; it begins again ({aside} keeps what failed)")
 
     def _is_open(self, trial: FrozenTrial) -> bool:
         """True if a trial runs, or lost its result after it was reported: it runs again and is not reported again.
@@ -246,9 +246,10 @@ class RowWork:
 
     def _settle_final(self, task: Task, result: Result | None) -> str | None:
         """Return a final run's test accuracy in words, "" if it has none, None if it was settled before."""
-        if task.config.seed in self._finished:
+        seed = seed_within(task.config.seed)
+        if seed in self._finished:
             return None
-        self._finished.add(task.config.seed)
+        self._finished.add(seed)
         if result is None or result.status is not Status.COMPLETE:
             return ""
         return f"test accuracy {result.metrics['test']['accuracy']:.4f}"
@@ -274,7 +275,7 @@ class RowWork:
 
     def _tuning_task(self, number: int, parameters: Mapping[str, float]) -> Task:
         config = self.row.config(parameters, TUNING_SEED)
-        name, label = f"{self.directory.path.name}.t{number}", f"{self.row.name} trial {number}"
+        name, label = f"{self.directory.path.name}.t{number}", f"{self.row.title} trial {number}"
         return Task(name, label, "tuning", self.directory.trial(number), config)
 
     def _choose_winner(self) -> None:
@@ -308,7 +309,7 @@ class RowWork:
     def _final_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
         directory = self.directory.final_run(seed, mark)
         name = f"{self.directory.path.name}.s{directory.path.name}"
-        return Task(name, f"{self.row.name} seed {seed}", "final", directory, self.row.config(parameters, seed))
+        return Task(name, f"{self.row.title} seed {seed}", "final", directory, self.row.config(parameters, seed))
 
 
 def teacher_task(row: Row, seed: int) -> Task:

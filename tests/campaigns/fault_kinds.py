@@ -126,7 +126,7 @@ def worker_paused(study: AttackedStudy, chance: random.Random) -> str:
     worker = study.worker()
     if worker is None:
         return ""
-    if chance.random() < 0.5:
+    if study.cluster is None and chance.random() < 0.5:
         return "stopped for good" if kill(worker, signal.SIGSTOP) else ""
     return _pause(study, worker, chance)
 
@@ -141,7 +141,7 @@ def worker_out_of_memory(study: AttackedStudy, chance: random.Random) -> str:
 
 def torn_inbox(study: AttackedStudy, chance: random.Random) -> str:
     """Garbage in the inbox of the process that forks the trials."""
-    inbox = _inbox(study)
+    inbox = study.inbox()
     if inbox is None:
         return ""
     torn = chance.choice((b"", b'{"arguments": ["/tmp"', b"\xff" * 99, b'{"arguments": 3}'))
@@ -153,7 +153,7 @@ def torn_inbox(study: AttackedStudy, chance: random.Random) -> str:
 
 def second_worker(study: AttackedStudy, chance: random.Random) -> str:
     """A second worker is started on the first one's directory: it must end at once."""
-    inbox = _inbox(study)
+    inbox = study.inbox()
     if inbox is None:
         return ""
     command = [sys.executable, "-m", "mmkd.worker", str(inbox.parent)]
@@ -161,13 +161,6 @@ def second_worker(study: AttackedStudy, chance: random.Random) -> str:
     if second.returncode != REFUSED and inbox.exists():
         raise Stuck(f"a second worker ended with {second.returncode}: {second.stderr.decode()}")
     return "it was refused"
-
-
-def _inbox(study: AttackedStudy) -> Path | None:
-    worker = study.worker()
-    with suppress(psutil.NoSuchProcess):
-        return Path(worker.cmdline()[-1]) / "inbox" if worker else None
-    return None
 
 
 def full_disk(study: AttackedStudy, chance: random.Random) -> str:

@@ -83,6 +83,8 @@ class AttackedStudy:
     folder: Path
     variant: str
     cluster: DevCluster | None = None
+    with_workers: bool = False
+    """On the cluster: trials run in workers; on this machine they always do."""
     launches: int = 0
     controllers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     others: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -136,6 +138,7 @@ class AttackedStudy:
         """Start a controller; `slow`: its writes and its jobs' take their time."""
         slots = 4 if self.cluster else usable_cores()
         cluster = ("--slurm.poll", "2", "--slurm.cpus", "1", "--slurm.mem", "1G") if self.cluster else ()
+        cluster += ("--slurm.workers", "2", "--slurm.trials_per_worker", "2") if self.with_workers else ()
         where = ("--cluster", "slurm" if self.cluster else "local", "--parallel", str(slots), *cluster)
         with self.log.open("ab") as log:
             controller = subprocess.Popen(
@@ -163,11 +166,23 @@ class AttackedStudy:
         return processes_of(self.root)
 
     def worker(self) -> psutil.Process | None:
-        """The process that forks the trials of the living controller."""
-        controller = self.controller()
+        """A process that forks trials: the one of the living controller, or of a job on Slurm."""
+        controller, workers = self.controller(), str(Root(self.root).workers)
         with suppress(psutil.NoSuchProcess):
-            children = psutil.Process(controller.pid).children() if controller else []
-            return next((child for child in children if "mmkd.worker" in child.cmdline()), None)
+            if self.cluster is None:
+                found = psutil.Process(controller.pid).children() if controller else []
+            else:
+                found = [p for p in psutil.process_iter(["cmdline"]) if workers in (p.info["cmdline"] or [])]
+            return next((p for p in found if p.cmdline()[1:3] == ["-m", "mmkd.worker"]), None)
+        return None
+
+    def inbox(self) -> Path | None:
+        """The inbox of a process that forks trials."""
+        if self.cluster is not None:
+            return next(iter(sorted(Root(self.root).workers.glob("*/inbox"))), None)
+        worker = self.worker()
+        with suppress(psutil.NoSuchProcess):
+            return Path(worker.cmdline()[-1]) / "inbox" if worker else None
         return None
 
     def forget_ended(self) -> None:

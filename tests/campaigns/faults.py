@@ -163,6 +163,7 @@ class Campaign:
         variant = self.variants[number % len(self.variants)]
         expected = undisturbed(self.folder, variant)
         study = AttackedStudy(self.folder / f"study-{self.where}-{self.seed}-{number}", variant, self.cluster)
+        study.with_workers = self.cluster is not None and number % 2 == 0
         study.prepare()
         if self.cluster is not None:
             self.cluster.restore()

@@ -78,8 +78,7 @@ def check_plain(value: Any, depth: int) -> None:
 
 def fuzz_dataset(path: Path, content: bytes) -> None:
     """All readers of a data file."""
-    from mmkd.data import check_dataset, read_split
-    from mmkd.data.hdf5_format import read_statistics
+    from mmkd.data import check_dataset, read_split, read_statistics
     from mmkd.errors import UserError
 
     path.write_bytes(content)

@@ -124,6 +124,30 @@ def test_inspect_tells_what_is_odd(tmp_path: Path) -> None:
     ]
 
 
+def test_inspect_tells_the_groups_and_which_are_in_several_splits(tmp_path: Path) -> None:
+    groups = {"train": ["a"] * 5 + ["b"] * 7, "valid": ["c"] * 12, "test": ["b"] * 2 + ["d"] * 10}
+    write_dataset(tmp_path / "g.h5", {n: replace(s, groups=groups[n]) for n, s in make_splits().items()}, **FACTS)
+    account = _run("inspect", tmp_path / "g.h5").stdout
+    assert "groups       train 2, valid 1, test 2" in account
+    assert [line.split() for line in account.splitlines() if line.startswith(("a ", "b ", "c ", "d "))] == [
+        ["a", "5", "-", "-"],
+        ["b", "7", "-", "2"],
+        ["c", "-", "12", "-"],
+        ["d", "-", "-", "10"],
+    ]
+    assert "1 group in several splits, b in train and test for one" in account
+
+
+def test_inspect_summarises_many_groups(tmp_path: Path) -> None:
+    splits = make_splits(samples=40)
+    many = {n: replace(s, groups=[f"{n} {max(i - 9, 0)}" for i in range(40)]) for n, s in splits.items()}
+    write_dataset(tmp_path / "g.h5", many, **FACTS)
+    account = _run("inspect", tmp_path / "g.h5").stdout
+    assert "groups       train 31, valid 31, test 31" in account
+    for line in ("smallest", "1"), ("median", "1"), ("largest", "10"):
+        assert [line[0], *line[1:] * 3] in [found.split() for found in account.splitlines()]
+
+
 def test_inspect_tells_of_extreme_values_and_imbalance(tmp_path: Path) -> None:
     splits = make_splits(samples=2000)
     splits["train"].arrays["video"][0, 5, 2] = 1e5

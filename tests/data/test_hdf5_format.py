@@ -13,6 +13,7 @@ import pytest
 from data_files import FACTS, make_splits
 
 from mmkd.data import SPLITS, Split, check_dataset, read_info, read_split, write_dataset
+from mmkd.data.staging import STAGE, stage
 
 
 def test_what_is_written_is_read_back(data_file: Path, splits: dict[str, Split]) -> None:
@@ -145,6 +146,35 @@ def test_the_fingerprint_changes_with_any_content(tmp_path: Path, splits: dict[s
         ]
     ]
     assert len(set(variants)) == len(variants)
+
+
+def _grouped(splits: dict[str, Split]) -> dict[str, Split]:
+    return {name: replace(split, groups=[f"Ä {n // 4}" for n in range(12)]) for name, split in splits.items()}
+
+
+def test_groups_are_kept_and_are_no_part_of_the_fingerprint(tmp_path: Path, splits: dict[str, Split]) -> None:
+    plain = write_dataset(tmp_path / "plain.h5", splits, **FACTS)
+    assert write_dataset(tmp_path / "groups.h5", _grouped(splits), **FACTS) == plain
+    assert read_info(tmp_path / "plain.h5").group_counts == {}
+    assert check_dataset(tmp_path / "groups.h5").group_counts == {
+        name: {"Ä 0": 4, "Ä 1": 4, "Ä 2": 4} for name in SPLITS
+    }
+    assert read_split(tmp_path / "groups.h5", "test").groups == _grouped(splits)["test"].groups
+    assert read_split(tmp_path / "plain.h5", "test").groups == []
+
+
+def test_the_copy_on_a_nodes_disk_has_the_groups_of_the_file_and_is_replaced_when_they_are_added(
+    tmp_path: Path, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "node").mkdir()
+    monkeypatch.setenv(STAGE, "1")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
+    for stored in (splits, _grouped(splits)):
+        write_dataset(tmp_path / "data.h5", stored, **FACTS)
+        info = read_info(tmp_path / "data.h5")
+        staged = stage(info)
+        assert staged.path.parent == tmp_path / "node"
+        assert staged.group_counts == info.group_counts
 
 
 def test_scores_are_kept_with_what_their_classes_stand_for(tmp_path: Path, splits: dict[str, Split]) -> None:

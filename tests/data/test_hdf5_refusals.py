@@ -56,6 +56,15 @@ BAD_SPLITS: dict[str, tuple[Callable[[Splits], Splits], str]] = {
         "sample id 'l' occurs in 'train' and in 'test'",
     ),
     "id with a newline": (lambda s: _replace(s, "test", ids=[f"a\n{i}" for i in range(12)]), "not a printable text"),
+    "groups of some splits": (lambda s: _replace(s, "test", groups=["a"] * 12), "'test' has groups, unlike train"),
+    "too few groups": (
+        lambda s: {n: replace(x, groups=["a"] * (12 - (n == "valid"))) for n, x in s.items()},
+        "'valid' has 12 labels, but 11 groups",
+    ),
+    "group with a newline": (
+        lambda s: {n: replace(x, groups=["a\n"] * 12) for n, x in s.items()},
+        r"'train', sample 'train-0': group 'a\\n' is not a printable text",
+    ),
     "length 0": (lambda s: _replace(s, "test", lengths={"audio": np.zeros(12, int)}), r"length 0 is not in 1..9"),
     "padding is not zero": (
         lambda s: _replace(s, "test", lengths={"audio": np.full(12, 4)}),

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from mmkd.data import check_dataset, make_synthetic, read_split
+from mmkd.data import check_dataset, make_synthetic, read_info, read_split
+from mmkd.data.splits import shared_groups
 from mmkd.data.synthetic import GROUPS, SHARES
 from mmkd.errors import UserError
 
@@ -23,6 +25,19 @@ def test_it_is_called_synthetic_and_passes_the_full_check(small: Path) -> None:
     assert info.modalities == ("video", "audio", "language")
     assert len({*info.steps.values()}) == len({*info.features.values()}) == 3
     assert 0.36 < max(info.class_counts["train"]) / info.sizes["train"] < 0.46
+
+
+@pytest.mark.parametrize(("size", "speakers"), [("small", 22), ("mosei", 28)])
+def test_each_speaker_is_in_one_split(size: Literal["small", "mosei"], speakers: int, tmp_path: Path) -> None:
+    make_synthetic(tmp_path / "s.h5", size)
+    info = read_info(tmp_path / "s.h5")
+    assert shared_groups(info) == {}
+    assert sum(map(len, info.group_counts.values())) == speakers
+    assert len({n for counts in info.group_counts.values() for n in counts.values()}) == 1
+
+
+def test_its_samples_stay_what_they_were(small: Path) -> None:
+    assert read_info(small).fingerprint.startswith("15e5ab7c400f")
 
 
 def test_seed_and_size_determine_it(small: Path, tmp_path: Path) -> None:

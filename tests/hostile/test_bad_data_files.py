@@ -29,7 +29,7 @@ def write_small(path: Path) -> Path:
     splits = {}
     for name in ("train", "valid", "test"):
         arrays = {"video": np.ones((4, 3, 2), "f4"), "audio": np.ones((4, 2, 2), "f2")}
-        splits[name] = Split(arrays=arrays, labels=np.arange(4) % 2)
+        splits[name] = Split(arrays=arrays, labels=np.arange(4) % 2, groups=[name] * 4)
     write_dataset(path, splits, classes=["a", "b"], source="synthetic (tests)", license="none")
     return path
 
@@ -77,6 +77,13 @@ SPOILT: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "of an older version": (lambda f: f.attrs.update(mmkd_layout=1), "reads version 2; import the data again"),
     "text of variable length": (lambda f: f.attrs.update(notes="x"), "attribute notes: text of variable length"),
     "ids of variable length": (lambda f: replaced(f, "test/ids", list("abcd")), "test/ids: text of variable length"),
+    "groups of variable length": (
+        lambda f: replaced(f, "test/groups", list("abcd")),
+        "test/groups: text of variable length",
+    ),
+    "groups that are numbers": (lambda f: replaced(f, "test/groups", np.arange(4)), "damaged or incomplete"),
+    "groups of three samples": (lambda f: replaced(f, "test/groups", f["test/groups"][:3]), "labels, but 3 groups"),
+    "groups of two splits": (lambda f: f.__delitem__("test/groups"), "'test' has no groups, unlike train"),
     "of version x": (lambda f: f.attrs.update(mmkd_layout="x"), "damaged or incomplete"),
     "of two versions": (lambda f: f.attrs.update(mmkd_layout=[1, 1]), "damaged or incomplete"),
     "without a split": (lambda f: f.__delitem__("valid"), "damaged or incomplete .*valid"),

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmkd.data import tensors
-from mmkd.data.splits import hold_out
+from mmkd.data import read_info, tensors
+from mmkd.data.hold_out import hold_out
 from mmkd.data.tensors import Samples, chunks, epoch_batches, fits, load_samples
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def both(small_data: tuple[Path, str]) -> tuple[Samples, Samples]:
     """The same split on the device, and in the host's memory."""
     modalities = ("video", "audio", "text")
     on_device, on_host = (
-        load_samples(small_data[0], "train", modalities, CPU, in_host_memory=host) for host in (False, True)
+        load_samples(read_info(small_data[0]), "train", modalities, CPU, in_host_memory=host) for host in (False, True)
     )
     assert on_host.in_host_memory
     assert not on_device.in_host_memory

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmkd.data.splits import hold_out
+from mmkd.data.hold_out import hold_out
 from mmkd.data.tensors import Samples
 from mmkd.errors import UserError
 from mmkd.result_file import read_result

@@ -65,7 +65,8 @@ def import_utd_mhad(
 ) -> str:
     """Write UTD-MHAD to `out` in the HDF5 layout; return the fingerprint.
 
-    The split is the usual cross-subject one: subjects 2, 4, 6, 8 test, the others train, except `valid_subject`.
+    The split is the usual cross-subject one: subjects 2, 4, 6, 8 test, the others train, except `valid_subject`. The
+    subjects are the groups.
 
     Args:
         source: directory or archive (tar, zip) with `a{action}_s{subject}_t{trial}_{inertial,skeleton}.mat` at any
@@ -140,6 +141,7 @@ def _split(recordings: Mapping[Trial, Mapping[str, Array]], steps: Mapping[str, 
         lengths={m: np.array([len(r[m]) for r in recordings.values()]) for m in steps},
         labels=np.array([trial.action - 1 for trial in recordings]),
         ids=[str(trial) for trial in recordings],
+        groups=[f"subject {trial.subject}" for trial in recordings],
     )
 
 

@@ -114,6 +114,28 @@ def test_ids_of_every_form_become_unique_texts(tmp_path: Path, ids: Any, expecte
     assert read_split(_import(tmp_path, _mult(id=ids)), "train", ["language"]).ids == expected
 
 
+VIDEOS = ["a", "a", "a", "b", "b", "c", "c"]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        np.array([[video, f"{n}.5", f"{n}.75"] for n, video in enumerate(VIDEOS)]),
+        np.array([f"{video}$_${n}" for n, video in enumerate(VIDEOS)]),
+        np.array([f"{video}[{n}]".encode() for n, video in enumerate(VIDEOS)]),
+    ],
+)
+def test_the_video_in_an_id_is_the_group(tmp_path: Path, ids: Any) -> None:
+    path = _import(tmp_path, _mult(id=ids))
+    assert read_split(path, "train", []).groups == VIDEOS
+    assert read_split(path, "valid", []).groups == [f"vidvalid{i}" for i in range(3)]
+
+
+@pytest.mark.parametrize("ids", [None, np.array(NAMES)])
+def test_a_file_has_no_groups_if_one_split_does_not_tell_its_videos(tmp_path: Path, ids: Any) -> None:
+    assert read_info(_import(tmp_path, _mult(id=ids))).group_counts == {}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

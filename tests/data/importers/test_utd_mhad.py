@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from mmkd.data import check_dataset, read_split
+from mmkd.config import SplitSettings
+from mmkd.data import check_dataset, choose_split, divide, read_split
 from mmkd.data.importers.utd_mhad import HIP_CENTRE, LEFT_HIP, RIGHT_HIP, SHOULDER_CENTRE, body_frame, import_utd_mhad
+from mmkd.data.splits import missing_classes
 from mmkd.errors import UserError
 
 
@@ -47,6 +49,7 @@ def test_a_folder_becomes_a_cross_subject_data_file(folder: Path, tmp_path: Path
     assert len(info.classes) == 27
     assert read_split(tmp_path / "utd.h5", "train").ids == [f"a{a}_s{s}_t1" for a in (1, 27) for s in (1, 3, 5)]
     assert read_split(tmp_path / "utd.h5", "valid").ids == ["a1_s7_t1", "a27_s7_t1"]
+    assert read_split(tmp_path / "utd.h5", "train").groups == ["subject 1", "subject 3", "subject 5"] * 2
     assert read_split(tmp_path / "utd.h5", "test").labels.tolist() == [0] * 4 + [26] * 4
 
 
@@ -194,6 +197,14 @@ def test_the_real_archive_has_861_trials_and_subjects_never_mix(tmp_path: Path) 
     assert all(min(counts) > 0 for counts in info.class_counts.values())
     subjects = {n: {i.split("_")[1] for i in read_split(tmp_path / "utd.h5", n, []).ids} for n in info.sizes}
     assert subjects == {"train": {"s1", "s3", "s5"}, "valid": {"s7"}, "test": {"s2", "s4", "s6", "s8"}}
+    assert info.group_counts["valid"] == {"subject 7": 108}
+    replicates = [divide(info, choose_split(info, SplitSettings(scheme="group-folds"), r)) for r in range(16)]
+    for partition in (replicates[:8], replicates[8:]):
+        tested = [group for one in partition for group in one.group_counts["test"]]
+        assert sorted(tested) == [f"subject {n}" for n in range(1, 9)]
+        assert sum(one.sizes["test"] for one in partition) == 861
+    assert all(len(one.group_counts["valid"]) == 1 and missing_classes(one) == {} for one in replicates)
+    assert len({one.split.digest for one in replicates if one.split}) == 16
     skeleton = read_split(tmp_path / "utd.h5", "train", ["skeleton"], standardise=False).arrays["skeleton"]
     height = skeleton.reshape(-1, 40, 20, 3)[:, 0, :, 1].mean(axis=0)
     assert height.argmax() == 0  # the head

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from mmkd.attempts import read_attempts
-from mmkd.data import hdf5_format, keep_split, read_split
+from mmkd.data import keep_split, read_split, reading
 from mmkd.files import write_text
 from mmkd.lock import is_held
 from mmkd.provenance import SOURCE, loaded_code, source_digest
@@ -246,7 +246,7 @@ def test_the_worker_ends_with_its_controller_and_leaves_its_trials_running(lab: 
 
 def test_what_is_kept_is_what_is_read(small_data: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = small_data
-    monkeypatch.setattr(hdf5_format, "_kept", {})
+    monkeypatch.setattr(reading, "_kept", {})
     fresh = read_split(path, "valid", ["video", "audio"])
     keep_split(path, "valid", ["audio"])
     keep_split(path, "valid", ["video", "audio"])
