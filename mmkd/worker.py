@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mmkd.signals import ASK_TO_END, listen
@@ -38,7 +39,7 @@ from setproctitle import setproctitle
 
 from mmkd import trial
 from mmkd.command import Parser, run_command
-from mmkd.config import StudentConfig, from_json
+from mmkd.config import DataSource, DrawnSplit, StudentConfig, from_json
 from mmkd.data import divide, keep_split, read_info
 from mmkd.errors import UserError
 from mmkd.files import read_json
@@ -217,14 +218,28 @@ def _share_data(directory: TrialDir) -> None:
     """Read the splits that a trial needs before it is forked, once for all trials; what is wrong it says itself."""
     with suppress(UserError, OSError, MemoryError):
         config = from_json(read_json(directory.config), directory.config)
-        info = divide(read_info(config.data.path), config.split)
-        inputs = all_of_them = info.modalities
+        student = None
         if isinstance(config, StudentConfig):
-            inputs = resolve_pairing(config.pairing, config.primary, info.modalities).inputs
-            all_of_them = info.modalities if config.teacher is not None else inputs
-        splits = {"train": all_of_them, "valid": inputs, **({"test": inputs} if config.evaluate_test else {})}
-        for split, modalities in splits.items():
-            keep_split(info, split, modalities)
+            student = (config.pairing, config.primary, config.teacher is not None)
+        _keep_data(config.data, config.split, student, config.evaluate_test)
+
+
+@cache  # otherwise each trial would wait until the file is opened for each split, longer than for the fork
+def _keep_data(data: DataSource, drawn: DrawnSplit | None, student: tuple[str, str, bool] | None, test: bool) -> None:
+    """Keep the splits of a data set for a teacher, or for a student: its pairing, primary, and whether it has one.
+
+    Raises:
+        UserError: the data or the pairing are invalid. A later call tries again.
+    """
+    info = divide(read_info(data.path), drawn)
+    inputs = all_of_them = info.modalities
+    if student is not None:
+        pairing, primary, has_teacher = student
+        inputs = resolve_pairing(pairing, primary, info.modalities).inputs
+        all_of_them = info.modalities if has_teacher else inputs
+    splits = {"train": all_of_them, "valid": inputs, **({"test": inputs} if test else {})}
+    for split, modalities in splits.items():
+        keep_split(info, split, modalities)
 
 
 def wait_for_input(running: Forked) -> bool:
