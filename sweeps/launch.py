@@ -122,7 +122,6 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
             max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
-            interval=0.2 if made.backend.prompt else 0.5,
         )  # fmt: skip
         try:
             controller.run()

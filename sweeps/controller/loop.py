@@ -61,7 +61,7 @@ class Controller:
         environment: variables for each job.
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
-        interval: seconds between rounds.
+        interval: seconds between rounds; None: the backend's.
     """
 
     def __init__(
@@ -76,10 +76,11 @@ class Controller:
         environment: Mapping[str, str] | None = None,
         max_gpu_hours: float | None = None,
         news: Callable[[], str] = lambda: "",
-        interval: float = 0.2,
+        interval: float | None = None,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
-        self.stop_asked, self.news, self.interval = stop_asked, news, interval
+        self.stop_asked, self.news = stop_asked, news
+        self.interval = backend.round_seconds if interval is None else interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
         self.teachers = Teachers()
         self.launched = self.teachers.launched
