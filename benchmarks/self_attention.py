@@ -33,7 +33,7 @@ SETTINGS = ("fixed", "updated")
 def leave_one_subject_out(path: Path, folder: Path) -> Iterator[tuple[str, DataSource]]:
     """Write a data file per subject of train and valid: it is the valid part, the others are train."""
     info = read_info(path)
-    parts = [read_split(path, name, info.modalities) for name in ("train", "valid")]
+    parts = [read_split(path, name, standardise=False) for name in ("train", "valid")]
     arrays = {m: np.concatenate([part.arrays[m] for part in parts]) for m in info.modalities}
     labels = np.concatenate([part.labels for part in parts])
     ids = [name for part in parts for name in part.ids]
