@@ -195,7 +195,7 @@ def _verify(path: Path) -> bool:
 def _read_metrics(file: h5py.File) -> dict[str, dict[str, float]]:
     """Metrics by split."""
     return {
-        split: {name: float(value) for name, value in group.attrs.items()}
+        split: {name: float(read_attribute(group, name)) for name in group.attrs}
         for split, group in file.get("metrics", {}).items()
     }
 
