@@ -2,9 +2,9 @@
 
     python benchmarks/analysis_scale.py --directory DIR [--trials 10000] [--epochs 100]
 
-The first run makes DIR/runs with the real controller and the writers that jobs use, which takes minutes; it may then be run again. Each
-measurement is a separate process, imports included, with the files in the operating system's memory: seconds by the
-clock and of CPU (on a busy machine look at these), and the process's peak memory.
+The first run makes DIR/runs with the real controller and the writers that jobs use, which takes minutes; it may then be
+run again. Each measurement is a separate process, imports included, with the files in the operating system's memory:
+seconds by the clock and of CPU (on a busy machine look at these), and the process's peak memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from unittest.mock import patch
 import h5py
 import numpy as np
 import pandas as pd
-
 from rich.console import Console
 
 from mmkd.attempts import record_run

@@ -32,19 +32,29 @@ def read_attribute(holder: Any, name: str) -> Any:
         KeyError: there is none.
         ValueError: reading it would lead through the global heap.
     """
-    attributes = holder.attrs
-    stored = attributes.get_id(name)
-    if stored.dtype.hasobject:
-        refuse_heap(f"{holder.name}: attribute {name}", stored.dtype)
-    value = _read_scalar(stored) if stored.shape == () and stored.dtype.subdtype is None else attributes[name]
+    refuse_heap(f"{holder.name}: attribute {name}", holder.attrs.get_id(name).dtype)
+    value = holder.attrs[name]
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _read_scalar(stored: h5py.h5a.AttrID) -> Any:
-    """What h5py's `attrs[name]` returns, in half the time: a table reads twenty attributes of each trial."""
-    value = np.zeros((), stored.dtype)
-    stored.read(value)
-    return value[()]
+def read_attributes(holder: Any) -> dict[str, Any]:
+    """Read all attributes of an h5py object, as `read_attribute` does, in a third of the time; none may be an array.
+
+    Raises:
+        ValueError: one is an array or has no value, or reading it would lead through the global heap.
+    """
+    found = {}
+    for index in range(h5py.h5a.get_num_attrs(holder.id)):
+        stored = h5py.h5a.open(holder.id, index=index)
+        name, kind = stored.name.decode(), stored.dtype
+        refuse_heap(name, kind)
+        if stored.shape != () or kind.subdtype is not None:
+            raise ValueError(f"attribute {name}: not a single value")
+        value = np.empty((), kind)
+        stored.read(value)
+        single = value.item()
+        found[name] = single.decode() if isinstance(single, bytes) else single
+    return found
 
 
 def refuse_heap(what: str, stored: np.dtype[Any]) -> None:
