@@ -130,9 +130,10 @@ def _wrong_lines(runs: Runs) -> Iterator[tuple[str, str]]:
                 reason = str(error).replace(f"{runs.root}/", "")
                 yield directory, f"{directory}: its line hides that it cannot be read: {reason}; {remedy}"
                 continue
-            differing = differences([as_written(line), as_written(found)])
+            both = differences([as_written(line), as_written(found)]).items()
+            differing = [(key, *pair) for key, pair in both if repr(pair[0]) != repr(pair[1])]  # NaN equals nothing
             if differing:
-                key, (ours, theirs) = next(iter(differing.items()))
+                key, ours, theirs = differing[0]
                 yield directory, f"{directory}: its line has {key} {ours!r}, its directory {theirs!r}; {remedy}"
 
 
