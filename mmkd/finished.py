@@ -1,8 +1,9 @@
 """Read and write `finished.jsonl`, a row's finished trials in brief, so that readers need not open every trial's files.
 
 It is a cache: the directories are the source of truth. A line holds as long as its result file has the same size,
-mtime and inode. The last line about a trial counts. Lines that are torn, damaged, outdated, or of a trial that is gone
-are left out, and their trials are read from their directories. Only results whose checksum was right get a line.
+mtime and inode, and the line its checksum. The last line about a trial counts. Lines that are torn, damaged, outdated,
+or of a trial that is gone are left out, and their trials are read from their directories. Only results whose checksum
+was right get a line.
 
 The controller that holds the row's lock writes it. Without a controller, the analysis may rewrite it, by rename.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +58,16 @@ def read_finished(row: RowDir, *, careful: bool = False) -> Finished:
     except OSError:
         return Finished({}, is_clean=True)
     raw = content.split(b"\n")
-    parsed = _parse(raw)
+    parsed = _parse([line for line in raw if _is_whole(line)])
     latest = {line.directory: line for line in parsed}
     kept = {name: line for name, line in latest.items() if _holds(row, line, careful)}
     return Finished(kept, is_clean=not raw[-1] and len(kept) == len(raw) - 1)
 
 
 def _parse(raw: list[bytes]) -> list[FinishedTrial]:
-    """All lines at once, which is fast; one by one where one of them is damaged."""
+    """All lines at once, which is fast; one by one where one of them has another format."""
     try:
-        return _lines.validate_json(b"[" + b",".join(line for line in raw if line) + b"]")
+        return _lines.validate_json(b"[" + b",".join(raw) + b"]")
     except ValidationError:
         found = []
         for line in raw:
@@ -74,6 +76,17 @@ def _parse(raw: list[bytes]) -> list[FinishedTrial]:
             except ValidationError:
                 continue  # its trial is read from its directory
         return found
+
+
+def _is_whole(line: bytes) -> bool:
+    """True if a line ends in its own checksum: a flipped bit could be another accuracy."""
+    body = line[: -len(_mark(b""))]
+    return line.endswith(_mark(body))
+
+
+def _mark(body: bytes) -> bytes:
+    """The end of a line that begins with `body`."""
+    return b',"crc32":"%08x"}' % zlib.crc32(body)
 
 
 def _holds(row: RowDir, line: FinishedTrial, careful: bool) -> bool:
@@ -114,11 +127,10 @@ def describe(directory: TrialDir) -> tuple[FinishedTrial, bool]:
     result = read_result(directory.result, predictions=False)
     config = from_json(result.config, directory.config)
     attempts = read_attempts(directory)
-    path = directory.path
     line = FinishedTrial(
         format=FORMAT,
         algorithm=config.algorithm,
-        directory=f"{path.parent.name}/{path.name}",
+        directory=line_name(directory),
         result=stamp or (0, 0, 0),
         attempts_changed=changed,
         status=result.status.value,
@@ -134,6 +146,11 @@ def describe(directory: TrialDir) -> tuple[FinishedTrial, bool]:
         attempts=tuple(AttemptRecord(number=a.number, submitted=a.submitted, ran=a.ran) for a in attempts),
     )
     return line, all(attempt.is_final for attempt in attempts)
+
+
+def line_name(directory: TrialDir) -> str:
+    """A trial's name in its row's lines: `trials/3`, `confirm/1-4f1e`."""
+    return f"{directory.path.parent.name}/{directory.path.name}"
 
 
 def facts_of(config: TeacherConfig | StudentConfig) -> TrialFacts:
@@ -182,4 +199,5 @@ def write_finished(row: RowDir, lines: Iterable[FinishedTrial]) -> None:
 
 
 def _as_text(line: FinishedTrial) -> str:
-    return json.dumps(as_written(line), separators=(",", ":")) + "\n"
+    body = json.dumps(as_written(line), separators=(",", ":"))[:-1].encode()
+    return (body + _mark(body)).decode() + "\n"

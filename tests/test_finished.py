@@ -97,6 +97,17 @@ def test_a_line_of_garbage_hides_no_other(row: RowDir, case: str) -> None:
     assert not read_finished(row).is_clean
 
 
+def test_no_flipped_bit_is_believed(row: RowDir) -> None:
+    content = row.finished.read_bytes()
+    before = {name: repr(line) for name, line in read_finished(row).trials.items()}
+    for bit in range(0, 8 * len(content), 37):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        row.finished.write_bytes(flipped)
+        for name, line in read_finished(row).trials.items():
+            assert repr(line) == before[name]
+
+
 def another_size(result: Path) -> None:
     result.write_bytes(result.read_bytes() + b"x")
 

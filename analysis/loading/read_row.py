@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from analysis.loading.read_trial import Reading, read_line, read_trial
-from mmkd.finished import UNWRITABLE, Finished, read_finished, write_finished
+from mmkd.finished import UNWRITABLE, Finished, line_name, read_finished, write_finished
 from mmkd.lock import read_holder
 from mmkd.records import FinishedTrial
 from mmkd.rundir import RowDir, TrialDir
@@ -25,7 +25,7 @@ def read_row(
     known = read_finished(row) if use_cache else Finished({}, is_clean=True)
     readings, lines = [], []
     for trial in trials:
-        name = f"{trial.path.parent.name}/{trial.path.name}"
+        name = line_name(trial)
         directory = f"rows/{row.path.name}/{name}"
         line = known.trials.get(name)
         if line is None:

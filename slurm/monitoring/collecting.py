@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmkd.errors import UserError
 from mmkd.files import read_json
-from mmkd.finished import read_finished
+from mmkd.finished import line_name, read_finished
 from mmkd.formatting import teacher_label
 from mmkd.records import FinishedTrial
 from mmkd.result_file import ResultError
@@ -108,11 +108,10 @@ class Collector:
         """The trial's line in its row's `finished.jsonl`, which is read at the row's first look alone."""
         if entry.kind == "teacher":
             return None
-        path = entry.directory.path
-        row = path.parents[1]
+        row = entry.directory.path.parents[1]
         if row not in self._lines:
             self._lines[row] = read_finished(RowDir(row)).trials
-        return self._lines[row].get(f"{path.parent.name}/{path.name}")
+        return self._lines[row].get(line_name(entry.directory))
 
     def _entries(self, rows: list[Row]) -> list[Entry]:
         """Trials and final runs of the rows, and the teachers that they need (where all is watched: all).

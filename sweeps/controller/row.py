@@ -16,7 +16,7 @@ from mmkd.attempts import gpu_seconds_of, last_attempt, read_attempts
 from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
-from mmkd.finished import add_finished, attempts_of, describe, read_finished, write_finished
+from mmkd.finished import add_finished, attempts_of, describe, line_name, read_finished, write_finished
 from mmkd.formatting import teacher_label
 from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import read_curve
@@ -143,7 +143,7 @@ class RowWork:
         final = {seed: task.directory for seed, task in self._final_tasks(tuned.winner.params).items()}
         named = {seed: self.directory.path / "confirm" / name for seed, name in tuned.winner.confirm.items()}
         is_done = named.keys() == final.keys() and all(
-            named[seed] == run.path and _line_name(run) in self._lines for seed, run in final.items()
+            named[seed] == run.path and line_name(run) in self._lines for seed, run in final.items()
         )
         return tuned if is_done else None
 
@@ -169,7 +169,7 @@ class RowWork:
         directory, had = self.directory.trial(trial.number), trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if trial.state is TrialState.RUNNING:
             return True
-        if _line_name(directory) in self._lines:  # its result was right, has not changed since, and its end is noted
+        if line_name(directory) in self._lines:  # its result was right, has not changed since, and its end is noted
             return False
         if has_lost_result(directory, had=had) or is_unnoted(directory):
             return True
@@ -213,7 +213,7 @@ class RowWork:
         """Sum the GPU-seconds of the row's ended attempts, without its teachers', which other rows share."""
         listed = (attempt for line in self._lines.values() for attempt in attempts_of(line))
         runs = [*self.directory.trials(), *self.directory.final_runs()]
-        others = [run for run in runs if _line_name(run) not in self._lines]
+        others = [run for run in runs if line_name(run) not in self._lines]
         return sum(attempt.submitted.gpu_seconds or 0.0 for attempt in listed) + gpu_seconds_of(others)
 
     def wants_pruned(self, task: Task) -> bool:
@@ -291,7 +291,7 @@ class RowWork:
             )
         reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         clean_up(task.directory)
-        if result is not None and _line_name(task.directory) not in self._lines:
+        if result is not None and line_name(task.directory) not in self._lines:
             self._unlisted[task.directory] = None
         has_failed = bool(self.failed)
         final = task.kind == "final"
@@ -400,11 +400,6 @@ class RowWork:
         directory = self.directory.final_run(seed, mark)
         name = f"{self.directory.path.name}.s{directory.path.name}"
         return Task(name, f"{self.row.name} seed {seed}", "final", directory, self.row.config(parameters, seed))
-
-
-def _line_name(directory: TrialDir) -> str:
-    """A trial's name in `finished.jsonl`."""
-    return f"{directory.path.parent.name}/{directory.path.name}"
 
 
 def teacher_task(row: Row, seed: int) -> Task:

@@ -11,6 +11,7 @@ from analysis import examine, load
 from analysis.__main__ import main
 from analysis.doctor import examination_text
 from mmkd.files import write_json
+from mmkd.finished import read_finished, write_finished
 from mmkd.result_file import Status, read_result, write_result
 
 
@@ -151,10 +152,13 @@ def test_a_line_that_differs_from_its_directory_is_found(ablation: Lab) -> None:
     load(ablation.path)
     assert report(ablation).endswith("nothing is wrong\n")
     row = ablation.row_of("crd")
-    row.finished.write_text(row.finished.read_text().replace('"accuracy":0.74', '"accuracy":0.75'))
+    lines = read_finished(row).trials
+    wrong = {"test": {**lines["confirm/1-abcdef01"].metrics["test"], "accuracy": 0.75}}
+    lines = {**lines, "confirm/1-abcdef01": lines["confirm/1-abcdef01"].model_copy(update={"metrics": wrong})}
+    write_finished(row, lines.values())
     found = report(ablation)
     assert re.search(
-        r"finished\.jsonl: rows/crd-\S+/confirm/1-abcdef01: its line has metrics\.\w+\.accuracy 0\.75", found
+        r"finished\.jsonl: rows/crd-\S+/confirm/1-abcdef01: its line has metrics\.test\.accuracy 0\.75", found
     )
     assert f"remove rows/{row.path.name}/finished.jsonl" in found
 

@@ -19,6 +19,7 @@ from fault_damage import (
     checkpoint_flipped,
     checkpoint_truncated,
     clock_jump,
+    finished_damaged,
     journal_cut,
     result_flipped,
     result_truncated,
@@ -237,8 +238,8 @@ LOCAL: dict[str, Fault] = {
     for f in (
         controller_killed, trial_killed, both_killed, controller_terminated, controller_interrupted, trial_terminated,
         trial_interrupted, controller_paused, trial_paused, full_disk, read_only, torn_lines, journal_cut,
-        checkpoint_truncated, checkpoint_flipped, result_truncated, result_flipped, teacher_flipped, clock_jump,
-        duplicated_job, slow_files, two_launches,
+        finished_damaged, checkpoint_truncated, checkpoint_flipped, result_truncated, result_flipped, teacher_flipped,
+        clock_jump, duplicated_job, slow_files, two_launches,
     )
 }  # fmt: skip
 """By name, as tables have it."""
