@@ -154,7 +154,7 @@ def line_name(directory: TrialDir) -> str:
 
 
 def facts_of(config: TeacherConfig | StudentConfig) -> TrialFacts:
-    """What a configuration decides: data, seed, hyperparameters, teacher."""
+    """Facts that a configuration decides: data, seed, hyperparameters, teacher."""
     values: dict[str, Any] = {
         "seed": config.seed,
         "learning_rate": config.training.learning_rate,

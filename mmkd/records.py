@@ -177,7 +177,7 @@ class AttemptRecord(Record):
 
 
 class TrialFacts(Record):
-    """What a trial's configuration decides, as tables show it; `teacher` is the teacher's directory in the root.
+    """Facts that a trial's configuration decides, as tables show them; `teacher` is its directory in the root.
 
     `teacher_family` is what teachers that differ only in their seed share. None: the trial has no such value.
     """
