@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.errors import UserError
+from mmkd.finished import read_finished
 from mmkd.formatting import count
 from mmkd.records import (
+    FinishedTrial,
     PaperFigures,
     RowRecord,
     StudyRecord,
@@ -46,6 +49,11 @@ class RecordedRow:
         """Return tuning trials and final runs, superseded ones included."""
         return [*self.directory.trials(), *self.directory.final_runs()]
 
+    @cached_property
+    def lines(self) -> Mapping[str, FinishedTrial]:
+        """The lines of its `finished.jsonl` that hold."""
+        return read_finished(self.directory).trials
+
 
 @dataclass(frozen=True)
 class RecordedStudy:
@@ -63,6 +71,11 @@ class RecordedStudy:
     def directories(self) -> list[TrialDir]:
         """Return all trial directories: of the rows, and of the teachers."""
         return [*(run for row in self.rows for run in row.runs()), *self.teachers()]
+
+    def unlisted(self) -> list[TrialDir]:
+        """Return the directories without a line in `finished.jsonl`: runs that are not finished, and the teachers."""
+        listed = {row.directory.path / name for row in self.rows for name in row.lines}
+        return [directory for directory in self.directories() if directory.path not in listed]
 
     def row_directories(self) -> list[RowDir]:
         """Return the rows' directories that exist."""

@@ -98,13 +98,14 @@ class Tuning:
         heal_journal(row.directory.journal)
         self.journal = Journal(row.directory.journal, _OurLock(lock))
         with damage_named(self.journal.path, "put a backup in its place, or remove it: trials are sampled again"):
-            self.study = optuna.create_study(
-                study_name=row.directory.path.name,
-                storage=JournalStorage(self.journal),
-                direction="minimize" if lower_is_better(row.selection) else "maximize",
-                load_if_exists=True,
-                pruner=PRUNERS[row.pruner](),
-            )
+            name, storage = row.directory.path.name, JournalStorage(self.journal)
+            if name not in optuna.get_all_study_names(storage):  # create_study adds a line even where it is there
+                optuna.create_study(
+                    study_name=name,
+                    storage=storage,
+                    direction="minimize" if lower_is_better(row.selection) else "maximize",
+                )
+            self.study = optuna.load_study(study_name=name, storage=storage, pruner=PRUNERS[row.pruner]())
         self.distributions: dict[str, BaseDistribution] = {
             name: FloatDistribution(r.low, r.high, log=r.log) for name, r in row.ranges.items()
         }
