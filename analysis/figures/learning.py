@@ -54,6 +54,8 @@ def learning_curve_data(runs: Runs, row: RowRuns, metric: str) -> LearningCurve:
         UserError: no run has an epoch, or no run recorded that metric.
     """
     curves = runs.curves_of(list(row.final_runs["directory"].dropna()))
+    if curves.empty:
+        raise nothing(row, "final run with an epoch")
     choose("metric", metric, [name for name in curves.columns if name not in ("directory", "epoch")])
     seeds: dict[int, Floats] = {}
     best: dict[int, int] = {}
