@@ -165,7 +165,7 @@ def _write(worker: WorkerDir, name: str, process: ProcessRecord) -> bool:
 
 
 def memory_kills(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes of this control group the kernel has killed for lack of memory; 0 where it does not say."""
+    """Count the processes of this control group that the kernel killed for lack of memory; 0 where it does not say."""
     killed = 0
     with suppress(OSError, ValueError):
         for line in groups.read_text().splitlines():
@@ -329,6 +329,7 @@ def serve_locally(worker: WorkerDir, received: list[int]) -> None:
 def serve_on_slurm(worker: WorkerDir, received: list[int], options: argparse.Namespace) -> None:
     """Work for a controller elsewhere. Only the record stays: GPU-hours are counted from it."""
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    worker.closed.unlink(missing_ok=True)  # of an earlier cluster whose job ids repeat
     beats = Beats(worker, options.work_for, options.slots, len(gpus), options.idle, received)
     work(worker, received, beats, gpus, options.slots)
     beats.record()
