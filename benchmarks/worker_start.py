@@ -95,6 +95,9 @@ def memory(start: Start, jobs: list[tuple[TrialDir, Job]]) -> float:
     backend = LocalBackend(start=start)
     handles = [backend.submit(job) for _, job in jobs]
     while not all(read_metrics(trial) for trial, _ in jobs):
+        for (_, job), report in zip(jobs, backend.poll(handles).values(), strict=True):
+            if not report.alive:
+                raise SystemExit(f"{job.log}: {report.message}")
         time.sleep(0.1)
     processes = psutil.Process().children(recursive=True)
     taken = sum(process.memory_full_info().pss for process in processes)
