@@ -133,13 +133,14 @@ def run_wave(backend: LocalBackend, jobs: Mapping[TrialDir, Job]) -> dict[str, f
     """
     memory: dict[str, float] = {}
     before, began = gpu_megabytes(backend.visible), time.perf_counter()
-    running = {backend.submit(job): job for job in jobs.values()}
+    running = {backend.submit(job): trial for trial, job in jobs.items()}
     while running:
         for handle, report in backend.poll(list(running)).items():
-            if report.failure:
-                raise SystemExit(f"{report.message}: {last_words(running[handle].log, 3)}")
-            if not report.alive:
-                del running[handle]
+            if report.alive:
+                continue
+            trial = running.pop(handle)
+            if not trial.result.exists():
+                raise SystemExit(f"{report.message}: {last_words(trial.log(1), 3)}")
         if len(running) == len(jobs) and not memory and all(read_metrics(trial) for trial in jobs):
             processes = psutil.Process().children(recursive=True)
             memory["MB"] = sum(process.memory_full_info().pss for process in processes) / 1e6

@@ -151,7 +151,7 @@ def _note_ends(worker: WorkerDir, running: Forked, kills: int) -> int:
 
 
 def _ended(pid: int) -> os.waitid_result | None:
-    """How a trial's process ended, which stays; None if it runs."""
+    """The exit of a trial's process, left for a later wait; None if it runs."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
