@@ -76,6 +76,8 @@ class WorkerBackend(SlurmBackend):
         environment: variables of each worker.
     """
 
+    round_seconds = 0.05  # a free slot waits for the controller
+
     def __init__(self, settings: SlurmSettings, root: Root, study: str, environment: Mapping[str, str]) -> None:
         super().__init__(settings)
         self.root, self.study, self.name_of_workers = root, study, worker_job(root, study)
