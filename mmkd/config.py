@@ -188,6 +188,10 @@ class SplitSettings(Frozen):
         return self
 
 
+SEEDS_PER_REPLICATE = 10_000
+"""Seed s of replicate r is r times this plus s in configurations."""
+
+
 class DrawnSplit(SplitSettings):
     """The split of one replicate: how to draw it again, and the digest that the drawn one must have."""
 

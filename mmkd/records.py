@@ -292,7 +292,7 @@ class PaperFigures(Record):
 
 
 class StudyRow(Record):
-    """A row in a study; `trials` and `seeds` are the study's budget."""
+    """One replicate of a row in a study; `trials` and `seeds` are the study's budget."""
 
     name: FileName
     label: str
@@ -306,7 +306,10 @@ class StudyRow(Record):
 
 
 class StudyRecord(Record):
-    """`studies/<name>.json`: rows in order, the control's name, and the budget that the monitor shows."""
+    """`studies/<name>.json`: rows in order, the control's name, and the budget that the monitor shows.
+
+    A row with several replicates has a line for each, under one name: all rows' first replicates, then the second.
+    """
 
     name: str
     title: Line
@@ -418,8 +421,9 @@ def select_rows(wanted: Sequence[str] | None, names: Sequence[str], control: str
     Raises:
         UserError: the study has no such row.
     """
+    names = list(dict.fromkeys(names))  # a row has a name, its replicates share it
     if wanted is None:
-        return list(names)
+        return names
     chosen = {control, *(choose("row (--rows)", name, names) for name in wanted)}
     return [name for name in names if name in chosen]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.errors import UserError
 from mmkd.finished import read_finished
-from mmkd.formatting import count
+from mmkd.formatting import count, replicate_title
 from mmkd.records import (
     FinishedTrial,
     PaperFigures,
@@ -23,6 +23,7 @@ from mmkd.records import (
     find_record,
     read_record,
     select_rows,
+    store_split,
     study_names,
     write_record,
 )
@@ -37,13 +38,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """A row of a study, with the budgets of the last launch."""
+    """One replicate of a row of a study, with the budgets of the last launch."""
 
     name: str
+    replicate: int
     directory: RowDir
     trials: int
     seeds: tuple[int, ...]
     teachers: tuple[TrialDir, ...]
+
+    @property
+    def title(self) -> str:
+        """The row's name, with its replicate if it is not the first."""
+        return replicate_title(self.name, self.replicate)
 
     def runs(self) -> list[TrialDir]:
         """Return tuning trials and final runs, superseded ones included."""
@@ -91,7 +98,7 @@ def record_study(
     *,
     launched: Sequence[Row] | None = None,
 ) -> None:
-    """Record the study: all its rows, what its table is made from, and the budget that the monitor shows.
+    """Record the study: all its rows, what its table is made from, the budget that the monitor shows, and its splits.
 
     Rows that are not `launched` now (None: all are) keep the budget that they were last launched with. A record of rows
     of an older algorithm version is kept under another name, so that their table can still be printed.
@@ -107,6 +114,9 @@ def record_study(
         line = _record_row(row)
         is_launched = launched is None or row in launched
         recorded.append(line if is_launched else known.get((line.name, line.directory), line))
+    for split in {row.replicate: row.info.split for row in rows}.values():
+        if split is not None:
+            store_split(root, split)
     path.parent.mkdir(parents=True, exist_ok=True)
     record = StudyRecord(
         name=name, title=study.title, control=study.control, max_gpu_hours=max_gpu_hours, rows=tuple(recorded)
@@ -199,6 +209,7 @@ def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) ->
     rows = tuple(
         RecordedRow(
             row.name,
+            row.replicate,
             RowDir(root.path / "rows" / row.directory),
             row.trials,
             row.seeds,

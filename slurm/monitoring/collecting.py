@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmkd.config import SEEDS_PER_REPLICATE
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.finished import line_name, read_finished
-from mmkd.formatting import teacher_label
+from mmkd.formatting import replicate_title, teacher_label
 from mmkd.records import FinishedTrial
 from mmkd.result_file import ResultError
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -156,7 +157,7 @@ def _runs(row: Row, kind: str) -> list[Entry]:
     runs, letter = (row.directory.trials(), "t") if kind == "tuning" else (row.directory.final_runs(), "s")
     owner = row.directory.path.name
     return [
-        Entry(run, owner, kind, row.name, f"{letter}{run.path.name.split('-')[0]}", row.epochs, row.selection)
+        Entry(run, owner, kind, row.title, f"{letter}{run.path.name.split('-')[0]}", row.epochs, row.selection)
         for run in runs
     ]
 
@@ -164,6 +165,10 @@ def _runs(row: Row, kind: str) -> list[Entry]:
 def _teacher(directory: TrialDir) -> Entry:
     found = read_json(directory.config)
     config = found if isinstance(found, dict) else {}
-    label, name = teacher_label(config.get("branch")), f"s{config.get('seed', '?')}"
-    owner = family(config, config.get("data", {}).get("fingerprint"))
-    return Entry(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")
+    replicate, seed = divmod(int(config.get("seed", 0)), SEEDS_PER_REPLICATE)
+    label = replicate_title(teacher_label(config.get("branch")), replicate)
+    split = (config.get("split") or {}).get("digest", "")
+    owner = family(config, config.get("data", {}).get("fingerprint"), split)
+    return Entry(
+        directory, owner, "teacher", label, f"s{seed}", int(config.get("training", {}).get("epochs", 0)), "loss"
+    )

@@ -85,7 +85,7 @@ class CodeWatch:
                 changed.append((work.row.name, last))
         if not changed:
             return ""
-        names, (_, then) = ", ".join(name for name, _ in changed), changed[0]
+        names, (_, then) = ", ".join(dict.fromkeys(name for name, _ in changed)), changed[0]
         return (
             f"mmkd's code has changed since runs of {names} (was {then.code}, is {self._now}). If that changes "
             f"numbers, start new rows: another --root, or a raised ALGORITHM_VERSION in mmkd/config.py. To continue "

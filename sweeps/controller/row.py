@@ -17,7 +17,7 @@ from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
 from mmkd.finished import add_finished, attempts_of, describe, line_name, read_finished, write_finished
-from mmkd.formatting import teacher_label
+from mmkd.formatting import replicate_title, teacher_label
 from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import read_curve
 from mmkd.records import FinishedTrial, RowRecord, WinnerRecord, find_record, write_record
@@ -407,5 +407,6 @@ def teacher_task(row: Row, seed: int) -> Task:
     """Return the task of the teacher that `row` needs for `seed`."""
     config = row.teacher_config(seed)
     assert config is not None
-    directory, label = row.root.teacher(identity(config)), f"{teacher_label(config.branch)} seed {seed}"
+    directory = row.root.teacher(identity(config))
+    label = f"{replicate_title(teacher_label(config.branch), row.replicate)} seed {seed}"
     return Task(f"teacher-{directory.path.name[:8]}.s{seed}", label, "teacher", directory, config)

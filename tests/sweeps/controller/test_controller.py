@@ -21,7 +21,7 @@ from sweeps.actions.estimate import left_of
 from sweeps.controller.loop import Controller, Interrupted
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
-from sweeps.launch import failure_of
+from sweeps.launch import failures_of
 from sweeps.rows import Row
 
 Sweep = Callable[..., list[RowWork]]
@@ -129,8 +129,9 @@ def test_an_error_is_tried_twice_told_as_failed_and_the_others_go_on(rows: list[
 
     works = run(rows[:1], root, FakeBackend(fails))
     assert works[0].failed == ""
-    assert failure_of(works[0], ended=True).startswith("row no_kd: 1 trial failed (no retries left; --retry failed")
-    assert failure_of(works[0], ended=False) == ""
+    (said,) = failures_of(works, ended=True)
+    assert said.startswith("row no_kd: 1 trial failed (no retries left; --retry failed")
+    assert failures_of(works, ended=False) == []
     assert left_of(rows[0]).tuning == 0
     assert left_of(rows[0], retry_failed=True).tuning == 1
     assert Counter(states(rows[0])) == {"1": 2, "3": 1}
@@ -143,9 +144,8 @@ def test_a_seed_that_failed_for_good_is_named(rows: list[Row], root: Root) -> No
         return Failure.ERROR if "/confirm/2-" in job.command[3] else None
 
     works = run(rows[:1], root, FakeBackend(fails))
-    assert (
-        failure_of(works[0], ended=True) == "row no_kd: seed 2 failed (no retries left; the same command retries them)"
-    )
+    (said,) = failures_of(works, ended=True)
+    assert said == "row no_kd: seed 2 failed (no retries left; the same command retries them)"
 
 
 def test_an_error_in_between_does_not_count_with_other_failures(rows: list[Row], root: Root) -> None:
