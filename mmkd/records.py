@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
@@ -94,7 +94,8 @@ class WinnerRecord(Record):
     """`winner.json`: the winning tuning trial, and the directory of the final run that counts for each seed.
 
     `trials` count against the budget; all that took part have numbers below `numbers`, which is larger if failed
-    trials were tried again under new numbers.
+    trials were tried again under new numbers. `journal` is the size of the row's journal in bytes then: as long as it
+    is the same, nothing was sampled or reported since.
     """
 
     trial: int
@@ -105,6 +106,7 @@ class WinnerRecord(Record):
     selection: str
     seeds: tuple[int, ...]
     confirm: Mapping[int, str]
+    journal: int = 0
 
 
 class CodeVersion(Record):
@@ -172,6 +174,57 @@ class RunRecord(Record):
     seconds: float | None = None
     peak_mb: float | None = None
     peak_gpu_mb: float | None = None
+
+
+class AttemptRecord(Record):
+    """An attempt in a line of `finished.jsonl`: its number, and both of its records."""
+
+    number: int
+    submitted: SubmissionRecord
+    ran: RunRecord
+
+
+class TrialFacts(Record):
+    """Facts that a trial's configuration decides, as tables show them; `teacher` is its directory in the root.
+
+    `teacher_family` is what teachers that differ only in their seed share. None: the trial has no such value.
+    """
+
+    seed: int
+    learning_rate: float
+    fingerprint: str
+    alpha: float | None = None
+    beta: float | None = None
+    temperature: float | None = None
+    teacher: str | None = None
+    teacher_family: str | None = None
+    branch: str | None = None
+
+
+class FinishedTrial(Record):
+    """A line of `finished.jsonl`: a finished trial in brief, without curves and predictions.
+
+    `directory` are the last two parts of its path. `result` are size, mtime_ns and inode of its result file when it was
+    read: the line holds as long as they are the same. `attempts_changed` is the mtime_ns of the directory of the
+    attempts' records. The other values are those of `mmkd.result_file.Result`.
+    """
+
+    format: int
+    algorithm: int
+    directory: Annotated[str, Field(pattern=r"^(trials|confirm|teachers)/[^/]+$")]
+    result: tuple[int, int, int]
+    attempts_changed: int
+    status: Literal["complete", "pruned", "diverged"]
+    reason: str
+    best_epoch: int
+    epochs: int
+    seconds: float
+    parameters: int
+    device: str
+    weights_sha256: str
+    metrics: Mapping[str, Mapping[str, float]]
+    facts: TrialFacts
+    attempts: tuple[AttemptRecord, ...]
 
 
 class AssignmentRecord(Record):

@@ -43,6 +43,7 @@ def launch(options: argparse.Namespace) -> int:
     from sweeps.actions.dry_run import dry_run, show_plan
     from sweeps.actions.snapshot import take_snapshot
     from sweeps.controller.study_journal import check_path
+    from sweeps.launched_study import older_rows
     from sweeps.resolve import prepare
 
     made = prepare(options)
@@ -50,6 +51,8 @@ def launch(options: argparse.Namespace) -> int:
         check_path(options.journal, made.root)
     most = made.study.replicates if options.dry_run else 3
     show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel, most)
+    if said := older_rows(made.root, made.name):
+        print(f"older     {said}")
     if options.dry_run:
         return dry_run(made, options)
     if made.code is not None:
@@ -124,7 +127,6 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
             max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
-            interval=0.2 if made.backend.prompt else 0.5,
         )  # fmt: skip
         try:
             controller.run()

@@ -86,7 +86,7 @@ def make_parser(prog: str = PROG) -> Parser:
     budget = parser.add_argument_group("budget")
     budget.add_argument(
         "--replicates", type=positive_integer, metavar="N",
-        help="tune and test each row N times, each time with its own split, teachers, trials and final runs (default: the "
+        help="tune and test each row N times, each time with its own teachers, trials and final runs (default: the "
         "study's, or 1)",
     )  # fmt: skip
     budget.add_argument(

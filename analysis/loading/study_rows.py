@@ -48,7 +48,7 @@ class RowRuns:
         """The teachers that have a score."""
         return scored(self.teachers)
 
-    @property
+    @cached_property
     def trials(self) -> pd.DataFrame:
         """The tuning trials, the final runs and the teachers."""
         return pd.concat([self.tuning, self.final_runs, self.teachers])

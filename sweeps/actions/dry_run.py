@@ -11,6 +11,7 @@ from mmkd.attempts import last_attempt
 from mmkd.data import DatasetInfo
 from mmkd.data.splits import missing_classes
 from mmkd.distillation import load_method
+from mmkd.finished import line_name, read_finished
 from mmkd.formatting import columns, count, shortened
 from mmkd.result_file import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -176,8 +177,10 @@ def describe_space(row: Row) -> str:
 
 def finished(row: RowDir) -> tuple[int, float]:
     """Count the finished runs of a row and sum their seconds."""
-    results = [_seconds(directory) for directory in [*row.trials(), *row.final_runs()]]
-    spent = [seconds for seconds in results if seconds is not None]
+    lines = read_finished(row).trials
+    others = [d for d in [*row.trials(), *row.final_runs()] if line_name(d) not in lines]
+    spent = [seconds for directory in others if (seconds := _seconds(directory)) is not None]
+    spent += [line.seconds for line in lines.values()]
     return len(spent), sum(spent)
 
 

@@ -18,6 +18,7 @@ from mmkd.attempts import read_attempts
 from mmkd.config import Run, StudentConfig, Training, digest
 from mmkd.errors import UserError
 from mmkd.files import read_json
+from mmkd.finished import read_finished
 from mmkd.formatting import count, duration, remaining
 from mmkd.metrics_log import read_metrics
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -70,7 +71,7 @@ def left_of(row: Row, *, retry_failed: bool = False) -> Left:
 
     `retry_failed`: trials that failed (no retries left) count too.
     """
-    journal = read_journal(row.directory)
+    journal = read_journal(row.directory, read_finished(row.directory).trials)
     again = [n for n in journal.failed if retry_failed and not row.directory.trial(n).result.exists()]
     tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]

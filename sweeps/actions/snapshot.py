@@ -75,7 +75,7 @@ class CodeWatch:
 
     def begin(self) -> str:
         """Record the code of each row with work left. Return a warning if a row has runs of other code, else ""."""
-        self.rows = [work for work in self.rows if left_of(work.row).runs]
+        self.rows = [work for work in self.rows if not work.is_done and left_of(work.row).runs]
         if self.rows:
             keep_patch(self.root)
         changed = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -15,16 +15,18 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mmkd.attempts import gpu_seconds_of, last_attempt
+from mmkd.finished import attempts_of
 from mmkd.formatting import columns, count, shortened
 from mmkd.lock import read_holder
 from mmkd.metrics import best_trial
-from mmkd.records import RowRecord, find_record
+from mmkd.records import FinishedTrial, RowRecord, find_record
 from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.local_backend import LocalBackend, host_of
 from slurm.monitoring.workers import describe_workers, idle_gpu_seconds
 from sweeps.controller.job_names import controller_job, handle_of, worker_job
+from sweeps.controller.tuned import read_tuned
 from sweeps.launched_study import RecordedRow, RecordedStudy, without_end
 
 
@@ -50,8 +52,12 @@ class _NobodyWrites:
         """Nothing is held."""
 
 
-def read_journal(row: RowDir) -> Journal:
-    """The row's Optuna study, read while its controller may write it."""
+def read_journal(row: RowDir, lines: Mapping[str, FinishedTrial]) -> Journal:
+    """The row's Optuna study, read while its controller may write it; once it is tuned, from its lines."""
+    tuned = read_tuned(row, lines)
+    if tuned is not None:
+        number, failed = tuned.winner.trials, tuple(sorted(tuned.diverged + tuned.failed))
+        return Journal(number, number, failed=failed, best=(tuned.winner.trial, tuned.winner.value))
     if not row.journal.exists():
         return Journal()
     backend = JournalFileBackend(str(row.journal), lock_obj=_NobodyWrites())  # type: ignore[arg-type]
@@ -93,14 +99,15 @@ def show_status(study: RecordedStudy, *, each_replicate: bool = False) -> None:
     if states:
         unfinished = [f"{states[state]} {_WORDS[state]}" for state in _WORDS if states[state]]
         print(f"teachers    {', '.join([f'{states[State.FINISHED]} of {states.total()} trained', *unfinished])}")
-    alive = without_end(study.directories())
+    alive = without_end(study.unlisted())
     name_of_workers = worker_job(study.root, study.name)
     if workers := describe_workers(study.root, [job for job in queue or () if job.name == name_of_workers]):
         print(f"workers     {workers}")
     for line in _jobs(alive, queue, complaint):
         print(f"jobs        {line}")
     now, idle = time.time(), idle_gpu_seconds(study.root, study.name)
-    spent = gpu_seconds_of(study.directories()) + idle
+    listed = (attempt for row in study.rows for line in row.lines.values() for attempt in attempts_of(line))
+    spent = idle + gpu_seconds_of(study.unlisted()) + sum(a.submitted.gpu_seconds or 0.0 for a in listed)
     running = sum(attempt.gpus * attempt.seconds(now) for attempt in map(last_attempt, alive))
     print(
         f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended"
@@ -110,9 +117,8 @@ def show_status(study: RecordedStudy, *, each_replicate: bool = False) -> None:
 
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
     """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
-    on_slurm = study.root.workers.exists() or any(
-        last_attempt(d).submitted.backend == "slurm" for d in without_end(study.directories())
-    )
+    open_trials = map(last_attempt, without_end(study.unlisted()))
+    on_slurm = study.root.workers.exists() or any(attempt.submitted.backend == "slurm" for attempt in open_trials)
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:
@@ -212,7 +218,7 @@ def _describe_row(title: str, replicates: Sequence[_Progress]) -> tuple[str, ...
 
 
 def _progress(row: RecordedRow) -> _Progress:
-    journal = read_journal(row.directory)
+    journal = read_journal(row.directory, row.lines)
     final = [run for run in row.directory.final_runs() if not run.superseded.exists()]
     states = count_states([row.directory.trial(n) for n in (*journal.open, *journal.failed)] + final)
     diverged = sum(row.directory.trial(number).result.exists() for number in journal.failed)

@@ -24,7 +24,7 @@ CODE = Path(__file__).resolve().parents[2]
 BENCHMARKS = CODE / "benchmarks"
 sys.path[:0] = [str(CODE), str(BENCHMARKS)]
 
-from analysis_scale import make_root  # noqa: E402
+from analysis_scale import STUDY_OPTIONS, make_root, remove_lines, study_file  # noqa: E402
 
 from mmkd.attempts import record_run, record_submission  # noqa: E402
 from mmkd.rundir import Root, TrialDir  # noqa: E402
@@ -161,11 +161,21 @@ def main() -> None:
         if not (root / "studies").exists():
             make_root(Root(root), options.trials, 100)
         count = f"{options.trials:,} directories"
-        for what, command in readers(root, "scale"):
+        for what, command in list(readers(root, "scale"))[1:]:
             show(f"{count}: {what}", spend(command), may_be_1=True)
-        (root / ".cache" / "analysis.h5").unlink(missing_ok=True)
-        for what in ("table, writes the cache", "table, cached"):
-            show(f"{count}: {what}", spend(["-m", "analysis", "table", "--root", root, "--study", "scale"]))
+        remove_lines(Root(root))
+        launch = ["sweeps/launch.py", "--root", root]
+        table = ["-m", "analysis", "table", "--root", root, "--study", "scale"]
+        listed: dict[str, list[object]] = {
+            "monitor, without finished.jsonl": ["slurm/monitor.py", "--root", root, "--once"],
+            "table, writes finished.jsonl": table,
+            "table": table,
+            "monitor": ["slurm/monitor.py", "--root", root, "--once"],
+            "--status": [*launch, "--study", "scale", "--status"],
+            "relaunch of the finished study": [*launch, "--study", study_file(Root(root)), *STUDY_OPTIONS],
+        }
+        for what, command in listed.items():
+            show(f"{count}: {what}", spend(command))
     for load, make in (("log", long_log), ("metrics", long_metrics)):
         if load not in wanted:
             continue

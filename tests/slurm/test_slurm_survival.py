@@ -1,22 +1,20 @@
 """A study on a real Slurm has the same numbers as without, disturbed or not (long form: campaigns/slurm_faults.py)."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, REPOSITORY, FaultyStudy
+import torch
+from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, FaultyStudy
 from survival import attempts, broken, wait_for
 from tiny_study import write_tiny_study
 
 from mmkd.files import read_json
 from mmkd.records import as_written
 from slurm.devcluster import DevCluster
-from slurm.local_backend import usable_cores
+from sweeps.launch import main
 
-BUDGET = ("--trials", "3", "--seeds", "1", "--epochs", "80")
+BUDGET = ("--trials", "2", "--seeds", "1", "--epochs", "80")
 """Trials of four seconds, so that there is time to hit them."""
 BRIEF = ("--trials", "1", "--seeds", "1", "--epochs", "3")
 
@@ -24,12 +22,11 @@ Start = Callable[[Path, tuple[str, ...]], FaultyStudy]
 
 
 def without_slurm(study: Path, budget: tuple[str, ...]) -> Path:
-    """The root of the study as this machine's cores run it, with one thread a trial."""
+    """The root of the study as this process trains it, in one thread."""
     root = study.parent / "without-slurm"
-    where = ("--study", str(study), "--root", str(root), "--cluster", "local", "--device", "cpu")
-    launch = [sys.executable, str(REPOSITORY / "sweeps" / "launch.py"), *where, "--parallel", str(usable_cores())]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([*launch, *budget], check=True, env=environment, stdout=subprocess.DEVNULL)
+    torch.set_num_threads(1)
+    where = ("--study", str(study), "--root", str(root), "--cluster", "debug", "--device", "cpu")
+    assert main([*where, *budget]) == 0
     return root
 
 
@@ -96,7 +93,7 @@ def test_a_controller_killed_between_sbatch_and_its_record_finds_the_job_by_its_
     running.finish()
     assert broken(running.root, expected) == []
     assert read_json(record)["job"] == job.id
-    assert len(attempts(running.root)) == 3 + 1, "nothing ran twice"
+    assert len(attempts(running.root)) == 2 + 1, "nothing ran twice"
 
 
 def test_a_node_that_is_lost_costs_an_attempt_and_is_avoided(start: Start, study: Path, expected: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from controlled import rows_of, run, states
 from fakes import FakeBackend, fake_result
+from rich.console import Console
 
 from mmkd.attempts import read_attempts, record_submission
 from mmkd.errors import UserError
@@ -17,7 +18,8 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, State, trial_state
 from slurm.backend import Job
 from sweeps.actions.estimate import left_of
-from sweeps.controller.loop import Interrupted
+from sweeps.controller.loop import Controller, Interrupted
+from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
 from sweeps.launch import failures_of
 from sweeps.rows import Row
@@ -284,3 +286,17 @@ def test_a_relaunch_tries_a_failed_seed_and_a_failed_teacher_again(rows: list[Ro
     works = run(rows, root, FakeBackend())
     assert [work.failed for work in works] == ["", ""]
     assert rows[0].directory.final_runs()[1].result.exists()
+
+
+def test_the_backend_decides_how_often_the_controller_looks(
+    rows: list[Row], root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    backend = FakeBackend(delay=2)
+    backend.round_seconds = 0.125
+    work = RowWork(rows[0], 1, Path(__file__))
+    with Reporter(Console(quiet=True)) as reporter:
+        Controller([work], root, backend, 1, reporter).run()
+    work.close()
+    assert set(slept) == {0.125}

@@ -166,6 +166,8 @@ CONTROLLER = {
     "end noted | result reported": Point("sweeps.controller.jobs.record_submission", when=the_end, after=True, nth=4),
     "teacher's end noted | cleaned up": Point("sweeps.controller.teachers.clean_up"),
     "cleaned up | reported": Point("sweeps.controller.optuna_study.Tuning.report"),
+    "reported | listed as finished": Point("sweeps.controller.row.add_finished"),
+    "listed as finished | next one sampled": Point("sweeps.controller.row.add_finished", after=True, nth=2),
     "reported | next one sampled": Point("sweeps.controller.optuna_study.Tuning.report", after=True, nth=2),
     "all reported | winner.json": Point("sweeps.controller.row.write_record", when=to("winner.json")),
     "winner.json | final runs": Point("sweeps.controller.row.write_record", after=True, when=to("winner.json")),
