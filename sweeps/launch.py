@@ -170,7 +170,7 @@ def failures_of(works: Sequence[RowWork], *, ended: bool) -> list[str]:
 
 
 def _failure_of(work: RowWork, *, ended: bool) -> str:
-    """How a row failed, to be put behind its title; empty if it did not."""
+    """Describe how a row failed, to be put behind its title; empty if it did not."""
     from mmkd.formatting import count
 
     if work.failed:

@@ -58,7 +58,7 @@ def show_plan(
     print(f"{study.title}")
     sizes = ", ".join(f"{n} {split}" for split, n in info.sizes.items())
     if info.split is not None:
-        sizes = f"{count(sum(info.sizes.values()), 'sample')}, split anew in each replicate (see below)"
+        sizes = f"{count(sum(info.sizes.values()), 'sample')}, split in each replicate as shown below"
     print(f"data      {info.source}: {sizes}; student of {study.primary}")
     print(f"networks  profile {profile}; {count(student.training.epochs, 'epoch')}")
     print(f"runs on   {backend}, {parallel} at a time, {count(student.threads, 'thread')} each")
