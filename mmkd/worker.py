@@ -303,6 +303,10 @@ class Beats:
         self._record = self._record.model_copy(update=facts)
         with suppress(OSError):
             write_record(self.worker.record, self._record)
+            # An NFS client shows its listing of a directory for up to 30 s, unless it changes the directory itself.
+            mark = self.worker.inbox / ".look"
+            mark.touch()
+            mark.unlink()
 
 
 def _wait_for_an_end(running: Forked, seconds: float) -> None:

@@ -39,7 +39,7 @@ class RowRuns:
 
     @cached_property
     def tuning(self) -> pd.DataFrame:
-        """The tuning trials; their numbers begin anew in each replicate."""
+        """The tuning trials; their numbers begin at 0 in each replicate."""
         return pd.concat([one.tuning for one in self.replicates])
 
     @cached_property
@@ -73,7 +73,7 @@ class RowRuns:
         return pd.concat([self.tuning, self.final_runs, self.teachers])
 
     def fact(self, column: str) -> str:
-        """What the replicates have in common in a column of `Runs.rows`, as text: that of the first that knows it."""
+        """The replicates' common value of a column of `Runs.rows`, as text: that of the first that knows it."""
         return next((known for one in self.replicates if (known := one.fact(column))), "")
 
     @property

@@ -158,7 +158,7 @@ class Network(nn.Module):
 def _stack(
     config: NetworkConfig, width: int, layers: int, steps: Mapping[str, int], source: str | None, query: str
 ) -> Stack:
-    """A stack with queries of `query` and keys of `source` (None: the second stage's, of its own queries)."""
+    """A stack with queries of `query` and keys of `source` (None: the second stage, whose keys are its queries)."""
     key = query if source is None else source
     mask = mult_mask(steps[query], steps[key]) if config.mask == "mult" else None
     updated = key == query and config.self_attention == "updated"
