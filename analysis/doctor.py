@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.loading.predictions import predictions
+from analysis.loading.replicate_runs import ended
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import StudyRuns, collect, ended
+from analysis.loading.study_rows import StudyRuns, collect
 from analysis.tables.checks import REMARK, Finding, check_rows, first_few
 from mmkd.errors import UserError
 from mmkd.finished import describe, read_finished
@@ -46,7 +47,8 @@ def examine(runs: Runs) -> Examination:
     """
     studies, broken = _studies(runs)
     rows = [(name, row) for name, study in studies.items() for row in study.rows]
-    fates = _fates(runs, {row.spec.directory for _, row in rows})
+    replicates = [(name, one) for name, row in rows for one in row.replicates]
+    fates = _fates(runs, {one.spec.directory for _, one in replicates})
     wrong_lines = dict(_wrong_lines(runs))
     shown = set(fates.loc[fates["fate"] == IN_A_TABLE, "directory"]) - wrong_lines.keys()
     used = runs.trials[runs.trials["directory"].isin(shown)]
@@ -54,15 +56,15 @@ def examine(runs: Runs) -> Examination:
         *broken,
         *_whole_root(runs, fates),
         *(
-            Finding("failed", f"study {name}: {row.title}: {row.status}")
-            for name, row in rows
-            if row.status.startswith("failed")
+            Finding("failed", f"study {name}: {one.title}: {one.status}")
+            for name, one in replicates
+            if one.status.startswith("failed")
         ),
         *(
             Finding(finding.kind, f"study {name}: {finding.text}")
             for name, study in studies.items()
             for finding in check_rows(runs, study.rows)
-            if finding.kind != "rejected"
+            if finding.kind not in ("rejected", "replicates")
         ),
         *(Finding("finished.jsonl", text) for text in wrong_lines.values()),
         *_wrong_scores(runs, used),

@@ -47,13 +47,13 @@ FIGURES = {
     ),
     "forest": Figure(
         "Differences to the control",
-        "Test accuracy minus the control's, with Welch's 95 % intervals; filled if Holm's p is below 5 %.",
+        "Test accuracy minus the control's, with the table's 95 % intervals; filled if Holm's p is below 5 %.",
     ),
     "table": Figure(
         "Table with forest plot",
-        "The table's scores and differences, with Welch's 95 % intervals; filled if Holm's p is below 5 %.",
+        "The table's scores and differences, with their 95 % intervals; filled if Holm's p is below 5 %.",
     ),
-    "confusion": Figure("Confusion matrices", "On test, summed over seeds, in shares of the true class."),
+    "confusion": Figure("Confusion matrices", "On test, summed over final runs, in shares of the true class."),
     "attention": Figure(
         "Attention maps",
         "One test sample, mean over heads. Above a map: the Jensen-Shannon divergence to the teacher's maps over the "

@@ -42,7 +42,8 @@ def run(checkout: Path, arguments: Sequence[str]) -> dict[str, Any]:
     command = (sys.executable, str(checkout / "sweeps/launch.py"), *arguments, "--root", str(root))
     before, began = _cpu_of_children(), time.perf_counter()
     with log.open("w") as output:
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+        # Trials run `python -m mmkd.trial`, which would else take the code of the current directory.
+        environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONSAFEPATH": "1"}
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
     seconds = time.perf_counter() - began
     if done.returncode:

@@ -68,6 +68,9 @@ def find_row(named: Path, root: Path, subject: str, study: str | None = None) ->
         subject: what an error's message begins with.
         study: consider the rows and names of this study alone.
 
+    Returns:
+        the row; of a row with several replicates the first.
+
     Raises:
         UserError: there is none, or several have the name; or there is no such study.
     """
@@ -84,10 +87,24 @@ def find_row(named: Path, root: Path, subject: str, study: str | None = None) ->
     with errors_about(subject):
         name = choose("row", named.name, set().union(*known.values()))
     found = [row for row in rows if name in known[row.path.name]]
+    first = _first_replicate(Root(root), found, study_names(root) if study is None else [study])
+    if first is not None:
+        return first
     if len(found) > 1:
         names = ", ".join(row.path.name for row in found)
         raise UserError(f"{subject}: names several rows: {names}; choose one, or give --study")
     return found[0]
+
+
+def _first_replicate(root: Root, found: Sequence[RowDir], studies: Sequence[str]) -> RowDir | None:
+    """The first of several replicates of one row of a study; None if they are no such replicates."""
+    directories = {row.path.name: row for row in found}
+    for study in studies if len(found) > 1 else ():
+        record = find_record(root.study(study), StudyRecord)
+        same = [row for row in record.rows if row.directory in directories] if record else []
+        if len(same) == len(found) and len({row.name for row in same}) == 1:
+            return directories[min(same, key=lambda row: row.replicate).directory]
+    return None
 
 
 def _names(root: Root, rows: Sequence[RowDir], studies: Sequence[str]) -> dict[str, set[str]]:

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from mmkd.attempts import Attempt, read_attempts
-from mmkd.config import ALGORITHM_VERSION, StudentConfig, TeacherConfig, from_json, identity
+from mmkd.config import ALGORITHM_VERSION, SEEDS_PER_REPLICATE, StudentConfig, TeacherConfig, from_json, identity
 from mmkd.files import write_text
 from mmkd.records import AttemptRecord, FinishedTrial, TrialFacts, as_written
 from mmkd.result_file import read_result
@@ -154,9 +154,11 @@ def line_name(directory: TrialDir) -> str:
 
 
 def facts_of(config: TeacherConfig | StudentConfig) -> TrialFacts:
-    """Facts that a configuration decides: data, seed, hyperparameters, teacher."""
+    """Facts that a configuration decides: data, split, seed, hyperparameters, teacher."""
     values: dict[str, Any] = {
         "seed": config.seed,
+        "replicate": config.seed // SEEDS_PER_REPLICATE,
+        "split": config.split and config.split.digest,
         "learning_rate": config.training.learning_rate,
         "fingerprint": config.data.fingerprint,
     }
@@ -165,7 +167,7 @@ def facts_of(config: TeacherConfig | StudentConfig) -> TrialFacts:
     teacher = config if isinstance(config, TeacherConfig) else config.teacher
     if teacher is not None:
         values["teacher"] = Root(Path()).teacher(identity(teacher)).path.as_posix()
-        values["teacher_family"] = identity(teacher.model_copy(update={"seed": 0}))[:16]
+        values["teacher_family"] = identity(teacher.model_copy(update={"seed": 0, "split": None}))[:16]
         values["branch"] = teacher.branch
     return TrialFacts.model_validate(values)
 

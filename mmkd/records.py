@@ -187,10 +187,13 @@ class AttemptRecord(Record):
 class TrialFacts(Record):
     """Facts that a trial's configuration decides, as tables show them; `teacher` is its directory in the root.
 
-    `teacher_family` is what teachers that differ only in their seed share. None: the trial has no such value.
+    `split` is the digest of a drawn split. `teacher_family` is what teachers share that differ only in seed and split.
+    None: the trial has no such value.
     """
 
     seed: int
+    replicate: int
+    split: str | None
     learning_rate: float
     fingerprint: str
     alpha: float | None = None

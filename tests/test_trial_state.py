@@ -29,8 +29,9 @@ from recorded import row_record, winner_record
 from analysis import examine, load
 from analysis.doctor import UNFINISHED
 from analysis.figures.tuning import tuning_data
+from analysis.loading.replicate_runs import ended
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import collect, ended
+from analysis.loading.study_rows import collect
 from analysis.tables.ablation import table
 from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, TeacherConfig, Training, to_json

@@ -30,7 +30,7 @@ from analysis.figures.style import (
     wrapped,
 )
 from analysis.figures.table_with_forest import table_with_forest
-from analysis.figures.tuning import Cost, best_so_far, slices, tuning_data
+from analysis.figures.tuning import Cost, best_so_far, replicate_tunings, slices, tuning_data
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, StudyRuns, collect
 from mmkd.errors import UserError
@@ -77,7 +77,7 @@ def _best(cost: Cost, runs: Runs, study: str, kind: str) -> Iterator[Planned]:
         best_so_far(runs, study, row.spec.name, cost, ax, legend)
         return ""
 
-    yield Planned(kind, lambda: _small_multiples(collect(runs, study), partial(tuning_data, runs), draw))
+    yield Planned(kind, lambda: _small_multiples(collect(runs, study), partial(replicate_tunings, runs), draw))
 
 
 def _small_multiples(

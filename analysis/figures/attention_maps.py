@@ -73,8 +73,9 @@ def attention_data(
 ) -> AttentionMaps:
     """The maps of a row's networks on one test sample, and their distances over the whole test split.
 
-    Networks are compared seed by seed, each student with its own teacher; layers from the first on, as many as all
-    networks have. The control is left out where it has no such stack, or no seed in common.
+    Networks are compared seed by seed, each student with its own teacher, in the first replicate that has a score:
+    others have other test samples, which this one's networks may have been trained on. Layers from the first on, as
+    many as all networks have. The control is left out where it has no such stack, or no seed in common.
 
     Args:
         runs: the root.
@@ -87,8 +88,9 @@ def attention_data(
         UserError: no final run has a score and a teacher; weights or data are gone; there is no such stack or
             sample; maps are of unlike shape and have no cells in common.
     """
-    done = row.measured.dropna(subset=["teacher"])
-    if done.empty:
+    taught = (one.measured.dropna(subset=["teacher"]) for one in row.replicates)
+    done = next((runs_of_one for runs_of_one in taught if len(runs_of_one)), None)
+    if done is None:
         raise nothing(row, "final run with a score and a teacher")
     device = default_device()
     students = [load_network(runs.root / directory, device) for directory in done["directory"]]

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 
 from analysis.figures.style import DOUBLE, LIGHT, LINE, SINGLE, SMALL, drawing_on, plain, wrapped
 from analysis.loading.predictions import predictions
+from analysis.loading.replicate_runs import scored
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, collect, nothing, scored
+from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.errors import UserError
 from mmkd.formatting import count
 from mmkd.metrics import confusion_counts
@@ -25,12 +26,14 @@ FEW = 10
 
 @dataclass(frozen=True)
 class Confusion:
-    """`counts` (C, C) of class r (row) predicted as c (column), summed over `seeds` runs on test."""
+    """`counts` (C, C) of class r (row) predicted as c (column), summed over `runs` final runs on test, of several
+    `replicates` or one."""
 
     title: str
     classes: tuple[str, ...]
     counts: npt.NDArray[np.int64]
-    seeds: int
+    runs: int
+    replicates: int = 1
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
@@ -62,7 +65,7 @@ def confusion_data(runs: Runs, row: RowRuns) -> Confusion:
                 f"{row.title}: row.json names {len(names)} classes, {directory} has {found.logits.shape[1]}"
             )
         counts += confusion_counts(found.labels, found.logits.argmax(1), len(names))
-    return Confusion(row.title, names, counts, len(done))
+    return Confusion(row.title, names, counts, len(done), len(row.replicates))
 
 
 def confusion(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
@@ -85,7 +88,7 @@ def confusion(runs: Runs, study: str, row: str, ax: Axes | None = None) -> Axes:
             side.set_visible(False)
         ax.set_xlabel("predicted")
         ax.set_ylabel("true")
-        ax.set_title(f"{title}\ntest, {count(data.seeds, 'seed')}")
+        ax.set_title(f"{title}\ntest, {count(data.runs, 'seed' if data.replicates == 1 else 'run')}")
         bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)

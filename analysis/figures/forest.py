@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, shown, wrapped
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing
-from analysis.stats.scores import METRICS, Difference, score_rows
+from analysis.stats.replicates import METRICS
+from analysis.stats.scores import Difference, score_rows
 from analysis.stats.uncertainty import ALPHA
 from mmkd.errors import UserError, choose
 
@@ -23,19 +24,22 @@ BRIEF, LONG = 1.2, 2.2
 
 @dataclass(frozen=True)
 class Compared:
-    """A row and its difference to the control in points, None where the two cannot be compared (yet)."""
+    """A row and its difference to the control in points, None where the two cannot be compared (yet).
+
+    `n` counts what the table's does: seeds, or replicates.
+    """
 
     label: str
     group: str | None
     difference: Difference | None
-    seeds: int
+    n: int
 
 
-def forest_data(rows: Sequence[RowRuns], control: RowRuns, metric: str) -> list[Compared]:
+def forest_data(runs: Runs, rows: Sequence[RowRuns], control: RowRuns, metric: str) -> list[Compared]:
     """All rows but the control, in their order, with the table's own differences in a metric of `METRICS`."""
-    cells = score_rows(rows, control, "sd")[metric]
+    cells = score_rows(runs, rows, control, "sd")[metric]
     return [
-        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, len(row.measured))
+        Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, cells[row.spec.name].n or 0)
         for row in rows
         if row is not control
     ]
@@ -44,8 +48,9 @@ def forest_data(rows: Sequence[RowRuns], control: RowRuns, metric: str) -> list[
 def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = None) -> Axes:
     """The differences of all rows to the study's control on test, in the study's order and groups.
 
-    Bars are 95 % intervals (Welch's t), of one comparison each. A square is filled where p, corrected for all of the
-    comparisons (Holm), is below 5 %. At the right the number of seeds; a dash is a row that has nothing to compare.
+    Bars are the table's 95 % intervals, of one comparison each. A square is filled where p, corrected for all of the
+    comparisons (Holm), is below 5 %. At the right the number of seeds or replicates; a dash is a row that has nothing
+    to compare.
 
     Raises:
         UserError: the study names no control, the control has no score, or no other row can be compared with it.
@@ -57,7 +62,7 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
         raise UserError(f"study {study}: no row to measure from; name one by 'control' in the study file")
     if control.measured.empty:
         raise nothing(control, "score on test, and it is the control")
-    data = forest_data(found.rows, control, metric)
+    data = forest_data(runs, found.rows, control, metric)
     if all(compared.difference is None for compared in data):
         raise UserError(f"study {study}: no row can be compared with the control yet")
     texts = [text for compared in data for text in (compared.label, compared.group or "")]
@@ -93,7 +98,7 @@ def _draw(lines: Sequence[tuple[str, Compared | None]], ax: Axes) -> None:
     for place, (_, compared) in zip(places, lines, strict=True):
         if compared is None:
             continue
-        count = f"n = {compared.seeds}" if compared.difference else "\N{EN DASH}"
+        count = f"n = {compared.n}" if compared.difference else "\N{EN DASH}"
         ax.annotate(count, (1.01, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=SMALL)
         if compared.difference is not None:
             draw_difference(compared.difference, place, ax)

@@ -24,8 +24,10 @@ class LearningCurve:
 
     Attributes:
         title: the row's.
-        wanted: how many seeds the study asks for.
-        seeds: seed -> its values (E_s,), epochs 1 to E_s; runs that diverged or are not finished are among them.
+        wanted: how many final runs the study asks for.
+        replicates: of the row; they have as many seeds each.
+        seeds: seed of the configuration -> its values (E_s,), epochs 1 to E_s; runs that diverged or are not finished
+            are among them.
         best: seed -> the epoch of lowest validation loss, whose weights are the run's.
         completed: seeds that the mean is over.
         mean: (E,) over completed runs; empty where there is none.
@@ -34,6 +36,7 @@ class LearningCurve:
 
     title: str
     wanted: int
+    replicates: int
     seeds: Mapping[int, Floats]
     best: Mapping[int, int]
     completed: tuple[int, ...]
@@ -42,8 +45,8 @@ class LearningCurve:
 
     @property
     def count(self) -> str:
-        """The number of seeds that the mean is over: "5 seeds", "4 of 5 seeds"."""
-        done, wanted = len(self.completed), count(self.wanted, "seed")
+        """The number of runs that the mean is over: "5 seeds", "4 of 5 seeds"; of replicates "16 runs"."""
+        done, wanted = len(self.completed), count(self.wanted, "seed" if self.replicates == 1 else "run")
         return wanted if done == self.wanted else f"{done} of {wanted}"
 
 
@@ -72,7 +75,9 @@ def learning_curve_data(runs: Runs, row: RowRuns, metric: str) -> LearningCurve:
     if not seeds:
         raise nothing(row, "final run with an epoch")
     mean, spread = _mean_and_spread([seeds[number] for number in completed])
-    return LearningCurve(row.title, len(row.final_runs), seeds, best, tuple(completed), mean, spread)
+    return LearningCurve(
+        row.title, len(row.final_runs), len(row.replicates), seeds, best, tuple(completed), mean, spread
+    )
 
 
 def _mean_and_spread(curves: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -102,7 +107,7 @@ def learning_curve(
             draw_learning_curve(learning_curve_data(runs, control, metric), metric, ax, CONTROL, "--")
         draw_learning_curve(mine, metric, ax, ROW, "-")
         if legend:
-            legend_above(ax, "mean ± SD over seeds")
+            legend_above(ax, "mean ± SD over final runs" if mine.replicates > 1 else "mean ± SD over seeds")
     return ax
 
 

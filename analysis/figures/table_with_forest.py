@@ -25,7 +25,7 @@ MARGIN, GAP, LINE, NOTE = 0.08, 0.13, 0.17, 0.11
 def table_with_forest(runs: Runs, study: str) -> Figure:
     """A study's table, its differences to the control as a forest plot too, and its warnings.
 
-    Bars are 95 % intervals (Welch's t), of one comparison each. A square is filled if Holm's p is below 5 %.
+    Bars are the table's 95 % intervals, of one comparison each. A square is filled if Holm's p is below 5 %.
 
     Raises:
         UserError: there is no such study, or no row can be compared with a control yet.

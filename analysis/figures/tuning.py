@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,9 +15,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodF
 
 from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain, shown
 from analysis.loading.frames import Floats
+from analysis.loading.replicate_runs import ReplicateRuns, ended
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, collect, ended, nothing
+from analysis.loading.study_rows import RowRuns, collect, nothing
 from mmkd.errors import choose
+from mmkd.formatting import count
 from mmkd.metrics import best_trial, lower_is_better
 from mmkd.records import RowRecord, SearchRange, read_record
 from mmkd.result_file import Status
@@ -58,14 +60,40 @@ class Tuning:
 
 
 def tuning_data(runs: Runs, row: RowRuns) -> Tuning:
-    """The tuning of a row.
+    """The tuning of a row. Trials of several replicates are numbered anew, and their values lose the replicate's mean
+    and get that of all, because replicates have other validation samples.
 
     Raises:
         UserError: no trial has ended, or the row's file is broken.
     """
-    done = row.tuning[ended(row.tuning)]
-    if done.empty:
+    first, *more = tunings = replicate_tunings(runs, row)
+    if not more:
+        return first
+    means = [float(tuning.trials["value"].mean()) for tuning in tunings]
+    pooled = [tuning.trials.assign(value=tuning.trials["value"] - m) for tuning, m in zip(tunings, means, strict=True)]
+    trials = pd.concat(pooled, ignore_index=True)
+    trials["value"] += float(np.nanmean(means))
+    known = dict(enumerate(trials["value"]))
+    winner = best_trial(row.fact("selection"), {number: value for number, value in known.items() if value == value})
+    title = f"{row.title} ({count(len(tunings), 'replicate')})"
+    on_gpus = any(tuning.on_gpus for tuning in tunings)
+    return replace(first, title=title, trials=trials, winner=winner, on_gpus=on_gpus)
+
+
+def replicate_tunings(runs: Runs, row: RowRuns) -> list[Tuning]:
+    """The tuning of each replicate of a row in which a trial has ended.
+
+    Raises:
+        UserError: there is none, or a file is broken.
+    """
+    begun = [replicate for replicate in row.replicates if ended(replicate.tuning).any()]
+    if not begun:
         raise nothing(row, "tuning trial that has ended")
+    return [_tuning(runs, replicate) for replicate in begun]
+
+
+def _tuning(runs: Runs, row: ReplicateRuns) -> Tuning:
+    done = row.tuning[ended(row.tuning)]
     identity = read_record(RowDir(runs.root / "rows" / row.spec.directory).row, RowRecord).identity
     metric = f"valid_{identity.selection}"
     lines = done.set_index("number").sort_index()
@@ -112,30 +140,32 @@ def best_so_far(
 ) -> Axes:
     """The best value of the selection metric so far, against trials or hours, before the control's.
 
-    A cross at the edge is a trial without a value.
+    One line per replicate. A cross at the edge is a trial without a value.
 
     Raises:
         UserError: there is nothing to draw.
     """
     found = collect(runs, study)
     chosen = found.row(row)
-    tunings = [(tuning_data(runs, chosen), ROW, "-")]
+    drawn = [(replicate_tunings(runs, chosen), ROW, "-")]
     control = found.control_of(chosen)
     if control is not None:
-        tunings.insert(0, (tuning_data(runs, control), CONTROL, "--"))
+        drawn.insert(0, (replicate_tunings(runs, control), CONTROL, "--"))
     with drawing_on(ax) as ax:
-        for tuning, colour, line in tunings:
-            _draw_best_so_far(tuning, cost, ax, colour, line)
+        for tunings, colour, line in drawn:
+            for tuning in tunings:
+                _draw_best_so_far(tuning, cost, ax, colour, line, named=tuning is tunings[0])
         if legend:
             legend_above(ax)
     return ax
 
 
-def _draw_best_so_far(tuning: Tuning, cost: Cost, ax: Axes, colour: str, line: str) -> None:
+def _draw_best_so_far(tuning: Tuning, cost: Cost, ax: Axes, colour: str, line: str, *, named: bool) -> None:
     data = best_so_far_data(tuning, cost)
     label, factor = shown(tuning.metric)
     unknown = f" ({data.unknown} trials of unknown cost)" if data.unknown else ""
-    ax.step(data.cost, factor * data.best, line, where="post", color=colour, label=entry(tuning.title + unknown))
+    name = entry(tuning.title + unknown) if named else None
+    ax.step(data.cost, factor * data.best, line, where="post", color=colour, label=name)
     _mark_failures(data.cost[np.isnan(data.value)], tuning, ax, colour)
     hours = "GPU-hours" if tuning.on_gpus else "hours of trials (CPU)"
     ax.set_xlabel("trials" if cost == "trials" else hours)

@@ -25,19 +25,23 @@ SCORES = ("loss", "accuracy", "weighted_f1", "macro_f1", "majority_share", "majo
 
 ROWS: Schema = {
     **dict.fromkeys(("row", "name", "digest", "method", "level", "pairing", "primary"), "string"),
-    **dict.fromkeys(("source", "fingerprint", "selection", "sampler", "pruner"), "string"),
+    "replicate": "Int64",
+    **dict.fromkeys(("split", "source", "fingerprint", "selection", "sampler", "pruner"), "string"),
     **dict.fromkeys(("algorithm", "sampled", "numbers", "winner_trial"), "Int64"),
     "winner_value": "float64",
 }
 STUDIES: Schema = {
-    **dict.fromkeys(("study", "name", "label", "group", "row"), "string"),
+    **dict.fromkeys(("study", "name", "label", "group"), "string"),
+    "replicate": "Int64",
+    "row": "string",
     "control": "bool",
     "trials": "Int64",
     "seeds": "Int64",
 }
 TRIALS: Schema = {
     **dict.fromkeys(("directory", "kind", "row"), "string"),
-    **dict.fromkeys(("number", "seed"), "Int64"),
+    **dict.fromkeys(("replicate", "number", "seed"), "Int64"),
+    "split": "string",
     **dict.fromkeys(("status", "failure", "message"), "string"),
     "superseded": "bool",
     **dict.fromkeys(("learning_rate", "alpha", "beta", "temperature"), "float64"),

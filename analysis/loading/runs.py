@@ -36,19 +36,21 @@ class Runs:
         root: the directory of all of it.
         studies: one line per study and row, in the study's order: what the study calls the row (`name`, `label`,
             `group`), which `row` that is (studies share rows), whether it is the control, and the trials and seeds
-            that the study asks for.
-        rows: one line per row; `name` is the beginning of its directory's, which several rows of a study may share;
-            `sampled` (trials; their numbers are below `numbers`, which counts trials that were tried again twice) and
-            `winner_*` are missing while it is tuned. All that decides the row follows, one column per value:
-            `space.beta.high`, `training.epochs`, `student.width`.
-        trials: one line per trial directory; `kind` is tuning, confirm or teacher. `status` is complete, pruned
-            or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a trial that
-            has failed or is to be retried. `superseded` is a final run that the row's winner.json does not name.
-            `teacher` is the teacher's directory (a teacher's own), `teacher_family` is what its seeds share. `seconds`
-            are the result's, else those that its attempts recorded; `gpu_seconds` those that a cluster counted.
-            `commit` is the last attempt's, with `+<hash>` where the code was changed since; `weights` a checksum.
-            Metrics are called `<split>_<metric>`; the five that every table shows come first, the others follow by
-            name.
+            that the study asks for. A replicated row has a line for each `replicate`.
+        rows: one line per row and replicate; `replicate` counts from 0, and `split` is the digest of the drawn split,
+            missing where the file's own parts are used. `name` is the beginning of its directory's, which several rows
+            of a study may share; `sampled` (trials; their numbers are below `numbers`, which counts trials that were
+            tried again twice) and `winner_*` are missing while it is tuned. All that decides the row follows, one
+            column per value: `space.beta.high`, `training.epochs`, `student.width`.
+        trials: one line per trial directory; `kind` is tuning, confirm or teacher. `seed` is the configuration's,
+            10,000 times `replicate` plus the seed within the replicate; `split` is as in `rows`. `status` is complete,
+            pruned or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a
+            trial that has failed or is to be retried. `superseded` is a final run that winner.json does not name.
+            `teacher` is the teacher's directory (a teacher's own), `teacher_family` is what its seeds and splits share.
+            `seconds` are the result's, else those that its attempts recorded; `gpu_seconds` those that a cluster
+            counted. `commit` is the last attempt's, with `+<hash>` where the code was changed since; `weights` a
+            checksum. Metrics are called `<split>_<metric>`; the five that every table shows come first, the others
+            follow by name.
         rejected: what is in no frame, and why.
         recorded: the attempts of each directory in `trials`.
     """
@@ -153,6 +155,7 @@ def _row_line(row_dir: RowDir, row: RowRecord, winner: WinnerRecord | None) -> d
         won |= {"winner_trial": winner.trial, "winner_value": winner.value}
     name = {"row": row_dir.path.name, "name": row_dir.name, "digest": row.digest}
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
+    decided |= {"replicate": row.identity.replicate, "split": row.identity.split or None}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
     return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint"}), **won}
 
@@ -166,7 +169,7 @@ def _study_lines(root: Path, rejects: Rejects) -> Iterator[dict[str, Any]]:
             continue
         for row in study.rows:
             facts = {"study": name, "row": row.directory, "control": row.name == study.control, "seeds": len(row.seeds)}
-            yield row.model_dump(include={"name", "label", "group", "trials"}) | facts
+            yield row.model_dump(include={"name", "label", "group", "replicate", "trials"}) | facts
 
 
 def _strays(directory: Path, row: str, known: set[str]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Collect the trials that count for each row of a study, and the row's progress."""
+"""Collect the trials that count for each row of a study, replicate by replicate, and the row's progress."""
 
 from __future__ import annotations
 
@@ -9,34 +9,53 @@ from weakref import WeakKeyDictionary
 
 import pandas as pd
 
+from analysis.loading.replicate_runs import ReplicateRuns, collect_replicate, first_lines, scored
 from analysis.loading.runs import Runs
 from mmkd.errors import UserError, choose
 from mmkd.formatting import teacher_label
 from mmkd.records import StudyRecord, StudyRow, read_study, select_rows
-from mmkd.result_file import Status
-from mmkd.trial_state import State
-
-FINISHED = tuple(Status)
-MISSING = "missing"
 
 
 @dataclass(frozen=True)
 class RowRuns:
-    """A row of a study and its trials.
+    """A row of a study: its replicates by number, in a study without replicates one.
 
-    `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `final_runs` has one
-    line per seed that the study asks for, `teachers` one line per teacher that these runs name; the status of a line
-    whose directory is missing or rejected is "missing"; `superseded` are final runs of former winners. `title` is
-    the row's label, and its group where another row has the same label.
+    The frames are those of all replicates, see `ReplicateRuns`. `title` is the row's label, and its group where
+    another row has the same label.
     """
 
-    spec: StudyRow
     title: str
-    row: pd.Series | None
-    tuning: pd.DataFrame
-    final_runs: pd.DataFrame
-    teachers: pd.DataFrame
-    superseded: pd.DataFrame
+    replicates: tuple[ReplicateRuns, ...]
+
+    @property
+    def spec(self) -> StudyRow:
+        """The row in the study's record, as its first replicate has it: name, label, group and the paper's figures."""
+        return self.replicates[0].spec
+
+    @property
+    def row(self) -> pd.Series | None:
+        """The line in `Runs.rows` of the first replicate that has one."""
+        return next((one.row for one in self.replicates if one.row is not None), None)
+
+    @cached_property
+    def tuning(self) -> pd.DataFrame:
+        """The tuning trials; their numbers begin anew in each replicate."""
+        return pd.concat([one.tuning for one in self.replicates])
+
+    @cached_property
+    def final_runs(self) -> pd.DataFrame:
+        """The final runs, by the seeds of their configurations."""
+        return pd.concat([one.final_runs for one in self.replicates])
+
+    @cached_property
+    def teachers(self) -> pd.DataFrame:
+        """The teachers that the final runs name."""
+        return first_lines(pd.concat([one.teachers for one in self.replicates]))
+
+    @cached_property
+    def superseded(self) -> pd.DataFrame:
+        """Final runs of former winners."""
+        return pd.concat([one.superseded for one in self.replicates])
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -54,43 +73,40 @@ class RowRuns:
         return pd.concat([self.tuning, self.final_runs, self.teachers])
 
     def fact(self, column: str) -> str:
-        """A column of the row's line in `Runs.rows`, as text; empty where it is not known."""
-        value = None if self.row is None else self.row.get(column)
-        return "" if value is None or pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
-
-    @property
-    def winner(self) -> int | None:
-        """The number of the winning tuning trial; None while there is none."""
-        return None if self.row is None or pd.isna(self.row["winner_trial"]) else int(self.row["winner_trial"])
+        """What the replicates have in common in a column of `Runs.rows`, as text: that of the first that knows it."""
+        return next((known for one in self.replicates if (known := one.fact(column))), "")
 
     @property
     def sampled(self) -> int:
-        """Tuning trials that the winner was chosen from, failed ones too; while tuning, those that are planned."""
-        return self.spec.trials if self.row is None or pd.isna(self.row["sampled"]) else int(self.row["sampled"])
+        """Tuning trials of all replicates, see `ReplicateRuns.sampled`."""
+        return sum(one.sampled for one in self.replicates)
 
     @property
-    def candidates(self) -> pd.DataFrame:
-        """The tuning trials that the winner was chosen from, those that were tried again included."""
-        assert self.row is not None
-        return self.tuning[self.tuning["number"] < int(self.row["numbers"])]
+    def is_replicated(self) -> bool:
+        """True if the study asks for several replicates."""
+        return len(self.replicates) > 1
+
+    def means(self, column: str) -> list[float]:
+        """The mean of a column over the final runs that have a score, in each replicate that has one."""
+        return [float(one.measured[column].mean()) for one in self.replicates if len(one.measured)]
+
+    def teacher_means(self, column: str) -> list[float]:
+        """The same of the teachers."""
+        return [float(one.measured_teachers[column].mean()) for one in self.replicates if len(one.measured_teachers)]
+
+    @property
+    def unfinished(self) -> list[ReplicateRuns]:
+        """The replicates that are not finished and have not failed."""
+        return [one for one in self.replicates if one.status and not one.status.startswith("failed")]
 
     @cached_property
     def status(self) -> str:
-        """The row's progress, or why it failed; empty once every seed has ended and one or more has a score."""
-        if self.row is None:
-            return "not started" if self.tuning.empty else "row.json not readable"
-        if self.winner is None:
-            return self._tuning_status()
-        done, wanted = len(self.measured), len(self.final_runs)
-        if not ended(self.final_runs).all():
-            return f"final runs {done}/{wanted}"
-        return "" if done else f"failed: {failures(self.final_runs)}"
-
-    def _tuning_status(self) -> str:
-        done = int(ended(self.tuning).sum())
-        if done >= self.spec.trials and not (self.tuning["status"] == Status.COMPLETE).any():
-            return f"failed: no tuning trial completed, of {done}"
-        return f"tuning {min(done, self.spec.trials)}/{self.spec.trials}"
+        """The row's progress, or why it failed; empty once every replicate has ended and one or more has a score."""
+        if len(self.replicates) == 1:
+            return self.replicates[0].status
+        if self.unfinished:
+            return f"replicates {len(self.replicates) - len(self.unfinished)}/{len(self.replicates)}"
+        return "" if any(not one.status for one in self.replicates) else self.replicates[0].status
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRu
     """
     study = read_study(runs.root, name)
     if rows is not None:
-        names = select_rows(rows, [row.name for row in study.rows], study.control)
+        names = select_rows(rows, list(replicates_by_name(study)), study.control)
         study = study.model_copy(update={"rows": tuple(row for row in study.rows if row.name in names)})
     kept = _collected.setdefault(runs, {})
     if study not in kept:
@@ -139,61 +155,34 @@ def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRu
 _collected: WeakKeyDictionary[Runs, dict[StudyRecord, StudyRuns]] = WeakKeyDictionary()
 
 
+def replicates_by_name(study: StudyRecord) -> dict[str, list[StudyRow]]:
+    """The replicates of each row by its name, in the study's order."""
+    found: dict[str, list[StudyRow]] = {}
+    for row in study.rows:
+        found.setdefault(row.name, []).append(row)
+    return found
+
+
 def collect_record(runs: Runs, study: StudyRecord) -> StudyRuns:
     """The rows of a study by its record, and their trials."""
     trials = runs.trials.set_index("directory", drop=False)
     by_row = dict(list(trials.groupby("row")))
-    labels = [spec.label for spec in study.rows]
-    titles = [f"{s.label} [{s.group}]" if s.group and labels.count(s.label) > 1 else s.label for s in study.rows]
-    rows = tuple(
-        _collect_row(spec, title, runs.rows[runs.rows["row"] == spec.directory], by_row.get(spec.directory), trials)
-        for spec, title in zip(study.rows, titles, strict=True)
-    )
-    return StudyRuns(study, rows, next((row for row in rows if row.spec.name == study.control), None))
-
-
-def _collect_row(
-    spec: StudyRow, title: str, lines: pd.DataFrame, own: pd.DataFrame | None, trials: pd.DataFrame
-) -> RowRuns:
-    """From the row's line, if there is one, its own trials, if there are any, and all trials."""
-    own = trials.iloc[:0] if own is None else own
-    confirms = own[own["kind"] == "confirm"]
-    counting = confirms[~confirms["superseded"]]
-    # By the seed in the directory's name: a configuration with another one is for the checks to find.
-    seeds = counting["directory"].str.extract(r"/(\d+)-[^/]*$")[0].astype("Int64")
-    final_runs = _lines(counting.set_index(seeds).pipe(_first), list(dict.fromkeys(spec.seeds)))
-    teachers = _lines(trials, list(final_runs["teacher"].dropna().unique()))
-    # The runs know their teachers' families also where a teacher's directory is missing.
-    families = final_runs.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
-    teachers = teachers.assign(teacher_family=families["teacher_family"], branch=families["branch"])
-    row = None if lines.empty else lines.iloc[0]
-    tuning, superseded = own[own["kind"] == "tuning"], confirms[confirms["superseded"]]
-    return RowRuns(spec, title, row, tuning, final_runs, teachers, superseded)
-
-
-def _first(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[~frame.index.duplicated()]
-
-
-def _lines(frame: pd.DataFrame, keys: list[object]) -> pd.DataFrame:
-    """One line per key, in their order."""
-    frame = frame.reindex(keys)
-    return frame.assign(status=frame["status"].fillna(MISSING))
-
-
-def ended(frame: pd.DataFrame) -> pd.Series[bool]:
-    """True for trials that have a result, or have failed (no retries left)."""
-    return frame["status"].isin((*FINISHED, State.FAILED))
-
-
-def scored(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs that completed and were measured on test."""
-    return frame[(frame["status"] == Status.COMPLETE) & frame["test_accuracy"].notna()]
+    named = replicates_by_name(study)
+    labels = [specs[0].label for specs in named.values()]
+    rows = []
+    for spec, *more in named.values():
+        title = f"{spec.label} [{spec.group}]" if spec.group and labels.count(spec.label) > 1 else spec.label
+        replicates = []
+        for one in (spec, *more):
+            lines, own = runs.rows[runs.rows["row"] == one.directory], by_row.get(one.directory)
+            replicates.append(collect_replicate(one, title, lines, own, trials))
+        rows.append(RowRuns(title, tuple(replicates)))
+    return StudyRuns(study, tuple(rows), next((row for row in rows if row.spec.name == study.control), None))
 
 
 def teacher_families(rows: Sequence[RowRuns]) -> list[tuple[str, pd.DataFrame]]:
-    """The teachers of these rows, each once: a label and the teachers that differ in their seeds alone."""
-    teachers = _first(pd.concat([row.teachers for row in rows]))
+    """The teachers of these rows, each once: a label and the teachers that differ in their seeds and splits alone."""
+    teachers = first_lines(pd.concat([row.teachers for row in rows]))
     families = [(str(digest), family) for digest, family in teachers.groupby("teacher_family", sort=False)]
     labels = [teacher_label(family["branch"].iloc[0], "Teacher") for _, family in families]
     return [
@@ -202,23 +191,6 @@ def teacher_families(rows: Sequence[RowRuns]) -> list[tuple[str, pd.DataFrame]]:
     ]
 
 
-def nothing(row: RowRuns, what: str) -> UserError:
+def nothing(row: RowRuns | ReplicateRuns, what: str) -> UserError:
     """The error that a row has nothing to show, with its progress."""
     return UserError(f"{row.title}: no {what}" + (f" ({row.status})" if row.status else ""))
-
-
-def failures(frame: pd.DataFrame) -> str:
-    """The runs without a score: "seed 2 diverged, seed 3 failed (timeout)"."""
-    lacking = frame.drop(index=scored(frame).index)
-    return ", ".join(
-        f"{_seed(index, line)} {str(line['status']).replace('_', ' ')}"
-        + ("" if pd.isna(line["failure"]) else f" ({line['failure']})")
-        for index, line in lacking.iterrows()
-    )
-
-
-def _seed(index: object, line: pd.Series) -> str:
-    """A final run is known by its seed, a teacher by its directory until it has one."""
-    if isinstance(index, str):
-        return index if pd.isna(line["seed"]) else f"seed {line['seed']}"
-    return f"seed {index}"

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 
+from analysis.loading.replicate_runs import scored
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, collect, scored, teacher_families
+from analysis.loading.study_rows import RowRuns, collect, teacher_families
 from analysis.stats.scores import mean_of, mean_score, percents
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.rounding import with_text
@@ -110,7 +111,7 @@ def _notes(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
         "a modality that is missing is blank: all of its standardised features are zero, which is their mean over "
         "train; the network computes as ever, and was never trained for it"
     )
-    yield f"mean ± sample standard deviation (n - 1) over n seeds, test split of {samples} samples"
+    yield f"mean ± sample standard deviation (n - 1) over n final runs, test split of {samples} samples"
     unimodal = [row for row in rows if row.row is not None and row.fact("pairing") != "multimodal"]
     if unimodal:
         several = any(row.fact("pairing") == "multimodal" for row in rows)

@@ -1,4 +1,7 @@
-"""The scores of a study's rows: means over seeds, ranks, ties with the best, differences to the control."""
+"""The scores of a study's rows: means over seeds or replicates, ranks, ties with the best, differences to the control.
+
+The unit of a row with replicates is the replicate, whose value is the mean of its final runs.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,32 @@ import numpy as np
 import pandas as pd
 
 from analysis.loading.frames import Floats
-from analysis.loading.study_rows import RowRuns, scored
+from analysis.loading.replicate_runs import scored
+from analysis.loading.runs import Runs
+from analysis.loading.study_rows import RowRuns
 from analysis.stats.error_bars import Error
+from analysis.stats.paired import Paired, tied_replicates
+from analysis.stats.replicates import METRICS, compared_scores, have_same_splits, tests_to_control
 from analysis.stats.significance import holm, tied_with_best, welch
 from analysis.stats.uncertainty import half_width
-
-METRICS = ("accuracy", "weighted_f1", "macro_f1")
-"""Shown with their spread and compared; higher is better for all of them."""
 
 
 @dataclass(frozen=True)
 class Difference:
     """A row's mean minus the control's in points, its 95 % interval (of this one comparison), p, and p corrected for
-    all rows that are compared. None where there are too few seeds."""
+    all rows that are compared. None where there are too few seeds or replicates.
+
+    Over replicates also the `effect` size (Cohen's d of pairs: the mean difference in SDs of the differences) and the
+    `correlation` of the pairs.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
     p: float | None = None
     corrected: float | None = None
+    effect: float | None = None
+    correlation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,48 +77,94 @@ def percents(measured: pd.DataFrame, column: str) -> Floats:
     return np.asarray(100 * measured[column].to_numpy(np.float64))
 
 
-def score_rows(rows: Sequence[RowRuns], control: RowRuns | None, error: Error) -> Mapping[str, Mapping[str, Score]]:
+def row_score(row: RowRuns, column: str, error: Error) -> Score:
+    """The mean over a row's replicates, or over the final runs of its only one, in per cent."""
+    if row.is_replicated:
+        return mean_of(100 * np.array(row.means(column)), len(row.replicates), error)
+    return mean_score(row.final_runs, column, error)
+
+
+def family_score(family: pd.DataFrame, column: str, error: Error, *, replicated: bool) -> Score:
+    """The mean over teachers, or over replicates of the mean of each one's teachers, in per cent."""
+    if not replicated:
+        return mean_score(family, column, error)
+    means = scored(family).groupby("replicate")[column].mean()
+    return mean_of(100 * means.to_numpy(np.float64), family["replicate"].nunique(), error)
+
+
+def score_rows(
+    runs: Runs, rows: Sequence[RowRuns], control: RowRuns | None, error: Error
+) -> Mapping[str, Mapping[str, Score]]:
     """By metric and name of the row: the cell of every row, with its rank, tie and difference where it is compared."""
     members = comparable(rows, control)
     made = {}
     for metric in METRICS:
-        found = {row.spec.name: percents(row.measured, f"test_{metric}") for row in rows}
-        cells = {row.spec.name: mean_of(found[row.spec.name], len(row.final_runs), error) for row in rows}
-        values = {row.spec.name: found[row.spec.name] for row in members}
-        differences = _differences(values, control.spec.name if control else "")
-        ties = dict(zip(values, tied_with_best(list(values.values())), strict=True)) if len(values) > 1 else {}
-        best_first = sorted({float(sample.mean()) for sample in values.values()}, reverse=True)
-        for name, sample in values.items():
-            place = best_first.index(float(sample.mean())) + 1
+        cells = {row.spec.name: row_score(row, f"test_{metric}", error) for row in rows}
+        values = {row.spec.name: float(cells[row.spec.name].value or 0.0) for row in members}
+        differences, ties = _tests(runs, members, control, metric)
+        best_first = sorted(set(values.values()), reverse=True)
+        for name, value in values.items():
+            place = best_first.index(value) + 1
             rank = place if place < 3 and len(values) > 1 else None
             cells[name] = replace(cells[name], rank=rank, tied=ties.get(name), difference=differences.get(name))
         made[metric] = cells
     return made
 
 
+def _tests(
+    runs: Runs, members: Sequence[RowRuns], control: RowRuns | None, metric: str
+) -> tuple[dict[str, Difference], dict[str, bool | None]]:
+    """Differences to the control, corrected by Holm, and which rows are tied with the best."""
+    named = {row.spec.name: row for row in members}
+    baseline = control.spec.name if control else ""
+    if any(row.is_replicated for row in members):
+        scores = compared_scores(runs, named, metric)
+        found = {name: as_difference(test) for name, test in tests_to_control(scores, baseline).items()}
+        tied = tied_replicates(list(scores.values()))
+    else:
+        values = {name: percents(row.measured, f"test_{metric}") for name, row in named.items()}
+        others = {name: sample for name, sample in values.items() if baseline in values and name != baseline}
+        found = {name: difference_of(sample, values[baseline]) for name, sample in others.items()}
+        tied = tied_with_best(list(values.values())) if len(values) > 1 else []
+    known = {name: difference.p for name, difference in found.items() if difference.p is not None}
+    corrected = dict(zip(known, holm(list(known.values())), strict=True))
+    differences = {name: replace(difference, corrected=corrected.get(name)) for name, difference in found.items()}
+    return differences, dict(zip(named, tied, strict=True)) if len(named) > 1 else {}
+
+
 def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns]:
-    """The rows that are ranked and tested: finished ones on the control's data.
+    """The rows that are ranked and tested: finished ones on the control's data, divided as for the control.
 
     Without a control all must be on the same data, else none is compared.
     """
     finished = [row for row in rows if not row.status]
     measure = finished if control is None or control.row is None else [control]
     data = {row.fact("fingerprint") for row in measure}
-    return [row for row in finished if {row.fact("fingerprint")} == data]
-
-
-def _differences(values: Mapping[str, Floats], control: str) -> dict[str, Difference]:
-    """Each row's difference to the control, with Holm's correction over these rows."""
-    if control not in values:
-        return {}
-    found = {name: difference_of(sample, values[control]) for name, sample in values.items() if name != control}
-    known = {name: difference.p for name, difference in found.items() if difference.p is not None}
-    corrected = dict(zip(known, holm(list(known.values())), strict=True))
-    return {name: replace(difference, corrected=corrected.get(name)) for name, difference in found.items()}
+    return [
+        row
+        for row in finished
+        if {row.fact("fingerprint")} == data and all(have_same_splits(row, other) for other in measure)
+    ]
 
 
 def difference_of(a: Floats, b: Floats) -> Difference:
     """The mean of `a` less that of `b`, by Welch's test; p is not corrected."""
     test = welch(a, b)
-    low, high, p = (None if np.isnan(value) else float(value) for value in (test.low, test.high, test.p))
-    return Difference(float(test.difference), low, high, p)
+    return Difference(float(test.difference), _known(test.low), _known(test.high), _known(test.p))
+
+
+def as_difference(test: Paired) -> Difference:
+    """The difference of a paired test; p is not corrected."""
+    low, high = test.interval
+    return Difference(
+        test.difference,
+        _known(low),
+        _known(high),
+        _known(test.p),
+        effect=_known(test.effect),
+        correlation=_known(test.correlation),
+    )
+
+
+def _known(value: Floats | float) -> float | None:
+    return None if np.isnan(value) else float(value)

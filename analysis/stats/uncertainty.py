@@ -1,10 +1,9 @@
-"""Uncertainty of means over a few seeds: error bars, rounding, minimum detectable difference."""
+"""Uncertainty of means over a few seeds or replicates: error bars and rounding."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -41,31 +40,3 @@ def column_decimals(spreads: Sequence[float], samples: int) -> int:
     finest = max(math.ceil(math.log10(max(samples, 1) / 100)), 0)
     positive = [spread for spread in spreads if spread > 0]
     return min(max(pdg_decimals(median(positive)), 0), finest) if positive else finest
-
-
-@dataclass(frozen=True)
-class MinimumDetectable:
-    """The minimum detectable difference of two rows of `n` seeds with power .8, given their pooled SD."""
-
-    n: int
-    pooled: float
-    difference: float
-
-
-def minimum_detectable_difference(groups: Sequence[tuple[int, float]]) -> MinimumDetectable | None:
-    """(t.975 + t.80) s sqrt(2 / n), t with 2n - 2 degrees of freedom: a two-sided test at the 5 % level.
-
-    Args:
-        groups: seeds and sample SD of each row. n is the fewest seeds of a row that has two or more.
-
-    Returns:
-        None where no row has two seeds.
-    """
-    usable = [(n, spread) for n, spread in groups if n >= 2]
-    if not usable:
-        return None
-    pooled = math.sqrt(sum((n - 1) * s**2 for n, s in usable) / sum(n - 1 for n, _ in usable))
-    fewest = min(n for n, _ in usable)
-    freedom = 2 * fewest - 2
-    quantiles = float(stdtrit(freedom, 1 - ALPHA / 2) + stdtrit(freedom, POWER))
-    return MinimumDetectable(fewest, pooled, quantiles * pooled * math.sqrt(2 / fewest))

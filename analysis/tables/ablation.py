@@ -8,11 +8,13 @@ from itertools import groupby
 
 import pandas as pd
 
-from analysis.loading.predictions import predictions
+from analysis.loading.outcomes import outcome
+from analysis.loading.replicate_runs import FINISHED, scored
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import FINISHED, RowRuns, collect, scored, teacher_families
+from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, teacher_families
 from analysis.stats.error_bars import Error
-from analysis.stats.scores import METRICS, Score, mean_score, score_rows
+from analysis.stats.replicates import METRICS
+from analysis.stats.scores import Score, family_score, row_score, score_rows
 from analysis.tables.checks import check_rows
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import legend, notes
@@ -30,6 +32,7 @@ COLUMNS = (
     Column(
         "difference", "Δ\N{NO-BREAK SPACE}accuracy [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]", "difference", "higher"
     ),
+    Column("effect", "effect size", "effect", "higher"),
     Column("p", "p (Holm)", "p"),
     Column("gap", "gap\N{NO-BREAK SPACE}%", "count", "higher"),
     Column("majority_share", "maj. %", "mean"),
@@ -43,6 +46,12 @@ COLUMNS = (
 PAPER_DATA = "CMU-MOSEI"
 """The paper's own figures are shown where the data are these."""
 DASH = "\N{EN DASH}"
+ONE_TUNING = (
+    "Each row is one tuned configuration: ± and p cover other seeds of it, not other splits or another tuning of the "
+    "method"
+)
+"""Below the title of a study without replicates, whose column of p is called after it too."""
+P_OF_ONE_TUNING = "p (Holm), one\N{NO-BREAK SPACE}tuning"
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class Basis:
     clock: Clock
     error: Error
     footnotes: list[str]
+
+    @property
+    def is_replicated(self) -> bool:
+        """True if the unit is the replicate."""
+        return any(row.is_replicated for row in self.rows)
 
 
 def table(
@@ -70,7 +84,8 @@ def table(
     Args:
         runs: what `analysis.load` gave.
         study: its name.
-        error: what stands behind ±: the seeds' standard deviation, the standard error, or half the 95 % interval.
+        error: what stands behind ±: the standard deviation over seeds or replicates, the standard error, or half the
+            95 % interval.
         columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
         rows: names of the rows to show beside the control; by default all. Tests and ranks are among these alone.
 
@@ -79,14 +94,14 @@ def table(
     """
     found = collect(runs, study, rows)
     chosen, control = found.rows, found.control
-    basis = Basis(chosen, control, score_rows(chosen, control, error), choose_clock(chosen), error, [])
+    basis = Basis(chosen, control, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
     sections = [
         Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
         for title, group in groupby(chosen, key=lambda row: row.spec.group)
         for members in [list(group)]
     ]
     samples = count_test_samples(runs, chosen)
-    whole = len(read_study(runs.root, study).rows)
+    whole = len(replicates_by_name(read_study(runs.root, study)))
     part = f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone"
     shown = _columns(basis, columns)
     return Table(
@@ -97,36 +112,47 @@ def table(
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
         tuple(finding.text for finding in check_rows(runs, chosen)),
         legend(chosen, control),
-        (*([part] if len(chosen) < whole else []), *notes(chosen, control, samples, error, basis.clock.unit)),
+        (*([part] if len(chosen) < whole else []), *notes(runs, chosen, control, samples, error, basis.clock.unit)),
         provenance(runs, found),
+        "" if basis.is_replicated else ONE_TUNING,
     )
 
 
 def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
     """The columns to show, the cost's called by its unit."""
     known = {column.key: replace(column, label=column.label or basis.clock.unit) for column in COLUMNS}
+    if not basis.is_replicated:
+        known["p"] = replace(known["p"], label=P_OF_ONE_TUNING)
     if wanted is not None:
         return tuple(known[choose("column", key, known)] for key in wanted)
     left_out = set() if _on_the_papers_data(basis.rows) else {"paper_accuracy", "paper_f1"}
     if basis.control is None:
-        left_out |= {"difference", "p"}
+        left_out |= {"difference", "effect", "p"}
+    if not basis.is_replicated:
+        left_out.add("effect")
     return tuple(column for key, column in known.items() if key not in left_out)
 
 
 def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
-    """Samples of the test split (of the smallest, should the rows' data differ); 0 while no run has been measured."""
-    measured = [pd.concat([row.measured["directory"], row.measured_teachers["directory"]]) for row in rows]
-    first = dict.fromkeys(directories.iloc[0] for directories in measured if len(directories))
-    return min((len(predictions(runs.root / directory)["test"].labels) for directory in first), default=0)
+    """Samples that were tested, in all replicates; 0 while no run has been measured.
+
+    The fewest of a row, should the rows' data differ.
+    """
+    counts = []
+    for row in rows:
+        measured = [pd.concat([one.measured, one.measured_teachers]) for one in row.replicates]
+        first = [outcome(runs, done["directory"].iloc[0]).ids for done in measured if len(done)]
+        counts.append(len(set().union(*first)))
+    return min((number for number in counts if number), default=0)
 
 
 def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow]:
-    """The teachers of a section's rows, each once, averaged over seeds."""
+    """The teachers of a section's rows, each once, averaged over seeds, or over seeds and then replicates."""
     for label, family in teacher_families(members):
         digest = str(family["teacher_family"].iloc[0])
         status = "" if len(scored(family)) else "no score yet"
-        cells = {metric: Cell.of(mean_score(family, f"test_{metric}", basis.error)) for metric in METRICS}
-        cells |= _measured(family, basis.error) | {"cost": _cost(basis, family)}
+        cells = {metric: Cell.of(_family_score(basis, family, metric)) for metric in (*METRICS, "majority_share")}
+        cells |= _measured(cells, family) | {"cost": _cost(basis, family)}
         taught = [row for row in members if digest in set(row.teachers["teacher_family"])]
         paper = next((row.spec.paper for row in taught if row.spec.paper), None)
         if paper:
@@ -136,7 +162,8 @@ def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow
 
 def _student_row(basis: Basis, row: RowRuns) -> TableRow:
     cells = {metric: Cell.of(basis.scores[metric][row.spec.name]) for metric in METRICS}
-    cells |= _measured(row.final_runs, basis.error) | {
+    cells["majority_share"] = Cell.of(row_score(row, "test_majority_share", basis.error))
+    cells |= _measured(cells, row.final_runs) | {
         "gap": _gap(basis, row),
         "compression": _compression(row),
         "trials": _trials(row),
@@ -145,6 +172,7 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
     difference = cells["accuracy"].difference
     if difference is not None:
         cells["difference"] = Cell(difference.value, difference=difference)
+        cells["effect"] = Cell(difference.effect)
         cells["p"] = Cell(difference.corrected)
     if row.spec.paper:
         cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
@@ -163,16 +191,17 @@ def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
     return {"paper_accuracy": Cell(accuracy), "paper_f1": Cell(f1)}
 
 
-def _measured(wanted: pd.DataFrame, error: Error) -> dict[str, Cell]:
-    """The number of runs with a score, their majority-class prediction rate, and their parameters."""
-    if wanted.empty:
+def _family_score(basis: Basis, family: pd.DataFrame, metric: str) -> Score:
+    return family_score(family, f"test_{metric}", basis.error, replicated=basis.is_replicated)
+
+
+def _measured(cells: Mapping[str, Cell], runs: pd.DataFrame) -> dict[str, Cell]:
+    """The number of seeds or replicates with a score, and the parameters of the runs."""
+    if runs.empty:
         return {}
-    done = scored(wanted)
-    cells = {"seeds": Cell(float(len(done)), n=len(done), wanted=len(wanted))}
-    if len(done):
-        cells["majority_share"] = Cell.of(mean_score(wanted, "test_majority_share", error))
-        cells["parameters"] = Cell(float(done["parameters"].mean()))
-    return cells
+    done, score = scored(runs), cells["accuracy"]
+    found = {"seeds": Cell(float(score.n or 0), n=score.n, wanted=score.wanted)}
+    return found | ({"parameters": Cell(float(done["parameters"].mean()))} if len(done) else {})
 
 
 def _compression(row: RowRuns) -> Cell:
@@ -183,8 +212,9 @@ def _compression(row: RowRuns) -> Cell:
 
 def _trials(row: RowRuns) -> Cell:
     """Trials that were sampled, and how many of them have a result."""
-    finished = int(row.tuning["status"].isin(FINISHED).sum())  # more than sampled while another study extends the row
-    return Cell(float(row.sampled), n=min(finished, row.sampled), wanted=row.sampled)
+    # More than sampled have finished while another study extends the row.
+    finished = [min(int(one.tuning["status"].isin(FINISHED).sum()), one.sampled) for one in row.replicates]
+    return Cell(float(row.sampled), n=sum(finished), wanted=row.sampled)
 
 
 def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
@@ -195,17 +225,22 @@ def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
 def _gap(basis: Basis, row: RowRuns) -> Cell:
     """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
     control = basis.control
-    student = row.measured["test_accuracy"].mean()
+    student = _mean(row.means("test_accuracy"))
     if row is control or pd.isna(student):
         return Cell()
-    teacher = row.measured_teachers["test_accuracy"].mean()
-    baseline = control.measured["test_accuracy"].mean() if control else float("nan")
+    teacher = _mean(row.teacher_means("test_accuracy"))
+    baseline = _mean(control.means("test_accuracy")) if control else float("nan")
     reason = _why_no_gap(row, control, teacher, baseline)
     if not reason:
         return Cell(100 * float((student - baseline) / (teacher - baseline)))
     if reason not in basis.footnotes:
         basis.footnotes.append(reason)
     return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean; NaN of none."""
+    return sum(values) / len(values) if values else float("nan")
 
 
 def _why_no_gap(row: RowRuns, control: RowRuns | None, teacher: float, baseline: float) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.loading.outcomes import outcome
+from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import FINISHED, RowRuns, failures
+from analysis.loading.study_rows import RowRuns
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
@@ -33,9 +35,12 @@ class Finding:
 
 def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Run all checks of a study's rows."""
-    started = [row for row in rows if row.row is not None]
-    yield from _unequal("budgets", "tuning budgets (trials)", rows, [str(row.sampled) for row in rows])
-    yield from _unequal("seeds", "seeds", rows, [", ".join(map(str, dict.fromkeys(r.spec.seeds))) for r in rows])
+    everything = [one for row in rows for one in row.replicates]
+    started = [one for one in everything if one.row is not None]
+    yield from _unequal("replicates", "replicates", rows, [str(len(row.replicates)) for row in rows])
+    yield from _unequal("budgets", "tuning budgets (trials)", everything, [str(one.sampled) for one in everything])
+    seeds = [", ".join(map(str, dict.fromkeys(one.spec.seeds))) for one in everything]
+    yield from _unequal("seeds", "seeds", everything, seeds)
     yield from _unequal("data", "data sets", started, [row.fact("fingerprint")[:12] for row in started])
     for column in ("selection", "sampler", "pruner"):
         yield from _unequal("configurations", f"{column}s", started, [row.fact(column) for row in started])
@@ -45,7 +50,8 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     for column in differences([{str(key): value for key, value in line.items()} for line in known]):
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [row.fact(column) for row in started])
-    yield from _repeated_seeds(started)
+    yield from _unequal_splits(runs, started)
+    yield from _repeated_seeds(rows)
     yield from _foreign_data(started)
     yield from _commits(started)
     for row in started:
@@ -54,11 +60,14 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from _rejected(runs, rows)
 
 
-def _unequal(kind: str, what: str, rows: Sequence[RowRuns], values: Sequence[str]) -> Iterator[Finding]:
+def _unequal(
+    kind: str, what: str, rows: Sequence[RowRuns] | Sequence[ReplicateRuns], values: Sequence[str]
+) -> Iterator[Finding]:
     """One finding where the rows' values (empty: not known) differ."""
     found: dict[str, list[str]] = {}
-    for row, value in zip(rows, values, strict=True):
-        found.setdefault(value, []).append(row.title)
+    titles = [row.title for row in rows]
+    for title, value in zip(titles, values, strict=True):
+        found.setdefault(value, []).append(title)
     found.pop("", None)
     if len(found) > 1:
         yield Finding(kind, f"{what} are unequal: " + "; ".join(f"{key}: {first_few(found[key])}" for key in found))
@@ -71,7 +80,7 @@ def first_few(words: Iterable[str]) -> str:
     return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _older_version(rows: Sequence[RowRuns]) -> Iterator[Finding]:
+def _older_version(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Rows that this mmkd would compute otherwise."""
     older = [row for row in rows if int(row.fact("algorithm")) < ALGORITHM_VERSION]
     if older:
@@ -83,6 +92,20 @@ def _older_version(rows: Sequence[RowRuns]) -> Iterator[Finding]:
         )
 
 
+def _unequal_splits(runs: Runs, started: Sequence[ReplicateRuns]) -> Iterator[Finding]:
+    """Rows that one replicate divides differently, or that were tested on other samples or labels."""
+    for number in sorted({one.spec.replicate for one in started}):
+        same = [one for one in started if one.spec.replicate == number]
+        where = f" in replicate {number}" if any(one.spec.replicate for one in started) else ""
+        splits = [one.fact("split")[:12] or "the file's" for one in same]
+        yield from _unequal("splits", f"splits{where}", same, splits)
+        tested = [one.measured["directory"] for one in same]
+        samples = [
+            outcome(runs, directories.iloc[0]).samples[:12] if len(directories) else "" for directories in tested
+        ]
+        yield from _unequal("samples", f"test samples (ids and labels){where}", same, samples)
+
+
 def _repeated_seeds(rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Two runs that count as two seeds and are one: the spread is then too small, and n too large."""
     for row in rows:
@@ -92,12 +115,14 @@ def _repeated_seeds(rows: Sequence[RowRuns]) -> Iterator[Finding]:
                     names = first_few(same["directory"].str.rpartition("/")[2])
                     which = f" {value}" if column == "seed" else ""
                     yield Finding("seeds", f"{row.title}: duplicate seeds: the runs {names} all {what}{which}")
-        twice = sorted({seed for seed in row.spec.seeds if row.spec.seeds.count(seed) > 1})
-        if twice:
-            yield Finding("seeds", f"{row.title}: duplicate seeds: the study lists {first_few(map(str, twice))} twice")
+        for one in row.replicates:
+            twice = sorted({seed for seed in one.spec.seeds if one.spec.seeds.count(seed) > 1})
+            if twice:
+                listed = first_few(map(str, twice))
+                yield Finding("seeds", f"{one.title}: duplicate seeds: the study lists {listed} twice")
 
 
-def _foreign_data(rows: Sequence[RowRuns]) -> Iterator[Finding]:
+def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs and teachers that were trained on other data than their row's."""
     for row in rows:
         ours = row.trials
@@ -106,7 +131,7 @@ def _foreign_data(rows: Sequence[RowRuns]) -> Iterator[Finding]:
             yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
 
 
-def _commits(rows: Sequence[RowRuns]) -> Iterator[Finding]:
+def _commits(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs that different versions of the code made."""
     if not rows:
         return
@@ -119,7 +144,7 @@ def _commits(rows: Sequence[RowRuns]) -> Iterator[Finding]:
         yield Finding(REMARK, f"the code had uncommitted changes: {counts.index[0]}")
 
 
-def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
+def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
     """Ways in which test data may have influenced the selection."""
     selection = row.fact("selection")
     if selection.startswith("test"):
@@ -141,7 +166,7 @@ def _chosen_on_test(row: RowRuns) -> Iterator[Finding]:
         )
 
 
-def _other_winner(row: RowRuns, selection: str) -> Iterator[Finding]:
+def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
     """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals;
     and the final runs have its hyperparameters."""
     column, winner = f"valid_{selection}", row.winner
@@ -163,36 +188,39 @@ def _other_winner(row: RowRuns, selection: str) -> Iterator[Finding]:
 
 
 def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:
-    """Rows that are not finished, and seeds and teachers without a score in those that are."""
+    """Rows and replicates that are not finished or failed, and seeds and teachers without a score in the others."""
     unfinished = [f"{row.title} ({row.status})" for row in rows if row.status]
     if unfinished:
         yield Finding(
             "unfinished", f"{len(unfinished)} of {len(rows)} rows have no final score: {first_few(unfinished)}"
         )
+    failed = [one for row in rows if row.is_replicated for one in row.replicates if one.status.startswith("failed")]
+    for one in failed:
+        yield Finding("replicates", f"{one.title}: {one.status}; the table is of the other replicates")
     said = set()
-    for row in rows:
+    for one in (one for row in rows for one in row.replicates):
         for name, done, wanted in (
-            ("seeds", row.measured, row.final_runs),
-            ("teachers", row.measured_teachers, row.teachers),
+            ("seeds", one.measured, one.final_runs),
+            ("teachers", one.measured_teachers, one.teachers),
         ):
-            if row.status or len(done) == len(wanted):
+            if one.status or len(done) == len(wanted):
                 continue
             lacking = f"{len(done)}/{len(wanted)} {name} ({failures(wanted)})"
             if name == "seeds" or lacking not in said:
                 said.add(lacking)
-                yield Finding("seeds", f"{row.title}: {lacking}")
-        lost = 0 if row.status else row.sampled - int(row.candidates["status"].isin(FINISHED).sum())
-        if lost > 0:
+                yield Finding("seeds", f"{one.title}: {lacking}")
+        without = 0 if one.status else one.sampled - int(one.candidates["status"].isin(FINISHED).sum())
+        if without > 0:
             yield Finding(
                 "trials",
-                f"{row.title}: {lost} of {row.sampled} tuning trials have no result; the same launch runs again what "
-                "is damaged or gone, --retry failed what failed",
+                f"{one.title}: {without} of {one.sampled} tuning trials have no result; the same launch runs again "
+                "what is damaged or gone, --retry failed what failed",
             )
 
 
 def _rejected(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Files of the study's rows and their teachers that do not count: unreadable ones, and what was set aside."""
-    mine = {f"rows/{row.spec.directory}" for row in rows}
+    mine = {f"rows/{one.spec.directory}" for row in rows for one in row.replicates}
     mine |= {str(directory) for row in rows for directory in row.teachers.index}
     for path, reason in runs.rejected.itertuples(index=False):
         if path in mine or "/".join(path.split("/")[:2]) in mine:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
-from analysis.loading.predictions import predictions
+from analysis.loading.frames import Floats
+from analysis.loading.outcomes import Outcome, outcome
+from analysis.loading.replicate_runs import seed_name
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
-from analysis.stats.scores import Difference, difference_of, percents
+from analysis.stats.paired import paired
+from analysis.stats.replicates import compared_scores
+from analysis.stats.scores import Difference, as_difference, difference_of, percents
 from analysis.stats.significance import (
     PAIRS_NEEDED,
     clustered_mcnemar,
@@ -20,6 +24,7 @@ from analysis.stats.significance import (
     probability_of_better,
 )
 from analysis.tables.checks import check_rows
+from mmkd.config import SEEDS_PER_REPLICATE
 from mmkd.errors import UserError
 from mmkd.formatting import count
 
@@ -41,8 +46,11 @@ class Comparison:
     Attributes:
         a, b: the rows' titles.
         seeds_a, seeds_b: how many runs each has; those of the same seed are paired, A's and B's teachers too.
-        over_seeds: Welch's t over the seeds: would other seeds say the same, on these test samples?
-        samples: how many test samples.
+        replicates: how many both have, 1 in a study without replicates.
+        over_seeds: Welch's t over the seeds: would other seeds say the same, on these test samples? With replicates the
+            paired test over these, as in the table: would other replicates?
+        test: that test, in words.
+        samples: how many test samples, in all replicates.
         over_samples: each sample's share of A's runs that got it right, less B's: the mean, its paired bootstrap
             interval over samples, and the p of McNemar's test with the sample as the cluster (Durkalski et al. 2003):
             would other samples say the same, of these very runs? None where the runs have no predictions in common.
@@ -55,7 +63,9 @@ class Comparison:
     b: str
     seeds_a: int
     seeds_b: int
+    replicates: int
     over_seeds: Difference
+    test: str
     samples: int
     over_samples: Difference
     pairs: tuple[SeedPair, ...]
@@ -74,54 +84,75 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
     for row in (first, second):
         if row.measured.empty:
             raise UserError(f"{row.title}: no score yet ({row.status or 'no seed completed'})")
-    ours, theirs = _right(runs, first), _right(runs, second)
-    _same_samples(first, ours, second, theirs)
-    shares = [np.mean([outcome.right for outcome in of.values()], axis=0) for of in (ours, theirs)]
-    differences = 100 * (shares[0] - shares[1])
+    ours, theirs = _outcomes(runs, first), _outcomes(runs, second)
+    common = _same_samples(first, ours, second, theirs)
+    differences = _by_sample([(_runs_of(ours, number), _runs_of(theirs, number)) for number in common])
     low, high = paired_bootstrap(differences)
     shared = [seed for seed in ours if seed in theirs]
-    scores = [percents(row.measured, "test_accuracy") for row in (first, second)]
+    tested, test = _over_seeds(runs, first, second)
+    accuracies = ([float(of[seed].right.mean()) for seed in shared] for of in (ours, theirs))
     return Comparison(
         first.title,
         second.title,
-        len(scores[0]),
-        len(scores[1]),
-        difference_of(*scores),
+        len(ours),
+        len(theirs),
+        len(common),
+        tested,
+        test,
         len(differences),
         Difference(float(differences.mean()), low, high, clustered_mcnemar(differences)),
         tuple(SeedPair(seed, *mcnemar(ours[seed].right, theirs[seed].right)) for seed in shared),
-        probability_of_better(*([of[seed].accuracy for seed in shared] for of in (ours, theirs))) if shared else None,
+        probability_of_better(*accuracies) if shared else None,
         tuple(finding.text for finding in check_rows(runs, [first, second])),
     )
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """The test samples of a run, and a mask of those that it got right."""
-
-    ids: tuple[str, ...]
-    labels: tuple[int, ...]
-    right: NDArray[np.bool_]
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.right.mean())
+Outcomes = Mapping[int, Outcome]
+"""What the final runs of a row predicted, by the seeds of their configurations."""
 
 
-def _right(runs: Runs, row: RowRuns) -> dict[int, _Outcome]:
-    """By seed, which samples each run of a row got right."""
-    found = {}
-    for seed, directory in row.measured["directory"].items():
-        test = predictions(runs.root / directory)["test"]
-        right = test.logits.argmax(axis=1) == test.labels
-        found[int(str(seed))] = _Outcome(tuple(test.ids), tuple(test.labels.tolist()), right)
-    return found
+def _outcomes(runs: Runs, row: RowRuns) -> Outcomes:
+    return {int(str(seed)): outcome(runs, directory) for seed, directory in row.measured["directory"].items()}
 
 
-def _same_samples(a: RowRuns, ours: dict[int, _Outcome], b: RowRuns, theirs: dict[int, _Outcome]) -> None:
-    """Raises UserError unless all runs were measured on the same samples in the same order."""
-    if len({(outcome.ids, outcome.labels) for outcome in (*ours.values(), *theirs.values())}) > 1:
-        raise UserError(f"{a.title} and {b.title}: measured on different test samples, nothing can be paired")
+def _runs_of(outcomes: Outcomes, replicate: int) -> list[Outcome]:
+    return [found for seed, found in outcomes.items() if seed // SEEDS_PER_REPLICATE == replicate]
+
+
+def _same_samples(a: RowRuns, ours: Outcomes, b: RowRuns, theirs: Outcomes) -> list[int]:
+    """The replicates that both rows have.
+
+    Raises:
+        UserError: there is none, or the runs of one were not all measured on the same samples in the same order.
+    """
+    numbers = ({seed // SEEDS_PER_REPLICATE for seed in of} for of in (ours, theirs))
+    common = sorted(set.intersection(*numbers))
+    if not common:
+        raise UserError(f"{a.title} and {b.title}: no replicate has runs of both, nothing can be paired")
+    for number in common:
+        if len({found.samples for of in (ours, theirs) for found in _runs_of(of, number)}) > 1:
+            raise UserError(f"{a.title} and {b.title}: measured on different test samples, nothing can be paired")
+    return common
+
+
+def _by_sample(pairs: Sequence[tuple[Sequence[Outcome], Sequence[Outcome]]]) -> Floats:
+    """(N,) the share of A's runs that got each sample right minus that of B's, in points; mean over its replicates."""
+    shares = [[np.mean([found.right for found in outcomes], axis=0) for outcomes in pair] for pair in pairs]
+    differences = np.concatenate([100 * (a - b) for a, b in shares])
+    if len(pairs) == 1:
+        return np.asarray(differences)
+    ids = [sample for ours, _ in pairs for sample in ours[0].ids]
+    return pd.Series(differences).groupby(ids, sort=False).mean().to_numpy(np.float64)
+
+
+def _over_seeds(runs: Runs, a: RowRuns, b: RowRuns) -> tuple[Difference, str]:
+    """A less B over their seeds or replicates, and by which test."""
+    if not (a.is_replicated or b.is_replicated):
+        return difference_of(*(percents(row.measured, "test_accuracy") for row in (a, b))), "Welch's t over seeds"
+    scores = compared_scores(runs, {"a": a, "b": b}, "accuracy")
+    groups = " and test groups" if scores["a"].groups else ""
+    way = "two-way t" if groups else "paired t"
+    return as_difference(paired(scores["a"], scores["b"])), f"{way} over replicates{groups}"
 
 
 def p_value(p: float) -> str:
@@ -139,14 +170,17 @@ def _lines(found: Comparison) -> Iterator[str]:
     yield f"B  {found.b} ({count(found.seeds_b, 'seed')})"
     seeds, samples = difference_text(found.over_seeds), difference_text(found.over_samples)
     yield "Test accuracy of A minus that of B, in points:"
-    yield f"  other seeds?    {seeds}  (Welch's t over seeds, these {found.samples} samples)"
+    if found.replicates > 1:
+        yield f"  other replicates?  {seeds}  ({found.test}, {found.replicates} of both rows)"
+    else:
+        yield f"  other seeds?    {seeds}  ({found.test}, these {found.samples} samples)"
     yield (
         f"  other samples?  {samples}  (paired bootstrap and clustered McNemar over samples, these "
         "runs; samples taken as independent)"
     )
     for pair in found.pairs:
         yield (
-            f"  seed {pair.seed}: {pair.only_a} samples right in A alone, {pair.only_b} in B alone, "
+            f"  {seed_name(pair.seed)}: {pair.only_a} samples right in A alone, {pair.only_b} in B alone, "
             f"{p_value(pair.p)} (McNemar, exact, not corrected)"
         )
     if found.better is not None:

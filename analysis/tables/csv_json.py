@@ -15,9 +15,10 @@ from analysis.tables.model import Cell, Column, Table
 FIELDS = (
     "study", "group", "row", "label", "kind", "status", "metric", "unit", "value", "sd", "sem", "ci95", "n", "wanted",
     "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
+    "effect_size", "correlation",
 )  # fmt: skip
 UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count"}
-DERIVED = ("difference", "p")
+DERIVED = ("difference", "effect", "p")
 """Columns that repeat what the row of `accuracy` says."""
 
 
@@ -62,6 +63,7 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         found = cell.difference
         known |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
         known |= {"p": found.p, "p_holm": found.corrected}
+        known |= {"effect_size": found.effect, "correlation": found.correlation}
     return known
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.loading.runs import Runs, load
-from analysis.loading.study_rows import RowRuns, collect_record
-from analysis.stats.scores import METRICS, Difference, difference_of, mean_score, percents
+from analysis.loading.study_rows import RowRuns, collect_record, replicates_by_name
+from analysis.stats.replicates import METRICS, compared_scores, have_same_splits, tests_to_control
+from analysis.stats.scores import Difference, as_difference, difference_of, percents, row_score
 from analysis.tables.comparison import difference_text
 from mmkd.errors import UserError
 from mmkd.find_trial import find_row
@@ -37,7 +39,8 @@ Differing = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Result:
-    """A test metric of two rows, in per cent: means, sample SDs and numbers of seeds, and A less B over seeds."""
+    """A test metric of two rows, in per cent: means, sample SDs and numbers of seeds or replicates, and A less B over
+    these."""
 
     metric: str
     a: float | None
@@ -98,8 +101,10 @@ def difference(
     return row_difference(runs_a, row_a, runs_b, row_b)
 
 
-def described_row(root: Path, name: str, study: str | None) -> tuple[Path, StudyRow]:
+def described_row(root: Path, name: str, study: str | None) -> tuple[Path, list[StudyRow]]:
     """Find a row (see `mmkd.find_trial.find_row`): its root, and its description in a study or by its own records.
+
+    A name in a study stands for all replicates of the row, a directory for one.
 
     Raises:
         UserError: there is none, or several.
@@ -112,9 +117,13 @@ def described_row(root: Path, name: str, study: str | None) -> tuple[Path, Study
             raise
         there = f" ({', '.join(others)})" if others else ", of which this root has none"
         raise UserError(f"{name!r} is a study: compare it with another study{there}, or give a row's name") from None
-    specs = (spec for known in ([study] if study else study_names(root)) for spec in read_study(root, known).rows)
-    spec = next((spec for spec in specs if spec.directory == row.path.name), None)
-    return row.path.absolute().parents[1], spec or _described(row)
+    found = row.path.absolute().parents[1]
+    for known in [study] if study else study_names(root):
+        for replicates in replicates_by_name(read_study(root, known)).values():
+            spec = next((spec for spec in replicates if spec.directory == row.path.name), None)
+            if spec is not None:
+                return found, replicates if name == spec.name else [spec]
+    return found, [_described(row)]
 
 
 def _described(row: RowDir) -> StudyRow:
@@ -125,20 +134,20 @@ def _described(row: RowDir) -> StudyRow:
     return StudyRow(name=name, label=name, group=None, directory=name, trials=trials, seeds=seeds, teachers=())
 
 
-def row_difference(runs_a: Runs, a: StudyRow, runs_b: Runs, b: StudyRow) -> RowDifference:
-    """Compare two rows.
+def row_difference(runs_a: Runs, a: Sequence[StudyRow], runs_b: Runs, b: Sequence[StudyRow]) -> RowDifference:
+    """Compare two rows, given by their replicates: configuration and winner of the first, code and results of all.
 
     Raises:
         UserError: a row's record cannot be read.
     """
-    sides = [(runs, spec, _collected(runs, spec)) for runs, spec in ((runs_a, a), (runs_b, b))]
+    sides = [(runs, specs[0], _collected(runs, specs)) for runs, specs in ((runs_a, a), (runs_b, b))]
     return RowDifference(
-        a.directory,
-        b.directory,
+        a[0].directory,
+        b[0].directory,
         differences([_configuration(runs, spec) for runs, spec, _ in sides]),
         differences([_winner(runs, spec) for runs, spec, _ in sides]),
         differences([_code(runs, row) for runs, _, row in sides]),
-        tuple(_result(metric, *(row for _, _, row in sides)) for metric in METRICS),
+        tuple(_result(metric, *((runs, row) for runs, _, row in sides)) for metric in METRICS),
     )
 
 
@@ -149,9 +158,9 @@ def study_difference(runs: Runs, a: str, b: str) -> StudyDifference:
         UserError: a record cannot be read.
     """
     first, second = (read_study(runs.root, name) for name in (a, b))
-    ours, theirs = ({row.name: row for row in study.rows} for study in (first, second))
+    ours, theirs = (replicates_by_name(study) for study in (first, second))
     common = [name for name in ours if name in theirs]
-    same = tuple(name for name in common if ours[name].directory == theirs[name].directory)
+    same = tuple(name for name in common if _directories(ours[name]) == _directories(theirs[name]))
     settings = [study.model_dump(include={"title", "control", "max_gpu_hours"}) for study in (first, second)]
     budgets = [{name: _budget(rows[name]) for name in common} for rows in (ours, theirs)]
     return StudyDifference(
@@ -165,12 +174,19 @@ def study_difference(runs: Runs, a: str, b: str) -> StudyDifference:
     )
 
 
-def _budget(row: StudyRow) -> Facts:
-    return {"trials": row.trials, "seeds": len(row.seeds), "label": row.label, "group": row.group}
+def _directories(replicates: Sequence[StudyRow]) -> list[str]:
+    return [row.directory for row in replicates]
 
 
-def _collected(runs: Runs, spec: StudyRow) -> RowRuns:
-    return collect_record(runs, StudyRecord(name=spec.name, title=spec.name, control=None, rows=(spec,))).rows[0]
+def _budget(replicates: Sequence[StudyRow]) -> Facts:
+    row = replicates[0]
+    budget = {"trials": row.trials, "seeds": len(row.seeds), "label": row.label, "group": row.group}
+    return {**budget, "replicates": len(replicates)}
+
+
+def _collected(runs: Runs, specs: Sequence[StudyRow]) -> RowRuns:
+    name = specs[0].name
+    return collect_record(runs, StudyRecord(name=name, title=name, control=None, rows=tuple(specs))).rows[0]
 
 
 def _configuration(runs: Runs, spec: StudyRow) -> Facts:
@@ -198,12 +214,24 @@ def _code(runs: Runs, row: RowRuns) -> Facts:
     return {name: ", ".join(values) for name, values in found.items() if any(values)}
 
 
-def _result(metric: str, a: RowRuns, b: RowRuns) -> Result:
-    column = f"test_{metric}"
-    first, second = (mean_score(row.final_runs, column, "sd") for row in (a, b))
-    both = bool(first.n and second.n)
-    tested = difference_of(percents(a.measured, column), percents(b.measured, column)) if both else None
-    return Result(metric, first.value, second.value, first.spread, second.spread, first.n or 0, second.n or 0, tested)
+def _result(metric: str, a: tuple[Runs, RowRuns], b: tuple[Runs, RowRuns]) -> Result:
+    column, (_, first), (_, second) = f"test_{metric}", a, b
+    ours, theirs = (row_score(row, column, "sd") for row in (first, second))
+    tested = _tested(metric, a, b) if ours.n and theirs.n else None
+    return Result(metric, ours.value, theirs.value, ours.spread, theirs.spread, ours.n or 0, theirs.n or 0, tested)
+
+
+def _tested(metric: str, a: tuple[Runs, RowRuns], b: tuple[Runs, RowRuns]) -> Difference:
+    """Paired by replicate where both rows have the same splits under one root, else by Welch's test."""
+    (runs, first), (others, second) = a, b
+    if not (first.is_replicated or second.is_replicated):
+        return difference_of(*(percents(row.measured, f"test_{metric}") for row in (first, second)))
+    if runs is others and have_same_splits(first, second):
+        scores = compared_scores(runs, {"a": first, "b": second}, metric)
+        tests = tests_to_control(scores, "b")
+        if tests:
+            return as_difference(tests["a"])
+    return difference_of(*(100 * np.array(row.means(f"test_{metric}")) for row in (first, second)))
 
 
 def as_text(found: RowDifference | StudyDifference) -> str:
@@ -230,7 +258,7 @@ def _row_lines(found: RowDifference) -> Iterator[str]:
     yield from _section("configuration", _without_lone_teacher(found.configuration))
     yield from _section("winner", found.winner)
     yield from _section("code", found.code)
-    yield "\nresults: test, %, mean ± sample standard deviation over n seeds; A minus B with Welch's 95 % interval"
+    yield "\nresults: test, %, mean ± sample SD over n seeds or replicates; A minus B with its 95 % interval"
     table = [("", "A", "B", "A - B")]
     for one in found.results:
         tested = "" if one.difference is None else difference_text(one.difference)

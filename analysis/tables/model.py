@@ -12,7 +12,7 @@ TIED = "≈"
 ARROWS = {"higher": "\N{NO-BREAK SPACE}↑", "lower": "\N{NO-BREAK SPACE}↓", None: ""}
 """The mark of what is tied with the best, and what follows a column's label."""
 
-Style = Literal["spread", "mean", "ratio", "count", "times", "cost", "difference", "p"]
+Style = Literal["spread", "mean", "ratio", "count", "times", "cost", "difference", "effect", "p"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Column:
     """A column, and whether more or less of it is better.
 
     `spread` shows mean ± error, `mean` the mean alone, `ratio` n or n/N, `count` a whole number, `times` a factor,
-    `cost` minutes or hours, `difference` a difference and its interval, `p` a p value.
+    `cost` minutes or hours, `difference` a difference and its interval, `effect` an effect size, `p` a p value.
     """
 
     key: str
@@ -79,8 +79,9 @@ class Section:
 class Table:
     """A whole table and everything that has to be said with it.
 
-    `legend` says what is marked as the best and the second best; {best}, {second} and {tied} in it stand for a
-    format's own marks. `provenance` is where each row comes from, as JSON values.
+    `subtitle` is a sentence below the title, empty if there is nothing to say there. `legend` says what is marked as
+    the best and the second best; {best}, {second} and {tied} in it stand for a format's own marks. `provenance` is
+    where each row comes from, as JSON values.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Table:
     legend: str = ""
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    subtitle: str = ""
 
     @property
     def rows(self) -> tuple[TableRow, ...]:

@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
 from analysis.stats.error_bars import ERRORS, Error
-from analysis.stats.scores import comparable, percents
-from analysis.stats.uncertainty import minimum_detectable_difference
+from analysis.stats.paired import VarianceShares
+from analysis.stats.power import detectable_over_replicates, detectable_over_seeds
+from analysis.stats.replicates import compared_scores, tests_to_control
+from analysis.stats.scores import comparable, difference_of, percents
 from mmkd.formatting import count
 
 
@@ -20,18 +23,25 @@ def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
         return ""
     left_out = len(rows) - len(members)
     scope = f"the {len(members)} students" + (f" ({left_out} of {len(rows)} rows not compared)" if left_out else "")
+    replicated = any(row.is_replicated for row in rows)
+    test = "paired tests of all pairs, Holm" if replicated else "Games-Howell over all pairs"
     return (
         f"{{best}} is the best and {{second}} the second of {scope}, teachers apart; {{tied}}: not significantly "
-        "different from the best (Games-Howell over all pairs, 5 %)"
+        f"different from the best ({test}, 5 %)"
     )
 
 
-def notes(rows: Sequence[RowRuns], control: RowRuns | None, samples: int, error: Error, cost: str) -> Iterator[str]:
+def notes(
+    runs: Runs, rows: Sequence[RowRuns], control: RowRuns | None, samples: int, error: Error, cost: str
+) -> Iterator[str]:
     """The notes, in order."""
     yield from _data(rows, samples)
     yield _scores(rows, error)
-    yield from _differences(rows, control)
-    yield _power(rows)
+    members = comparable(rows, control)
+    if any(row.is_replicated for row in rows):
+        yield from _over_replicates(runs, members, control)
+    else:
+        yield from _over_seeds(members, control)
     yield _tuning(rows)
     lower = [row.title for row in rows if row.fact("training.precision") == "bf16"]
     if lower:
@@ -57,36 +67,116 @@ def _data(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
         listed = "; ".join(f"{primary} (pairing {', '.join(pairings)})" for primary, pairings in students.items())
         yield f"primary modality {listed}"
     if samples:
-        yield f"test split: {samples} samples; one is {100 / samples:.2g} points, and no score is shown finer"
+        every = " in all replicates" if any(row.is_replicated for row in rows) else ""
+        yield f"test split: {samples} samples{every}; one is {100 / samples:.2g} points, and no score is shown finer"
 
 
 def _scores(rows: Sequence[RowRuns], error: Error) -> str:
     seeds = [", ".join(map(str, seeds)) for seeds in dict.fromkeys(row.spec.seeds for row in rows)]
+    epoch = "at the epoch of lowest validation loss"
+    if any(row.is_replicated for row in rows):
+        return (
+            f"scores: test split, mean ± {ERRORS[error]} over n replicates; a replicate is a run of the whole row, "
+            "with its own split, teachers, tuning and winner, and its value the mean of the winner's final runs (seeds "
+            f"{' or '.join(seeds)}) {epoch}; n/N: n of N replicates have a score"
+        )
     return (
-        f"scores: test split, mean ± {ERRORS[error]} over n final runs (seeds {' or '.join(seeds)}), at the epoch of "
-        "lowest validation loss; n/N: n of N seeds have a score; ± says nothing about other test samples"
+        f"scores: test split, mean ± {ERRORS[error]} over n final runs (seeds {' or '.join(seeds)}), {epoch}; "
+        "n/N: n of N seeds have a score; ± says nothing about other test samples"
     )
 
 
-def _differences(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
-    if control is None:
-        return
-    compared = [row for row in comparable(rows, control) if row is not control]
-    if compared:
+def _over_seeds(members: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
+    """Tests over the seeds of one tuning."""
+    scores = {row.spec.name: percents(row.measured, "test_accuracy") for row in members}
+    baseline = scores.get(control.spec.name) if control else None
+    others = [] if baseline is None else [scores[row.spec.name] for row in members if row is not control]
+    compared = sum(difference_of(values, baseline).p is not None for values in others if baseline is not None)
+    if control is not None and compared:
         yield (
             f"Δ: mean accuracy minus that of the control “{control.title}”, in points, with Welch's 95 % interval of "
             "this comparison alone; p: Welch's t test, two-sided, corrected by Holm for "
-            f"{count(len(compared), 'comparison')}"
+            f"{count(compared, 'comparison')}"
         )
+    groups = [(len(values), float(values.std(ddof=1))) for values in scores.values() if len(values) > 1]
+    minimum = detectable_over_seeds(groups, compared)
+    if minimum is None:
+        yield "no finished row has two seeds: no spread is known, and no difference can be told from chance"
+        return
+    yield (
+        f"minimum detectable difference: {minimum.difference:.2g} points of accuracy with {minimum.n} seeds per row "
+        f"(Welch's t, two-sided {_level(compared)}, power .8, pooled SD {minimum.pooled:.2g})"
+    )
+
+
+def _over_replicates(runs: Runs, members: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
+    """Tests over replicates."""
+    scores = compared_scores(runs, {row.spec.name: row for row in members}, "accuracy")
+    grouped = any(score.groups for score in scores.values())
+    covers = "± and p cover seed, tuning and teachers"
+    if grouped:
+        yield f"{covers}, split and test groups; not that replicates share parts of train"
+    else:
+        yield f"{covers}, and train and validation where they are drawn; all replicates have the same test samples"
+    if control is None:
+        return
+    tests = [test for test in tests_to_control(scores, control.spec.name).values() if test.error > 0]
+    if not tests:
+        yield "no row has two replicates in common with the control: no difference can be told from chance"
+        return
+    way = "two-way t test, clustered by replicate and by test group," if grouped else "paired t test"
+    yield (
+        f"Δ: mean accuracy minus that of the control “{control.title}” in the same replicates, in points, with the "
+        f"95 % interval of this comparison alone; effect size: Δ in SDs of the differences of replicates; p: {way} "
+        f"two-sided, corrected by Holm for {count(len(tests), 'comparison')}"
+    )
+    replicates = min(len(test.differences) for test in tests)
+    freedom = min(test.freedom for test in tests)
+    minimum = detectable_over_replicates([test.error for test in tests], freedom, replicates, len(tests))
+    yield (
+        f"minimum detectable difference: {minimum.difference:.2g} points of accuracy with "
+        f"{count(replicates, 'replicate')} per row ({way.rstrip(',')}, {freedom} degrees of freedom, two-sided "
+        f"{_level(len(tests))}, power .8, pooled standard error {minimum.pooled:.2g})"
+    )
+    yield from _shares([test.shares for test in tests if test.shares is not None])
+
+
+def _level(comparisons: int) -> str:
+    return f"5 % / {comparisons}, Holm's first step" if comparisons > 1 else "5 %"
+
+
+def _shares(shares: Sequence[VarianceShares]) -> Iterator[str]:
+    """Where the variance of a difference comes from, averaged over rows."""
+    known = [one for one in shares if one.group == one.group]
+    if not known:
+        return
+    parts = {
+        "test group": [one.group**2 for one in known],
+        "replicate": [0.0 if one.replicate != one.replicate else one.replicate**2 for one in known],
+        "both at once": [one.rest**2 for one in known],
+    }
+    means = {name: sum(values) / len(known) for name, values in parts.items()}
+    total = sum(means.values())
+    if not total:
+        return
+    if any(one.replicate != one.replicate for one in known):
+        del means["replicate"]  # a replicate is a group: they cannot be told apart
+    listed = ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in means.items())
+    tau = means["test group"] ** 0.5
+    yield (
+        f"variance of a difference in one test group of a replicate: {listed}; methods differ from group to group by "
+        f"SD {tau:.2g} points, which more replicates do not average out"
+    )
 
 
 def _tuning(rows: Sequence[RowRuns]) -> str:
     selections = dict.fromkeys(row.fact("selection") for row in rows if row.row is not None)
-    budgets = dict.fromkeys(f"{row.sampled}" for row in rows)
+    budgets = dict.fromkeys(f"{one.sampled}" for row in rows for one in row.replicates)
+    replicated = any(row.is_replicated for row in rows)
     trials = f"{' or '.join(budgets)} trial{'' if list(budgets) == ['1'] else 's'}"
     return (
         f"tuning: winner by validation {' or '.join(selections) or 'metric'}, on the validation split only, "
-        f"{trials} per row; the winner is retrained on each seed"
+        f"{trials} per row{' and replicate' * replicated}; the winner is retrained on each seed"
     )
 
 
@@ -99,15 +189,3 @@ def _majority(rows: Sequence[RowRuns]) -> Iterator[str]:
             f"maj.: majority-class prediction rate, of the most frequent class of train; always predicting it has "
             f"accuracy {' or '.join(shares)} %"
         )
-
-
-def _power(rows: Sequence[RowRuns]) -> str:
-    scores = [percents(row.measured, "test_accuracy") for row in rows if not row.status]
-    groups = [(len(values), float(values.std(ddof=1))) for values in scores if len(values) > 1]
-    minimum = minimum_detectable_difference(groups)
-    if minimum is None:
-        return "no finished row has two seeds: no spread is known, and no difference can be told from chance"
-    return (
-        f"minimum detectable difference: {minimum.difference:.2g} points of accuracy with {minimum.n} seeds per row "
-        f"(Welch's t, two-sided 5 %, power .8, pooled SD {minimum.pooled:.2g}, no correction for several comparisons)"
-    )

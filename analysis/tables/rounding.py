@@ -51,6 +51,8 @@ def cell_text(column: Column, cell: Cell, decimals: int) -> str:
             return f"{cell.value:.{2 if cell.value < 10 else 1}f}{TIMES}"
         case "p":
             return "<0.001" if cell.value < 0.001 else f"{cell.value:.3f}"
+        case "effect":
+            return f"{cell.value:+z.2f}".replace("-", MINUS)
         case "difference":
             return _difference(cell, decimals)
     mean = f"{cell.value:.{decimals}f}"

@@ -7,22 +7,25 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.loading.replicate_runs import ReplicateRuns
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, StudyRuns
+from analysis.loading.study_rows import StudyRuns
 
 
 def provenance(runs: Runs, study: StudyRuns) -> dict[str, Any]:
-    """The study, and for each of its rows the directories (relative to the root) that its figures were read from."""
-    rows = [_row(runs, row) for row in study.rows]
+    """The study, and for each replicate of its rows the directories (relative to the root) behind its figures."""
+    rows = [_row(runs, one) for row in study.rows for one in row.replicates]
     return {"study": study.record.name, "control": study.record.control, "rows": rows}
 
 
-def _row(runs: Runs, row: RowRuns) -> dict[str, Any]:
+def _row(runs: Runs, row: ReplicateRuns) -> dict[str, Any]:
     ran = row.trials
     return {
         "name": row.spec.name,
+        "replicate": row.spec.replicate,
         "directory": f"rows/{row.spec.directory}",
         "digest": row.fact("digest"),
+        "split": row.fact("split"),
         "data": {"source": row.fact("source"), "fingerprint": row.fact("fingerprint")},
         "trials": row.sampled,
         "winner": row.winner,

@@ -31,6 +31,8 @@ def _parts(table: Table, width: int) -> Iterator[RenderableType]:
     blocks = list(_blocks(table, width - first))
     rule = "─" * max(_width(first, block) for block in blocks)
     yield "\n".join(wrap(table.title, width))
+    if table.subtitle:
+        yield "\n".join(wrap(table.subtitle, width))
     for block in blocks:
         yield rule
         yield _header(first, block)

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.loading.configurations import flat_configuration
+from analysis.loading.replicate_runs import FINISHED
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import FINISHED
 from mmkd.config import digest
 from mmkd.metrics_log import read_metrics
 from mmkd.records import StudyRecord, find_record, study_names

@@ -33,6 +33,9 @@ FILLING_SECONDS = 5.0
 """Filling many slots pauses after this time, to collect ended jobs, renew locks and react to the user."""
 LOOKS_A_SECOND = 2000.0
 """A round reads one file per running job. This limit keeps the load on the shared file system constant."""
+PATIENCE, LONGEST_ROUND = 0.01, 0.5
+"""A round also lasts this share of the time since the last end, up to so many seconds: where ends are rare, nothing is
+lost by looking less often."""
 LISTED_A_ROUND = 20
 """A round adds at most so many finished trials to each `finished.jsonl`; a first relaunch has thousands to add."""
 PRUNING_SECONDS = 5.0
@@ -63,7 +66,7 @@ class Controller:
         environment: variables for each job.
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
-        interval: seconds between rounds; None: the backend's.
+        interval: shortest time between rounds, in seconds; None: the backend's.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Controller:
         """The reason of a delay that was said last."""
         self._failures: dict[str, str] = {}
         """What was said about a failure, and the trial of which it was said first."""
-        self._renewed = self._looked = time.monotonic()
+        self._renewed = self._looked = self._ended = time.monotonic()
 
     def run(self) -> None:
         """Work until every row is done, or nothing more may be submitted.
@@ -121,7 +124,8 @@ class Controller:
                     raise Interrupted
                 self._renew()
                 self._prune()
-                time.sleep(max(self.interval, len(self.jobs.running) / LOOKS_A_SECOND))
+                patience = min(PATIENCE * (time.monotonic() - self._ended), LONGEST_ROUND)
+                time.sleep(max(self.interval, patience, len(self.jobs.running) / LOOKS_A_SECOND))
         finally:
             self.jobs.close_accounts()
             self.teachers.release()
@@ -144,6 +148,7 @@ class Controller:
 
     def _follow_up(self, ended: Ended) -> None:
         """Report how an attempt ended and record the outcome of a finished trial."""
+        self._ended = time.monotonic()
         task, owner = ended.running.task, ended.running.owner
         if decide(task.directory, self.launched).is_due:
             number = ended.running.attempt

@@ -76,7 +76,7 @@ class WorkerBackend(SlurmBackend):
         environment: variables of each worker.
     """
 
-    round_seconds = 0.05  # a free slot waits for the controller
+    round_seconds = 0.02  # a free slot waits for the controller
 
     def __init__(self, settings: SlurmSettings, root: Root, study: str, environment: Mapping[str, str]) -> None:
         super().__init__(settings)

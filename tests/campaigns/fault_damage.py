@@ -8,6 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from fault_study import AttackedStudy
+from survival import Stuck, wait_for
+
+FIRST_SECONDS = 120.0
+"""Until a study's first trial is finished, at most."""
 
 
 def torn_lines(study: AttackedStudy, chance: random.Random) -> str:
@@ -34,14 +38,18 @@ def journal_cut(study: AttackedStudy, chance: random.Random) -> str:
 
 def finished_damaged(study: AttackedStudy, chance: random.Random) -> str:
     """A row's list of finished trials is cut, gets a flipped bit or a line of garbage, or is removed."""
-    file = _choose(study, chance, "rows/*/finished.jsonl")
-    if file is None or not file.stat().st_size:
+    pattern = "rows/*/finished.jsonl"
+    with suppress(Stuck):
+        wait_for("a finished trial", lambda: study.files(pattern) or study.is_done(), FIRST_SECONDS)
+    if not study.files(pattern):
         return ""
+    file = _choose(study, chance, pattern)
+    assert file is not None
     how = chance.choice(("cut", "flip", "garbage", "remove"))
     if how == "cut":
-        return _cut(study, chance, "rows/*/finished.jsonl")
+        return _cut(study, chance, pattern)
     if how == "flip":
-        return _flip(study, chance, "rows/*/finished.jsonl")
+        return _flip(study, chance, pattern)
     if how == "remove":
         file.unlink()
         return f"{study.name(file)} removed"

@@ -1,18 +1,20 @@
 """A study on a real Slurm has the same numbers as without, disturbed or not (long form: campaigns/slurm_faults.py)."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, FaultyStudy
+from faulty_study import DIES_BETWEEN_SBATCH_AND_RECORD, REPOSITORY, FaultyStudy
 from survival import attempts, broken, wait_for
 from tiny_study import write_tiny_study
 
 from mmkd.files import read_json
 from mmkd.records import as_written
 from slurm.devcluster import DevCluster
-from sweeps.launch import main
+from slurm.local_backend import usable_cores
 
 BUDGET = ("--trials", "2", "--seeds", "1", "--epochs", "80")
 """Trials of four seconds, so that there is time to hit them."""
@@ -22,11 +24,12 @@ Start = Callable[[Path, tuple[str, ...]], FaultyStudy]
 
 
 def without_slurm(study: Path, budget: tuple[str, ...]) -> Path:
-    """The root of the study as this process trains it, in one thread."""
+    """The root of the study as this machine's cores run it, with one thread a trial."""
     root = study.parent / "without-slurm"
-    torch.set_num_threads(1)
-    where = ("--study", str(study), "--root", str(root), "--cluster", "debug", "--device", "cpu")
-    assert main([*where, *budget]) == 0
+    where = ("--study", str(study), "--root", str(root), "--cluster", "local", "--device", "cpu")
+    launch = [sys.executable, str(REPOSITORY / "sweeps" / "launch.py"), *where, "--parallel", str(usable_cores())]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([*launch, *budget], check=True, env=environment, stdout=subprocess.DEVNULL)
     return root
 
 

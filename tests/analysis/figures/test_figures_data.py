@@ -133,7 +133,7 @@ def test_a_confusion_matrix_counts_all_seeds(runs: Runs) -> None:
             counted[label, int(np.argmax(logits))] += 1
     assert (data.counts == counted).all()
     assert data.counts.sum() == 3 * len(LABELS)
-    assert (data.classes, data.seeds) == (CLASSES, 3)
+    assert (data.classes, data.runs) == (CLASSES, 3)
     assert np.allclose(data.shares.sum(1), 1)
 
 
@@ -146,11 +146,11 @@ def test_a_class_that_does_not_occur_has_no_shares(runs: Runs) -> None:
 
 def test_a_forest_has_the_tables_differences_and_every_row(runs: Runs) -> None:
     rows = [row_of(runs, name) for name in ("none", "crd", "late")]
-    data = forest_data(rows, rows[0], "accuracy")
+    data = forest_data(runs, rows, rows[0], "accuracy")
     assert [compared.label for compared in data] == [row.spec.label for row in rows[1:]]
-    assert data[0].difference == score_rows(rows, rows[0], "sd")["accuracy"]["crd"].difference
+    assert data[0].difference == score_rows(runs, rows, rows[0], "sd")["accuracy"]["crd"].difference
     assert data[0].difference is not None
-    assert (data[0].seeds, data[1].seeds, data[1].difference) == (2, 0, None)
+    assert (data[0].n, data[1].n, data[1].difference) == (2, 0, None)
 
 
 def test_what_is_not_there_yet_is_said_with_how_far_the_row_is(runs: Runs) -> None:

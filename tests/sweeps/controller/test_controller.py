@@ -18,7 +18,7 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, State, trial_state
 from slurm.backend import Job
 from sweeps.actions.estimate import left_of
-from sweeps.controller.loop import Controller, Interrupted
+from sweeps.controller.loop import LONGEST_ROUND, Controller, Interrupted
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
 from sweeps.launch import failures_of
@@ -300,3 +300,24 @@ def test_the_backend_decides_how_often_the_controller_looks(
         Controller([work], root, backend, 1, reporter).run()
     work.close()
     assert set(slept) == {0.125}
+
+
+def test_the_controller_looks_less_often_where_ends_are_rare(
+    rows: list[Row], root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    backend, work = FakeBackend(delay=800), RowWork(rows[0], 1, Path(__file__))
+    with Reporter(Console(quiet=True)) as reporter:
+        Controller([work], root, backend, 1, reporter).run()
+    work.close()
+    assert slept[0] == backend.round_seconds
+    assert max(slept) == LONGEST_ROUND
+    first_end = slept.index(backend.round_seconds, slept.index(LONGEST_ROUND))
+    assert slept[first_end - 1] == LONGEST_ROUND, "an end makes it look often again"
