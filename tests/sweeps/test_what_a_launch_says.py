@@ -3,7 +3,6 @@
 import io
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from fake_cluster import FakeCluster
@@ -63,9 +62,9 @@ def test_a_dry_runs_script_is_called_an_example(
     (tmp_path / "srun").write_text("#!/bin/sh\n")
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    row, root = planned(study_file, tmp_path)[0], Root(tmp_path / "runs")
-    made: Any = SimpleNamespace(backend=SlurmBackend(SlurmSettings()), rows=[row])
-    show_script(made, example_job(row, root, {}))
+    row = planned(study_file, tmp_path)[0]
+    made = SimpleNamespace(backend=SlurmBackend(SlurmSettings()))
+    show_script(made, example_job(row, Root(tmp_path / "runs"), {}))  # type: ignore[arg-type]  # all that it reads
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("script    example: the first trial; other trials differ in name and directory")
 
