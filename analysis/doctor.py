@@ -14,10 +14,12 @@ from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect
 from analysis.tables.checks import REMARK, Finding, check_rows, first_few
 from mmkd.errors import UserError
+from mmkd.finished import describe, read_finished
 from mmkd.formatting import count
 from mmkd.metrics import cross_entropy, f1_scores
-from mmkd.result_file import Status, weights_checksum
-from mmkd.rundir import TrialDir
+from mmkd.records import as_written, differences
+from mmkd.result_file import ResultError, Status, weights_checksum
+from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State
 
 IN_A_TABLE = "in a table"
@@ -39,12 +41,17 @@ class Examination:
 
 
 def examine(runs: Runs) -> Examination:
-    """Examine everything under a root; reads the predictions of all runs that tables show."""
+    """Examine everything under a root; reads the predictions of all runs that tables show.
+
+    Trials with a line in a `finished.jsonl` are read from their directories, too, and compared with it.
+    """
     studies, broken = _studies(runs)
     rows = [(name, row) for name, study in studies.items() for row in study.rows]
     replicates = [(name, one) for name, row in rows for one in row.replicates]
     fates = _fates(runs, {one.spec.directory for _, one in replicates})
-    used = runs.trials[runs.trials["directory"].isin(fates.loc[fates["fate"] == IN_A_TABLE, "directory"])]
+    wrong_lines = dict(_wrong_lines(runs))
+    shown = set(fates.loc[fates["fate"] == IN_A_TABLE, "directory"]) - wrong_lines.keys()
+    used = runs.trials[runs.trials["directory"].isin(shown)]
     findings = [
         *broken,
         *_whole_root(runs, fates),
@@ -59,6 +66,7 @@ def examine(runs: Runs) -> Examination:
             for finding in check_rows(runs, study.rows)
             if finding.kind not in ("rejected", "replicates")
         ),
+        *(Finding("finished.jsonl", text) for text in wrong_lines.values()),
         *_wrong_scores(runs, used),
         *_wrong_weights(runs, used),
     ]
@@ -110,6 +118,25 @@ def _whole_root(runs: Runs, fates: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(REMARK, f"rows/{row}: in no study's table")
     if fates.empty:
         yield Finding(REMARK, "no trial at all")
+
+
+def _wrong_lines(runs: Runs) -> Iterator[tuple[str, str]]:
+    """Trials whose line in their row's `finished.jsonl` holds and says something else than their directory."""
+    for row in Root(runs.root).rows():
+        for name, line in read_finished(row).trials.items():
+            directory = f"rows/{row.path.name}/{name}"
+            remedy = f"remove {row.finished.relative_to(runs.root)}, which is made again"
+            try:
+                found, _ = describe(TrialDir(runs.root / directory))
+            except (UserError, ResultError, OSError) as error:
+                reason = str(error).replace(f"{runs.root}/", "")
+                yield directory, f"{directory}: its line hides that it cannot be read: {reason}; {remedy}"
+                continue
+            both = differences([as_written(line), as_written(found)]).items()
+            differing = [(key, *pair) for key, pair in both if repr(pair[0]) != repr(pair[1])]  # NaN equals nothing
+            if differing:
+                key, ours, theirs = differing[0]
+                yield directory, f"{directory}: its line has {key} {ours!r}, its directory {theirs!r}; {remedy}"
 
 
 def _wrong_scores(runs: Runs, used: pd.DataFrame) -> Iterator[Finding]:

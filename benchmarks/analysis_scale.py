@@ -2,128 +2,139 @@
 
     python benchmarks/analysis_scale.py --directory DIR [--trials 10000] [--epochs 100]
 
-The first run makes DIR/runs through the writers that jobs use, which takes minutes; it may then be run again. Each
-measurement is a separate process, imports included, with the files in the operating system's memory: seconds by the
-clock and of CPU (on a busy machine look at these), and the process's peak memory.
+The first run makes DIR/runs with the real controller and the writers that jobs use, which takes minutes; it may then be
+run again. Each measurement is a separate process, imports included, with the files in the operating system's memory:
+seconds by the clock and of CPU (on a busy machine look at these), and the process's peak memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import h5py
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
-from mmkd.attempts import record_run, record_submission
-from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training, to_json
-from mmkd.files import write_json
+from mmkd.attempts import record_run
+from mmkd.config import from_json, to_json
+from mmkd.files import read_json
 from mmkd.metrics import classification_metrics
-from mmkd.records import RowData, RowIdentity, RowRecord, WinnerRecord, write_record
-from mmkd.result_file import Predictions, Result, Status, write_result
-from mmkd.rundir import Root, RowDir, TrialDir
+from mmkd.result_file import Predictions, Result, Status, weights_checksum, write_result
+from mmkd.rundir import Root, TrialDir
+from slurm.backend import Backend, Handle, Job, Report
+from sweeps.controller.loop import Controller
+from sweeps.controller.progress import Reporter
+from sweeps.controller.row import RowWork
+from sweeps.launched_study import record_study
+from sweeps.resolve import open_data
+from sweeps.rows import Machine, plan
+from sweeps.study_file import load_profile, load_study
 
 CLASSES, VALID, TEST, SEEDS, A_ROW = 7, 200, 400, 5, 500
+HEAD = f"""
+title = "Scale"
+data = "synthetic:small"
+control = "m0"
+[defaults]
+trials = {A_ROW - SEEDS}
+seeds = {SEEDS}
+sampler = "random"
+[defaults.space]
+learning_rate = {{ low = 1e-4, high = 1e-2, log = true }}
+"""
+STUDY_OPTIONS = ("--as", "scale", "--cluster", "local", "--device", "cpu")
+
+
+def study_text(rows: int) -> str:
+    """The study file: rows that differ in the batch size."""
+    lines = [
+        f'[[rows]]\nname = "m{k}"\nmethod = "no_kd"\ntraining = {{ batch_size = {16 + k} }}\n' for k in range(rows)
+    ]
+    return HEAD + "".join(lines)
+
+
+def study_file(root: Root) -> Path:
+    """The study file, beside the root: with it and `STUDY_OPTIONS` the study can be launched again."""
+    return root.path.parent / "scale.toml"
+
+
+class AtOnce(Backend):
+    """A backend whose jobs write a real result as they are submitted."""
+
+    name, prompt, gpus = "at once", True, 0
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.rng = epochs, np.random.default_rng(0)
+
+    def submit(self, job: Job) -> Handle:
+        """Run it."""
+        finish_trial(TrialDir(Path(job.command[3])), self.epochs, self.rng)
+        return Handle(job.name, job.name)
+
+    def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
+        """All have ended."""
+        return {handle: Report(False) for handle in handles}
+
+    def usage(self, handles: Collection[Handle], *, at_once: bool = False) -> dict[Handle, Mapping[str, Any]]:
+        """Nothing."""
+        return {}
+
+    def cancel(self, handles: Collection[Handle]) -> None:
+        """Nothing runs."""
 
 
 def make_root(root: Root, trials: int, epochs: int) -> None:
-    """Rows of 495 tuning trials and 5 final runs each, with real result files."""
-    rng = np.random.default_rng(0)
-    entries = []
-    for number in range(trials // A_ROW):
-        row = root.row(f"method{number:03}", f"{number:08x}")
-        make_row(row, number, epochs, rng)
-        budgets = {"trials": A_ROW - SEEDS, "seeds": list(range(1, SEEDS + 1)), "teachers": []}
-        entries.append(
-            {"name": f"m{number}", "label": f"Method {number}", "group": None, "directory": row.path.name, **budgets}
-        )
-        print(f"\r{(number + 1) * A_ROW} of {trials} trials made", end="", flush=True)
-    root.study("scale").parent.mkdir()
-    write_json(root.study("scale"), {"name": "scale", "title": "Scale", "control": "m0", "rows": entries})
+    """A finished study: rows of 495 tuning trials and 5 final runs each, by the real controller."""
+    path = study_file(root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(study_text(trials // A_ROW))
+    study = load_study(path, [])
+    info = open_data(study, root)
+    rows = plan(study, path, load_profile("auto", info.source)[1], info, root, Machine(info.path, 1, "cpu"))
+    record_study(root, "scale", study, rows)
+    for number, row in enumerate(rows, start=1):
+        work = RowWork(row, 50, path)
+        with (
+            patch("os.fsync"),
+            Path(os.devnull).open("w") as nowhere,
+            Reporter(Console(file=nowhere)) as reporter,
+        ):
+            Controller([work], root, AtOnce(epochs), 50, reporter, interval=0.0).run()
+        work.close()
+        print(f"\r{number * A_ROW} of {trials} trials made", end="", flush=True)
     print()
 
 
-def make_row(row: RowDir, number: int, epochs: int, rng: np.random.Generator) -> None:
-    """One row, tuned, with its final runs."""
-    row.path.mkdir(parents=True)
-    record = RowRecord(
-        digest=f"{number:064x}",
-        identity=RowIdentity(
-            algorithm=1,
-            data="f" * 64,
-            primary="video",
-            pairing="others",
-            method="kd",
-            level=None,
-            settings={},
-            space={},
-            fixed={},
-            sampler="random",
-            training={},
-            student={},
-            teacher=None,
-            selection="loss",
-        ),
-        data=RowData(path="d.h5", source="made up", fingerprint="f" * 64, modalities=("video",), classes=("a", "b")),
-    )
-    write_record(row.row, record)
-    rates = 10 ** rng.uniform(-4, -2, A_ROW - SEEDS)
-    losses = [make_trial(row.trial(k), float(rate), 0, epochs, rng) for k, rate in enumerate(rates)]
-    best = int(np.argmin(losses))
-    confirm = {seed: row.final_run(seed, f"{number:08x}") for seed in range(1, SEEDS + 1)}
-    for seed, trial in confirm.items():
-        make_trial(trial, float(rates[best]), seed, epochs, rng)
-    record_of_winner = WinnerRecord(
-        trial=best,
-        value=losses[best],
-        params={"learning_rate": float(rates[best])},
-        trials=A_ROW - SEEDS,
-        numbers=A_ROW - SEEDS,
-        selection="loss",
-        seeds=tuple(confirm),
-        confirm={seed: trial.path.name for seed, trial in confirm.items()},
-    )
-    write_record(row.winner, record_of_winner)
-
-
-def make_trial(trial: TrialDir, rate: float, seed: int, epochs: int, rng: np.random.Generator) -> float:
-    """A finished trial; its validation loss."""
-    config = StudentConfig(
-        data=DataSource(path="data.h5", fingerprint="f" * 64),
-        network=Network(),
-        training=Training(epochs=epochs, learning_rate=rate),
-        seed=seed,
-        evaluate_test=seed > 0,
-        primary="video",
-        pairing="others",
-        distillation=Distillation(method="kd"),
-    )
+def finish_trial(trial: TrialDir, epochs: int, rng: np.random.Generator) -> None:
+    """Write what the job of a trial's first attempt writes, at random."""
+    config = from_json(read_json(trial.config), trial.config)
     names = ("learning_rate", "train_classification", "train_distillation", "valid_loss", "valid_accuracy")
     curves = {name: np.exp(-rng.random(epochs)).tolist() for name in (*names, "valid_weighted_f1", "valid_macro_f1")}
-    splits = {"valid": VALID, "test": TEST} if seed else {"valid": VALID}
+    splits = {"valid": VALID, "test": TEST} if config.evaluate_test else {"valid": VALID}
     outputs = {split: make_outputs(samples, rng) for split, samples in splits.items()}
     metrics = {split: classification_metrics(o.logits, o.labels, 0) for split, o in outputs.items()}
-    trial.path.mkdir(parents=True)
-    write_json(trial.config, to_json(config))
-    trial.attempt.write_text("1")
-    lines = [{"epoch": k + 1, **{name: series[k] for name, series in curves.items()}} for k in range(epochs)]
-    trial.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    result = Result(
-        Status.COMPLETE, to_json(config), best_epoch=epochs, epochs=epochs, seconds=60.0, parameters=675_204,
-        device="cpu", weights_sha256=rng.bytes(32).hex(), metrics=metrics, curves=curves, predictions=outputs,
-    )  # fmt: skip
-    write_result(trial, result)
     versions = {"mmkd": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "h5py": "3.16.0"}
     story = {"attempt": 1, "started": 1.0, "host": "node1", "pid": 1, "python": "3.11.7", "versions": versions}
-    record_run(trial, 1, **story, git={"commit": "a" * 40, "diff": ""}, end="complete", message="", seconds=61.0)
-    record_submission(trial, 1, attempt=1, backend="slurm", job="1", submitted=1.0, end="complete", gpu_seconds=61.0)
-    return metrics["valid"]["loss"]
+    lines = [{"epoch": k + 1, **{name: series[k] for name, series in curves.items()}} for k in range(epochs)]
+    trial.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trial.weights.write_bytes(rng.bytes(1000))
+    result = Result(
+        Status.COMPLETE, to_json(config), best_epoch=epochs, epochs=epochs, seconds=60.0, parameters=675_204,
+        device="cpu", weights_sha256=weights_checksum(trial), metrics=metrics, curves=curves, predictions=outputs,
+    )  # fmt: skip
+    write_result(trial, result)
+    record_run(trial, 1, **story, git={"commit": "a" * 40, "diff": ""}, end="complete", ended=62.0, seconds=61.0)
 
 
 def make_outputs(samples: int, rng: np.random.Generator) -> Predictions:
@@ -131,6 +142,12 @@ def make_outputs(samples: int, rng: np.random.Generator) -> Predictions:
     labels = rng.integers(0, CLASSES, samples)
     logits = rng.normal(size=(samples, CLASSES)) + 2 * np.eye(CLASSES)[labels]
     return Predictions(logits.astype(np.float32), labels, [f"sample{k}" for k in range(samples)])
+
+
+def remove_lines(root: Root) -> None:
+    """Remove the rows' `finished.jsonl`, as in a root that was made before there were any."""
+    for row in root.rows():
+        row.finished.unlink(missing_ok=True)
 
 
 def naive(root: Path) -> int:
@@ -175,7 +192,7 @@ def main() -> None:
         return
     if not (root / "studies").exists():
         make_root(Root(root), options.trials, options.epochs)
-    (root / ".cache" / "analysis.h5").unlink(missing_ok=True)
+    remove_lines(Root(root))
     said = {
         "cold": "load, no cache yet",
         "cached": "load, cached",

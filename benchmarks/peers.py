@@ -1,4 +1,4 @@
-"""What a user might pick instead of mmkd, for `dispatch.py`: Hydra's Optuna sweeper, or a loop of their own."""
+"""What a user might pick instead of mmkd, for `dispatch.py`: Hydra's sweeper, HyperQueue, or a loop of their own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import optuna
 import submitit
 from schedule import Slept
 
+HYPERQUEUE = ("hyperqueue==0.27.*", "optuna==5.*")
 HYDRA = ("hydra-core==1.3.*", "hydra-submitit-launcher==1.2.*", "hydra-optuna-sweeper==1.3.*")
 
 
-def make_environment(folder: Path) -> Path:
-    """A virtual environment with Hydra in `folder`, made on first use; its interpreter."""
+def make_environment(folder: Path, packages: Sequence[str]) -> Path:
+    """A virtual environment with these packages in `folder`, made on first use; its interpreter."""
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *HYDRA], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
     return python
 
 
@@ -47,6 +48,20 @@ def run_hydra(python: Path, lengths: Sequence[float], batch: int, folder: Path) 
     first = min(path.stat().st_mtime for path in (folder / "sweep" / ".submitit").rglob("*.sh"))
     found = (json.loads((folder / f"{number}.json").read_text()) for number in range(len(lengths)))
     return first, [Slept(**facts) for facts in found]
+
+
+def run_hyperqueue(
+    python: Path, lengths: Sequence[float], slots: int, parallel: int, folder: Path
+) -> tuple[float, list[Slept]]:
+    """Tune with a loop around HyperQueue, `parallel` tasks submitted at once, without Slurm; see `run_hydra`."""
+    (folder / "lengths.json").write_text(json.dumps(list(lengths)))
+    options = ("--slots", str(slots), "--parallel", str(parallel))
+    environment = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}  # its tasks run `python`
+    with (folder / "hyperqueue.log").open("w") as log:
+        command = [python, Path(__file__).with_name("hyperqueue_sleep.py"), folder, *options]
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True, env=environment)
+    found = (json.loads((folder / f"{number}.json").read_text()) for number in range(len(lengths)))
+    return json.loads((folder / "first.json").read_text()), [Slept(**facts) for facts in found]
 
 
 def run_loop(lengths: Sequence[float], parallel: int, folder: Path) -> tuple[float, list[Slept]]:

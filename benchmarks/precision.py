@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from training_work import PRIMARY, SHAPES, Shape
+from training_work import SHAPES, Shape
 
 from mmkd.config import DataSource, Distillation, StudentConfig, TeacherConfig, Training, identity
 from mmkd.data.synthetic import make_synthetic
@@ -97,7 +97,7 @@ def main() -> int:
 
 def student(method: str, shape: Shape, teacher: TeacherConfig, shared: dict[str, Any]) -> StudentConfig:
     """A student, with its teacher if the method needs one."""
-    chosen: dict[str, Any] = {"distillation": complete(METHODS[method]), "primary": PRIMARY, "pairing": "others"}
+    chosen: dict[str, Any] = {"distillation": complete(METHODS[method]), "primary": shape.primary, "pairing": "others"}
     return StudentConfig(network=shape.student, teacher=None if method == "no_kd" else teacher, **chosen, **shared)
 
 

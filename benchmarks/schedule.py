@@ -31,9 +31,9 @@ class Traced(Slept):
     sampled: float
     announced: float
     queued: float
-    """sbatch returned."""
+    """sbatch returned, or a worker's inbox had it."""
     script: float
-    """The first line of the job's script."""
+    """The first line of the job's script, or of the process that a worker forked."""
     written: float
     """The job said that it ended."""
     noticed: float
@@ -68,17 +68,17 @@ def lost_time(first: float, trials: Sequence[Traced], slots: int) -> dict[str, f
     """Where the slots' time went, as shares that sum to 1.
 
     A slot is free once its job has said that it ended. The time until the next job's script begins is the controller's
-    as long as that job was not in the queue, and then Slurm's.
+    as long as that job was not in the queue, and then Slurm's, or the worker's.
     """
     last = max(t.ended for t in trials)
-    spent = dict.fromkeys(("asleep", "nothing queued", "Slurm", "srun and Python", "result", "no trial left"), 0.0)
+    spent = dict.fromkeys(("asleep", "nothing queued", "queued", "start", "result", "no trial left"), 0.0)
     for _, chain in groupby(sorted(trials, key=lambda t: (t.slot, t.began)), key=lambda t: t.slot):
         free = first
         for t in chain:
             queued = max(t.queued, free)
             spent["nothing queued"] += queued - free
-            spent["Slurm"] += t.script - queued
-            spent["srun and Python"] += t.began - t.script
+            spent["queued"] += t.script - queued
+            spent["start"] += t.began - t.script
             spent["asleep"] += t.seconds
             free = min(t.written, last)
             spent["result"] += free - t.ended
@@ -93,7 +93,7 @@ def steps(trials: Sequence[Traced]) -> dict[str, list[float]]:
         "sample, make its directory": [t.announced - t.sampled for t in trials],
         "submit": [t.queued - t.announced for t in trials],
         "wait in the queue": [t.script - t.queued for t in trials],
-        "srun and Python": [t.began - t.script for t in trials],
+        "start": [t.began - t.script for t in trials],
         "sleep": [t.seconds for t in trials],
         "write the result": [t.written - t.ended for t in trials],
         "the controller notices": [t.noticed - t.written for t in trials],

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmkd.attempts import record_run
@@ -23,17 +24,17 @@ STARTED = "JOB_STARTED"
 
 
 def slot() -> str:
-    """The GPU that Slurm gave to this job, as `node:index`."""
-    return f"{os.environ['SLURMD_NODENAME']}:{os.environ['SLURM_JOB_GPUS']}"
+    """The GPU that this trial has of those that Slurm gave to its job, as `node:the job's:the trial's`."""
+    return ":".join(os.environ[name] for name in ("SLURMD_NODENAME", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES"))
 
 
-def main() -> int:
-    """The command."""
+def main(arguments: Sequence[str] | None = None, started: float | None = None) -> int:
+    """The command. `started`: when a worker forked this trial; None: its job began with the script's first line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--attempt", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.0, help="how long it sleeps")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     directory = TrialDir(options.directory)
     config = read_json(directory.config)
     with FileLock(directory.lock):
@@ -44,7 +45,8 @@ def main() -> int:
         loss = abs(1e-3 - config["training"]["learning_rate"])
         metrics = {split: {"loss": loss, "accuracy": 0.5} for split in ("valid", "test")}
         write_result(directory, Result(Status.COMPLETE, config, metrics=metrics, epochs=1, seconds=ended - began))
-        facts = {"slot": slot(), "script": float(os.environ[STARTED]), "began": began, "slept_until": ended}
+        script = float(os.environ[STARTED]) if started is None else started
+        facts = {"slot": slot(), "script": script, "began": began, "slept_until": ended}
         record_run(directory, options.attempt, end="complete", ended=time.time(), **facts)
     return 0
 

@@ -40,16 +40,17 @@ class Measured:
 
 
 class Counter(TorchDispatchMode):
-    """Counts operations and bytes; the traffic is what operators touch, in cache or not, so no less than memory's."""
+    """Counts operator calls, operations and bytes touched, in cache or not: no less than memory's traffic."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops, self.traffic = 0.0, 0.0
+        self.calls, self.flops, self.traffic = 0, 0.0, 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         made = func(*args, **kwargs)
         packet = func._overloadpacket
+        self.calls += 1
         if packet == CPU_FLASH:
             self.flops += sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape)
         elif packet == CPU_FLASH_BACKWARD:

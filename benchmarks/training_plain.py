@@ -71,14 +71,15 @@ def attend(attention: Attention, query: Tensor, source: Tensor, mask: Tensor | N
 def run_stack(stack: Stack, query: Tensor, source: Tensor) -> tuple[Tensor, Tapped]:
     """Output (B, Tq, D), and all layers' scores and attended sequences."""
     embedded = []
-    for x in (query, source):
+    for x in (query,) if stack.updated else (query, source):
         real = (x[..., :1] != 0).to(x.dtype)
-        place = positions(x.shape[1], x.shape[2], x.device).to(x.dtype)
+        place = positions(x.shape[1], x.shape[2]).to(x)
         embedded.append(stack.embedding_dropout(math.sqrt(x.shape[-1]) * x + real * place))
-    x, source = embedded
-    mask = mult_mask(x.shape[1], source.shape[1], x.device) if stack.masked else None
+    x, source = embedded[0], embedded[-1]
+    mask = mult_mask(x.shape[1], source.shape[1], x.device) if stack.mask is not None else None
     tapped = Tapped()
     for layer in stack.layers:
+        source = x if stack.updated else source
         attended, scores = attend(layer.attention, layer.attention_norm(x), layer.attention_norm(source), mask)
         tapped.scores.append(scores)
         tapped.attended.append(attended)

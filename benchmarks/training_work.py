@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 import training_plain as plain
 from torch import Tensor
 
-from mmkd.config import DataSource, Distillation, Network, StudentConfig, Training
+from mmkd.config import Augmentation, DataSource, Distillation, Network, StudentConfig, Training
 from mmkd.data import DatasetInfo, Split, read_info, write_dataset
 from mmkd.data.synthetic import SIZES
 from mmkd.data.tensors import Samples, load_samples
@@ -25,9 +26,9 @@ from mmkd.presets import PRESETS
 from mmkd.rundir import TrialDir
 from mmkd.training.evaluation import predict
 from mmkd.training.lesson import Lesson
+from mmkd.training.random_stream import RandomStream
 from mmkd.training.trainer import Trainer
 
-PRIMARY = "video"
 Way = Literal["plain", "mmkd"]
 
 
@@ -60,14 +61,34 @@ ROWS = {
 }
 
 
+DEFAULTS = Training()
+SEQUENCES = {name: {m: (steps, width) for m, (steps, width, _) in size.shapes.items()} for name, size in SIZES.items()}
+"""Steps and features of each modality, the primary one first: of the synthetic data sets, and of docs/utd-mhad.md."""
+SEQUENCES["utd_mhad"] = {"accelerometer": (32, 3), "gyroscope": (32, 3), "skeleton": (16, 60)}
+
+
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of sequences (those of the synthetic data set `data`) and networks; `multimodal` is the MSD student."""
+    """Sizes of sequences (a key of `SEQUENCES`) and networks, and the recipe; `multimodal` is the MSD student."""
 
-    data: Literal["small", "mosei"]
+    data: str
     teacher: Network
     student: Network
     multimodal: Network
+    training: Training = DEFAULTS
+
+    @property
+    def primary(self) -> str:
+        """The student's modality."""
+        return next(iter(SEQUENCES[self.data]))
+
+
+def profile(name: str, data: str) -> Shape:
+    """Networks and recipe of one of mmkd's own profiles."""
+    file = Path(__file__).parents[1] / "sweeps" / "profiles" / f"{name}.toml"
+    found = tomllib.loads(file.read_text())
+    networks = (Network.model_validate(found[role]) for role in ("teacher", "student"))
+    return Shape(data, *networks, _MULTIMODAL, Training.model_validate(found["training"]))
 
 
 _MULTIMODAL = Network(width=12, heads=4, layers=1, fusion_layers=1)
@@ -86,33 +107,33 @@ def make_data(path: Path, shape: Shape, samples: int) -> None:
     """A file of noise with the shape's steps and features; `samples` in train."""
     rng, splits = np.random.default_rng(0), {}
     for name, size in {"train": samples, "valid": samples, "test": 7}.items():
-        shapes = {m: (size, steps, features) for m, (steps, features, _) in SIZES[shape.data].shapes.items()}
-        arrays = {m: rng.standard_normal(wanted, np.float32) for m, wanted in shapes.items()}
+        arrays = {m: rng.standard_normal((size, *each), np.float32) for m, each in SEQUENCES[shape.data].items()}
         splits[name] = Split(arrays=arrays, labels=np.arange(size) % 7)
     names = [f"class {k}" for k in range(7)]
-    write_dataset(path, splits, classes=names, source="synthetic (noise)", license="CC0-1.0")
+    vectors = {m: 3 for m, (_, features) in SEQUENCES[shape.data].items() if features % 3 == 0}
+    write_dataset(path, splits, classes=names, source="synthetic (noise)", license="CC0-1.0", vectors=vectors)
 
 
 def make_lesson(row: Row, shape: Shape, path: Path, device: torch.device, *, dropout: bool = True) -> Lesson:
     """What the row trains, on the data at `path`; the teacher is not trained. Without `dropout` nothing is random."""
     torch.manual_seed(0)
     info = read_info(path)
-    resolved = resolve_pairing(row.pairing, PRIMARY, info.modalities)
+    resolved = resolve_pairing(row.pairing, shape.primary, info.modalities)
     teacher = build_teacher(info, shape.teacher, resolved.branch).to(device)
     if row.learner == "teacher":
-        lesson = Lesson(teacher, *_samples(info, info.modalities, device), info)
+        lesson = Lesson(teacher, *_samples(info, info.modalities, device), info, RandomStream(0, device))
     else:
         config = complete(Distillation(method=row.method, level=row.level, settings=row.settings))
         method_class = load_method(row.method)
         sizes = shape.multimodal if row.pairing == "multimodal" else shape.student
-        student = build_student(info, sizes, PRIMARY, resolved, method_class.proxies(config)).to(device)
+        student = build_student(info, sizes, shape.primary, resolved, method_class.proxies(config)).to(device)
         needed = info.modalities if method_class.needs_teacher else resolved.inputs
         train, valid = _samples(info, needed, device)
         frozen = FrozenTeacher(teacher)
-        frozen.remember(train.x)
+        frozen.remember(train.x, augmented=shape.training.augmentation != Augmentation())
         method = method_class(Problem(config, resolved, student, teacher, train.y.cpu(), len(info.classes)))
         wanted = frozen if method_class.needs_teacher else None
-        lesson = Lesson(student, train, valid, info, method.to(device), wanted, 1.0, 1.0)
+        lesson = Lesson(student, train, valid, info, RandomStream(0, device), method.to(device), wanted, 1.0, 1.0)
     lesson.network.train(dropout)
     return lesson
 
@@ -121,23 +142,24 @@ def _samples(info: DatasetInfo, modalities: tuple[str, ...], device: torch.devic
     return load_samples(info, "train", modalities, device), load_samples(info, "valid", modalities, device)
 
 
-def make_trainer(lesson: Lesson, folder: Path, batch: int) -> Trainer:
+def make_trainer(lesson: Lesson, folder: Path, training: Training) -> Trainer:
     """mmkd's own trainer; of the configuration it reads the recipe alone."""
-    training = Training(batch_size=batch)
     config = StudentConfig(
         data=DataSource(path=str(lesson.info.path), fingerprint=lesson.info.fingerprint),
         network=Network(),
         training=training,
         seed=0,
-        primary=PRIMARY,
+        primary=lesson.info.modalities[0],
         pairing="others",
         distillation=Distillation(method="no_kd"),
     )
     return Trainer(config, lesson, TrialDir(folder), None, lambda: None, lambda: False)
 
 
-def make_step(row: Row, way: Way, lesson: Lesson, folder: Path, batch: int) -> Callable[[], object]:
-    """What is timed: one step on the next batch of train."""
+def make_step(
+    row: Row, way: Way, lesson: Lesson, folder: Path, batch: int, training: Training = DEFAULTS
+) -> Callable[[], object]:
+    """What is timed: one step on the next batch of train; the plain way knows no augmentation."""
     device = lesson.train.y.device
     generator = torch.Generator().manual_seed(0)
 
@@ -151,9 +173,8 @@ def make_step(row: Row, way: Way, lesson: Lesson, folder: Path, batch: int) -> C
         batches = plain.Hdf5Batches(lesson.info.path, "train", list(lesson.train.x), device)
         return torch.no_grad()(lambda: plain.run(lesson.network, batches.read(index())[0]).logits.cpu())
     if way == "mmkd":
-        trainer = make_trainer(lesson, folder, batch)
+        trainer = make_trainer(lesson, folder, training)
         return lambda: trainer._step(_batch(lesson, index()))
-    training = Training()
     plain_trainer = plain.PlainTrainer(lesson, training.learning_rate, training.clip)
     return lambda: plain_trainer.step(index())
 
@@ -170,7 +191,7 @@ def _batch(lesson: Lesson, index: Tensor) -> Batch:
 def agreement(row: Row, lesson: Lesson, folder: Path, batch: int) -> dict[str, float]:
     """Relative differences of mmkd's way to the plain one: of the loss, and of the whole gradient in 2-norm.
 
-    `lesson` is without dropout. Both ways begin from the same state, of the random generator too.
+    `lesson` is without dropout. Both ways begin from the same state, of the method's random stream too.
     """
     index = torch.arange(batch, device=lesson.train.y.device)
     sample = _batch(lesson, index)
@@ -178,12 +199,17 @@ def agreement(row: Row, lesson: Lesson, folder: Path, batch: int) -> dict[str, f
         with torch.no_grad():
             one, other = plain.run(lesson.network, sample.x).logits, lesson.network(sample.x).logits
         return {"logits": float((one - other).norm() / one.norm())}
-    trainer = make_trainer(lesson, folder, batch)
+    trainer = make_trainer(lesson, folder, DEFAULTS)
     state = {name: value.clone() for name, value in trainer.modules.state_dict().items()}
     losses, gradients = [], []
-    for evaluate in (lambda: plain.loss_of(lesson, sample), lambda: trainer._loss(sample)[0]):
+
+    def plain_loss() -> Tensor:
+        with lesson.stream:
+            return plain.loss_of(lesson, sample)
+
+    for evaluate in (plain_loss, lambda: trainer._loss(sample)[0]):
         trainer.modules.load_state_dict(state)
-        torch.manual_seed(1)
+        lesson.stream = RandomStream(1, lesson.train.y.device)
         loss = evaluate()
         found = torch.autograd.grad(loss, trainer.parameters, allow_unused=True)
         losses.append(float(loss.detach()))

@@ -34,12 +34,18 @@ TINY = {"width": 8, "heads": 2, "layers": 1, "fusion_layers": 1}
 
 
 def make_data(path: Path, megabytes: float) -> None:
-    """Random data of about that size in memory, two modalities."""
+    """Random data of about that size in memory, two modalities of 16 steps and 256 features.
+
+    Raises:
+        SystemExit: four processes that hold them would fill this machine's memory.
+    """
+    if 5e6 * megabytes > psutil.virtual_memory().available:
+        raise SystemExit(f"--megabytes {megabytes:g}: {5e-3 * megabytes:.0f} GB of memory must be free")
     rng = np.random.default_rng(0)
-    steps = max(round(megabytes * 1e6 / (4 * 1000 * 2 * 64)), 4)
+    whole = max(round(megabytes * 1e6 / (4 * 2 * 16 * 256)), 20)
     splits = {}
-    for name, samples in (("train", 800), ("valid", 100), ("test", 100)):
-        arrays = {m: rng.standard_normal((samples, steps, 64), np.float32) for m in ("video", "audio")}
+    for name, samples in (("train", whole * 8 // 10), ("valid", whole // 10), ("test", whole // 10)):
+        arrays = {m: rng.standard_normal((samples, 16, 256), np.float32) for m in ("video", "audio")}
         labels = np.arange(samples) % 2
         splits[name] = Split(arrays=arrays, labels=labels, ids=[f"{name}{n}" for n in range(samples)])
     write_dataset(path, splits, classes=("a", "b"), source="random (benchmark)", license="none")
@@ -50,7 +56,7 @@ def make_job(directory: Path, number: int, data: Path, fingerprint: str, epochs:
     config = TeacherConfig(
         data=DataSource(path=str(data), fingerprint=fingerprint),
         network=Network(**TINY),
-        training=Training(epochs=epochs, batch_size=800),
+        training=Training(epochs=epochs, batch_size=250),
         seed=number,
         device="cpu",
     )
@@ -89,6 +95,9 @@ def memory(start: Start, jobs: list[tuple[TrialDir, Job]]) -> float:
     backend = LocalBackend(start=start)
     handles = [backend.submit(job) for _, job in jobs]
     while not all(read_metrics(trial) for trial, _ in jobs):
+        for (_, job), report in zip(jobs, backend.poll(handles).values(), strict=True):
+            if not report.alive:
+                raise SystemExit(f"{job.log}: {report.message}")
         time.sleep(0.1)
     processes = psutil.Process().children(recursive=True)
     taken = sum(process.memory_full_info().pss for process in processes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ class Attempt:
     def is_started(self) -> bool:
         """True if the job's own record exists."""
         return bool(self.ran.model_fields_set)
+
+    @property
+    def is_final(self) -> bool:
+        """True if nobody will add to its records: it has ended, and the controller that announced it has noted so."""
+        return bool(self.submitted.end or (self.ran.end and not self.is_announced))
 
     @property
     def end(self) -> str | None:
@@ -79,7 +85,11 @@ def read_attempt(directory: TrialDir, number: int) -> Attempt:
 
 def read_attempts(directory: TrialDir) -> list[Attempt]:
     """All attempts of a trial, in order."""
-    names = {p.name.split(".")[0] for p in directory.attempts.glob("[0-9]*.json")}
+    try:
+        found = os.listdir(directory.attempts)  # a glob would take most of the time of reading them
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = {name.split(".")[0] for name in found if name.endswith(".json")}
     return [read_attempt(directory, k) for k in sorted(int(name) for name in names if name.isdecimal())]
 
 

@@ -22,8 +22,11 @@ from pydantic import (
 
 from mmkd.errors import UserError, nearest
 
-ALGORITHM_VERSION = 1
-"""Increase it when the same configuration would give other numbers: old rows are then other rows."""
+ALGORITHM_VERSION = 2
+"""Increase it when the same configuration would give other numbers: old rows are then other rows.
+
+Since 2, methods and augmentation have separate random streams, and clipping is relative to alpha.
+"""
 
 INCIDENTAL = {
     "data": {"path"},
@@ -47,14 +50,38 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _omit_defaults(model: Frozen, serialize: SerializerFunctionWrapHandler, *keys: str) -> dict[str, Any]:
+    """Leave out `keys` at their defaults: configurations from before there were such keys keep their hashes."""
+    written: dict[str, Any] = serialize(model)
+    for key in keys:
+        if getattr(model, key) == type(model).model_fields[key].default:
+            written.pop(key, None)
+    return written
+
+
 class Dropout(Frozen):
-    """Dropout probabilities; dropout on attention weights forgoes the fused attention kernel on CPU."""
+    """Dropout probabilities; dropout on attention weights forgoes the fused attention kernel on CPU.
+
+    `attention_from` overrides `attention` in stacks whose keys come from the modality that it names,
+    `attention_fusion` in those of the second stage.
+    """
 
     embedding: Fraction = 0.1
     attention: Fraction = 0.0
+    attention_from: dict[str, Fraction] = {}
+    attention_fusion: Fraction | None = None
     residual: Fraction = 0.1
     relu: Fraction = 0.1
     output: Fraction = 0.1
+
+    def in_stack(self, source: str | None) -> Dropout:
+        """Return the dropout of a stack with keys from `source`; None: of a second-stage stack."""
+        own = self.attention_fusion if source is None else self.attention_from.get(source)
+        return self if own is None else self.model_copy(update={"attention": own})
+
+    @model_serializer(mode="wrap")
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _omit_defaults(self, serialize, "attention_from", "attention_fusion")
 
 
 class Network(Frozen):
@@ -62,7 +89,8 @@ class Network(Frozen):
 
     `fusion_layers` counts where two stages exist (teachers, students of the pairings `complete` and `multimodal`);
     `kernels` overrides the width of a modality's own Conv1d; `head` is `plain` (W3 relu(W1 h)) or MulT's `residual`
-    (W3 (W2 relu(W1 h) + h)).
+    (W3 (W2 relu(W1 h) + h)). `self_attention`, of stacks whose keys and queries are one sequence (the second stage, and
+    p<-p in students): keys stay at the stage's input (`fixed`), or follow x through the layers (`updated`, MulT's).
     """
 
     width: Count = 32
@@ -75,6 +103,7 @@ class Network(Frozen):
     head: Literal["plain", "residual"] = "plain"
     readout: Literal["last", "mean"] = "last"
     mask: Literal["none", "mult"] = "none"
+    self_attention: Literal["fixed", "updated"] = "fixed"
     dropout: Dropout = Dropout()
 
     @model_validator(mode="after")
@@ -82,6 +111,10 @@ class Network(Frozen):
         if self.width % self.heads:
             raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _omit_defaults(self, serialize, "self_attention")
 
 
 class Augmentation(Frozen):
@@ -103,8 +136,9 @@ class Training(Frozen):
     """Training recipe of a network. The defaults are the paper's (A.3) where it gives them, else MulT's.
 
     `held_out` is the share of each class of train that is kept from training: MSD's learned weights are judged on it,
-    and the controls beside them must do without it; see `mmkd.data.hold_out.hold_out`. `precision` is that of
-    forward passes in training, see `mmkd.models.network.autocast`; evaluation is in float32.
+    and the controls beside them must do without it; see `mmkd.data.hold_out.hold_out`. `clip` is the largest norm of
+    the network's gradient at alpha = 1, see `mmkd.training.trainer.clip_norm`. `precision` is that of forward passes in
+    training, see `mmkd.models.network.autocast`; evaluation is in float32.
     """
 
     epochs: Count = 100
@@ -121,12 +155,8 @@ class Training(Frozen):
     precision: Precision = "fp32"
 
     @model_serializer(mode="wrap")
-    def _omit_default_precision(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the default precision, so that rows and teachers keep the hashes that they had without the key."""
-        written: dict[str, Any] = serialize(self)
-        if self.precision == "fp32":
-            written.pop("precision", None)
-        return written
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _omit_defaults(self, serialize, "precision")
 
 
 class DataSource(Frozen):
@@ -189,12 +219,8 @@ class Run(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_serializer(mode="wrap")
-    def _omit_absent_split(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an absent split, so that runs on the file's own parts keep the hashes that they had."""
-        written: dict[str, Any] = serialize(self)
-        if self.split is None:
-            written.pop("split", None)
-        return written
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _omit_defaults(self, serialize, "split")
 
 
 class TeacherConfig(Run):
@@ -249,6 +275,11 @@ def digest_of(split: DrawnSplit | None) -> str:
     return "" if split is None else split.digest
 
 
+def derived_seed(*parts: Any) -> int:
+    """A seed below 2^32 that depends on each of `parts` (JSON values), and on nothing else."""
+    return int(digest(parts)[:8], 16)
+
+
 def identity(config: Run) -> str:
     """Hash of everything that decides a run's numbers: all but the keys of `INCIDENTAL`."""
     exclude: Any = INCIDENTAL | ({"teacher": INCIDENTAL} if isinstance(config, StudentConfig) else {})
@@ -261,7 +292,7 @@ def to_json(config: Run) -> dict[str, Any]:
 
 
 def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
-    """Validate the configuration in `value`, which was read from `origin`.
+    """Validate the configuration in `value`, which was read from `origin`, of this or an earlier algorithm version.
 
     Raises:
         UserError: naming `origin`, the key, the value and what is allowed.
@@ -270,12 +301,25 @@ def from_json(value: Any, origin: Path | str) -> TeacherConfig | StudentConfig:
         config = _adapter.validate_python(value)
     except ValidationError as error:
         raise UserError(explain(error, origin)) from None
+    if not 1 <= config.algorithm <= ALGORITHM_VERSION:
+        raise UserError(f"{_other_version(config, origin)}; read it with the mmkd that made it")
+    return config
+
+
+def check_version(config: Run, origin: Path | str) -> None:
+    """Check that training the configuration gives the numbers that were meant.
+
+    Raises:
+        UserError: it was made by another algorithm version.
+    """
     if config.algorithm != ALGORITHM_VERSION:
         raise UserError(
-            f"{origin}: made by algorithm version {config.algorithm}, this is version {ALGORITHM_VERSION}; "
-            f"finish it with the mmkd that began it, or start a new row"
+            f"{_other_version(config, origin)}; finish it with the mmkd that began it, or launch again for a new row"
         )
-    return config
+
+
+def _other_version(config: Run, origin: Path | str) -> str:
+    return f"{origin}: made by algorithm version {config.algorithm}, this is version {ALGORITHM_VERSION}"
 
 
 def explain(

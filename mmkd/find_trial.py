@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmkd.command import study_name
 from mmkd.errors import UserError, choose, errors_about
+from mmkd.formatting import replicate_title
 from mmkd.records import StudyRecord, WinnerRecord, find_record, read_record, read_study, study_names
 from mmkd.result_file import ResultError, Status, read_result
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -21,7 +22,8 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
         "--trial",
         required=True,
         metavar="ROW_OR_DIR",
-        help="a row's name or directory (its winner's finished final run with the lowest seed); "
+        help="a row's name or directory (its winner's finished final run with the lowest seed; 'ROW r3' names its "
+        "replicate 3); "
         "ROW/confirm/SEED or ROW/trials/N; or a trial's directory",
     )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="where rows are looked up (default: ./runs)")
@@ -111,7 +113,7 @@ def _names(root: Root, rows: Sequence[RowDir], studies: Sequence[str]) -> dict[s
     for study in studies:
         record = find_record(root.study(study), StudyRecord)
         for row in record.rows if record else ():
-            known.get(row.directory, set()).add(row.name)
+            known.get(row.directory, set()).add(replicate_title(row.name, row.replicate))
     return known
 
 

@@ -94,6 +94,24 @@ def teacher_label(branch: object, noun: str = "teacher") -> str:
     return f"{noun}, {branch} branch" if isinstance(branch, str) else noun
 
 
+def replicate_title(name: str, replicate: int) -> str:
+    """`crd`, `crd r3`: a row's name, with its replicate if it is not the first."""
+    return f"{name} r{replicate}" if replicate else name
+
+
+def replicates_title(name: str, replicates: Sequence[int]) -> str:
+    """`crd`, `crd r3`, `crd r0, r3, r4`: a row's name, with those of its replicates that are meant."""
+    if len(replicates) == 1:
+        return replicate_title(name, replicates[0])
+    return f"{name} {shortened([f'r{replicate}' for replicate in replicates], ', ')}"
+
+
+def shortened(parts: Sequence[str], separator: str = "; ", most: int = 4) -> str:
+    """Parts in one line, the first of them if there are many, with the number of others."""
+    more = [f"and {len(parts) - most} more"] if len(parts) > most else []
+    return separator.join([*parts[:most], *more])
+
+
 def columns(lines: Iterable[Sequence[str]]) -> list[str]:
     """Lines of cells under each other, the first column left-aligned and the others right-aligned."""
     table = [tuple(line) for line in lines]

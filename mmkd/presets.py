@@ -11,7 +11,10 @@ from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
     # d = 40, 4 layers in both stages: 1,574,767 parameters on MOSEI.
-    "mult_paper": {"width": 40, "layers": 4, "fusion_layers": 4, "conv_bias": False, "head": "residual"},
+    "mult_paper": {
+        "width": 40, "layers": 4, "fusion_layers": 4, "conv_bias": False, "head": "residual",
+        "self_attention": "updated",
+    },
     # 1,801,591 parameters on MOSEI.
     "paper_teacher": {
         "width": 48, "layers": 4, "fusion_layers": 3, "conv_bias": False, "head": "plain", "kernels": {"language": 1},

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
@@ -94,7 +94,8 @@ class WinnerRecord(Record):
     """`winner.json`: the winning tuning trial, and the directory of the final run that counts for each seed.
 
     `trials` count against the budget; all that took part have numbers below `numbers`, which is larger if failed
-    trials were tried again under new numbers.
+    trials were tried again under new numbers. `journal` is the size of the row's journal in bytes then: as long as it
+    is the same, nothing was sampled or reported since.
     """
 
     trial: int
@@ -105,6 +106,7 @@ class WinnerRecord(Record):
     selection: str
     seeds: tuple[int, ...]
     confirm: Mapping[int, str]
+    journal: int = 0
 
 
 class CodeVersion(Record):
@@ -174,6 +176,60 @@ class RunRecord(Record):
     peak_gpu_mb: float | None = None
 
 
+class AttemptRecord(Record):
+    """An attempt in a line of `finished.jsonl`: its number, and both of its records."""
+
+    number: int
+    submitted: SubmissionRecord
+    ran: RunRecord
+
+
+class TrialFacts(Record):
+    """Facts that a trial's configuration decides, as tables show them; `teacher` is its directory in the root.
+
+    `split` is the digest of a drawn split. `teacher_family` is what teachers share that differ only in seed and split.
+    None: the trial has no such value.
+    """
+
+    seed: int
+    replicate: int
+    split: str | None
+    learning_rate: float
+    fingerprint: str
+    alpha: float | None = None
+    beta: float | None = None
+    temperature: float | None = None
+    teacher: str | None = None
+    teacher_family: str | None = None
+    branch: str | None = None
+
+
+class FinishedTrial(Record):
+    """A line of `finished.jsonl`: a finished trial in brief, without curves and predictions.
+
+    `directory` are the last two parts of its path. `result` are size, mtime_ns and inode of its result file when it was
+    read: the line holds as long as they are the same. `attempts_changed` is the mtime_ns of the directory of the
+    attempts' records. The other values are those of `mmkd.result_file.Result`.
+    """
+
+    format: int
+    algorithm: int
+    directory: Annotated[str, Field(pattern=r"^(trials|confirm|teachers)/[^/]+$")]
+    result: tuple[int, int, int]
+    attempts_changed: int
+    status: Literal["complete", "pruned", "diverged"]
+    reason: str
+    best_epoch: int
+    epochs: int
+    seconds: float
+    parameters: int
+    device: str
+    weights_sha256: str
+    metrics: Mapping[str, Mapping[str, float]]
+    facts: TrialFacts
+    attempts: tuple[AttemptRecord, ...]
+
+
 class AssignmentRecord(Record):
     """`inbox/<name>.json` of a worker: the arguments of `mmkd.trial`, its log, and the variables of its process.
 
@@ -239,7 +295,7 @@ class PaperFigures(Record):
 
 
 class StudyRow(Record):
-    """A row in a study; `trials` and `seeds` are the study's budget."""
+    """One replicate of a row in a study; `trials` and `seeds` are the study's budget."""
 
     name: FileName
     label: str
@@ -253,7 +309,10 @@ class StudyRow(Record):
 
 
 class StudyRecord(Record):
-    """`studies/<name>.json`: rows in order, the control's name, and the budget that the monitor shows."""
+    """`studies/<name>.json`: rows in order, the control's name, and the budget that the monitor shows.
+
+    A row with several replicates has a line for each, under one name: all rows' first replicates, then the second.
+    """
 
     name: str
     title: Line
@@ -365,8 +424,9 @@ def select_rows(wanted: Sequence[str] | None, names: Sequence[str], control: str
     Raises:
         UserError: the study has no such row.
     """
+    names = list(dict.fromkeys(names))  # a row has a name, its replicates share it
     if wanted is None:
-        return list(names)
+        return names
     chosen = {control, *(choose("row (--rows)", name, names) for name in wanted)}
     return [name for name in names if name in chosen]
 

@@ -140,6 +140,8 @@ class RowDir:
     """The winner and the final runs that count, as JSON; absent until all trials are reported."""
     journal = _Below("journal.log")
     """Optuna's journal, written by the controller alone."""
+    finished = _Below("finished.jsonl")
+    """One JSON line per finished trial: a cache of the trials' directories, see `mmkd.finished`."""
     lock = _Below("controller.lock")
     """Held by the controller that works on the row."""
 

@@ -24,7 +24,7 @@ import torch
 from mmkd import distillation
 from mmkd.attempts import current_attempt, record_run
 from mmkd.command import Parser, run_command
-from mmkd.config import Run, StudentConfig, TeacherConfig, from_json, identity, to_json
+from mmkd.config import Run, StudentConfig, TeacherConfig, check_version, from_json, identity, to_json
 from mmkd.data import read_statistics
 from mmkd.data.tensors import load_samples
 from mmkd.errors import UserError, where_raised
@@ -81,13 +81,14 @@ def run_trial(
         asked_to_end: called after each step; True: write a checkpoint and raise `Preempted`.
 
     Raises:
-        UserError: the data or the teacher do not match the configuration.
+        UserError: the data, the teacher or the algorithm's version do not match the configuration.
         Preempted: asked to end; call again to resume.
         Superseded: another attempt has taken over.
     """
     trial = TrialDir(directory)
     if trial.result.exists():
         return read_result(trial.result, predictions=False).status
+    check_version(config, trial.config)
 
     checked = time.monotonic()
 

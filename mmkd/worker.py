@@ -25,6 +25,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from mmkd.signals import ASK_TO_END, listen
@@ -38,7 +39,7 @@ from setproctitle import setproctitle
 
 from mmkd import trial
 from mmkd.command import Parser, run_command
-from mmkd.config import StudentConfig, from_json
+from mmkd.config import DataSource, DrawnSplit, StudentConfig, from_json
 from mmkd.data import divide, keep_split, read_info
 from mmkd.errors import UserError
 from mmkd.files import read_json
@@ -54,7 +55,8 @@ POLL_SECONDS = 0.02
 BEAT_SECONDS = 2.0
 """Between two records of a worker on Slurm."""
 FULL_SECONDS = 0.2
-"""Between two looks while all slots are taken, or after `QUIET_SECONDS` without a trial: the inbox is on a network."""
+"""Between two looks while all slots are taken and no trial ends, or after `QUIET_SECONDS` without a trial: the inbox is
+on a network."""
 QUIET_SECONDS = 10.0
 
 
@@ -135,7 +137,7 @@ def _note_ends(worker: WorkerDir, running: Forked, kills: int) -> int:
     `kills` is what `memory_kills` returned before; return what it returns now.
     """
     for pid, ran in list(running.items()):
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ended = _ended(pid)
         if ended is None:
             continue
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
@@ -148,6 +150,11 @@ def _note_ends(worker: WorkerDir, running: Forked, kills: int) -> int:
     return kills
 
 
+def _ended(pid: int) -> os.waitid_result | None:
+    """The exit of a trial's process, left for a later wait; None if it runs."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+
 def _write(worker: WorkerDir, name: str, process: ProcessRecord) -> bool:
     """Write a process's record; False if the disk is full or gone: a later try may succeed."""
     try:
@@ -158,7 +165,7 @@ def _write(worker: WorkerDir, name: str, process: ProcessRecord) -> bool:
 
 
 def memory_kills(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes of this control group the kernel has killed for lack of memory; 0 where it does not say."""
+    """Count the processes of this control group that the kernel killed for lack of memory; 0 where it does not say."""
     killed = 0
     with suppress(OSError, ValueError):
         for line in groups.read_text().splitlines():
@@ -211,14 +218,28 @@ def _share_data(directory: TrialDir) -> None:
     """Read the splits that a trial needs before it is forked, once for all trials; what is wrong it says itself."""
     with suppress(UserError, OSError, MemoryError):
         config = from_json(read_json(directory.config), directory.config)
-        info = divide(read_info(config.data.path), config.split)
-        inputs = all_of_them = info.modalities
+        student = None
         if isinstance(config, StudentConfig):
-            inputs = resolve_pairing(config.pairing, config.primary, info.modalities).inputs
-            all_of_them = info.modalities if config.teacher is not None else inputs
-        splits = {"train": all_of_them, "valid": inputs, **({"test": inputs} if config.evaluate_test else {})}
-        for split, modalities in splits.items():
-            keep_split(info, split, modalities)
+            student = (config.pairing, config.primary, config.teacher is not None)
+        _keep_data(config.data, config.split, student, config.evaluate_test)
+
+
+@cache  # otherwise each trial would wait until the file is opened for each split, longer than for the fork
+def _keep_data(data: DataSource, drawn: DrawnSplit | None, student: tuple[str, str, bool] | None, test: bool) -> None:
+    """Keep the splits of a data set for a teacher, or for a student: its pairing, primary, and whether it has one.
+
+    Raises:
+        UserError: the data or the pairing are invalid. A later call tries again.
+    """
+    info = divide(read_info(data.path), drawn)
+    inputs = all_of_them = info.modalities
+    if student is not None:
+        pairing, primary, has_teacher = student
+        inputs = resolve_pairing(pairing, primary, info.modalities).inputs
+        all_of_them = info.modalities if has_teacher else inputs
+    splits = {"train": all_of_them, "valid": inputs, **({"test": inputs} if test else {})}
+    for split, modalities in splits.items():
+        keep_split(info, split, modalities)
 
 
 def wait_for_input(running: Forked) -> bool:
@@ -259,7 +280,9 @@ class Beats:
         """See `work`."""
         taken = self._taken = sum(ran.slots for ran in running.values())
         is_quiet = self._looked - self._busy_at > QUIET_SECONDS
-        time.sleep(FULL_SECONDS if is_quiet or taken >= self.slots else POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
+        if is_quiet or taken >= self.slots:
+            _wait_for_an_end(running, FULL_SECONDS - POLL_SECONDS)
         now = time.monotonic()
         self._busy += taken * (now - self._looked)
         self._looked = now
@@ -280,6 +303,17 @@ class Beats:
         self._record = self._record.model_copy(update=facts)
         with suppress(OSError):
             write_record(self.worker.record, self._record)
+            # An NFS client shows its listing of a directory for up to 30 s, unless it changes the directory itself.
+            mark = self.worker.inbox / ".look"
+            mark.touch()
+            mark.unlink()
+
+
+def _wait_for_an_end(running: Forked, seconds: float) -> None:
+    """Wait so long, or until a trial's process has ended: to ask the kernel costs the network nothing."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not any(_ended(pid) for pid in running):
+        time.sleep(POLL_SECONDS)
 
 
 def job_id() -> str:
@@ -299,6 +333,7 @@ def serve_locally(worker: WorkerDir, received: list[int]) -> None:
 def serve_on_slurm(worker: WorkerDir, received: list[int], options: argparse.Namespace) -> None:
     """Work for a controller elsewhere. Only the record stays: GPU-hours are counted from it."""
     gpus = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    worker.closed.unlink(missing_ok=True)  # of an earlier cluster whose job ids repeat
     beats = Beats(worker, options.work_for, options.slots, len(gpus), options.idle, received)
     work(worker, received, beats, gpus, options.slots)
     beats.record()

@@ -90,6 +90,8 @@ class Backend(Protocol):
     """True if polling is cheap and sees exits immediately; otherwise the job's own files are read first."""
     gpus: int
     """GPUs per job."""
+    round_seconds: float = 0.05
+    """Shortest time between two rounds of a controller, which looks at each running job."""
 
     def submit(self, job: Job) -> Handle:
         """Start or queue `job`.

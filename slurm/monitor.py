@@ -30,6 +30,7 @@ def make_parser(prog: str = PROG) -> Parser:
     parser.add_argument("--root", type=Path, default=Path("runs"), help="directory of the studies (default: ./runs)")
     parser.add_argument("--study", type=study_name, metavar="NAME", help="a name in ROOT/studies/*.json (default: all)")
     parser.add_argument("--log", metavar="ROW/trials/N", help="show the end of this trial's log; also ROW/confirm/SEED")
+    parser.add_argument("--each-replicate", action="store_true", help="one line for each replicate of a row")
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--once", action="store_true", help="print everything once (the default if standard output is not a terminal)"
@@ -44,7 +45,8 @@ def watch(options: argparse.Namespace) -> int:
     from mmkd.rundir import Root
     from slurm.monitoring.live import show
 
-    show(Root.at(options.root), options.study, options.log, once=options.once, as_json=options.json)
+    how = {"once": options.once, "as_json": options.json, "each_replicate": options.each_replicate}
+    show(Root.at(options.root), options.study, options.log, **how)
     return 0
 
 

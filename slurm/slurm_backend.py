@@ -30,6 +30,7 @@ class SlurmBackend(Backend):
 
     name = "slurm"
     prompt = False
+    round_seconds = 0.5  # pending jobs take the slots meanwhile
 
     def __init__(self, settings: SlurmSettings) -> None:
         self.settings, self.gpus = settings, settings.gpu_count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,12 +43,16 @@ def launch(options: argparse.Namespace) -> int:
     from sweeps.actions.dry_run import dry_run, show_plan
     from sweeps.actions.snapshot import take_snapshot
     from sweeps.controller.study_journal import check_path
+    from sweeps.launched_study import older_rows
     from sweeps.resolve import prepare
 
     made = prepare(options)
     if options.journal is not None:
         check_path(options.journal, made.root)
-    show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel)
+    most = made.study.replicates if options.dry_run else 3
+    show_plan(made.study, made.rows, made.root, made.profile, made.backend.name, made.parallel, most)
+    if said := older_rows(made.root, made.name):
+        print(f"older     {said}")
     if options.dry_run:
         return dry_run(made, options)
     if made.code is not None:
@@ -105,9 +110,12 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     from sweeps.controller.progress import Reporter
     from sweeps.controller.study_journal import StudyJournal
 
-    for work in works if options.retry == "failed" and not continues(options) else ():
-        again = work.retry_failed()
-        print(f"row {work.row.title}: retrying {count(again, 'failed trial')}")
+    if options.retry == "failed" and not continues(options):
+        again = Counter[str]()
+        for work in works:
+            again[work.row.name] += work.retry_failed()
+        for name, number in again.items():
+            print(f"row {name}: retrying {count(number, 'failed trial')}")
     if any(work.remaining for work in works):
         check_dataset(made.rows[0].info.path)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
@@ -119,7 +127,6 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
             max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
-            interval=0.2 if made.backend.prompt else 0.5,
         )  # fmt: skip
         try:
             controller.run()
@@ -134,10 +141,10 @@ def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork]
     from sweeps.actions.detach import dismiss_successors
     from sweeps.actions.dry_run import say_next
 
-    failed = [line for work in works if (line := failure_of(work, ended=not budget_spent))]
+    failed = failures_of(works, ended=not budget_spent)
     for line in failed:
         print(printable(line), file=sys.stderr)
-    print_table(made.root, made.name, [row.name for row in made.rows] if options.rows else None)
+    print_table(made.root, made.name, list(dict.fromkeys(row.name for row in made.rows)) if options.rows else None)
     if options.detached:
         dismiss_successors(made)
     if budget_spent:
@@ -148,15 +155,26 @@ def conclude(made: Launch, options: argparse.Namespace, works: Sequence[RowWork]
     return 1 if failed else 0
 
 
-def failure_of(work: RowWork, *, ended: bool) -> str:
-    """Describe the failures of a row that will not be retried; empty if there are none.
+def failures_of(works: Sequence[RowWork], *, ended: bool) -> list[str]:
+    """Describe the failures of rows that will not be retried: one line for replicates that failed alike.
 
     Trials and seeds are included once all work of the study has `ended`.
     """
+    from mmkd.formatting import replicates_title
+
+    alike: dict[tuple[str, str], list[int]] = {}
+    for work in works:
+        if how := _failure_of(work, ended=ended):
+            alike.setdefault((work.row.name, how), []).append(work.row.replicate)
+    return [f"row {replicates_title(name, replicates)}{how}" for (name, how), replicates in alike.items()]
+
+
+def _failure_of(work: RowWork, *, ended: bool) -> str:
+    """Describe how a row failed, to be put behind its title; empty if it did not."""
     from mmkd.formatting import count
 
     if work.failed:
-        return f"row {work.row.title} failed: {work.failed}"
+        return f" failed: {work.failed}"
     if not ended:
         return ""
     said = []
@@ -165,7 +183,7 @@ def failure_of(work: RowWork, *, ended: bool) -> str:
     if seeds := work.failed_seeds():
         which = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
         said.append(f"{which} failed (no retries left; the same command retries them)")
-    return f"row {work.row.title}: {'; '.join(said)}" if said else ""
+    return f": {'; '.join(said)}" if said else ""
 
 
 def look_after(options: argparse.Namespace) -> int:
@@ -176,6 +194,8 @@ def look_after(options: argparse.Namespace) -> int:
     """
     from sweeps.launched_study import find_recorded
 
+    if options.each_replicate and not options.status:
+        raise UserError("--each-replicate: allowed only with --status")
     if options.dry_run and not options.clean:
         raise UserError("--dry-run: allowed only with a launch or with --clean")
     if options.rows and not options.status:
@@ -184,7 +204,7 @@ def look_after(options: argparse.Namespace) -> int:
     if options.status:
         from sweeps.actions.status import show_status
 
-        show_status(study)
+        show_status(study, each_replicate=options.each_replicate)
         return 0
     if options.cancel:
         from sweeps.actions.cancel import cancel

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmkd.config import ALGORITHM_VERSION
 from mmkd.errors import UserError
+from mmkd.finished import read_finished
+from mmkd.formatting import count, replicate_title
 from mmkd.records import (
+    FinishedTrial,
     PaperFigures,
+    RowRecord,
     StudyRecord,
     StudyRow,
     find_record,
     read_record,
     select_rows,
+    store_split,
     study_names,
     write_record,
 )
@@ -31,17 +38,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordedRow:
-    """A row of a study, with the budgets of the last launch."""
+    """One replicate of a row of a study, with the budgets of the last launch."""
 
     name: str
+    replicate: int
     directory: RowDir
     trials: int
     seeds: tuple[int, ...]
     teachers: tuple[TrialDir, ...]
 
+    @property
+    def title(self) -> str:
+        """The row's name, with its replicate if it is not the first."""
+        return replicate_title(self.name, self.replicate)
+
     def runs(self) -> list[TrialDir]:
         """Return tuning trials and final runs, superseded ones included."""
         return [*self.directory.trials(), *self.directory.final_runs()]
+
+    @cached_property
+    def lines(self) -> Mapping[str, FinishedTrial]:
+        """The lines of its `finished.jsonl` that hold."""
+        return read_finished(self.directory).trials
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,11 @@ class RecordedStudy:
         """Return all trial directories: of the rows, and of the teachers."""
         return [*(run for row in self.rows for run in row.runs()), *self.teachers()]
 
+    def unlisted(self) -> list[TrialDir]:
+        """Return the directories without a line in `finished.jsonl`: runs that are not finished, and the teachers."""
+        listed = {row.directory.path / name for row in self.rows for name in row.lines}
+        return [directory for directory in self.directories() if directory.path not in listed]
+
     def row_directories(self) -> list[RowDir]:
         """Return the rows' directories that exist."""
         return [row.directory for row in self.rows if row.directory.path.is_dir()]
@@ -75,23 +98,56 @@ def record_study(
     *,
     launched: Sequence[Row] | None = None,
 ) -> None:
-    """Record the study: all its rows, what its table is made from, and the budget that the monitor shows.
+    """Record the study: all its rows, what its table is made from, the budget that the monitor shows, and its splits.
 
-    Rows that are not `launched` now (None: all are) keep the budget that they were last launched with.
+    Rows that are not `launched` now (None: all are) keep the budget that they were last launched with. A record of rows
+    of an older algorithm version is kept under another name, so that their table can still be printed.
     """
     path = root.study(name)
     former = find_record(path, StudyRecord)
+    if former and (versions := _older_versions(root, former)):
+        kept = _name_of_older(name, versions)
+        write_record(root.study(kept), former.model_copy(update={"name": kept}))
     known = {(row.name, row.directory): row for row in former.rows} if former else {}
     recorded = []
     for row in rows:
         line = _record_row(row)
         is_launched = launched is None or row in launched
         recorded.append(line if is_launched else known.get((line.name, line.directory), line))
+    for split in {row.replicate: row.info.split for row in rows}.values():
+        if split is not None:
+            store_split(root, split)
     path.parent.mkdir(parents=True, exist_ok=True)
     record = StudyRecord(
         name=name, title=study.title, control=study.control, max_gpu_hours=max_gpu_hours, rows=tuple(recorded)
     )
     write_record(path, record)
+
+
+def _older_versions(root: Root, study: StudyRecord) -> list[int]:
+    """Return the older algorithm versions that rows of a recorded study are of, each once."""
+    records = (find_record(RowDir(root.path / "rows" / row.directory).row, RowRecord) for row in study.rows)
+    return sorted({r.identity.algorithm for r in records if r and r.identity.algorithm < ALGORITHM_VERSION})
+
+
+def _name_of_older(name: str, versions: Sequence[int]) -> str:
+    return f"{name}-v{versions[-1]}"
+
+
+def older_rows(root: Root, name: str) -> str:
+    """Say in one line that the root has rows of an older algorithm version, and where their table is; "" if none."""
+    records = (find_record(row.row, RowRecord) for row in root.rows())
+    older = [r.identity.algorithm for r in records if r and r.identity.algorithm < ALGORITHM_VERSION]
+    if not older:
+        return ""
+    former = find_record(root.study(name), StudyRecord)
+    versions = _older_versions(root, former) if former else []
+    table = f"; their table becomes {_name_of_older(name, versions)}" if versions else ""
+    which = ", ".join(map(str, sorted(set(older))))
+    return (
+        f"{count(len(older), 'row')} of algorithm version {which} (now {ALGORITHM_VERSION}): kept as they are, "
+        f"and this launch begins new rows{table}"
+    )
 
 
 def _record_row(row: Row) -> StudyRow:
@@ -153,6 +209,7 @@ def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) ->
     rows = tuple(
         RecordedRow(
             row.name,
+            row.replicate,
             RowDir(root.path / "rows" / row.directory),
             row.trials,
             row.seeds,

@@ -86,7 +86,7 @@ def make_parser(prog: str = PROG) -> Parser:
     budget = parser.add_argument_group("budget")
     budget.add_argument(
         "--replicates", type=positive_integer, metavar="N",
-        help="tune and test each row N times, each time with teachers, trials and final runs of its own (default: the "
+        help="tune and test each row N times, each time with its own teachers, trials and final runs (default: the "
         "study's, or 1)",
     )  # fmt: skip
     budget.add_argument(
@@ -158,6 +158,9 @@ def add_actions(parser: argparse.ArgumentParser) -> None:
         help="Slurm: run the controller as a small job ([detach] in the site file)",
     )  # fmt: skip
     actions.add_argument("--status", action="store_true", help="print the state of the study and exit; read-only")
+    group.add_argument(
+        "--each-replicate", action="store_true", help="with --status: one line for each replicate of a row"
+    )
     actions.add_argument(
         "--cancel", action="store_true",
         help="end the study's jobs (with a checkpoint) and its controller; launch again to resume",
@@ -273,5 +276,7 @@ def refuse_contradictions(options: argparse.Namespace, backend: str) -> None:
         raise UserError(f"--detach: needs Slurm, but this launch would run on {backend}; use nohup or tmux here")
     if options.snapshot and backend == "debug":
         raise UserError("--snapshot: --cluster debug runs trials in this process; use --cluster local or slurm")
+    if options.each_replicate:
+        raise UserError("--each-replicate: allowed only with --status")
     if options.probe and not options.dry_run:
         raise UserError("--probe: allowed only with --dry-run")

@@ -233,8 +233,6 @@ def choose_backend(
     Raises:
         UserError, ConnectionError: it is not available.
     """
-    from mmkd import trial  # torch: not before it is needed
-
     cluster = choose_cluster(options)
     if cluster == "slurm" and site.slurm.workers:
         slots = site.slurm.workers * site.slurm.trials_per_worker
@@ -245,6 +243,8 @@ def choose_backend(
     if options.device == "cuda" and not gpus:
         raise UserError("--device cuda: nvidia-smi shows no GPU on this machine; use --device auto or cpu")
     if cluster == "debug":
+        from mmkd import trial  # torch: not before it is needed
+
         return DebugBackend(trial.main), 1
     start = LocalWorker() if options.workers else start_process
     return LocalBackend(gpus, start), options.parallel or len(gpus) or min(usable_cores(), 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,10 @@ from mmkd.config import (
     identity,
 )
 from mmkd.data import DatasetInfo
-from mmkd.data.splits import choose_split, divide
+from mmkd.data.splits import draw_splits
 from mmkd.distillation import complete, load_method
 from mmkd.errors import UserError
+from mmkd.formatting import replicate_title
 from mmkd.models.pairings import modality_aliases, resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.records import RowRecord, as_written, differences, find_record
@@ -78,7 +79,7 @@ class Row:
     @property
     def title(self) -> str:
         """The row's name, with its replicate if it is not the first."""
-        return f"{self.name} r{self.replicate}" if self.replicate else self.name
+        return replicate_title(self.name, self.replicate)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -174,22 +175,16 @@ def plan(
     Raises:
         UserError: a row asks for what the data, the method or the networks do not offer; or the data cannot be split.
     """
-    planned = []
-    for replicate in range(study.replicates):
-        split = choose_split(info, study.splits, replicate)
-        divided = divide(info, split)
-        for spec in study.rows:
-            where = f"{origin}: row {spec.name}"
-            row = _plan_row(study, spec, profile, divided, root, machine, where)
-            planned.append(_replicate(row, replicate, split))
-    return planned
+    rows = [_plan_row(study, spec, profile, info, root, machine, f"{origin}: row {spec.name}") for spec in study.rows]
+    splits = draw_splits(info, study.splits, study.replicates)
+    return [_replicate(row, number, *split) for number, split in enumerate(splits) for row in rows]
 
 
-def _replicate(row: Row, replicate: int, split: DrawnSplit | None) -> Row:
+def _replicate(row: Row, number: int, split: DrawnSplit | None, divided: DatasetInfo) -> Row:
     """The row as the replicate of that number, on its split."""
     teacher = row.student.teacher and row.student.teacher.model_copy(update={"split": split})
     student = row.student.model_copy(update={"split": split, "teacher": teacher})
-    return replace(row, replicate=replicate, student=student)
+    return replace(row, replicate=number, student=student, info=divided)
 
 
 def _plan_row(
@@ -301,13 +296,30 @@ def _build(model: type[M], table: Mapping[str, Any], where: str) -> M:
         raise UserError(explain(error, where)) from None
 
 
-def nearest_neighbour(row: Row) -> tuple[RowDir, list[str]] | None:
-    """Find the row of the same method, data and primary that differs least: `space.beta.high: 0.5, there 1.0`."""
+def replicates_by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows' replicates by name, in order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.name, []).append(row)
+    return found
+
+
+def stored_identities(root: Root) -> dict[RowDir, dict[str, Any]]:
+    """Identities of the rows below a root; rows without a valid record are left out."""
+    records = ((directory, find_record(directory.row, RowRecord)) for directory in root.rows())
+    return {directory: as_written(record.identity) for directory, record in records if record is not None}
+
+
+def nearest_neighbour(row: Row, stored: Mapping[RowDir, Mapping[str, Any]]) -> tuple[RowDir, list[str]] | None:
+    """Find the row of the same method, data and primary that differs least: `space.beta.high: 0.5, there 1.0`.
+
+    `stored` are the identities of the rows below the root.
+    """
     found = []
-    for other in row.root.rows():
-        record = None if other.path == row.directory.path else find_record(other.row, RowRecord)
-        theirs = {} if record is None else as_written(record.identity)
-        if all(theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")):
+    for other, theirs in stored.items():
+        if other != row.directory and all(
+            theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")
+        ):
             differing = sorted(differences([row.identity, theirs]).items())
             pairs = [(key, mine, there) for key, (mine, there) in differing if mine not in UNSET or there not in UNSET]
             found.append((other, [f"{key}: {_shown(mine)}, there {_shown(there)}" for key, mine, there in pairs]))

@@ -134,7 +134,7 @@ class RowSpec(Recipe):
 class StudyFile(Recipe):
     """A study file. Its tables override those of the profile of its data in part (see `sweeps/profiles`).
 
-    `replicates` is how often each row is tuned and tested, each time on a split of its own as `splits` says; `trials`
+    `replicates` is how often each row is tuned and tested, each time on its own split, as `splits` says; `trials`
     and `seeds` count per replicate.
     """
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmkd.config import ALGORITHM_VERSION
+
 
 def identity(**known: Any) -> dict[str, Any]:
-    what = {"algorithm": 1, "data": "f" * 64, "primary": "video", "pairing": "others", "method": "crd", "level": None}
+    what = {"algorithm": ALGORITHM_VERSION, "data": "f" * 64, "primary": "video", "pairing": "others"}
+    what |= {"method": "crd", "level": None}
     search = {"settings": {}, "space": {}, "fixed": {}, "sampler": "tpe"}
     networks: dict[str, Any] = {"training": {}, "student": {}, "teacher": None}
     return {**what, **search, **networks, "selection": "loss", **known}

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mmkd.config import StudentConfig, TeacherConfig, digest, from_json, identity, to_json
+from mmkd.config import (
+    ALGORITHM_VERSION,
+    StudentConfig,
+    TeacherConfig,
+    check_version,
+    digest,
+    from_json,
+    identity,
+    to_json,
+)
 from mmkd.errors import UserError
 
 ORIGIN = Path("trials/7/config.json")
@@ -40,7 +49,16 @@ TEACHER: dict[str, Any] = {
         "head": "residual",
         "readout": "mean",
         "mask": "mult",
-        "dropout": {"embedding": 0.3, "attention": 0.2, "residual": 0.15, "relu": 0.05, "output": 0.25},
+        "self_attention": "updated",
+        "dropout": {
+            "embedding": 0.3,
+            "attention": 0.2,
+            "attention_from": {"text": 0.1},
+            "attention_fusion": 0.4,
+            "residual": 0.15,
+            "relu": 0.05,
+            "output": 0.25,
+        },
     },
     "training": {
         "epochs": 7,
@@ -88,6 +106,7 @@ OTHER: dict[Any, Any] = {
     "residual": "plain",
     "mean": "last",
     "mult": "none",
+    "updated": "fixed",
     "cosine": "plateau",
     "cpu": "auto",
     "bf16": "fp32",
@@ -221,11 +240,26 @@ def test_the_hash_stays_what_it_was() -> None:
     assert digest({"a": [1, 0.5, None, True, "ä"]}) == expected
 
 
-def test_the_usual_precision_is_not_in_the_hash_so_that_runs_from_before_there_was_a_choice_are_found() -> None:
-    usual = parse(changed(changed(ON_FILE, "training.precision"), "teacher.training.precision"))
-    without = deepcopy(ON_FILE)
-    del without["training"]["precision"], without["teacher"]["training"]["precision"]
-    assert usual.training.precision == "fp32"
+LATER: dict[str, Any] = {
+    "training.precision": "fp32",
+    "network.self_attention": "fixed",
+    "network.dropout.attention_from": {},
+    "network.dropout.attention_fusion": None,
+}
+"""Keys that came after the first version, and their defaults."""
+
+
+def test_later_keys_at_their_defaults_are_not_in_the_hash_so_that_runs_from_before_them_are_found() -> None:
+    with_them, without = deepcopy(ON_FILE), deepcopy(ON_FILE)
+    for path, default in LATER.items():
+        *parents, last = path.split(".")
+        for of_student in (with_them, without):
+            for value in (of_student, of_student["teacher"]):
+                place = reduce(lambda place, key: place[key], parents, value)
+                place[last] = default
+                if of_student is without:
+                    del place[last]
+    usual = parse(with_them)
     assert to_json(usual) == without
     assert parse(without) == usual
     assert identity(usual) == "cbbe74031b273b510d22918963320a54748d723682c9f29b6e94cbc08e62fe68"
@@ -234,7 +268,7 @@ def test_the_usual_precision_is_not_in_the_hash_so_that_runs_from_before_there_w
 @pytest.mark.parametrize("path", [p for p in leaves(STUDENT) if "settings" not in p])
 def test_an_unknown_key_is_named_wherever_it_stands(path: str) -> None:
     *parents, last = path.split(".")
-    if parents[-1:] == ["kernels"]:
+    if parents[-1:] in (["kernels"], ["attention_from"]):
         return
     copy = deepcopy(STUDENT)
     place = copy
@@ -311,9 +345,18 @@ def test_what_is_no_configuration_at_all_is_refused_with_the_file(value: Any) ->
         from_json(value, ORIGIN)
 
 
-def test_another_algorithm_version_is_refused() -> None:
-    with pytest.raises(UserError, match="made by algorithm version 99, this is version 1"):
-        parse(changed(TEACHER, "algorithm", 99))
+@pytest.mark.parametrize("version", [0, 99])
+def test_an_algorithm_version_that_is_not_known_is_refused(version: int) -> None:
+    with pytest.raises(UserError, match=f"algorithm version {version}, this is version {ALGORITHM_VERSION}; read it"):
+        parse(changed(TEACHER, "algorithm", version))
+
+
+def test_an_older_algorithm_version_is_read_and_not_trained() -> None:
+    older = parse(changed(TEACHER, "algorithm", 1))
+    assert to_json(older) == TEACHER
+    with pytest.raises(UserError, match=f"^{ORIGIN}: made by algorithm version 1, .*; finish it with the mmkd that"):
+        check_version(older, ORIGIN)
+    check_version(parse(changed(TEACHER, "algorithm", ALGORITHM_VERSION)), ORIGIN)
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -108,7 +109,15 @@ def states_of(kind: str) -> Counter[State]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Root, RowDir, dict[Path, Case]]:
+def no_fsync() -> Iterator[None]:
+    """Thousands of small files need not be on the disk before the next is written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, no_fsync: None) -> tuple[Root, RowDir, dict[Path, Case]]:
     """A root with a row that has all cases, and Optuna's journal of its tuning trials."""
     root = Root(tmp_path_factory.mktemp("states") / "runs")
     row = root.row("crd", "0" * 8)

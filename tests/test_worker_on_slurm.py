@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 from survival import wait_for
 
+from mmkd import worker as worker_module
 from mmkd.attempts import read_attempts
 from mmkd.files import write_text
 from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, find_record, write_record
 from mmkd.rundir import TrialDir, WorkerDir
+from mmkd.worker import Beats, Running
 
 Started = tuple[WorkerDir, subprocess.Popen[bytes]]
 
@@ -118,3 +121,22 @@ def test_an_assignment_that_comes_too_late_stays_in_the_inbox_until_the_end(lab:
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert read_attempts(other) == []
+
+
+def test_a_full_worker_notices_the_end_of_a_trial_before_it_looks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = Beats(WorkerDir(tmp_path), "mine", slots=1, gpus=0, idle=60.0, received=[])
+    process = subprocess.Popen(["sleep", "0.3"])
+    running = {process.pid: Running("t0", ProcessRecord(pid=process.pid, started=0.0), 1, "")}
+    monkeypatch.setattr(worker_module, "FULL_SECONDS", 60.0)
+    began = time.monotonic()
+    assert beats(running)
+    assert time.monotonic() - began < 30.0
+    assert process.wait() == 0, "the worker leaves the end to `work`, which writes the exit code"
+    monkeypatch.setattr(worker_module, "FULL_SECONDS", 0.3)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        began = time.monotonic()
+        beats({other.pid: Running("t1", ProcessRecord(pid=other.pid, started=0.0), 1, "")})
+        assert time.monotonic() - began >= 0.3, "the inbox of a full worker is not read all the time"
+        other.kill()

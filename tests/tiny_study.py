@@ -1,5 +1,6 @@
 """A study of two rows on a tiny data set, which trains in moments."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,12 @@ temperature = { low = 0.05, high = 1.0, log = true, default = 0.07 }
 
 
 def write_tiny_data(path: Path) -> None:
-    """Three modalities, three classes: each modality tells a class or two by its mean, under noise."""
+    """Three modalities, three classes: each modality tells a class or two by its mean, under noise.
+
+    Samples come from eight subjects, twelve from each, who are in one split each.
+    """
     rng = np.random.default_rng(0)
+    subjects = itertools.count()
     splits = {}
     for split, n in {"train": 48, "valid": 24, "test": 24}.items():
         labels = np.arange(n) % 3
@@ -64,7 +69,9 @@ def write_tiny_data(path: Path) -> None:
             "audio": rng.normal(size=(n, 6, 2)) + (labels == 1)[:, None, None],
             "language": rng.normal(size=(n, 4, 4)) + (labels == 2)[:, None, None],
         }
-        splits[split] = Split(arrays={m: a.astype(np.float32) for m, a in arrays.items()}, labels=labels)
+        groups = [f"s{subject}" for subject in itertools.islice(subjects, n // 12) for _ in range(12)]
+        arrays = {m: a.astype(np.float32) for m, a in arrays.items()}
+        splits[split] = Split(arrays=arrays, labels=labels, groups=groups)
     write_dataset(path, splits, classes=["a", "b", "c"], source="synthetic (tiny, for tests)", license="none")
 
 

@@ -49,7 +49,7 @@ def new_command(
         parser.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
         add_force(parser)
     parser.add_argument(
-        "--no-cache", action="store_false", dest="cache", help="neither read nor write ROOT/.cache/analysis.h5"
+        "--no-cache", action="store_false", dest="cache", help="neither read nor write ROOT/rows/*/finished.jsonl"
     )
     parser.set_defaults(run=run, summary=help)
     return parser

@@ -56,7 +56,9 @@ def learning_curve_data(runs: Runs, row: RowRuns, metric: str) -> LearningCurve:
     Raises:
         UserError: no run has an epoch, or no run recorded that metric.
     """
-    curves = runs.curves
+    curves = runs.curves_of(list(row.final_runs["directory"].dropna()))
+    if curves.empty:
+        raise nothing(row, "final run with an epoch")
     choose("metric", metric, [name for name in curves.columns if name not in ("directory", "epoch")])
     seeds: dict[int, Floats] = {}
     best: dict[int, int] = {}
@@ -92,7 +94,7 @@ def learning_curve(
     """A row's learning curve, before the control's: seeds thin, mean and a band of one sample standard deviation.
 
     A dot is the epoch whose weights a run keeps; a thin line without one diverged, or has not ended. `metric` is a
-    column of `runs.curves`.
+    column of `runs.curves_of`.
 
     Raises:
         UserError: there is nothing to draw.

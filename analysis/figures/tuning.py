@@ -60,7 +60,7 @@ class Tuning:
 
 
 def tuning_data(runs: Runs, row: RowRuns) -> Tuning:
-    """The tuning of a row. Trials of several replicates are numbered from 0, and their values lose the replicate's mean
+    """The tuning of a row. Trials of several replicates have consecutive numbers; values lose their replicate's mean
     and get that of all, because replicates have other validation samples.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.loading.cache import gather
-from analysis.loading.frames import REJECTED, ROWS, STUDIES, TRIALS, frame, typed
+from analysis.loading.frames import ATTEMPTS, REJECTED, ROWS, STUDIES, TRIALS, curves_frame, frame, typed
 from analysis.loading.predictions import predictions_of
+from analysis.loading.read_row import read_row
+from analysis.loading.read_trial import Reading, attempt_line, read_curves, read_trial
+from mmkd.attempts import Attempt
 from mmkd.errors import UserError
 from mmkd.formatting import count
 from mmkd.records import R, RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
@@ -49,18 +51,35 @@ class Runs:
             counted. `commit` is the last attempt's, with `+<hash>` where the code was changed since; `weights` a
             checksum. Metrics are called `<split>_<metric>`; the five that every table shows come first, the others
             follow by name.
-        curves: one line per trial and epoch (from 1), also of trials that are not finished.
-        attempts: one line per attempt as the job recorded it; the controller's facts are called `submitted.<key>`.
-        rejected: what is in none of these, and why.
+        rejected: what is in no frame, and why.
+        recorded: the attempts of each directory in `trials`.
     """
 
     root: Path
     studies: pd.DataFrame
     rows: pd.DataFrame
     trials: pd.DataFrame
-    curves: pd.DataFrame
-    attempts: pd.DataFrame
     rejected: pd.DataFrame
+    recorded: Mapping[str, Sequence[Attempt]]
+
+    @cached_property
+    def attempts(self) -> pd.DataFrame:
+        """One line per attempt as the job recorded it; the controller's facts are called `submitted.<key>`."""
+        lines = (attempt_line(name, attempt) for name, attempts in self.recorded.items() for attempt in attempts)
+        return frame(lines, ATTEMPTS)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """The curves of all trials, see `curves_of`: opens every result when first asked for."""
+        return self.curves_of(list(self.trials["directory"]))
+
+    def curves_of(self, directories: Sequence[str]) -> pd.DataFrame:
+        """One line per trial and epoch (from 1) of these trials, also of those that are not finished.
+
+        Raises:
+            ResultError: a result cannot be read.
+        """
+        return curves_frame({directory: read_curves(self.root / directory) for directory in directories})
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -74,11 +93,11 @@ class Runs:
 
 
 def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] = lambda what: None) -> Runs:
-    """Read everything under `root` but the predictions.
+    """Read everything under `root` but curves and predictions, which are read when they are asked for.
 
     Args:
         root: the directory of the launched studies.
-        cache: use and renew `.cache/analysis.h5` under the root; where the root cannot be written, there is none.
+        cache: use and renew the rows' `finished.jsonl`; where the root cannot be written, they stay as they are.
         tell: called with the next step, as it may take minutes.
 
     Raises:
@@ -91,7 +110,7 @@ def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] 
         raise UserError(f"{path}: no rows, teachers or studies in it; --root is the directory of the launched studies")
     rows: list[dict[str, Any]] = []
     rejects: Rejects = []
-    directories: list[str] = []
+    readings: list[Reading] = []
     counting: set[str] = set()
     for row in Root(path).rows():
         name = f"rows/{row.path.name}"
@@ -99,24 +118,24 @@ def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] 
         record = _read(row.row, RowRecord, name, rejects)
         if record is not None:
             rows.append(_row_line(row, record, winner))
-        trials = [f"{name}/{trial.path.parent.name}/{trial.path.name}" for trial in (*row.trials(), *row.final_runs())]
-        directories += trials
-        rejects += _strays(row.path, name, set(trials))
+        own = read_row(path, row, [*row.trials(), *row.final_runs()], use_cache=cache, tell=tell)
+        readings += own
+        rejects += _strays(row.path, name, {reading.directory for reading in own})
         counting |= {f"{name}/confirm/{run}" for run in winner.confirm.values()} if winner else set()
-    directories += [f"teachers/{teacher.path.name}" for teacher in Root(path).teachers()]
+    readings += [read_trial(path, f"teachers/{teacher.path.name}") for teacher in Root(path).teachers()]
     others = sorted(file for file in (*path.glob("rows/*"), *path.glob("teachers/*")) if not file.is_dir())
     rejects += [(file.relative_to(path).as_posix(), "not a directory") for file in others]
     studies = frame(_study_lines(path, rejects), STUDIES)
-    read = gather(path, directories, use_cache=cache, tell=tell)
-    rejected = frame([{"path": name, "reason": why.replace(f"{path}/", "")} for name, why in rejects], REJECTED)
+    good = [reading for reading in readings if not reading.reason]
+    rejects = [(name, why.replace(f"{path}/", "")) for name, why in rejects]
+    rejects += [(reading.directory, reading.reason) for reading in readings if reading.reason]
     return Runs(
         path,
         studies,
         frame(rows, ROWS),
-        _located(read["trials"], counting),
-        read["curves"],
-        read["attempts"],
-        typed(pd.concat([rejected, read["rejected"]], ignore_index=True), REJECTED),
+        _located(typed(pd.DataFrame([reading.trial for reading in good]), TRIALS), counting),
+        frame([{"path": name, "reason": why} for name, why in rejects], REJECTED),
+        {reading.directory: reading.attempts for reading in good},
     )
 
 

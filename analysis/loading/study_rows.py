@@ -39,7 +39,7 @@ class RowRuns:
 
     @cached_property
     def tuning(self) -> pd.DataFrame:
-        """The tuning trials; each replicate numbers its own from 0."""
+        """The tuning trials; their numbers begin at 0 in each replicate."""
         return pd.concat([one.tuning for one in self.replicates])
 
     @cached_property
@@ -67,13 +67,13 @@ class RowRuns:
         """The teachers that have a score."""
         return scored(self.teachers)
 
-    @property
+    @cached_property
     def trials(self) -> pd.DataFrame:
         """The tuning trials, the final runs and the teachers."""
         return pd.concat([self.tuning, self.final_runs, self.teachers])
 
     def fact(self, column: str) -> str:
-        """A column of `Runs.rows` that the replicates have in common, as text; empty where none knows it."""
+        """The replicates' common value of a column of `Runs.rows`, as text: that of the first that knows it."""
         return next((known for one in self.replicates if (known := one.fact(column))), "")
 
     @property

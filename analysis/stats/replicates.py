@@ -71,7 +71,7 @@ def _replicated(runs: Runs, done: Sequence[ReplicateRuns], metric: str, names: S
 
 
 def group_parts(found: Outcome, metric: str, names: Sequence[str]) -> Floats:
-    """Contributions of the groups to a score of a run, which sum to it, and their shares of the samples: (2, G).
+    """Contribution of each group to a score of a run, and its share of the samples: (2, G); contributions sum to it.
 
     For accuracy: the group's accuracy times its share. For F1, which is no mean over samples, the share of the score
     plus the group's jackknife influence, (1 - share) (score - score without the group); for a mean both are the same.

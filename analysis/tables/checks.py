@@ -11,6 +11,7 @@ from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
+from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
 from mmkd.records import differences
@@ -43,6 +44,8 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from _unequal("data", "data sets", started, [row.fact("fingerprint")[:12] for row in started])
     for column in ("selection", "sampler", "pruner"):
         yield from _unequal("configurations", f"{column}s", started, [row.fact(column) for row in started])
+    yield from _unequal("configurations", "algorithm versions", started, [row.fact("algorithm") for row in started])
+    yield from _older_version(started)
     known = ({} if row.row is None else row.row.dropna().to_dict() for row in started)
     for column in differences([{str(key): value for key, value in line.items()} for line in known]):
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
@@ -75,6 +78,18 @@ def first_few(words: Iterable[str]) -> str:
     listed = list(words)
     more = len(listed) - SHOWN
     return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _older_version(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
+    """Rows that this mmkd would compute otherwise."""
+    older = [row for row in rows if int(row.fact("algorithm")) < ALGORITHM_VERSION]
+    if older:
+        which = ", ".join(dict.fromkeys(row.fact("algorithm") for row in older))
+        yield Finding(
+            REMARK,
+            f"{len(older)} of {count(len(rows), 'row')}: algorithm version {which} (now {ALGORITHM_VERSION}), shown as "
+            "they were; a launch begins new rows",
+        )
 
 
 def _unequal_splits(runs: Runs, started: Sequence[ReplicateRuns]) -> Iterator[Finding]:

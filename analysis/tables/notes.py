@@ -160,7 +160,7 @@ def _shares(shares: Sequence[VarianceShares]) -> Iterator[str]:
     if not total:
         return
     if any(one.replicate != one.replicate for one in known):
-        del means["replicate"]  # a replicate is a group: they cannot be separated
+        del means["replicate"]  # each replicate is one group: their variances are one
     listed = ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in means.items())
     tau = means["test group"] ** 0.5
     yield (

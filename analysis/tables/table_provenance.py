@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -19,8 +20,6 @@ def provenance(runs: Runs, study: StudyRuns) -> dict[str, Any]:
 
 def _row(runs: Runs, row: ReplicateRuns) -> dict[str, Any]:
     ran = row.trials
-    attempts = runs.attempts[runs.attempts["directory"].isin(ran["directory"])]
-    versions = [column for column in attempts.columns if column.startswith("versions.")]
     return {
         "name": row.spec.name,
         "replicate": row.spec.replicate,
@@ -35,8 +34,18 @@ def _row(runs: Runs, row: ReplicateRuns) -> dict[str, Any]:
         "teachers": [str(directory) for directory in row.teachers["directory"].dropna()],
         "commits": _distinct(ran["commit"]),
         "devices": _distinct(ran["device"]),
-        "versions": {column.removeprefix("versions."): _distinct(attempts[column]) for column in versions},
+        "versions": _versions(runs, ran["directory"].dropna()),
     }
+
+
+def _versions(runs: Runs, directories: Iterable[str]) -> dict[str, list[str]]:
+    """The versions of each package that the attempts recorded; without the frame of all attempts, which takes longer
+    to make than the table."""
+    found: dict[str, set[str]] = {}
+    for attempt in (attempt for directory in directories for attempt in runs.recorded[directory]):
+        for package, version in ((attempt.ran.model_extra or {}).get("versions") or {}).items():
+            found.setdefault(package, set()).add(str(version))
+    return {package: sorted(found[package]) for package in sorted(found)}
 
 
 def _distinct(column: pd.Series[Any]) -> list[str]:

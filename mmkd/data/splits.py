@@ -31,6 +31,19 @@ Groups = Mapping[str, Mapping[str, int]]
 """Group -> sample id -> class index."""
 
 
+def draw_splits(
+    info: DatasetInfo, settings: SplitSettings, replicates: int
+) -> list[tuple[DrawnSplit | None, DatasetInfo]]:
+    """Draw the split of each replicate, as `choose_split`, and describe the data with its parts, as `divide`."""
+    if settings.scheme == "file":
+        return [(None, divide(info, None))] * replicates
+    with open_dataset(info.path) as (_, stored):
+        drawn = [_draw(info, stored, settings, replicate) for replicate in range(replicates)]
+        labels = _labels(stored)
+    chosen = [_choice(settings, replicate, split) for replicate, split in enumerate(drawn)]
+    return [(choice, _describe(info, split, labels)) for choice, split in zip(chosen, drawn, strict=True)]
+
+
 def choose_split(info: DatasetInfo, settings: SplitSettings, replicate: int) -> DrawnSplit | None:
     """Draw the split of a replicate of a data file, as a configuration names it; None for scheme `file`.
 
@@ -43,7 +56,10 @@ def choose_split(info: DatasetInfo, settings: SplitSettings, replicate: int) -> 
     if settings.scheme == "file":
         return None
     with open_dataset(info.path) as (_, stored):
-        drawn = _draw(info, stored, settings, replicate)
+        return _choice(settings, replicate, _draw(info, stored, settings, replicate))
+
+
+def _choice(settings: SplitSettings, replicate: int, drawn: SplitRecord) -> DrawnSplit:
     return DrawnSplit(**settings.model_dump(), replicate=replicate, digest=drawn.digest)
 
 
@@ -61,12 +77,17 @@ def divide(info: DatasetInfo, choice: DrawnSplit | None) -> DatasetInfo:
         return replace(info, split=None)
     with open_dataset(info.path) as (_, stored):
         drawn = _draw(info, stored, choice, choice.replicate)
-        labels = {sample: label for part in stored.values() for sample, label in _labelled(part)}
+        labels = _labels(stored)
     if drawn.digest != choice.digest:
         raise UserError(
             f"{info.path}: split {choice.scheme!r} of replicate {choice.replicate} has the digest {drawn.digest[:12]}, "
             f"but the trial was made for {choice.digest[:12]}: the groups of the samples have changed"
         )
+    return _describe(info, drawn, labels)
+
+
+def _describe(info: DatasetInfo, drawn: SplitRecord, labels: Mapping[str, int]) -> DatasetInfo:
+    """The description of a data file with the parts of a drawn split; `labels` are by sample."""
     members = {part: [sample for group in groups.values() for sample in group] for part, groups in drawn.parts.items()}
     return replace(
         info,
@@ -128,6 +149,11 @@ def _draw(info: DatasetInfo, stored: Mapping[str, Split], settings: SplitSetting
         for part, names in zip(SPLITS, (train, valid, test), strict=True)
     }
     return SplitRecord(scheme=settings.scheme, parts=parts)
+
+
+def _labels(stored: Mapping[str, Split]) -> dict[str, int]:
+    """Class index by sample."""
+    return {sample: label for part in stored.values() for sample, label in _labelled(part)}
 
 
 def _labelled(part: Split) -> Iterable[tuple[str, int]]:

@@ -43,6 +43,9 @@ class NoSettings(Frozen):
 class DistillationMethod(nn.Module):
     """One way to compute L_KD. Parameters and buffers are trained and checkpointed with the student's.
 
+    While a method is built, asked for taps or run, torch's default generators are its own: what it draws does not move
+    the student's dropout.
+
     Each subclass is called `Method` and is alone in its file.
     """
 
@@ -100,5 +103,5 @@ def draw_rows(rows: int, wanted: int, device: torch.device) -> Tensor | None:
     """`wanted` of `rows` row numbers in random order without repetition; None (all) if that is 0 or >= `rows`."""
     if wanted == 0 or wanted >= rows:
         return None
-    # Drawn on the CPU, whose generator a checkpoint holds.
+    # Drawn on the CPU, from the method's stream, which a checkpoint holds.
     return torch.randperm(rows)[:wanted].to(device)

@@ -276,7 +276,7 @@ class Method(DistillationMethod):
         """Indices in train (B, K) of samples of other classes, drawn with replacement."""
         by_class, counts = self.get_buffer("by_class"), self.get_buffer("counts")
         own, total = counts[labels], len(by_class)
-        # Drawn on the CPU, whose generator a checkpoint holds.
+        # Drawn on the CPU, from the method's stream, which a checkpoint holds.
         uniform = torch.rand(len(labels), min(self.settings.negatives, total)).to(labels.device)
         drawn = (uniform * (total - own)[:, None]).long().clamp_max((total - own - 1)[:, None])
         block = (counts.cumsum(0) - counts)[labels]

@@ -13,8 +13,12 @@ from mmkd.models.network import Outputs
 class Method(DistillationMethod):
     """L_KD = t^2 KL(softmax(teacher / t) || softmax(student / t)), the mean over samples.
 
-    The factor t^2 keeps gradients at one scale for all temperatures t, so that beta and t can be tuned apart.
+    The factor t^2 keeps gradients at one scale for all temperatures t, so that beta and t can be tuned apart. The usual
+    temperature is 4: a teacher is certain of what it was trained on, so at t = 1 its probabilities are nearly the
+    labels, and L_KD's gradient nearly that of L_c (measured in docs/utd-mhad.md).
     """
+
+    usual_temperature = 4.0
 
     def forward(self, batch: Batch, student: Outputs, teacher: FrozenTeacher | None) -> Tensor:
         """See the class."""

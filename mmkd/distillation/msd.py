@@ -34,7 +34,8 @@ class Method(DistillationMethod):
     """L_KD = t^2 [KL(t(x) || s(x)) + sum_m w_m KL(t(x^m) || s(x^m))], the mean over samples.
 
     x^m keeps modality m and blanks the others (see `blank`), for both teacher and student. The weights w_m of a
-    sample sum to 1. With the saliency S_m(x) = KL(t(x) || t(x without m)), at temperature 1 so that t does not move
+    sample sum to 1, beside w_0 = 1 of the whole sample: this normalisation is our choice, so that beta means the same
+    for all weightings. With the saliency S_m(x) = KL(t(x) || t(x without m)), at temperature 1 so that t does not move
     them:
 
     - `uniform`: all equal;
@@ -46,6 +47,7 @@ class Method(DistillationMethod):
     A student of one modality has one term, of the modality that it reads: KL(t(x) || s) + KL(t(x^p) || s).
     """
 
+    usual_temperature = 4.0
     Settings = MSDSettings
 
     def __init__(self, problem: Problem) -> None:
@@ -164,7 +166,7 @@ class Weigher(nn.Module):
             name: parameter - learning_rate * gradient
             for (name, parameter), gradient in zip(theta.items(), gradients, strict=True)
         }
-        # Drawn on the CPU, whose generator a checkpoint holds.
+        # Drawn on the CPU, from the method's stream, which a checkpoint holds.
         x, y = held_out.at(torch.randperm(len(held_out))[:size].to(held_out.y.device))
         was_training = student.training
         student.eval()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from mmkd.config import Network as NetworkConfig
 from mmkd.config import Precision
 from mmkd.data import DatasetInfo
-from mmkd.models.attention import Stack, Tapped, Taps
+from mmkd.models.attention import Embedding, Stack, Tapped, Taps, mult_mask
+from mmkd.models.dropout import Dropout
 from mmkd.models.pairings import Pairing, crossmodal_stacks, ends_of, fusion_name, is_fusion, stack_name
 
 Proxies = Literal["down", "up"]
@@ -73,26 +74,29 @@ class Network(nn.Module):
         self.projections = nn.ModuleDict({f"to {modality}": projection for modality, projection in projections.items()})
         queries = list(dict.fromkeys(query for _, query in stacks)) if fused else []
         groups = {query: sum(q == query for _, q in stacks) * config.width for query in queries}
-        masked = config.mask == "mult"
+        steps = {modality: projection.projected_steps for modality, projection in projections.items()}
         self.stacks = nn.ModuleDict(
             {
-                stack_name(*ends): Stack(config.width, config.heads, config.layers, config.dropout, masked)
-                for ends in stacks
+                stack_name(source, query): _stack(config, config.width, config.layers, steps, source, query)
+                for source, query in stacks
             }
         )
         self.fusions = nn.ModuleDict(
             {
-                fusion_name(query): Stack(width, config.heads, config.fusion_layers, config.dropout, masked)
+                fusion_name(query): _stack(config, width, config.fusion_layers, steps, None, query)
                 for query, width in groups.items()
             }
         )
+        widths = {f"to {modality}": (count, config.width) for modality, count in steps.items()}
+        widths |= {fusion_name(query): (steps[query], width) for query, width in groups.items()}
+        self.embeddings = nn.ModuleDict({name: Embedding(*size) for name, size in widths.items()})
         hidden = sum(groups.values()) if fused else len(self.stack_ends) * config.width
         self.head = Head(hidden, classes, config)
 
     def forward(self, x: Mapping[str, Tensor], taps: Mapping[str, Taps] | None = None) -> Outputs:
         """Outputs for x[modality] (B, T_m, F_m), tapping the stacks that `taps` names."""
         taps = taps or {}
-        sequences = {m: projection(x[projection.modality]) for m, projection in self.by_modality().items()}
+        sequences = {m: self._sequence(m, projection, x) for m, projection in self.by_modality().items()}
         read_last = self.readout == "last"
         tapped: dict[str, Tapped] = {}
         outputs: list[tuple[str, Tensor]] = []
@@ -108,6 +112,7 @@ class Network(nn.Module):
             readouts = []
             for name, fusion in self.fusions.items():
                 joined = torch.cat([output for query, output in outputs if fusion_name(query) == name], -1)
+                joined = self.embeddings[name](joined)
                 output, tapped[name] = fusion(joined, joined, last_only=read_last, taps=taps.get(name))
                 readouts.append(output)
         features = torch.cat([r[:, -1] if read_last else r.mean(1) for r in readouts], -1)
@@ -122,11 +127,16 @@ class Network(nn.Module):
         if any(is_fusion(name) for name in taps):
             return self(x, taps).tapped  # type: ignore[no-any-return]
         needed = {modality for name in taps for modality in ends_of(name)}
-        sequences = {modality: p(x[p.modality]) for modality, p in self.by_modality().items() if modality in needed}
+        sequences = {m: self._sequence(m, p, x) for m, p in self.by_modality().items() if m in needed}
         return {
             name: self.stack(name).tap(sequences[ends_of(name)[1]], sequences[ends_of(name)[0]], wanted)
             for name, wanted in taps.items()
         }
+
+    def _sequence(self, modality: str, projection: Projection, x: Mapping[str, Tensor]) -> Tensor:
+        """The embedded sequence (B, T, D) of a modality, which its stacks share."""
+        embedded: Tensor = self.embeddings[f"to {modality}"](projection(x[projection.modality]))
+        return embedded
 
     def stack(self, name: str) -> Stack:
         """The stack called `name`."""
@@ -145,6 +155,16 @@ class Network(nn.Module):
         return {n.removeprefix("to "): p for n, p in self.projections.items() if isinstance(p, Projection)}
 
 
+def _stack(
+    config: NetworkConfig, width: int, layers: int, steps: Mapping[str, int], source: str | None, query: str
+) -> Stack:
+    """A stack with queries of `query` and keys of `source` (None: the second stage, whose keys are its queries)."""
+    key = query if source is None else source
+    mask = mult_mask(steps[query], steps[key]) if config.mask == "mult" else None
+    updated = key == query and config.self_attention == "updated"
+    return Stack(width, config.heads, layers, config.dropout.in_stack(source), mask, updated=updated)
+
+
 class Head(nn.Module):
     """`plain`: W3 relu(W1 h). `residual` (MulT's): W3 z with z = W2 relu(W1 h) + h. Dropout after the relu."""
 
@@ -153,7 +173,7 @@ class Head(nn.Module):
         self.first = nn.Linear(hidden, hidden)
         self.second = nn.Linear(hidden, hidden) if config.head == "residual" else None
         self.out = nn.Linear(hidden, classes)
-        self.dropout = nn.Dropout(config.dropout.output)
+        self.dropout = Dropout(config.dropout.output)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and the last hidden layer (B, H), from h (B, H)."""

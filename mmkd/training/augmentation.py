@@ -11,7 +11,9 @@ from torch import Tensor
 from mmkd.config import Augmentation
 
 
-def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int]) -> dict[str, Tensor]:
+def augment(
+    x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
     """Augmented copies of x[modality] (B, T_m, F_m), in standardised units; a strength of 0 omits its step.
 
     - `crop` c, `warp` w: time runs from U(-c, c) to 1 + U(-c, c) and bends by U(-w, w) sin(pi u) / pi on the way, the
@@ -24,30 +26,27 @@ def augment(x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str,
 
     Steps that are all zero are padding and stay so.
 
-    Everything is drawn on the CPU, whose generator a checkpoint holds.
+    Everything is drawn on the device of x, from `generator` (None: torch's default one there).
     """
-    batch = len(next(iter(x.values())))
+    first = next(iter(x.values()))
+    batch = len(first)
     changed = dict(x)
     if config.crop or config.warp:
-        ends = config.crop * _symmetric(batch, 2)
-        bend = config.warp * _symmetric(batch, 1) / math.pi
-        changed = {m: _retime(v, ends.to(v), bend.to(v)) for m, v in changed.items()}
+        ends = config.crop * first.new_empty(batch, 2).uniform_(-1, 1, generator=generator)
+        bend = config.warp * first.new_empty(batch, 1).uniform_(-1, 1, generator=generator) / math.pi
+        changed = {m: _retime(v, ends, bend) for m, v in changed.items()}
     for m, v in changed.items():
-        real = (v != 0).any(2, keepdim=True)  # padding stays exactly 0
+        real = v.any(2, keepdim=True).to(v.dtype)  # padding stays exactly 0
         if config.rotation and vectors.get(m) == 3:
-            v = _rotate(v, _rotations(config.rotation * torch.randn(batch, 3)).to(v))
+            v = _rotate(v, _rotations(config.rotation * v.new_empty(batch, 3).normal_(generator=generator)))
         if config.scale:
-            v = v * (1 + config.scale * torch.randn(batch, 1, 1)).to(v)
+            v = v * v.new_empty(batch, 1, 1).normal_(1, config.scale, generator=generator)
         if config.shift:
-            v = v + config.shift * torch.randn(batch, 1, v.shape[2]).to(v) * real
+            v = v + v.new_empty(batch, 1, v.shape[2]).normal_(0, config.shift, generator=generator) * real
         if config.noise:
-            v = v + config.noise * torch.randn(v.shape).to(v) * real
+            v = v + torch.empty_like(v).normal_(0, config.noise, generator=generator) * real
         changed[m] = v
     return changed
-
-
-def _symmetric(*shape: int) -> Tensor:
-    return 2 * torch.rand(*shape) - 1
 
 
 def _retime(x: Tensor, ends: Tensor, bend: Tensor) -> Tensor:
@@ -65,10 +64,15 @@ def _retime(x: Tensor, ends: Tensor, bend: Tensor) -> Tensor:
 
 
 def _rotations(vectors: Tensor) -> Tensor:
-    """Rotation matrices (B, 3, 3) of rotation vectors (B, 3) in radians."""
-    skew = torch.zeros(len(vectors), 3, 3)
-    skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -vectors[:, 2], vectors[:, 1], -vectors[:, 0]
-    turns: Tensor = torch.linalg.matrix_exp(skew - skew.transpose(1, 2))
+    """Rotation matrices (B, 3, 3) of rotation vectors (B, 3) in radians, by Rodrigues' formula.
+
+    I + sin(a) / a K + (1 - cos(a)) / a^2 K^2, where a is the angle and K v' = v x v' for every v'.
+    """
+    axes = torch.eye(3, device=vectors.device, dtype=vectors.dtype)[None]
+    turn = torch.linalg.cross(axes, vectors[:, None])
+    angle = vectors.norm(dim=1)[:, None, None]
+    once, twice = torch.sinc(angle / math.pi), torch.sinc(angle / (2 * math.pi)).square() / 2
+    turns: Tensor = axes + once * turn + twice * (turn @ turn)
     return turns
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig
+from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, derived_seed
 from mmkd.data import DatasetInfo
 from mmkd.data.hold_out import hold_out
 from mmkd.data.tensors import Samples, load_samples
@@ -20,6 +20,7 @@ from mmkd.models.network import Network, build_teacher
 from mmkd.provenance import gpus_given
 from mmkd.rundir import TrialDir
 from mmkd.terminal import printable
+from mmkd.training.random_stream import RandomStream
 from mmkd.training.trained_network import load_teacher, new_student, open_data
 
 
@@ -57,13 +58,15 @@ class Lesson:
     """Network, data, method and teacher of one run.
 
     `method` and `teacher` are None for a teacher; `alpha` and `beta` weigh the classification and the distillation
-    loss (Eq. 1).
+    loss (Eq. 1). The method draws from `stream` alone, so that rows whose networks are equal share the initial student
+    and the dropout of every step.
     """
 
     network: Network
     train: Samples
     valid: Samples
     info: DatasetInfo
+    stream: RandomStream
     method: DistillationMethod | None = None
     teacher: FrozenTeacher | None = None
     alpha: float = 1.0
@@ -77,11 +80,12 @@ def make_lesson(config: TeacherConfig | StudentConfig, directory: TrialDir, devi
         UserError: the data or the teacher do not match the configuration.
     """
     info = open_data(config)
+    stream = RandomStream(derived_seed("method", config.seed), device)
     if isinstance(config, TeacherConfig):
         network = build_teacher(info, config.network, config.branch).to(device)
         train, valid = (load_samples(info, split, info.modalities, device) for split in ("train", "valid"))
         train, _ = hold_out(train, config.training.held_out)
-        return Lesson(network, train, valid, info)
+        return Lesson(network, train, valid, info, stream)
     distillation = config.distillation
     method_class = load_method(distillation.method)
     network, pairing = new_student(config, info)
@@ -91,14 +95,17 @@ def make_lesson(config: TeacherConfig | StudentConfig, directory: TrialDir, devi
             raise UserError(
                 f"{directory.config}: method {distillation.method} needs a teacher, and the file names none"
             )
-        teacher = load_teacher(directory.root, config.teacher, info, device)
+        with stream:  # building a network draws its initial weights
+            teacher = load_teacher(directory.root, config.teacher, info, device)
     modalities = info.modalities if teacher else pairing.inputs
     train, held_out = hold_out(load_samples(info, "train", modalities, device), config.training.held_out)
     if teacher:
         teacher.remember(train.x, augmented=config.training.augmentation != Augmentation())
     valid = load_samples(info, "valid", pairing.inputs, device)
     teachers = teacher.network if teacher else None
-    method = method_class(
-        Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes), held_out)
-    ).to(device)
-    return Lesson(network.to(device), train, valid, info, method, teacher, distillation.alpha, distillation.beta)
+    problem = Problem(distillation, pairing, network, teachers, train.y.cpu(), len(info.classes), held_out)
+    with stream:
+        method = method_class(problem).to(device)
+    return Lesson(
+        network.to(device), train, valid, info, stream, method, teacher, distillation.alpha, distillation.beta
+    )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmkd.config import Run, Training, identity
+from mmkd.config import Run, Training, derived_seed, identity
 from mmkd.data.tensors import epoch_batches
 from mmkd.distillation.frozen_teacher import Batch
 from mmkd.metrics_log import append_metrics, cut_metrics
@@ -71,8 +71,12 @@ class Trainer:
         if lesson.teacher is not None:
             lesson.teacher.precision = training.precision
         self.parameters = [p for p in modules.parameters() if p.requires_grad]
-        # With weight_decay = 0 AdamW is Adam.
-        self.optimizer = torch.optim.AdamW(self.parameters, training.learning_rate, weight_decay=training.weight_decay)
+        # A method's own parameters are clipped apart: they must not shrink the student's steps.
+        self.clipped = [[p for p in part.parameters() if p.requires_grad] for part in modules.values()]
+        # With weight_decay = 0 AdamW is Adam. Fused, one call updates all parameters.
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, training.learning_rate, weight_decay=training.weight_decay, fused=True
+        )
         self.scheduler = make_scheduler(self.optimizer, training)
         self.progress = Progress()
 
@@ -96,6 +100,7 @@ class Trainer:
             self.modules.load_state_dict(parts["modules"])
             self.optimizer.load_state_dict(parts["optimizer"])
             self.scheduler.load_state_dict(parts["scheduler"])
+            self.lesson.stream.load_state_dict(parts["stream"])
             self.checkpoint.restore_generators()
             self.checkpoint = None
         self.check_attempt()
@@ -122,16 +127,25 @@ class Trainer:
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step on a batch of train before augmentation; the loss terms, and the method's own scalars."""
         lesson, training = self.lesson, self.config.training
-        batch = replace(batch, x=augment(batch.x, training.augmentation, lesson.info.vectors))
+        batch = replace(
+            batch, x=augment(batch.x, training.augmentation, lesson.info.vectors, self._augmenting(batch.y.device))
+        )
         if lesson.method is not None:
             rate = self.optimizer.param_groups[0]["lr"]
-            lesson.method.prepare_step(batch, lambda: self._loss(batch)[0], rate)
+            with lesson.stream:
+                lesson.method.prepare_step(batch, lambda: self._loss(batch)[0], rate)
         loss, terms = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, training.clip)
+        for part in self.clipped:
+            nn.utils.clip_grad_norm_(part, clip_norm(training.clip, lesson.alpha, lesson.beta))
         self.optimizer.step()
         return terms
+
+    def _augmenting(self, device: torch.device) -> torch.Generator:
+        """The generator of this step's augmentation: the same for all students on a data set."""
+        seed = derived_seed("augmentation", self.config.seed, self.progress.epoch, self.progress.step)
+        return torch.Generator(device).manual_seed(seed)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch (Eq. 1); its terms, and the method's own scalars."""
@@ -141,7 +155,8 @@ class Trainer:
         terms = {"classification": F.cross_entropy(outputs.logits, batch.y, label_smoothing=smoothing)}
         loss = lesson.alpha * terms["classification"]
         if method is not None and method.needs_teacher:
-            terms["distillation"] = method(batch, outputs, lesson.teacher)
+            with lesson.stream:
+                terms["distillation"] = method(batch, outputs, lesson.teacher)
             loss = loss + lesson.beta * terms["distillation"]
             terms |= method.monitored
         return loss, terms
@@ -149,8 +164,10 @@ class Trainer:
     def _run(self, batch: Batch) -> Outputs:
         """The network's outputs on a batch, with the method's taps: computed in `precision`, returned in float32."""
         method = self.lesson.method
+        with self.lesson.stream:
+            taps = method.taps() if method else None
         with autocast(self.config.training.precision, batch.y.device):
-            outputs = self.lesson.network(batch.x, method.taps() if method else None)
+            outputs = self.lesson.network(batch.x, taps)
         logits, penultimate = in_float32(outputs.logits), in_float32(outputs.penultimate)
         return Outputs(logits, penultimate, tapped_in_float32(outputs.tapped), outputs.taps)
 
@@ -198,8 +215,19 @@ class Trainer:
             "modules": self.modules.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "stream": self.lesson.stream.state_dict(),
         }
         save_checkpoint(self.directory.checkpoint, identity(self.config), self.progress, parts)
+
+
+def clip_norm(clip: float, alpha: float, beta: float) -> float:
+    """The largest norm of the gradient of alpha L_c + beta L_KD: `clip` times alpha, or times beta if alpha is 0.
+
+    Adam does not see a common factor of alpha and beta, and with this clipping does not either: (alpha, beta) and
+    (c alpha, c beta) train alike, up to Adam's epsilon. With a fixed norm the control, whose alpha is 1, would be
+    clipped in most steps, and a row that is tuned to alpha = 0.1 in none.
+    """
+    return clip * (alpha or beta)
 
 
 def make_scheduler(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mmkd.config import SEEDS_PER_REPLICATE
 from mmkd.errors import UserError
 from mmkd.files import read_json
-from mmkd.formatting import teacher_label
+from mmkd.finished import line_name, read_finished
+from mmkd.formatting import replicate_title, teacher_label
+from mmkd.records import FinishedTrial
 from mmkd.result_file import ResultError
-from mmkd.rundir import Root, TrialDir
+from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.trial_state import State
 from slurm.monitoring.rows import Row, Study, family, read_rows, read_studies
-from slurm.monitoring.trials import Entry, Trial, read_trial, stamp
+from slurm.monitoring.trials import Entry, Trial, finished_trial, read_trial, stamp
 
 Stamp = tuple[tuple[int, int], ...]
 
@@ -43,6 +46,8 @@ class Survey:
 class Collector:
     """Surveys of a root. A finished trial is read once, another one when its directory or its metrics have changed.
 
+    What is finished at the first look is read from the rows' `finished.jsonl`, as far as that goes.
+
     Args:
         root: the directory of the studies.
         study: the one to look at, None for all.
@@ -52,6 +57,7 @@ class Collector:
         self.root, self.study = root, study
         self._read: dict[Path, tuple[Stamp, Trial]] = {}
         self._listed: dict[Path, tuple[Stamp, list[Entry]]] = {}
+        self._lines: dict[Path, Mapping[str, FinishedTrial]] = {}
 
     def look(self, seconds: float = float("inf")) -> Survey:
         """Survey the root; what is new to us is read for about so many seconds (one trial at least), latest first.
@@ -80,8 +86,13 @@ class Collector:
 
     def _refresh(self, entry: Entry, known: tuple[Stamp, Trial] | None, problems: list[str]) -> Trial | None:
         """The trial as it is now; as it was known where it cannot be read."""
+        path = entry.directory.path
         if known is not None and known[1].state is State.FINISHED:
             return known[1]
+        if known is None and (line := self._line(entry)) is not None:
+            trial = finished_trial(entry, line)
+            self._read[path] = ((), trial)
+            return trial
         try:
             mark = stamp(entry.directory)  # before the reading: what is written meanwhile makes another one
             if known is not None and known[0] == mark:
@@ -91,8 +102,17 @@ class Collector:
             # JSON of an unexpected shape too: whatever it is, one trial must not hide all others.
             problems.append(f"{entry.directory.name}: {error}")
             return known[1] if known else None
-        self._read[entry.directory.path] = (_settled(mark), trial)
+        self._read[path] = (_settled(mark), trial)
         return trial
+
+    def _line(self, entry: Entry) -> FinishedTrial | None:
+        """The trial's line in its row's `finished.jsonl`, which is read at the row's first look alone."""
+        if entry.kind == "teacher":
+            return None
+        row = entry.directory.path.parents[1]
+        if row not in self._lines:
+            self._lines[row] = read_finished(RowDir(row)).trials
+        return self._lines[row].get(line_name(entry.directory))
 
     def _entries(self, rows: list[Row]) -> list[Entry]:
         """Trials and final runs of the rows, and the teachers that they need (where all is watched: all).
@@ -137,7 +157,7 @@ def _runs(row: Row, kind: str) -> list[Entry]:
     runs, letter = (row.directory.trials(), "t") if kind == "tuning" else (row.directory.final_runs(), "s")
     owner = row.directory.path.name
     return [
-        Entry(run, owner, kind, row.name, f"{letter}{run.path.name.split('-')[0]}", row.epochs, row.selection)
+        Entry(run, owner, kind, row.title, f"{letter}{run.path.name.split('-')[0]}", row.epochs, row.selection)
         for run in runs
     ]
 
@@ -145,6 +165,10 @@ def _runs(row: Row, kind: str) -> list[Entry]:
 def _teacher(directory: TrialDir) -> Entry:
     found = read_json(directory.config)
     config = found if isinstance(found, dict) else {}
-    label, name = teacher_label(config.get("branch")), f"s{config.get('seed', '?')}"
-    owner = family(config, config.get("data", {}).get("fingerprint"))
-    return Entry(directory, owner, "teacher", label, name, int(config.get("training", {}).get("epochs", 0)), "loss")
+    replicate, seed = divmod(int(config.get("seed", 0)), SEEDS_PER_REPLICATE)
+    label = replicate_title(teacher_label(config.get("branch")), replicate)
+    split = (config.get("split") or {}).get("digest", "")
+    owner = family(config, config.get("data", {}).get("fingerprint"), split)
+    return Entry(
+        directory, owner, "teacher", label, f"s{seed}", int(config.get("training", {}).get("epochs", 0)), "loss"
+    )

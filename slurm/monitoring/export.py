@@ -72,6 +72,7 @@ def _row(count: RowCount) -> dict[str, Any]:
     return {
         "directory": f"rows/{row.directory.path.name}",
         "name": row.name,
+        "replicate": row.replicate,
         "label": row.label,
         "group": row.group,
         "studies": list(row.studies),

@@ -83,7 +83,7 @@ def _owner(path: Path) -> str:
         return str(path.stat().st_uid)  # squeue takes a number too
 
 
-def watch_once(monitor: Monitor, console: Console, *, as_json: bool) -> None:
+def watch_once(monitor: Monitor, console: Console, *, as_json: bool, each_replicate: bool) -> None:
     """Print everything once; a terminal shows the progress of the reading."""
     errors = Console(stderr=True)
     with errors.status("") if errors.is_terminal else nullcontext() as status:
@@ -95,13 +95,14 @@ def watch_once(monitor: Monitor, console: Console, *, as_json: bool) -> None:
         print(json.dumps(to_json(overview), indent=2, allow_nan=False))  # ASCII: nothing in it steers a terminal
         return
     with console.capture() as captured:
-        console.print(draw(overview, console.width, None, monitor.log()))
+        console.print(draw(overview, console.width, None, monitor.log(), each_replicate=each_replicate))
     print("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")))
 
 
-def watch_live(monitor: Monitor, console: Console) -> None:
+def watch_live(monitor: Monitor, console: Console, *, each_replicate: bool) -> None:
     """Show the live view until the user leaves."""
-    foot = "q leaves, n and p show the logs of what runs or failed" if sys.stdin.isatty() else "Ctrl-C leaves"
+    keys = "q leaves, n and p show the logs of what runs or failed, r each replicate of a row"
+    foot = keys if sys.stdin.isatty() else "Ctrl-C leaves"
     with keyboard() as key, Live(console=console, screen=True, auto_refresh=False) as live:
         patience = FIRST_SECONDS
         while True:
@@ -113,11 +114,13 @@ def watch_live(monitor: Monitor, console: Console) -> None:
             until = time.monotonic() + pause
             pressed: str | None = ""
             while pressed is not None:
-                shown = draw(overview, console.width, console.height, monitor.log(), foot)  # the terminal's size now
+                size = console.width, console.height  # the terminal's size now
+                shown = draw(overview, *size, monitor.log(), foot, each_replicate=each_replicate)
                 live.update(shown, refresh=True)
                 pressed = key(until - time.monotonic())
                 if pressed == "q":
                     return
+                each_replicate ^= pressed == "r"
                 monitor.step(overview, {"n": 1, "p": -1}.get(pressed or "", 0))
 
 
@@ -141,7 +144,9 @@ def keyboard() -> Iterator[Callable[[float], str | None]]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def show(root: Root, study: str | None, log: str | None, *, once: bool, as_json: bool) -> None:
+def show(
+    root: Root, study: str | None, log: str | None, *, once: bool, as_json: bool, each_replicate: bool = False
+) -> None:
     """Show a root's studies, or one, with a trial's log: live on a terminal, else once.
 
     Raises:
@@ -152,6 +157,6 @@ def show(root: Root, study: str | None, log: str | None, *, once: bool, as_json:
         console = Console(width=PIPED_WIDTH)
     monitor = Monitor(root, study, log)
     if once or as_json or not console.is_terminal:
-        watch_once(monitor, console, as_json=as_json)
+        watch_once(monitor, console, as_json=as_json, each_replicate=each_replicate)
     else:
-        watch_live(monitor, console)
+        watch_live(monitor, console, each_replicate=each_replicate)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import fmean
 
 from mmkd.lock import Holder
 from mmkd.metrics import best_trial
@@ -24,9 +25,9 @@ from slurm.monitoring.workers import describe_workers
 
 @dataclass(frozen=True)
 class RowCount:
-    """The progress of a row: its tuning trials that were `sampled`, those of them that `ended`, and its final runs.
+    """The progress of a replicate of a row: its tuning trials and its final runs.
 
-    `best` is the best complete tuning trial so far, on valid.
+    `sampled` tuning trials were, `ended` of them have ended. `best` is the best complete tuning trial so far, on valid.
     """
 
     row: Row
@@ -38,6 +39,59 @@ class RowCount:
     failed: int
     left: Left
     best: Trial | None
+
+
+@dataclass(frozen=True)
+class RowLine:
+    """The progress of a row: sums over some of its replicates, or one of them."""
+
+    counts: tuple[RowCount, ...]
+
+    @property
+    def first(self) -> Row:
+        """The first of the replicates."""
+        return self.counts[0].row
+
+    @property
+    def title(self) -> str:
+        """The row's name, or the title of its only replicate."""
+        return self.first.title if len(self.counts) == 1 else self.first.name
+
+    @property
+    def done(self) -> int:
+        """Replicates that have begun and have nothing left."""
+        return sum(count.row.is_begun and not count.left.runs for count in self.counts)
+
+    @property
+    def left(self) -> int:
+        """Runs that have not ended."""
+        return sum(count.left.runs for count in self.counts)
+
+    def sum(self, number: Callable[[RowCount], int]) -> int:
+        """A number, summed over the replicates."""
+        return sum(map(number, self.counts))
+
+    def mean_of_best(self, value: Callable[[Trial], float | None]) -> float | None:
+        """A value of each replicate's best trial, averaged."""
+        found = [value(count.best) for count in self.counts if count.best]
+        known = [one for one in found if one is not None]
+        return fmean(known) if known else None
+
+    @property
+    def best_of(self) -> str:
+        """The best trial's name; with several replicates, of how many the best trial's value is known."""
+        best = [count.best for count in self.counts if count.best]
+        if len(self.counts) == 1:
+            return best[0].entry.name if best else ""
+        return f"mean of {len(best)}" if best else ""
+
+
+def row_lines(counts: Sequence[RowCount], *, each_replicate: bool) -> list[RowLine]:
+    """A line for each row, or for each replicate."""
+    groups: dict[str, list[RowCount]] = {}
+    for count in counts:
+        groups.setdefault(count.row.title if each_replicate else count.row.name, []).append(count)
+    return [RowLine(tuple(group)) for group in groups.values()]
 
 
 @dataclass(frozen=True)
@@ -177,9 +231,13 @@ def best_of(row: Row, tuning: Sequence[Watched]) -> Trial | None:
 
 
 def teachers_needed(rows: Sequence[Row]) -> int:
-    """One of each family for tuning, and one for each seed."""
-    with_teacher = sorted((row for row in rows if row.family), key=lambda row: row.family)
-    return sum(1 + max(row.seeds for row in same) for _, same in groupby(with_teacher, key=lambda row: row.family))
+    """One of each family and replicate for tuning, and one for each seed."""
+
+    def shared_by(row: Row) -> tuple[str, int]:
+        return row.family, row.replicate
+
+    with_teacher = sorted((row for row in rows if row.family), key=shared_by)
+    return sum(1 + max(row.seeds for row in same) for _, same in groupby(with_teacher, key=shared_by))
 
 
 def count_failures(trials: Sequence[Watched]) -> list[FailureCount]:

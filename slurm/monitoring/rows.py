@@ -15,6 +15,7 @@ from mmkd.attempts import current_attempt
 from mmkd.errors import UserError, choose
 from mmkd.files import last_lines
 from mmkd.find_trial import matching
+from mmkd.formatting import replicate_title
 from mmkd.lock import Holder, read_holder
 from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -35,13 +36,14 @@ class Study:
 
 @dataclass(frozen=True)
 class Row:
-    """A row: `trials` and `seeds` are what the studies want of it, the rest is what it is.
+    """A replicate of a row: `trials` and `seeds` are what the studies want of it, the rest is what it is.
 
-    `family` is what its teachers share but for the seed, "" where it needs none.
+    Replicates of one row have one `name`. `family` is what its teachers share but for the seed, "" where it needs none.
     """
 
     directory: RowDir
     name: str
+    replicate: int
     label: str
     group: str
     studies: tuple[str, ...]
@@ -54,6 +56,11 @@ class Row:
     controller: Holder | None
     is_begun: bool = True
     """False if no launch has included the row yet (see launch.py --rows)."""
+
+    @property
+    def title(self) -> str:
+        """The row's name, with its replicate if it is not the first."""
+        return replicate_title(self.name, self.replicate)
 
 
 def read_studies(root: Root, wanted: str | None) -> list[Study]:
@@ -89,7 +96,10 @@ def _job_name(script: Path) -> str:
 
 
 def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
-    """Read the studies' rows, each once, in their order; with `others` also those that are in no study."""
+    """Read the studies' rows, each once, in their order; with `others` also those that are in no study.
+
+    Rows of one name that are not replicates of one row are named by the directory of their first replicate.
+    """
     wanted: dict[str, list[tuple[str, StudyRow]]] = {}
     for study in studies:
         for row in study.record.rows:
@@ -97,21 +107,50 @@ def read_rows(root: Root, studies: list[Study], *, others: bool) -> list[Row]:
     if others:
         for directory in root.rows():
             wanted.setdefault(directory.path.name, [])
-    names = [entries[0][1].name if entries else "" for entries in wanted.values()]
-    twice = {name for name in names if names.count(name) > 1}
-    return [_read_row(root, name, entries, twice) for name, entries in wanted.items()]
+    records = {name: find_record(RowDir(root.path / "rows" / name).row, RowRecord) for name in wanted}
+    first = _first_replicates(studies, records)
+    names: dict[str, set[str]] = {}
+    for name, entries in wanted.items():
+        names.setdefault(entries[0][1].name if entries else "", set()).add(first[name])
+    twice = {name for name, firsts in names.items() if len(firsts) > 1 or not name}
+    return [_read_row(root, name, first[name], records[name], entries, twice) for name, entries in wanted.items()]
 
 
-def _read_row(root: Root, name: str, entries: list[tuple[str, StudyRow]], twice: set[str]) -> Row:
+def _first_replicates(studies: Sequence[Study], records: Mapping[str, RowRecord | None]) -> dict[str, str]:
+    """By a row's directory, that of the first replicate of the row: as a study says, else by what they are."""
+    first: dict[str, str] = {}
+    for study in studies:
+        replicates: dict[str, list[str]] = {}
+        for row in study.record.rows:
+            replicates.setdefault(row.name, []).append(row.directory)
+        for same in replicates.values():
+            known = next((first[name] for name in same if name in first), same[0])
+            first |= {name: first.get(name, known) for name in same}
+    alike: dict[str, str] = {}
+    for name, record in records.items():
+        if name not in first:
+            facts = record.identity.model_dump(exclude={"split", "replicate"}) if record else name
+            first[name] = alike.setdefault(json.dumps(facts, sort_keys=True), name)
+    return first
+
+
+def _read_row(
+    root: Root,
+    name: str,
+    first_replicate: str,
+    record: RowRecord | None,
+    entries: list[tuple[str, StudyRow]],
+    twice: set[str],
+) -> Row:
     """Read a row; a damaged record counts as absent: a relaunch reports and rewrites it."""
     directory = RowDir(root.path / "rows" / name)
     holder = read_holder(directory.lock)
-    record = find_record(directory.row, RowRecord)
     identity = None if record is None else record.identity
     first = entries[0][1] if entries else None
     return Row(
         directory=directory,
-        name=name if first is None or first.name in twice else first.name,
+        name=first_replicate if first is None or first.name in twice else first.name,
+        replicate=first.replicate if first else identity.replicate if identity else 0,
         label=name if first is None else first.label,
         group="" if first is None else first.group or "",
         studies=tuple(study for study, _ in entries),
@@ -119,18 +158,22 @@ def _read_row(root: Root, name: str, entries: list[tuple[str, StudyRow]], twice:
         seeds=max((len(row.seeds) for _, row in entries), default=0),
         epochs=0 if identity is None else int(identity.training.get("epochs", 0)),
         selection="loss" if identity is None else identity.selection,
-        family="" if identity is None else family(identity.teacher, identity.data),
+        family="" if identity is None else family(identity.teacher, identity.data, identity.split),
         winner=find_record(directory.winner, WinnerRecord),
         controller=holder if holder and holder.alive else None,
         is_begun=directory.path.is_dir(),
     )
 
 
-def family(teacher: Mapping[str, Any] | None, fingerprint: object) -> str:
-    """The identity of teachers that differ only in their seed, from a row's identity or a teacher's configuration."""
+def family(teacher: Mapping[str, Any] | None, fingerprint: object, split: str = "") -> str:
+    """The identity of teachers that differ only in their seed, from a row's identity or a teacher's configuration.
+
+    `split` is the digest of the drawn split, "" for the data file's own.
+    """
     if not teacher:
         return ""
-    return json.dumps([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))], sort_keys=True)
+    facts = [fingerprint, split, *(teacher.get(key) for key in ("branch", "network", "training"))]
+    return json.dumps(facts, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -151,7 +194,7 @@ def find_trial(wanted: str, root: Root, rows: Sequence[Row]) -> TrialDir:
     if owner == "teachers":
         candidates, name = root.teachers(), rest
     else:
-        by_directory, by_name = {row.directory.path.name: row for row in rows}, {row.name: row for row in rows}
+        by_directory, by_name = {row.directory.path.name: row for row in rows}, {row.title: row for row in rows}
         row = (by_directory.get(owner) or by_name[choose("row (--log)", owner, by_name)]).directory
         kind, _, name = rest.partition("/")
         candidates = row.final_runs() if kind == "confirm" else row.trials()

@@ -12,7 +12,7 @@ from mmkd.formatting import clock, figure, percent, short_path, sparkline
 from mmkd.result_file import Status
 from mmkd.trial_state import State
 from slurm.monitoring.heading import heading
-from slurm.monitoring.overview import FailureCount, Overview, RowCount
+from slurm.monitoring.overview import FailureCount, Overview, RowLine, row_lines
 from slurm.monitoring.rows import LogTail
 from slurm.monitoring.tables import TITLE, Cell, Column, T, Unsteered, table
 from slurm.monitoring.watching import Sign, Watched
@@ -35,13 +35,21 @@ class Section:
     draw: Callable[[int], RenderableType]
 
 
-def draw(overview: Overview, width: int, height: int | None, log: LogTail | None = None, foot: str = "") -> Group:
+def draw(
+    overview: Overview,
+    width: int,
+    height: int | None,
+    log: LogTail | None = None,
+    foot: str = "",
+    *,
+    each_replicate: bool = False,
+) -> Group:
     """The whole screen, `width` columns wide, in at most `height` lines; None: as many as it takes."""
     top = heading(overview, width, note_lines=1 if height is not None and height < TALL else 3)
     sections = [
         _running(overview, width),
         _waiting(overview, width),
-        _rows(overview, width),
+        _rows(row_lines(overview.rows, each_replicate=each_replicate), width),
         _failures(overview, width),
     ]
     if log is not None:
@@ -159,41 +167,58 @@ def _waiting(overview: Overview, width: int) -> Section:
     return _section(columns, watched, width)
 
 
-def _rows(overview: Overview, width: int) -> Section:
-    def final(r: RowCount) -> Text:
-        runs = f"{r.final}/{r.row.seeds}" if r.row.seeds else str(r.final)
-        return Text(runs, style="" if r.left.runs else "bold")
+def _rows(rows: Sequence[RowLine], width: int) -> Section:
+    def of(done: int, wanted: int) -> str:
+        return f"{done}/{wanted}" if wanted else str(done)
 
-    def name(r: RowCount) -> Text:
-        return Text(r.row.name, style="green" if r.busy else "" if r.sampled else "dim")
+    def trials(r: RowLine) -> str:
+        return of(r.sum(lambda c: c.ended), r.sum(lambda c: c.row.trials))
 
-    columns: list[Column[RowCount]] = [
-        Column(f"ROWS {len(overview.rows)}", name, flexible="name"),
-        Column("trials", lambda r: f"{r.ended}/{r.row.trials}" if r.row.trials else str(r.ended), right=True),
+    def final(r: RowLine) -> Text:
+        runs = of(r.sum(lambda c: c.final), r.sum(lambda c: c.row.seeds))
+        return Text(runs, style="" if r.left else "bold")
+
+    def name(r: RowLine) -> Text:
+        return Text(r.title, style="green" if _busy(r) else "" if _sampled(r) else "dim")
+
+    several = any(len(r.counts) > 1 for r in rows)
+    replicates = Column[RowLine]("done", lambda r: f"{r.done}/{len(r.counts)}", right=True)
+    columns: list[Column[RowLine]] = [
+        Column(f"ROWS {len(rows)}", name, flexible="name"),
+        *([replicates] if several else []),
+        Column("trials", trials, right=True),
         Column("seeds", final, right=True),
-        Column("running", lambda r: str(r.busy or ""), right=True, since=NARROW),
-        Column("failed", lambda r: Text(str(r.failed or ""), style="red"), right=True, since=NARROW),
+        Column("running", lambda r: str(_busy(r) or ""), right=True, since=NARROW),
+        Column("failed", lambda r: Text(str(r.sum(lambda c: c.failed) or ""), style="red"), right=True, since=NARROW),
         Column(
-            f"best {_metric(r.row.selection for r in overview.rows)}",
-            lambda r: figure(r.best.value) if r.best else "",
+            f"best {_metric(r.first.selection for r in rows)}",
+            lambda r: figure(r.mean_of_best(lambda trial: trial.value)),
             right=True,
         ),
-        Column("acc %", lambda r: percent(r.best.accuracy) if r.best else "", right=True),
-        Column("of", lambda r: r.best.entry.name if r.best else ""),
-        Column("", lambda r: r.row.label, flexible="prose", since=WIDER, style="dim"),
-        Column("", lambda r: r.row.group, flexible="prose", since=WIDEST, style="dim"),
+        Column("acc %", lambda r: percent(r.mean_of_best(lambda trial: trial.accuracy)), right=True),
+        Column("of", lambda r: r.best_of),
+        Column("", lambda r: r.first.label, flexible="prose", since=WIDER, style="dim"),
+        Column("", lambda r: r.first.group, flexible="prose", since=WIDEST, style="dim"),
     ]
 
     def lines_of(lines: int) -> RenderableType:
-        counts = overview.rows if len(overview.rows) < lines else sorted(overview.rows, key=_interest)
-        return table(columns, counts, width, lines)
+        return table(columns, rows if len(rows) < lines else sorted(rows, key=_interest), width, lines)
 
-    return Section(len(overview.rows) + 1 if overview.rows else 0, lines_of)
+    return Section(len(rows) + 1 if rows else 0, lines_of)
 
 
-def _interest(row: RowCount) -> int:
+def _busy(row: RowLine) -> int:
+    return row.sum(lambda count: count.busy)
+
+
+def _sampled(row: RowLine) -> int:
+    return row.sum(lambda count: count.sampled)
+
+
+def _interest(row: RowLine) -> int:
     """Sort rows where not all fit: running or pending, begun, to come, the rest."""
-    return 0 if row.busy or row.pending else 3 if not row.left.runs else 1 if row.sampled else 2
+    is_active = _busy(row) or row.sum(lambda count: count.pending)
+    return 0 if is_active else 3 if not row.left else 1 if _sampled(row) else 2
 
 
 def _failures(overview: Overview, width: int) -> Section:

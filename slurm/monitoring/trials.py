@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.attempts import Attempt, read_attempts
+from mmkd.finished import attempts_of
 from mmkd.metrics_log import tail_metrics
+from mmkd.records import FinishedTrial
 from mmkd.result_file import Status, read_summary
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import State, trial_state
@@ -102,13 +104,28 @@ def read_trial(entry: Entry) -> Trial:
 def _finished(entry: Entry, attempts: tuple[Attempt, ...]) -> Trial:
     """A finished trial, with the summary of its result, which takes a tenth of the time of all of it."""
     found = read_summary(entry.directory.result)
-    valid = found.metrics.get("valid", {})
+    return _ended(entry, attempts, found.status, found.epochs, found.metrics)
+
+
+def finished_trial(entry: Entry, line: FinishedTrial) -> Trial:
+    """A finished trial by its line in `finished.jsonl`: what `read_trial` reads from its directory."""
+    return _ended(entry, tuple(attempts_of(line)), Status(line.status), line.epochs, line.metrics)
+
+
+def _ended(
+    entry: Entry,
+    attempts: tuple[Attempt, ...],
+    status: Status,
+    epochs: int,
+    metrics: Mapping[str, Mapping[str, float]],
+) -> Trial:
+    valid = metrics.get("valid", {})
     return Trial(
         entry,
         State.FINISHED,
         attempts,
-        status=found.status,
-        epoch=found.epochs,
+        status=status,
+        epoch=epochs,
         value=_number(valid, entry.selection),
         accuracy=_number(valid, "accuracy"),
     )

@@ -15,7 +15,7 @@ from typing import IO
 from mmkd.files import check_output, write_atomically
 from mmkd.formatting import count, size
 from mmkd.provenance import SOURCE, snapshot_origin
-from mmkd.records import code_versions
+from mmkd.records import RowRecord, code_versions, find_record
 from mmkd.rundir import TrialDir
 from mmkd.steps import show_steps
 from sweeps.actions.clean import files_under
@@ -74,7 +74,15 @@ def members(study: RecordedStudy) -> Iterator[Path]:
             finished = path.name == "checkpoint.pt" and TrialDir(path.parent).result.exists()
             if not (finished or path.suffix == ".lock" or path.name.startswith(".tmp-")):
                 yield path
+    yield from _splits(study)
     yield from _code(study)
+
+
+def _splits(study: RecordedStudy) -> Iterator[Path]:
+    """Yield the records of the drawn splits that the rows' trials use."""
+    records = (find_record(row.row, RowRecord) for row in study.row_directories())
+    digests = {record.identity.split for record in records if record is not None and record.identity.split}
+    yield from (path for path in map(study.root.split, sorted(digests)) if path.exists())
 
 
 def _code(study: RecordedStudy) -> Iterator[Path]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from mmkd.attempts import last_attempt
+from mmkd.data import DatasetInfo
+from mmkd.data.splits import missing_classes
 from mmkd.distillation import load_method
-from mmkd.formatting import count
+from mmkd.finished import line_name, read_finished
+from mmkd.formatting import columns, count, shortened
 from mmkd.result_file import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Job
@@ -20,7 +25,14 @@ from sweeps.controller.row import Task
 from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.launched_study import without_end
 from sweeps.resolve import Launch
-from sweeps.rows import TUNING_SEED, Row, nearest_neighbour, teacher_directories
+from sweeps.rows import (
+    TUNING_SEED,
+    Row,
+    nearest_neighbour,
+    replicates_by_name,
+    stored_identities,
+    teacher_directories,
+)
 from sweeps.study_file import StudyFile
 
 
@@ -38,37 +50,89 @@ def dry_run(made: Launch, options: argparse.Namespace) -> int:
     return 0
 
 
-def show_plan(study: StudyFile, rows: Sequence[Row], root: Root, profile: str, backend: str, parallel: int) -> None:
-    """Print the study, its paths, and each row with its search space and progress."""
+def show_plan(
+    study: StudyFile, rows: Sequence[Row], root: Root, profile: str, backend: str, parallel: int, most: int = 3
+) -> None:
+    """Print the study, its paths, each row with its search space and progress, and the splits of `most` replicates."""
     info, student = rows[0].info, rows[0].student
     print(f"{study.title}")
     sizes = ", ".join(f"{n} {split}" for split, n in info.sizes.items())
+    if info.split is not None:
+        sizes = f"{count(sum(info.sizes.values()), 'sample')}, split in each replicate as shown below"
     print(f"data      {info.source}: {sizes}; student of {study.primary}")
     print(f"networks  profile {profile}; {count(student.training.epochs, 'epoch')}")
     print(f"runs on   {backend}, {parallel} at a time, {count(student.threads, 'thread')} each")
     print(f"results   {root.path}")
-    for row in rows:
-        done, seconds = finished(row.directory)
-        print(f"row       {row.name}: {row.label}")
-        print(f"          {describe_method(row)}")
-        print(f"          {describe_space(row)}")
-        print(
-            f"          {count(row.trials, 'trial')} ({row.sampler} sampler); best by valid {row.selection} retrained "
-            f"on {count(row.seeds, 'fresh seed')}; {count(done, 'run')} done, {seconds:.0f} s spent"
-        )
-        for line in beyond_budget(row):
-            print(f"          {line}")
-        if not row.directory.row.exists() and (found := nearest_neighbour(row)):
-            other, lines = found
-            shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
-            print(f"          new; differs from {other.path.name} in {shown}")
+    stored = stored_identities(root)
+    for replicates in replicates_by_name(rows).values():
+        _show_row(replicates, stored)
     teachers = {directory for row in rows for directory in teacher_directories(row)}
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
-        print(f"teachers  {len(teachers)} (one for tuning and one per seed), {trained} trained")
+        each = "in each replicate " if study.replicates > 1 else ""
+        print(f"teachers  {len(teachers)} ({each}one for tuning and one per seed), {trained} trained")
+    show_splits({row.replicate: row.info for row in rows}, study.splits.scheme, most)
     if backend != "slurm":
         runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.final_runs()))
         warn_of_slurm_jobs([*teachers, *runs])
+
+
+def _show_row(replicates: Sequence[Row], stored: Mapping[RowDir, Mapping[str, Any]]) -> None:
+    """Print a row: what it is, its budget, its progress, and how it differs from the most similar one if it is new."""
+    row, several = replicates[0], len(replicates) > 1
+    done, seconds = map(sum, zip(*(finished(one.directory) for one in replicates), strict=True))
+    print(f"row       {row.name}: {row.label}")
+    print(f"          {describe_method(row)}")
+    print(f"          {describe_space(row)}")
+    print(
+        f"          {f'{len(replicates)} replicates of ' if several else ''}{count(row.trials, 'trial')} "
+        f"({row.sampler} sampler); best by valid {row.selection} retrained on {count(row.seeds, 'fresh seed')}; "
+        f"{count(done, 'run')} done, {seconds:.0f} s spent"
+    )
+    for line, number in Counter(line for one in replicates for line in beyond_budget(one)).items():
+        where = f"in {count(number, 'replicate')}: " if several else ""
+        print(f"          {where}{line}")
+    new = [one for one in replicates if one.directory not in stored]
+    if several and 0 < len(new) < len(replicates):
+        print(f"          {count(len(new), 'replicate')} of them new")
+    elif new and (found := nearest_neighbour(row, stored)):
+        other, lines = found
+        print(f"          new; differs from {other.path.name} in {shortened(lines)}")
+
+
+def show_splits(infos: Mapping[int, DatasetInfo], scheme: str, most: int) -> None:
+    """Print groups and samples of each part in `most` replicates, and the classes that a part lacks in any.
+
+    Args:
+        infos: the data with the parts of each replicate.
+        scheme: how they were drawn.
+        most: number of replicates to show.
+    """
+    if scheme != "file":
+        parts = list(infos[0].sizes)
+        lines = [(str(replicate), *(_describe_part(info, part) for part in parts)) for replicate, info in infos.items()]
+        for number, line in enumerate(columns([(f"{scheme}, replicate", *parts), *lines[:most]])):
+            print(f"{'' if number else 'splits':<10}{line}")
+        if len(lines) > most:
+            print(f"          and {len(lines) - most} more; --dry-run shows all")
+    elif len(infos) > 1:
+        print("splits    the data file's own, the same in each replicate")
+    shown = infos if scheme != "file" else {0: infos[0]}
+    lacking = [
+        f"{f'replicate {replicate}: ' if scheme != 'file' else ''}{part} has no sample of {shortened(classes, ', ')}"
+        for replicate, info in shown.items()
+        for part, classes in missing_classes(info).items()
+    ]
+    if lacking:
+        print(f"warning   {shortened(lacking, most=most)}")
+
+
+def _describe_part(info: DatasetInfo, part: str) -> str:
+    """`1,200 samples of 14 groups`; a few groups by name."""
+    groups = list(info.group_counts[part])
+    named = ", ".join(groups)
+    of = named if len(groups) <= 2 and len(named) <= 24 else count(len(groups), "group")
+    return f"{count(info.sizes[part], 'sample')} of {of}"
 
 
 def beyond_budget(row: Row) -> list[str]:
@@ -113,8 +177,10 @@ def describe_space(row: Row) -> str:
 
 def finished(row: RowDir) -> tuple[int, float]:
     """Count the finished runs of a row and sum their seconds."""
-    results = [_seconds(directory) for directory in [*row.trials(), *row.final_runs()]]
-    spent = [seconds for seconds in results if seconds is not None]
+    lines = read_finished(row).trials
+    others = [d for d in [*row.trials(), *row.final_runs()] if line_name(d) not in lines]
+    spent = [seconds for directory in others if (seconds := _seconds(directory)) is not None]
+    spent += [line.seconds for line in lines.values()]
     return len(spent), sum(spent)
 
 
@@ -129,7 +195,7 @@ def example_job(row: Row, root: Root, environment: Mapping[str, str]) -> Job:
     """Make the job of the row's first trial."""
     config = row.config(row.default(), TUNING_SEED)
     name = f"{row.directory.path.name}.t0"
-    task = Task(name, f"{row.name} trial 0", "tuning", row.directory.trial(0), config)
+    task = Task(name, f"{row.title} trial 0", "tuning", row.directory.trial(0), config)
     return make_job(task, 1, job_tag(root), environment)
 
 

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from mmkd.attempts import read_attempts
-from mmkd.config import Run, StudentConfig, Training
+from mmkd.config import Run, StudentConfig, Training, digest
 from mmkd.errors import UserError
 from mmkd.files import read_json
+from mmkd.finished import read_finished
 from mmkd.formatting import count, duration, remaining
 from mmkd.metrics_log import read_metrics
-from mmkd.records import RowRecord, as_written, find_record
-from mmkd.rundir import Root, TrialDir
+from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from sweeps.actions.status import read_journal
 from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import last_line, make_job
 from sweeps.controller.row import Task, teacher_task, write_config
-from sweeps.rows import TUNING_SEED, Row, teacher_directories
+from sweeps.rows import TUNING_SEED, Row, replicates_by_name, stored_identities, teacher_directories
 
 ALIKE = ("data", "primary", "pairing", "method", "level", "settings", "student")
 """Keys of a row's identity that decide how long an epoch takes, with the teacher's network and the training recipe."""
@@ -71,7 +71,7 @@ def left_of(row: Row, *, retry_failed: bool = False) -> Left:
 
     `retry_failed`: trials that failed (no retries left) count too.
     """
-    journal = read_journal(row.directory)
+    journal = read_journal(row.directory, read_finished(row.directory).trials)
     again = [n for n in journal.failed if retry_failed and not row.directory.trial(n).result.exists()]
     tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
@@ -100,16 +100,22 @@ def run_seconds(directory: TrialDir, backend: Backend) -> float | None:
     return total or None
 
 
-def from_finished(row: Row, backend: Backend) -> Estimate | None:
-    """Estimate a run of the row from its own finished runs, or from those of the first row of its kind."""
-    for directory in [row.directory, *(other for other in row.root.rows() if other.path != row.directory.path)]:
-        record = find_record(directory.row, RowRecord)
-        if record is None or _kind_of_row(as_written(record.identity)) != _kind_of_row(row.identity):
-            continue
-        seconds = _measured([*directory.trials(), *directory.final_runs()], backend)
+def from_finished(
+    replicates: Sequence[Row], backend: Backend, stored: Mapping[RowDir, Mapping[str, Any]]
+) -> Estimate | None:
+    """Estimate a run of a row from its replicates' own finished runs, or from those of the first row of its kind.
+
+    `stored` are the identities of the rows below the root.
+    """
+    row, own = replicates[0], [one.directory for one in replicates]
+    alike = [directory for directory in stored if _kind_of_row(stored[directory]) == _kind_of_row(row.identity)]
+    ours = [directory for directory in own if directory in alike]
+    for directories in filter(None, (ours, *([other] for other in alike if other not in own))):
+        runs = (run for directory in directories for run in (*directory.trials(), *directory.final_runs()))
+        seconds = _measured(runs, backend)
         if seconds:
-            epochs = as_written(record.identity)["training"]["epochs"]
-            whose = "its" if directory.path == row.directory.path else f"{directory.path.name}'s"
+            epochs = stored[directories[0]]["training"]["epochs"]
+            whose = "its" if directories is ours else f"{directories[0].path.name}'s"
             scaled = "" if epochs == row.student.training.epochs else f", which have {count(epochs, 'epoch')}"
             mean = math.fsum(seconds) / len(seconds) * row.student.training.epochs / epochs
             return Estimate(mean, f"the mean of {whose} {count(len(seconds), 'finished run')}{scaled}")
@@ -147,11 +153,16 @@ def _measured(directories: Iterable[TrialDir], backend: Backend) -> list[float]:
 
 def estimates_of(left: Sequence[Left], root: Root, backend: Backend) -> Estimates:
     """Estimate a run of each row and each missing teacher from finished runs."""
-    estimates: Estimates = {row.row.name: from_finished(row.row, backend) for row in left}
+    stored, by_name = stored_identities(root), replicates_by_name(row.row for row in left)
+    estimates: Estimates = {name: from_finished(rows, backend, stored) for name, rows in by_name.items()}
+    known: dict[str, Estimate | None] = {}
     for row in left:
         config = row.row.teacher_config(TUNING_SEED)
         if config is not None and row.teachers:
-            estimates |= dict.fromkeys(row.teachers, teacher_from_finished(config, root, backend))
+            kind = digest(_kind_of_teacher(config.model_dump(mode="json")))
+            if kind not in known:
+                known[kind] = teacher_from_finished(config, root, backend)
+            estimates |= dict.fromkeys(row.teachers, known[kind])
     return estimates
 
 
@@ -180,9 +191,12 @@ def show_estimate(rows: Sequence[Left], estimates: Estimates, slots: int, gpus: 
     if not left:
         print("left      nothing")
         return
-    for row in left:
-        parts = [count(n, what) for n, what in ((row.tuning, "trial"), (row.final, "final run")) if n]
-        print(f"left      {row.row.name}: {' and '.join(parts)}, {_describe(estimates[row.row.name])}")
+    for name in dict.fromkeys(row.row.name for row in left):
+        ours = [row for row in left if row.row.name == name]
+        sums = (sum(row.tuning for row in ours), "trial"), (sum(row.final for row in ours), "final run")
+        parts = " and ".join(count(n, what) for n, what in sums if n)
+        each = f" in {count(len(ours), 'replicate')}" if len(ours) > 1 else ""
+        print(f"left      {name}: {parts}{each}, {_describe(estimates[name])}")
     teachers = dict.fromkeys(teacher for row in left for teacher in row.teachers)
     for words, number in Counter(_describe(estimates[teacher]) for teacher in teachers).items():
         print(f"left      {count(number, 'teacher')}, {words}")
@@ -212,7 +226,7 @@ def probe(left: Sequence[Left], estimates: Estimates, environment: Mapping[str, 
     filled = dict(estimates)
     with tempfile.TemporaryDirectory(prefix="mmkd-probe-") as temporary:
         root = Root(Path(temporary))
-        measured: dict[TrialDir, Estimate] = {}
+        measured: dict[str, Estimate] = {}
         for row in left:
             missing = [teacher for teacher in row.teachers if filled[teacher] is None]
             unknown = filled[row.row.name] is None and row.runs
@@ -221,10 +235,11 @@ def probe(left: Sequence[Left], estimates: Estimates, environment: Mapping[str, 
             student = row.row.student
             short = replace(row.row, root=root, student=_of_one_epoch(student))
             if student.teacher is not None:
-                task = teacher_task(short, TUNING_SEED)
-                if task.directory not in measured:
-                    measured[task.directory] = _run(task, student.teacher.training, root, environment)
-                filled |= dict.fromkeys(missing, measured[task.directory])
+                kind = digest(_kind_of_teacher(student.teacher.model_dump(mode="json")))
+                if kind not in measured:
+                    task = teacher_task(short, TUNING_SEED)
+                    measured[kind] = _run(task, student.teacher.training, root, environment)
+                filled |= dict.fromkeys(missing, measured[kind])
             if unknown:
                 config = short.config(short.default(), TUNING_SEED)
                 task = Task(short.name, short.name, "tuning", short.directory.trial(0), config)

@@ -75,7 +75,7 @@ class CodeWatch:
 
     def begin(self) -> str:
         """Record the code of each row with work left. Return a warning if a row has runs of other code, else ""."""
-        self.rows = [work for work in self.rows if left_of(work.row).runs]
+        self.rows = [work for work in self.rows if not work.is_done and left_of(work.row).runs]
         if self.rows:
             keep_patch(self.root)
         changed = []
@@ -85,7 +85,7 @@ class CodeWatch:
                 changed.append((work.row.name, last))
         if not changed:
             return ""
-        names, (_, then) = ", ".join(name for name, _ in changed), changed[0]
+        names, (_, then) = ", ".join(dict.fromkeys(name for name, _ in changed)), changed[0]
         return (
             f"mmkd's code has changed since runs of {names} (was {then.code}, is {self._now}). If that changes "
             f"numbers, start new rows: another --root, or a raised ALGORITHM_VERSION in mmkd/config.py. To continue "

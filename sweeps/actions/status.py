@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import optuna
 from optuna.storages import JournalStorage
@@ -14,16 +15,18 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from mmkd.attempts import gpu_seconds_of, last_attempt
-from mmkd.formatting import columns, count
+from mmkd.finished import attempts_of
+from mmkd.formatting import columns, count, shortened
 from mmkd.lock import read_holder
 from mmkd.metrics import best_trial
-from mmkd.records import RowRecord, find_record
+from mmkd.records import FinishedTrial, RowRecord, find_record
 from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
 from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.local_backend import LocalBackend, host_of
 from slurm.monitoring.workers import describe_workers, idle_gpu_seconds
 from sweeps.controller.job_names import controller_job, handle_of, worker_job
+from sweeps.controller.tuned import read_tuned
 from sweeps.launched_study import RecordedRow, RecordedStudy, without_end
 
 
@@ -49,8 +52,12 @@ class _NobodyWrites:
         """Nothing is held."""
 
 
-def read_journal(row: RowDir) -> Journal:
-    """The row's Optuna study, read while its controller may write it."""
+def read_journal(row: RowDir, lines: Mapping[str, FinishedTrial]) -> Journal:
+    """The row's Optuna study, read while its controller may write it; once it is tuned, from its lines."""
+    tuned = read_tuned(row, lines)
+    if tuned is not None:
+        number, failed = tuned.winner.trials, tuple(sorted(tuned.diverged + tuned.failed))
+        return Journal(number, number, failed=failed, best=(tuned.winner.trial, tuned.winner.value))
     if not row.journal.exists():
         return Journal()
     backend = JournalFileBackend(str(row.journal), lock_obj=_NobodyWrites())  # type: ignore[arg-type]
@@ -79,27 +86,28 @@ def selection_of(row: RowDir) -> str:
     return "" if record is None else record.identity.selection
 
 
-def show_status(study: RecordedStudy) -> None:
-    """Print how far the study is, who works on it, and what it has cost."""
+def show_status(study: RecordedStudy, *, each_replicate: bool = False) -> None:
+    """Print how far the study is, who works on it, and what it has cost; a line for each row or each replicate."""
     queue, complaint = _ask_slurm(study)
     print(f"{study.name}: {study.title}")
     print(f"root        {study.root.path}")
     for line in [*_controllers(study), *_detached(study, queue)] or ["none is at work"]:
         print(f"controller  {line}")
-    for line in columns([_ROW_HEAD, *(_describe_row(row) for row in study.rows)]):
+    for line in _row_lines(study.rows, each_replicate=each_replicate):
         print(line)
     states = count_states(study.teachers())
     if states:
         unfinished = [f"{states[state]} {_WORDS[state]}" for state in _WORDS if states[state]]
         print(f"teachers    {', '.join([f'{states[State.FINISHED]} of {states.total()} trained', *unfinished])}")
-    alive = without_end(study.directories())
+    alive = without_end(study.unlisted())
     name_of_workers = worker_job(study.root, study.name)
     if workers := describe_workers(study.root, [job for job in queue or () if job.name == name_of_workers]):
         print(f"workers     {workers}")
     for line in _jobs(alive, queue, complaint):
         print(f"jobs        {line}")
     now, idle = time.time(), idle_gpu_seconds(study.root, study.name)
-    spent = gpu_seconds_of(study.directories()) + idle
+    listed = (attempt for row in study.rows for line in row.lines.values() for attempt in attempts_of(line))
+    spent = idle + gpu_seconds_of(study.unlisted()) + sum(a.submitted.gpu_seconds or 0.0 for a in listed)
     running = sum(attempt.gpus * attempt.seconds(now) for attempt in map(last_attempt, alive))
     print(
         f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended"
@@ -109,9 +117,8 @@ def show_status(study: RecordedStudy) -> None:
 
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
     """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
-    on_slurm = study.root.workers.exists() or any(
-        last_attempt(d).submitted.backend == "slurm" for d in without_end(study.directories())
-    )
+    open_trials = map(last_attempt, without_end(study.unlisted()))
+    on_slurm = study.root.workers.exists() or any(attempt.submitted.backend == "slurm" for attempt in open_trials)
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:
@@ -133,10 +140,11 @@ def _controllers(study: RecordedStudy) -> list[str]:
         if found is not None:
             heard = f"last heartbeat {found.age:.0f} s ago"
             how = heard if found.alive else f"not responding ({heard}): run the launch command again to resume"
-            lines.setdefault(f"{found}, {how}", []).append(row.name)
+            lines.setdefault(f"{found}, {how}", []).append(row.title)
     everything = len(study.rows)
     return [
-        line if len(names) == everything else f"{line}; of {', '.join(names)} alone" for line, names in lines.items()
+        line if len(titles) == everything else f"{line}; of {shortened(titles, ', ')} alone"
+        for line, titles in lines.items()
     ]
 
 
@@ -159,19 +167,73 @@ _WORDS = {
 _ROW_HEAD = ("row", "reported", "open", "running", "retry due", "failed", "final runs", "best valid")
 
 
-def _describe_row(row: RecordedRow) -> tuple[str, ...]:
-    """A row's line, by `_ROW_HEAD`: states of its open and failed tuning trials and of the final runs that count."""
-    journal = read_journal(row.directory)
+@dataclass(frozen=True)
+class _Progress:
+    """A replicate's tuning trials, with the states of the open and failed ones, and its final runs that count."""
+
+    row: RecordedRow
+    reported: int
+    budget: int
+    open: int
+    running: int
+    due: int
+    failed: int
+    diverged: int
+    final: int
+    best: tuple[int, float] | None
+
+    @property
+    def is_done(self) -> bool:
+        """True if it has nothing left to run."""
+        return self.reported == self.budget and self.final >= len(self.row.seeds)
+
+
+def _row_lines(rows: Iterable[RecordedRow], *, each_replicate: bool) -> list[str]:
+    """The rows' table: a line for each replicate, or for each row with sums over its replicates."""
+    groups: dict[str, list[_Progress]] = {}
+    for row in rows:
+        groups.setdefault(row.title if each_replicate else row.name, []).append(_progress(row))
+    if all(len(group) == 1 for group in groups.values()):
+        return columns([_ROW_HEAD, *(_describe_row(title, group) for title, group in groups.items())])
+    lines = []
+    for title, group in groups.items():
+        name, *cells = _describe_row(title, group)
+        lines.append((name, f"{sum(one.is_done for one in group)}/{len(group)} done", *cells))
+    return columns([(_ROW_HEAD[0], "replicates", *_ROW_HEAD[1:]), *lines])
+
+
+def _describe_row(title: str, replicates: Sequence[_Progress]) -> tuple[str, ...]:
+    """A row's line, by `_ROW_HEAD`: sums over its replicates, and the mean of their best values."""
+    diverged = sum(one.diverged for one in replicates)
+    failed = f"{sum(one.failed for one in replicates)}" + (f" ({diverged} diverged)" if diverged else "")
+    found = [one.best for one in replicates if one.best is not None]
+    how = f"trial {found[0][0]}" if len(replicates) == 1 and found else f"mean of {len(found)}"
+    metric = selection_of(replicates[0].row.directory)
+    best = f"{metric} {fmean(value for _, value in found):.4f} ({how})" if found else "-"
+    budget = f"{sum(one.reported for one in replicates)}/{sum(one.budget for one in replicates)}"
+    states = (sum(one.open for one in replicates), sum(one.running for one in replicates))
+    due = str(sum(one.due for one in replicates))
+    seeds = f"{sum(one.final for one in replicates)}/{sum(len(one.row.seeds) for one in replicates)}"
+    return title, budget, *map(str, states), due, failed, seeds, best
+
+
+def _progress(row: RecordedRow) -> _Progress:
+    journal = read_journal(row.directory, row.lines)
     final = [run for run in row.directory.final_runs() if not run.superseded.exists()]
     states = count_states([row.directory.trial(n) for n in (*journal.open, *journal.failed)] + final)
     diverged = sum(row.directory.trial(number).result.exists() for number in journal.failed)
-    failed = f"{states[State.FAILED] + diverged}" + (f" ({diverged} diverged)" if diverged else "")
-    number, value = journal.best or (None, 0.0)
-    best = "-" if number is None else f"{selection_of(row.directory)} {value:.4f} (trial {number})"
-    seeds = f"{sum(run.result.exists() for run in final)}/{len(row.seeds)}"
-    budget = f"{journal.reported}/{max(row.trials, journal.sampled)}"
-    running, due = str(states[State.RUNNING]), str(states[State.RETRY_DUE])
-    return row.name, budget, str(len(journal.open)), running, due, failed, seeds, best
+    return _Progress(
+        row,
+        reported=journal.reported,
+        budget=max(row.trials, journal.sampled),
+        open=len(journal.open),
+        running=states[State.RUNNING],
+        due=states[State.RETRY_DUE],
+        failed=states[State.FAILED] + diverged,
+        diverged=diverged,
+        final=sum(run.result.exists() for run in final),
+        best=journal.best,
+    )
 
 
 def _jobs(alive: list[TrialDir], queue: list[QueuedJob] | None, complaint: str) -> list[str]:

@@ -144,6 +144,11 @@ class Jobs:
                 yield self._note_end(running, report, ending)
         self._note_usage()
 
+    @property
+    def unaccounted(self) -> set[TrialDir]:
+        """Directories whose attempt's record will be given the scheduler's costs."""
+        return {ended.directory for ended in self._unaccounted.values()}
+
     def cancel(self) -> None:
         """Request all jobs to end."""
         self.backend.cancel([running.handle for running in self.running.values()])

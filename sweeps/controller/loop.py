@@ -24,7 +24,7 @@ from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork, Task
 from sweeps.controller.teachers import Teachers
-from sweeps.rows import TUNING_SEED
+from sweeps.rows import TUNING_SEED, teacher_directories
 
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
@@ -33,6 +33,11 @@ FILLING_SECONDS = 5.0
 """Filling many slots pauses after this time, to collect ended jobs, renew locks and react to the user."""
 LOOKS_A_SECOND = 2000.0
 """A round reads one file per running job. This limit keeps the load on the shared file system constant."""
+PATIENCE, LONGEST_ROUND = 0.01, 0.5
+"""A round also lasts this share of the time since the last end, up to so many seconds: where ends are rare, nothing is
+lost by looking less often."""
+LISTED_A_ROUND = 20
+"""A round adds at most so many finished trials to each `finished.jsonl`; a first relaunch has thousands to add."""
 PRUNING_SECONDS = 5.0
 """Interval between looks at the progress of running trials in rows with a pruner."""
 
@@ -61,7 +66,7 @@ class Controller:
         environment: variables for each job.
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
-        interval: seconds between rounds.
+        interval: shortest time between rounds, in seconds; None: the backend's.
     """
 
     def __init__(
@@ -76,22 +81,22 @@ class Controller:
         environment: Mapping[str, str] | None = None,
         max_gpu_hours: float | None = None,
         news: Callable[[], str] = lambda: "",
-        interval: float = 0.2,
+        interval: float | None = None,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
-        self.stop_asked, self.news, self.interval = stop_asked, news, interval
+        self.stop_asked, self.news = stop_asked, news
+        self.interval = backend.round_seconds if interval is None else interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
         self.teachers = Teachers()
         self.launched = self.teachers.launched
-        spent = gpu_seconds_of([d for work in rows for d in work.directories()]) if max_gpu_hours else 0.0
-        self.jobs = Jobs(root, backend, environment or {}, spent)
+        self.jobs = Jobs(root, backend, environment or {}, self._spent() if max_gpu_hours else 0.0)
         self.budget_spent = False
         """True once a submission was withheld because the budget is spent."""
         self._delay = ""
         """The reason of a delay that was said last."""
         self._failures: dict[str, str] = {}
         """What was said about a failure, and the trial of which it was said first."""
-        self._renewed = self._looked = time.monotonic()
+        self._renewed = self._looked = self._ended = time.monotonic()
 
     def run(self) -> None:
         """Work until every row is done, or nothing more may be submitted.
@@ -106,6 +111,9 @@ class Controller:
             while True:
                 for ended in self.jobs.collect():
                     self._follow_up(ended)
+                unaccounted = self.jobs.unaccounted
+                for work in self.rows:
+                    work.list_finished(unaccounted, LISTED_A_ROUND)
                 self._renew()  # Slurm may have taken its time to answer, and may again
                 busy = self._fill()
                 self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
@@ -116,10 +124,18 @@ class Controller:
                     raise Interrupted
                 self._renew()
                 self._prune()
-                time.sleep(max(self.interval, len(self.jobs.running) / LOOKS_A_SECOND))
+                patience = min(PATIENCE * (time.monotonic() - self._ended), LONGEST_ROUND)
+                time.sleep(max(self.interval, patience, len(self.jobs.running) / LOOKS_A_SECOND))
         finally:
             self.jobs.close_accounts()
             self.teachers.release()
+            for work in self.rows:
+                work.list_finished()
+
+    def _spent(self) -> float:
+        """GPU-seconds of earlier launches: of the rows, and of their teachers, each once."""
+        teachers = dict.fromkeys(teacher for work in self.rows for teacher in teacher_directories(work.row))
+        return sum(work.gpu_seconds() for work in self.rows) + gpu_seconds_of(teachers)
 
     def _remaining(self) -> int:
         teachers = {
@@ -132,6 +148,7 @@ class Controller:
 
     def _follow_up(self, ended: Ended) -> None:
         """Report how an attempt ended and record the outcome of a finished trial."""
+        self._ended = time.monotonic()
         task, owner = ended.running.task, ended.running.owner
         if decide(task.directory, self.launched).is_due:
             number = ended.running.attempt

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
-from mmkd.attempts import last_attempt, read_attempts
+from mmkd.attempts import gpu_seconds_of, last_attempt, read_attempts
 from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, remove_leftovers, write_json, write_text
-from mmkd.formatting import teacher_label
+from mmkd.finished import add_finished, attempts_of, describe, line_name, read_finished, write_finished
+from mmkd.formatting import replicate_title, teacher_label
 from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import read_curve
-from mmkd.records import RowRecord, WinnerRecord, find_record, write_record
-from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
+from mmkd.records import FinishedTrial, RowRecord, WinnerRecord, find_record, write_record
+from mmkd.result_file import Result, ResultError, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import Failure, State, decide, is_unnoted, why_failed
 from sweeps.controller.optuna_study import Tuning
+from sweeps.controller.tuned import Tuned, journal_size, read_tuned
 from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories
 from sweeps.study_file import merge
 
@@ -80,30 +83,73 @@ class RowWork:
                 "launch again when that one is done"
             ) from None
         remove_leftovers(self.directory.path)
+        self._lines = self._read_lines()
+        self._unlisted: dict[TrialDir, None] = {}
+        """Finished trials that `finished.jsonl` lacks, in their order."""
         if find_record(self.directory.row, RowRecord) is None:
             shutil.copyfile(study_file, self.directory.study)
             write_record(self.directory.row, row.describe())
-        self.tuning = Tuning(row, self.lock, parallel)
-        if self._has_only_failures():
-            self._set_aside()
-            self.tuning = Tuning(row, self.lock, parallel)
         self.failed: str = ""
         """Why the row ended without a winner; empty if it did not."""
-        self._open: dict[int, Task] = {
-            trial.number: self._tuning_task(trial.number, self.tuning.complete(trial, self._found))
-            for trial in self.tuning.trials()
-            if self._is_open(trial)
-        }
+        self._open: dict[int, Task] = {}
+        self._opened: Tuning | None = None
+        self._parallel = parallel
+        self._tuned = self._read_tuned()
+        if self._tuned is None:
+            self._open_tuning()
         tuned_by = teacher_directories(row)[:1]
         self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
-        self._final: dict[int, Task] = {}
-        self._finished: set[int] = set()
+        self._final = {} if self._tuned is None else self._final_tasks(self._tuned.winner.params)
+        self._finished: set[int] = set(self._final)
         """Seeds whose final run is finished or failed."""
         self._failures = 0
 
-    def _has_only_failures(self) -> bool:
+    @property
+    def tuning(self) -> Tuning:
+        """The row's Optuna study; a row that is done opens it when first asked for."""
+        return self._opened or self._open_tuning()
+
+    @property
+    def is_done(self) -> bool:
+        """True if winner and lines showed at the launch that all trials and final runs are finished."""
+        return self._tuned is not None
+
+    def _open_tuning(self) -> Tuning:
+        tuning = Tuning(self.row, self.lock, self._parallel)
+        if self._has_only_failures(tuning):
+            self._set_aside()
+            tuning = Tuning(self.row, self.lock, self._parallel)
+        self._opened = tuning
+        self._open = {
+            trial.number: self._tuning_task(trial.number, tuning.complete(trial, self._found))
+            for trial in tuning.trials()
+            if self._is_open(trial)
+        }
+        return tuning
+
+    def _read_lines(self) -> Mapping[str, FinishedTrial]:
+        """Read `finished.jsonl`; rewrite it if lines do not hold."""
+        found = read_finished(self.directory, careful=True)
+        if not found.is_clean:
+            with suppress(OSError):  # a cache: its readers leave out the same lines
+                write_finished(self.directory, found.trials.values())
+        return found.trials
+
+    def _read_tuned(self) -> Tuned | None:
+        """Return the row's winner if nothing of the row is left to do; its lines show that all results are right."""
+        tuned = read_tuned(self.directory, self._lines)
+        if tuned is None or tuned.winner.trials < self.row.trials or tuned.winner.selection != self.row.selection:
+            return None
+        final = {seed: task.directory for seed, task in self._final_tasks(tuned.winner.params).items()}
+        named = {seed: self.directory.path / "confirm" / name for seed, name in tuned.winner.confirm.items()}
+        is_done = named.keys() == final.keys() and all(
+            named[seed] == run.path and line_name(run) in self._lines for seed, run in final.items()
+        )
+        return tuned if is_done else None
+
+    def _has_only_failures(self, tuning: Tuning) -> bool:
         """True if all trials failed without a result: an error of the code, which may be fixed by now."""
-        states = {t.state for t in self.tuning.trials()}
+        states = {t.state for t in tuning.trials()}
         return states == {TrialState.FAIL} and not any(t.result.exists() for t in self.directory.trials())
 
     def _set_aside(self) -> None:
@@ -121,7 +167,15 @@ class RowWork:
         Also true if it ran again while no controller noted the end of that attempt.
         """
         directory, had = self.directory.trial(trial.number), trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        return trial.state is TrialState.RUNNING or has_lost_result(directory, had=had) or is_unnoted(directory)
+        if trial.state is TrialState.RUNNING:
+            return True
+        if line_name(directory) in self._lines:  # its result was right, has not changed since, and its end is noted
+            return False
+        if has_lost_result(directory, had=had) or is_unnoted(directory):
+            return True
+        if directory.result.exists():
+            self._unlisted[directory] = None
+        return False
 
     def close(self) -> None:
         """Release the lock."""
@@ -130,13 +184,15 @@ class RowWork:
     @property
     def remaining(self) -> int:
         """Trials and final runs that are not finished yet, as far as is known now."""
-        if self.failed:
+        if self.failed or self._tuned is not None:
             return 0
         tuning = max(self.row.trials - self.tuning.sampled, 0) + len(self._open)
         return tuning + self.row.seeds - len(self._finished)
 
     @property
     def _is_tuning(self) -> bool:
+        if self._tuned is not None:
+            return False
         return bool(self._open) or self.tuning.sampled < self.row.trials
 
     def teacher_seeds(self) -> list[int]:
@@ -153,6 +209,13 @@ class RowWork:
         """Return all trial directories of the row, and its teachers'."""
         return [*self.directory.trials(), *self.directory.final_runs(), *teacher_directories(self.row)]
 
+    def gpu_seconds(self) -> float:
+        """Sum the GPU-seconds of the row's ended attempts, without its teachers', which other rows share."""
+        listed = (attempt for line in self._lines.values() for attempt in attempts_of(line))
+        runs = [*self.directory.trials(), *self.directory.final_runs()]
+        others = [run for run in runs if line_name(run) not in self._lines]
+        return sum(attempt.submitted.gpu_seconds or 0.0 for attempt in listed) + gpu_seconds_of(others)
+
     def wants_pruned(self, task: Task) -> bool:
         """True if the row's pruner stops a running trial now, by its progress; writes its stop file."""
         if self.row.pruner == "none" or task.kind != "tuning" or task.directory.stop.exists():
@@ -165,6 +228,8 @@ class RowWork:
 
     def failed_trials(self) -> list[int]:
         """Return the numbers of tuning trials that failed (no retries left); diverged ones have a result."""
+        if self._tuned is not None:
+            return list(self._tuned.failed)
         return [n for n in self.tuning.failed() if not self.directory.trial(n).result.exists()]
 
     def failed_seeds(self) -> list[int]:
@@ -176,7 +241,25 @@ class RowWork:
         failed = self.failed_trials()
         for number in failed:
             self.tuning.retry(number)
+        if failed and self._tuned is not None:
+            self._tuned, self._final, self._finished = None, {}, set()
         return len(failed)
+
+    def list_finished(self, unaccounted: Collection[TrialDir] = (), limit: int | None = None) -> None:
+        """Append finished trials to the row's `finished.jsonl`, in one write.
+
+        Those whose costs the scheduler has not accounted yet have to wait: their records will change.
+        """
+        lines = []
+        for directory in [d for d in self._unlisted if d not in unaccounted][:limit]:
+            del self._unlisted[directory]
+            with suppress(ResultError, UserError, OSError):  # readers of the directory report it
+                line, stays_true = describe(directory)
+                lines += [line] if stays_true else []
+        if lines:
+            self.lock.check()
+            with suppress(OSError):  # a cache: the next launch adds what is missing
+                add_finished(self.directory, lines)
 
     def tasks(self, has_teacher: Callable[[Row, int], bool], *, sample: bool = True) -> Iterator[Task]:
         """Yield trials that are due and have their teacher; with `sample`, sample new ones as they are taken."""
@@ -208,6 +291,8 @@ class RowWork:
             )
         reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         clean_up(task.directory)
+        if result is not None and line_name(task.directory) not in self._lines:
+            self._unlisted[task.directory] = None
         has_failed = bool(self.failed)
         final = task.kind == "final"
         measured = self._settle_final(task, result) if final else self._settle_tuning(task, result, reason)
@@ -286,7 +371,7 @@ class RowWork:
             return
         parameters = {name: float(value) for name, value in winner.params.items()}
         mark = digest(parameters)
-        self._final = {seed: self._final_task(seed, parameters, mark) for seed in range(1, self.row.seeds + 1)}
+        self._final = self._final_tasks(parameters)
         record = WinnerRecord(
             trial=winner.number,
             value=float(winner.value or 0.0),
@@ -296,6 +381,7 @@ class RowWork:
             selection=self.row.selection,
             seeds=tuple(self._final),
             confirm={seed: task.directory.path.name for seed, task in self._final.items()},
+            journal=journal_size(self.directory),
         )
         if find_record(self.directory.winner, WinnerRecord) != record:
             self.lock.check()
@@ -305,6 +391,11 @@ class RowWork:
                 other.superseded.unlink(missing_ok=True)
             elif not other.superseded.exists():
                 write_text(other.superseded, f"trial {winner.number} is the row's winner now\n")
+
+    def _final_tasks(self, parameters: Mapping[str, float]) -> dict[int, Task]:
+        """Return the final runs of the winner with these parameters, by seed."""
+        mark = digest(parameters)
+        return {seed: self._final_task(seed, parameters, mark) for seed in range(1, self.row.seeds + 1)}
 
     def _final_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
         directory = self.directory.final_run(seed, mark)
@@ -316,5 +407,6 @@ def teacher_task(row: Row, seed: int) -> Task:
     """Return the task of the teacher that `row` needs for `seed`."""
     config = row.teacher_config(seed)
     assert config is not None
-    directory, label = row.root.teacher(identity(config)), f"{teacher_label(config.branch)} seed {seed}"
+    directory = row.root.teacher(identity(config))
+    label = f"{replicate_title(teacher_label(config.branch), row.replicate)} seed {seed}"
     return Task(f"teacher-{directory.path.name[:8]}.s{seed}", label, "teacher", directory, config)

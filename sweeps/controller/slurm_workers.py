@@ -76,6 +76,8 @@ class WorkerBackend(SlurmBackend):
         environment: variables of each worker.
     """
 
+    round_seconds = 0.02  # a free slot waits for the controller
+
     def __init__(self, settings: SlurmSettings, root: Root, study: str, environment: Mapping[str, str]) -> None:
         super().__init__(settings)
         self.root, self.study, self.name_of_workers = root, study, worker_job(root, study)
@@ -85,8 +87,9 @@ class WorkerBackend(SlurmBackend):
         """Ids of submitted workers that the queue has not shown yet."""
         self._looked = self._coded = self._again = 0.0
         self._failed: set[str] = set()
-        self._records: dict[str, WorkerRecord] = {}
-        """Of all workers since the beginning of this controller, by job id."""
+        records = {path.parent.name: find_record(path, WorkerRecord) for path in root.workers.glob("*/worker.json")}
+        self._records = {job: record for job, record in records.items() if record and record.study == study}
+        """Of all workers of the study, past ones included, by job id."""
 
     def worker_script(self) -> str:
         """The sbatch script of the workers."""
@@ -109,6 +112,7 @@ class WorkerBackend(SlurmBackend):
             SubmissionRefused: Slurm refuses workers, or they end before they start.
         """
         self._look()
+        self._refuse_failures()
         here = len([worker for worker in self._workers.values() if not worker.closed])
         coming = len(self._queued()) + len(self._submitted) - len(self._workers)
         missing = self.settings.workers - here - coming
@@ -223,20 +227,19 @@ class WorkerBackend(SlurmBackend):
                     worker.beat, worker.heard = record.beat, now
         for job in self._workers.keys() - queued.keys() - self._submitted.keys():
             self._workers.pop(job).directory.tidy()
-        self._count_failures()
         if silent := {worker.job for worker in self._workers.values() if now - worker.heard > SILENT_SECONDS}:
             with suppress(NoAnswer):
                 scancel(silent)
 
-    def _count_failures(self) -> None:
-        """Give up where workers end before they have started.
+    def _refuse_failures(self) -> None:
+        """Give up where workers end before they start.
 
         Raises:
             SubmissionRefused: several did, and none has started.
         """
         ended = [j for j in self._queue.values() if j.name == self.name_of_workers and j.state == "FAILED"]
         failed = {job.id for job in ended if not self.root.worker(job.id).record.exists()}
-        self._failed = set() if self._records else self._failed | failed
+        self._failed = set() if self._workers else self._failed | failed
         if len(self._failed) >= MOST_FAILED:
             job = max(self._failed)
             log = self.root.workers / f"{self.study}.{job}.log"
@@ -253,7 +256,7 @@ class WorkerBackend(SlurmBackend):
         return handle
 
     def _end(self, handle: Handle) -> Report | None:
-        """How a trial's process ended; None if it runs, or waits in the inbox of a worker that may begin it."""
+        """Report the end of a trial's process; None if it runs, or waits in the inbox of a worker that may begin it."""
         directory = self.root.worker(handle.id)
         process = find_record(directory.process(handle.worker), ProcessRecord)
         node = self._workers[handle.id].node if handle.id in self._workers else ""

@@ -16,6 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mmkd.errors import UserError
+from mmkd.formatting import replicate_title
 from mmkd.rundir import Root
 from sweeps.controller.journal import Journal, complement, damage_named, heal_journal
 from sweeps.controller.optuna_study import Tuning
@@ -140,7 +141,7 @@ class StudyJournal:
         else:
             study = optuna.create_study(study_name=name, storage=self._storage, directions=row.study.directions)
         if "label" not in study.user_attrs:
-            study.set_user_attr("label", row.row.label)
+            study.set_user_attr("label", replicate_title(row.row.label, row.row.replicate))
         return study
 
     def _copy(self, row: Tuning) -> None:

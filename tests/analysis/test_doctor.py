@@ -1,5 +1,6 @@
 """The doctor finds what is wrong under a root, and accounts for every directory in it."""
 
+import os
 import re
 import shutil
 
@@ -10,6 +11,7 @@ from analysis import examine, load
 from analysis.__main__ import main
 from analysis.doctor import examination_text
 from mmkd.files import write_json
+from mmkd.finished import read_finished, write_finished
 from mmkd.result_file import Status, read_result, write_result
 
 
@@ -144,3 +146,32 @@ def test_a_teacher_that_tuning_used_is_in_a_table(ablation: Lab) -> None:
     row = ablation.row_of("crd")
     finish(row.trial(0), student_config(0, teacher_config(0), learning_rate=1e-2), 0.5)
     assert set(examine(load(ablation.path, cache=False)).fates["fate"]) == {"in a table"}
+
+
+def test_a_line_that_differs_from_its_directory_is_found(ablation: Lab) -> None:
+    load(ablation.path)
+    assert report(ablation).endswith("nothing is wrong\n")
+    row = ablation.row_of("crd")
+    lines = read_finished(row).trials
+    wrong = {"test": {**lines["confirm/1-abcdef01"].metrics["test"], "accuracy": 0.75}}
+    lines = {**lines, "confirm/1-abcdef01": lines["confirm/1-abcdef01"].model_copy(update={"metrics": wrong})}
+    write_finished(row, lines.values())
+    found = report(ablation)
+    assert re.search(
+        r"finished\.jsonl: rows/crd-\S+/confirm/1-abcdef01: its line has metrics\.test\.accuracy 0\.75", found
+    )
+    assert f"remove rows/{row.path.name}/finished.jsonl" in found
+
+
+def test_a_result_that_rotted_behind_its_line_is_found(ablation: Lab) -> None:
+    load(ablation.path)
+    result = ablation.row_of("crd").final_run(1, "abcdef01").result
+    before, content = result.stat(), bytearray(result.read_bytes())
+    content[700] ^= 1
+    result.write_bytes(content)
+    os.utime(result, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(load(ablation.path).trials) == 13
+    assert re.search(
+        r"finished\.jsonl: \S+/1-abcdef01: its line hides that it cannot be read: .*checksum",
+        examination_text(examine(load(ablation.path))),
+    )

@@ -14,6 +14,7 @@ from survival import STATE_SET, STATES, numbers, reported, trial_dirs
 
 from mmkd.attempts import read_attempts
 from mmkd.files import read_json
+from mmkd.finished import describe, line_name, read_finished
 from mmkd.metrics_log import read_metrics
 from mmkd.result_file import SET_ASIDE, ResultError, Status, read_result
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -33,7 +34,7 @@ class Finding:
 def check(root: Path, undisturbed: Path) -> list[Finding]:
     """All that is wrong under `root`."""
     wrong = [*_numbers(root, undisturbed), *_reports(root, undisturbed), *_attempts(root), *_left(root)]
-    wrong += _weights(root)
+    wrong += [*_weights(root), *_lines_against_directories(root)]
     return wrong + [f for row in Root(root).rows() for f in _journal_against_directories(row)]
 
 
@@ -44,6 +45,22 @@ def _numbers(root: Path, undisturbed: Path) -> Iterator[Finding]:
     common = sorted(expected.keys() & found.keys())
     # As text: a NaN is equal to itself, and no digit is lost.
     yield from (Finding(CHANGED, f"{key} differs") for key in common if repr(expected[key]) != repr(found[key]))
+
+
+def _lines_against_directories(root: Path) -> Iterator[Finding]:
+    """Each row's `finished.jsonl` has exactly one line for each finished trial, which says what its directory says."""
+    for row in Root(root).rows():
+        found = read_finished(row, careful=True)
+        if not found.is_clean:
+            yield Finding(LEFT, f"{row.finished}: has lines that do not hold")
+        for directory in (*row.trials(), *row.final_runs()):
+            if not directory.result.exists():
+                continue
+            line = found.trials.get(line_name(directory))
+            if line is None:
+                yield Finding(LOST, f"{row.finished}: no line of {line_name(directory)}")
+            elif repr(line) != repr(describe(directory)[0]):
+                yield Finding(CHANGED, f"{row.finished}: {line_name(directory)} differs from its directory")
 
 
 def _weights(root: Path) -> Iterator[Finding]:

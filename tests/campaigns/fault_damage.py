@@ -8,12 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from fault_study import AttackedStudy
+from survival import Stuck, wait_for
+
+FIRST_SECONDS = 120.0
+"""Until a study's first trial is finished, at most."""
 
 
 def torn_lines(study: AttackedStudy, chance: random.Random) -> str:
     """The last line of every line file is cut at a random byte, after a loss of power."""
     study.end_everything()
-    files = [f for f in study.files("**/metrics.jsonl") + study.files("rows/*/journal.log") if f.stat().st_size]
+    patterns = ("**/metrics.jsonl", "rows/*/journal.log", "rows/*/finished.jsonl")
+    files = [f for pattern in patterns for f in study.files(pattern) if f.stat().st_size]
     for file in files:
         content = file.read_bytes()
         begin = content.rfind(b"\n", 0, len(content) - 1) + 1
@@ -29,6 +34,29 @@ def journal_cut(study: AttackedStudy, chance: random.Random) -> str:
     length = chance.randrange(journal.stat().st_size + 1)
     os.truncate(journal, length)
     return f"{study.name(journal)} cut to {length} bytes"
+
+
+def finished_damaged(study: AttackedStudy, chance: random.Random) -> str:
+    """A row's list of finished trials is cut, gets a flipped bit or a line of garbage, or is removed."""
+    pattern = "rows/*/finished.jsonl"
+    with suppress(Stuck):
+        wait_for("a finished trial", lambda: study.files(pattern) or study.is_done(), FIRST_SECONDS)
+    if not study.files(pattern):
+        return ""
+    file = _choose(study, chance, pattern)
+    assert file is not None
+    how = chance.choice(("cut", "flip", "garbage", "remove"))
+    if how == "cut":
+        return _cut(study, chance, pattern)
+    if how == "flip":
+        return _flip(study, chance, pattern)
+    if how == "remove":
+        file.unlink()
+        return f"{study.name(file)} removed"
+    lines = file.read_bytes().splitlines(keepends=True)
+    lines.insert(chance.randrange(len(lines) + 1), chance.randbytes(chance.randrange(1, 2000)) + b"\n")
+    file.write_bytes(b"".join(lines))
+    return f"{study.name(file)} got a line of garbage"
 
 
 def _choose(study: AttackedStudy, chance: random.Random, pattern: str) -> Path | None:

@@ -20,6 +20,7 @@ from fault_damage import (
     checkpoint_flipped,
     checkpoint_truncated,
     clock_jump,
+    finished_damaged,
     journal_cut,
     result_flipped,
     result_truncated,
@@ -286,9 +287,9 @@ LOCAL: dict[str, Fault] = {
     for f in (
         controller_killed, trial_killed, both_killed, controller_terminated, controller_interrupted, trial_terminated,
         trial_interrupted, controller_paused, trial_paused, full_disk, read_only, torn_lines, journal_cut,
-        checkpoint_truncated, checkpoint_flipped, result_truncated, result_flipped, teacher_flipped, clock_jump,
-        duplicated_job, slow_files, two_launches, worker_killed, worker_paused, worker_out_of_memory, torn_inbox,
-        second_worker,
+        finished_damaged, checkpoint_truncated, checkpoint_flipped, result_truncated, result_flipped, teacher_flipped,
+        clock_jump, duplicated_job, slow_files, two_launches, worker_killed, worker_paused, worker_out_of_memory,
+        torn_inbox, second_worker,
     )
 }  # fmt: skip
 """By name, as tables have it."""

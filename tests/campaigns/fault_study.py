@@ -40,12 +40,15 @@ class Variant:
     size: tuple[str, ...]
 
 
+_REPLICATES = ("--replicates", "3", "--splits", "group-folds")
 VARIANTS = {
     "plain": Variant(1, ("--trials", "4", "--seeds", "1", "--epochs", "60")),
     "taught": Variant(2, ("--trials", "2", "--seeds", "1", "--epochs", "40")),
+    "replicated": Variant(2, (*_REPLICATES, "--trials", "2", "--seeds", "1", "--epochs", "20")),
     "brief": Variant(1, ("--trials", "2", "--seeds", "1", "--epochs", "20")),
 }
-"""`taught` has a row without a teacher, one with, and two teachers; `brief` is for tests."""
+"""`taught` has a row without a teacher, one with, and two teachers; `replicated` has that three times, each on a split
+of its own; `brief` is for tests."""
 
 
 def processes_of(root: Path) -> list[psutil.Process]:

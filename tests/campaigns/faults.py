@@ -43,7 +43,7 @@ from slurm.devcluster import DevCluster, Options, attach, up  # noqa: E402
 FAULTS_A_STUDY = 8
 """Most that a study gets; it may be done before."""
 EVERY_TAUGHT = 3
-"""Every so many studies, one with teachers: it takes twice as long."""
+"""Every so many studies, one with teachers, each other time with replicates too: it takes twice as long or longer."""
 LONGEST_WAIT = 4.0
 """Seconds after which the next fault comes, at most: long enough for a trial to start, train and end."""
 HOPELESS = 10
@@ -257,7 +257,9 @@ def main() -> int:
         "--folder", type=Path, default=Path("faults"), help="for everything, and kept (default: faults)"
     )
     parser.add_argument("--only", action="append", choices=ON_SLURM, metavar="KIND", help="may be repeated")
-    parser.add_argument("--variant", choices=VARIANTS, help="this study alone (default: plain, and with teachers)")
+    parser.add_argument(
+        "--variant", choices=VARIANTS, help="this study alone (default: plain, with teachers, and with replicates)"
+    )
     parser.add_argument("--list", action="store_true", help="the kinds, a line each, and stop")
     options = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -266,7 +268,8 @@ def main() -> int:
             console.print(f"{name:<24} {fault.__doc__}", soft_wrap=True)
         return 0
     taught = NEEDS_TEACHER & set(options.only or ())
-    mixed = ("taught",) if taught else ("plain",) * (EVERY_TAUGHT - 1) + ("taught",)
+    plain = ("plain",) * (EVERY_TAUGHT - 1)
+    mixed = ("taught", "replicated") if taught else (*plain, "taught", *plain, "replicated")
     variants = (options.variant,) if options.variant else mixed
     folder = options.folder.absolute()
     campaign = Campaign(folder, options.seed, options.where, variants, console)

@@ -1,9 +1,9 @@
 """Monitor, analysis and controller under load: `python tests/campaigns/load.py --folder FOLDER [--trials 10000]`.
 
-Four loads: 200 simulated jobs that end in the same second, again and again, while monitor and analysis read the same
-root; 10,000 trial directories; a log of 1 GiB; a metrics file of a million lines. Each measurement is a process of its
-own, imports included: seconds by the clock and of CPU, and its peak memory. The first run makes FOLDER/runs
-(see analysis_scale.py), which takes minutes; it may then be run again.
+Five loads: 200 simulated jobs that end in the same second, again and again, while monitor and analysis read the same
+root; 10,000 trial directories; a log of 1 GiB; a metrics file of a million lines; a finished study of 15 rows with 16
+replicates. Each measurement is a separate process, imports included: seconds by the clock and of CPU, and its peak
+memory. The first run makes FOLDER/runs (see analysis_scale.py), which takes minutes; it may then be run again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CODE = Path(__file__).resolve().parents[2]
 BENCHMARKS = CODE / "benchmarks"
 sys.path[:0] = [str(CODE), str(BENCHMARKS)]
 
-from analysis_scale import make_root  # noqa: E402
+from analysis_scale import STUDY_OPTIONS, make_root, remove_lines, study_file  # noqa: E402
 
 from mmkd.attempts import record_run, record_submission  # noqa: E402
 from mmkd.rundir import Root, TrialDir  # noqa: E402
@@ -32,6 +32,12 @@ from mmkd.rundir import Root, TrialDir  # noqa: E402
 AT_ONCE = 200
 LOG_BYTES = 2**30
 LINES = 1_000_000
+LOADS = ["ends", "directories", "log", "metrics", "replicates"]
+REPLICATED = [
+    "--study", "table1", "--replicates", "16", "--splits", "group-folds", "--trials", "4", "--seeds", "1",
+    "--sampler", "random", "--cluster", "local", "--device", "cpu",
+]  # fmt: skip
+"""Launch options of a study with many replicates; their groups come with the synthetic data."""
 
 
 @dataclass(frozen=True)
@@ -143,17 +149,34 @@ def long_metrics(directory: TrialDir) -> None:
             file.write(json.dumps(line) + "\n")
 
 
+def many_replicates(root: Path) -> None:
+    """240 replicates of rows, all done: 1,200 runs and 128 teachers that trained nothing."""
+    launch = [*REPLICATED, "--root", root]
+    if not (root / "studies").exists():
+        show("15 rows of 16 replicates: made on a fake backend", spend(["tests/campaigns/untrained_root.py", *launch]))
+    commands = {
+        "--status": ["sweeps/launch.py", "--study", "table1", "--root", root, "--status"],
+        "monitor": ["slurm/monitor.py", "--root", root, "--once"],
+        "--dry-run": ["sweeps/launch.py", *launch, "--dry-run"],
+        "table": ["-m", "analysis", "table", "--root", root, "--study", "table1"],
+        "launched again": ["sweeps/launch.py", *launch],
+        "launched again, no table": ["tests/campaigns/untrained_root.py", *launch],
+    }
+    for what, command in commands.items():
+        show(f"15 rows of 16 replicates: {what}", spend(command))
+
+
 def main() -> None:
     """Make the roots and print a line a measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=10_000, help="directories (default: %(default)s)")
     parser.add_argument("--ending", type=int, default=1_000, help="trials that end in waves of 200")
-    parser.add_argument("--only", choices=("ends", "directories", "log", "metrics"), help="one of the loads")
+    parser.add_argument("--only", choices=LOADS, help="one of the loads")
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = [options.only] if options.only else ["ends", "directories", "log", "metrics"]
+    wanted = [options.only] if options.only else LOADS
     if "ends" in wanted:
         ends_at_once(folder, options.ending)
     if "directories" in wanted:
@@ -161,11 +184,23 @@ def main() -> None:
         if not (root / "studies").exists():
             make_root(Root(root), options.trials, 100)
         count = f"{options.trials:,} directories"
-        for what, command in readers(root, "scale"):
+        for what, command in list(readers(root, "scale"))[1:]:
             show(f"{count}: {what}", spend(command), may_be_1=True)
-        (root / ".cache" / "analysis.h5").unlink(missing_ok=True)
-        for what in ("table, writes the cache", "table, cached"):
-            show(f"{count}: {what}", spend(["-m", "analysis", "table", "--root", root, "--study", "scale"]))
+        remove_lines(Root(root))
+        launch = ["sweeps/launch.py", "--root", root]
+        table = ["-m", "analysis", "table", "--root", root, "--study", "scale"]
+        listed: dict[str, list[object]] = {
+            "monitor, without finished.jsonl": ["slurm/monitor.py", "--root", root, "--once"],
+            "table, writes finished.jsonl": table,
+            "table": table,
+            "monitor": ["slurm/monitor.py", "--root", root, "--once"],
+            "--status": [*launch, "--study", "scale", "--status"],
+            "relaunch of the finished study": [*launch, "--study", study_file(Root(root)), *STUDY_OPTIONS],
+        }
+        for what, command in listed.items():
+            show(f"{count}: {what}", spend(command))
+    if "replicates" in wanted:
+        many_replicates(folder / "replicates")
     for load, make in (("log", long_log), ("metrics", long_metrics)):
         if load not in wanted:
             continue

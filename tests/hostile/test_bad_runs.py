@@ -39,6 +39,7 @@ CONFIGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a seed below 0": (lambda p: change(p, seed=-1), r"config.json: .*seed: .*\(is -1\)"),
     "a network without layers": (lambda p: change(p, network={"layers": 0}), "config.json: .*network.layers: "),
     "an infinite rate": (lambda p: change(p, training={"learning_rate": 1e999}), "config.json: .*learning_rate"),
+    "an older algorithm": (lambda p: change(p, algorithm=1), "config.json: made by algorithm version 1, .*; finish it"),
     "a newer algorithm": (lambda p: change(p, algorithm=99), "config.json: made by algorithm version 99"),
     "other data": (lambda p: change(p, data={"path": "gone.h5", "fingerprint": "f"}), r"gone\.h5: no such data file"),
     "an unknown method": (lambda p: change(p, distillation={"method": "crt"}), "unknown method 'crt'"),

@@ -8,7 +8,7 @@ from small_networks import FEATURES, STEPS, STILL, make_config, make_info, make_
 from torch import Tensor
 
 from mmkd.config import Network as NetworkConfig
-from mmkd.models.attention import Taps
+from mmkd.models.attention import Embedding, Taps
 from mmkd.models.network import Network, build_student, build_teacher, count_parameters
 from mmkd.models.pairings import fusion_name, resolve_pairing
 
@@ -186,8 +186,13 @@ def test_a_proxy_interpolates_to_s_times_its_length_and_then_convolves_with_stri
 # --- readout, head, fusion
 
 
+def embed(x: Tensor) -> Tensor:
+    embedded: Tensor = Embedding(*x.shape[1:])(x)
+    return embedded
+
+
 def independent_readout(student: Network, inputs: dict[str, Tensor], reduce: str) -> Tensor:
-    sequences = {m: p(inputs[p.modality]) for m, p in student.by_modality().items()}
+    sequences = {m: embed(p(inputs[p.modality])) for m, p in student.by_modality().items()}
     parts = []
     for source, query in student.stack_ends:
         output, _ = student.stack(f"{source}<-{query}")(sequences[query], sequences[source])
@@ -231,16 +236,33 @@ def test_the_residual_head_is_mults() -> None:
 def test_stacks_with_the_same_queries_are_joined_and_fused(branch: str | None, readout: str) -> None:
     teacher = make_teacher(branch, make_config(dropout=STILL, readout=readout))
     inputs = make_inputs(make_info())
-    sequences = {m: p(inputs[m]) for m, p in teacher.by_modality().items()}
+    sequences = {m: embed(p(inputs[m])) for m, p in teacher.by_modality().items()}
     parts = []
     for query in [branch] if branch else STEPS:
         sources = [y for y in STEPS if y != query]
         joined = torch.cat([teacher.stack(f"{y}<-{query}")(sequences[query], sequences[y])[0] for y in sources], -1)
-        fused, _ = teacher.stack(f"fusion:{query}")(joined, joined)
+        fused, _ = teacher.stack(f"fusion:{query}")(embed(joined), embed(joined))
         parts.append(fused[:, -1] if readout == "last" else fused.mean(1))
     h = torch.cat(parts, 1)
     hidden = (h @ teacher.head.first.weight.T + teacher.head.first.bias).clamp_min(0)
     torch.testing.assert_close(teacher(inputs).penultimate, hidden)
+
+
+@pytest.mark.parametrize("setting", ["fixed", "updated"])
+def test_keys_are_updated_only_where_keys_and_queries_are_one_sequence(setting: str) -> None:
+    teacher, student = make_teacher(None, make_config(self_attention=setting)), make_student(self_attention=setting)
+    updated = {name for n in (teacher, student) for name in (*n.stacks, *n.fusions) if n.stack(name).updated}
+    assert updated == ({"video<-video", *(fusion_name(m) for m in STEPS)} if setting == "updated" else set())
+
+
+def test_attention_dropout_may_depend_on_the_source_and_on_the_stage() -> None:
+    dropout = {**STILL, "attention": 0.1, "attention_from": {"text": 0.2}, "attention_fusion": 0.3}
+    teacher = make_teacher(None, make_config(dropout=dropout))
+    for name in (*teacher.stacks, *teacher.fusions):
+        expected = 0.3 if name in teacher.fusions else 0.2 if name.startswith("text<-") else 0.1
+        assert {layer.attention.dropout for layer in teacher.stack(name).layers} == {expected}
+    usual = make_teacher(None, make_config(dropout={**STILL, "attention": 0.1}))
+    assert {layer.attention.dropout for name in usual.fusions for layer in usual.stack(name).layers} == {0.1}
 
 
 def test_the_penultimate_layer_is_taken_before_dropout() -> None:

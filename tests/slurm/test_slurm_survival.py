@@ -16,7 +16,7 @@ from mmkd.records import as_written
 from slurm.devcluster import DevCluster
 from slurm.local_backend import usable_cores
 
-BUDGET = ("--trials", "3", "--seeds", "1", "--epochs", "80")
+BUDGET = ("--trials", "2", "--seeds", "1", "--epochs", "80")
 """Trials of four seconds, so that there is time to hit them."""
 BRIEF = ("--trials", "1", "--seeds", "1", "--epochs", "3")
 
@@ -96,7 +96,7 @@ def test_a_controller_killed_between_sbatch_and_its_record_finds_the_job_by_its_
     running.finish()
     assert broken(running.root, expected) == []
     assert read_json(record)["job"] == job.id
-    assert len(attempts(running.root)) == 3 + 1, "nothing ran twice"
+    assert len(attempts(running.root)) == 2 + 1, "nothing ran twice"
 
 
 def test_a_node_that_is_lost_costs_an_attempt_and_is_avoided(start: Start, study: Path, expected: Path) -> None:

@@ -21,7 +21,7 @@ def rows_of(path: Path, tmp_path: Path, *overrides: str) -> dict[str, Row]:
     info = read_info(Path(study.data))
     machine = Machine(info.path, threads=1, device="cpu")
     rows = plan(study, path, load_profile(study.profile, info.source)[1], info, Root(tmp_path / "runs"), machine)
-    return {row.name: row for row in rows}
+    return {row.title: row for row in rows}
 
 
 def run(

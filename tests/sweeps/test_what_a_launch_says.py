@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_cluster import FakeCluster
@@ -12,7 +13,7 @@ from rich.console import Console
 from mmkd.rundir import Root
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
-from sweeps.actions.dry_run import say_next, show_plan, show_script
+from sweeps.actions.dry_run import example_job, say_next, show_plan, show_script
 from sweeps.controller.loop import Controller, Interrupted, Stop
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
@@ -62,7 +63,8 @@ def test_a_dry_runs_script_is_called_an_example(
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     row = planned(study_file, tmp_path)[0]
-    show_script(row, Root(tmp_path / "runs"), SlurmBackend(SlurmSettings()), {})
+    made = SimpleNamespace(backend=SlurmBackend(SlurmSettings()))
+    show_script(made, example_job(row, Root(tmp_path / "runs"), {}))  # type: ignore[arg-type]  # all that it reads
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("script    example: the first trial; other trials differ in name and directory")
 

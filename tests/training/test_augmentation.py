@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmkd.config import Augmentation
-from mmkd.training.augmentation import augment
+from mmkd.training.augmentation import _rotations, augment
 
 KINDS = ["crop", "warp", "rotation", "scale", "shift", "noise"]
 VECTORS = {"skeleton": 3, "imu": 2}
@@ -108,6 +108,15 @@ def test_rotations_are_in_radians_about_all_axes() -> None:
     axes = torch.stack([turned[:, 1, 2], turned[:, 2, 0], turned[:, 0, 1]], 1)
     assert axes.mean(0).abs().max() < 0.01
     assert all(s == pytest.approx(0.1, rel=0.1) for s in axes.std(0).tolist())
+
+
+def test_rotations_are_exponentials_of_their_vectors_down_to_none() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(40, 3, generator=generator, dtype=torch.float64) * torch.logspace(-9, 0.6, 40)[:, None]
+    vectors[0] = 0
+    skew = torch.zeros(40, 3, 3, dtype=torch.float64)
+    skew[:, 0, 1], skew[:, 0, 2], skew[:, 1, 2] = -vectors[:, 2], vectors[:, 1], -vectors[:, 0]
+    torch.testing.assert_close(_rotations(vectors), torch.linalg.matrix_exp(skew - skew.mT), atol=1e-12, rtol=0)
 
 
 def test_only_vectors_in_space_are_rotated() -> None:

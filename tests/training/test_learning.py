@@ -118,17 +118,38 @@ def test_the_loss_is_alpha_times_classification_plus_beta_times_distillation(lab
     assert line["train_distillation"] == pytest.approx(distillation.item(), rel=1e-5)
 
 
-def test_gradients_are_clipped_to_the_norm_of_the_setting(lab: Lab) -> None:
-    norms: list[float] = []
+@pytest.mark.parametrize(
+    ("alpha", "beta", "norm"), [(1.0, 1.0, 1e-3), (1.0, 0.1, 1e-3), (0.2, 1.0, 2e-4), (0.0, 0.5, 5e-4)]
+)
+def test_gradients_are_clipped_relative_to_alpha_those_of_the_methods_own_parameters_apart(
+    lab: Lab, alpha: float, beta: float, norm: float
+) -> None:
+    config = lab.student("crd", level="final", alpha=alpha, beta=beta, training={"clip": 1e-3})
+    network = len(list(lesson_of(lab, config).network.parameters()))
+    norms: list[list[float]] = []
 
     def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+        parameters = optimizer.param_groups[0]["params"]
+        parts = [[p.grad for p in part if p.grad is not None] for part in (parameters[:network], parameters[network:])]
+        norms.append([torch.cat([g.flatten() for g in part]).norm().item() for part in parts])
 
     hook = register_optimizer_step_pre_hook(look)
-    lab.run(lab.student(training={"clip": 0.01}))
+    lab.run(config)
     hook.remove()
-    assert norms == pytest.approx([0.01] * 9, rel=1e-3)
+    assert len(norms) == 9
+    assert all(both == pytest.approx([norm, norm], rel=0.02) for both in norms)
+
+
+@pytest.mark.parametrize(("method", "level"), [("kd", None), ("crd", "penultimate")])
+def test_only_the_ratio_of_alpha_and_beta_matters(lab: Lab, method: str, level: str | None) -> None:
+    """Also where a fixed clipping norm would act at (1, 0.5) and not at (0.2, 0.1)."""
+    settings = {"level": level, "temperature": 4.0, "training": {"clip": 0.3}}
+    weights = [(1.0, 0.5), (0.2, 0.1), (1.0, 0.1)]
+    runs = [lab.run(lab.student(method, alpha=a, beta=b, **settings), n) for n, (a, b) in enumerate(weights)]
+    large, small, other = (read_result(run.result) for run in runs)
+    one, same, another = (torch.from_numpy(found.predictions["valid"].logits) for found in (large, small, other))
+    assert (same - one).abs().max() < 1e-3 < 1e-2 < (another - one).abs().max()
+    assert small.curves["valid_loss"] == pytest.approx(large.curves["valid_loss"], rel=1e-4)
 
 
 def test_training_terms_are_means_over_samples_and_train_sees_the_smoothed_labels(lab: Lab) -> None:

@@ -44,12 +44,11 @@ def in_double(lesson: Any) -> Any:
     return lesson
 
 
-@pytest.mark.parametrize("mask", ["none", "mult"])
+@pytest.mark.parametrize("variant", [{}, {"mask": "mult"}, {"self_attention": "updated"}], ids=str)
 @pytest.mark.parametrize("row", work.ROWS)
-def test_both_ways_agree_in_loss_and_gradient(row: str, mask: str, data: Path, tmp_path: Path) -> None:
-    shape = work.Shape(
-        "small", *(n.model_copy(update={"mask": mask}) for n in (TINY.teacher, TINY.student, TINY.multimodal))
-    )
+def test_both_ways_agree_in_loss_and_gradient(row: str, variant: dict[str, str], data: Path, tmp_path: Path) -> None:
+    networks = (TINY.teacher, TINY.student, TINY.multimodal)
+    shape = work.Shape("small", *(network.model_copy(update=variant) for network in networks))
     lesson = in_double(work.make_lesson(work.ROWS[row], shape, data, torch.device("cpu"), dropout=False))
     differences = work.agreement(work.ROWS[row], lesson, tmp_path, 4)
     assert set(differences) == ({"logits"} if "inference" in row else {"loss", "gradient"})

@@ -123,6 +123,17 @@ def test_what_cannot_be_read_is_rejected_with_its_reason(ablation: Lab) -> None:
     assert not any(str(ablation.path) in reason for reason in rejected.values())
 
 
+def test_trials_of_an_older_algorithm_version_are_read_and_their_teachers_found(ablation: Lab) -> None:
+    row = ablation.row_of("crd")
+    older = {"algorithm": 1}
+    teacher = teacher_config(2).model_copy(update=older)
+    finish(row.final_run(2, "abcdef01"), student_config(2, teacher).model_copy(update=older), 0.75)
+    runs = load(ablation.path, cache=False)
+    assert runs.rejected.empty
+    read = runs.trials.set_index("directory").loc[f"rows/{row.path.name}/confirm/2-abcdef01"]
+    assert (read["teacher"], read["test_accuracy"]) == (f"teachers/{identity(teacher)[:16]}", 0.75)
+
+
 def test_a_result_of_a_newer_layout_is_rejected(ablation: Lab) -> None:
     trial = ablation.row_of("crd").trial(0)
     with h5py.File(trial.result, "a") as file:

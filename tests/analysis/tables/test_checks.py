@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 from roots import Lab, fail, finish, student_config, teacher_config
 
-from analysis import load, table
+from analysis import examine, load, table
+from analysis.doctor import examination_text
 from mmkd.config import identity
 from mmkd.files import read_json, write_json
 from mmkd.result_file import read_result, write_result
@@ -15,6 +16,10 @@ from mmkd.rundir import RowDir
 
 def warnings(lab: Lab) -> str:
     return "\n".join(table(load(lab.path, cache=False), "demo").warnings)
+
+
+def doctor(lab: Lab) -> str:
+    return examination_text(examine(load(lab.path, cache=False)))
 
 
 def change(row: RowDir, **identity: object) -> None:
@@ -33,6 +38,24 @@ def test_a_winner_that_cannot_be_read_is_no_row_that_was_extended(ablation: Lab)
     said = warnings(ablation)
     assert "winner.json" in said
     assert "extended" not in said
+
+
+def test_rows_of_an_older_algorithm_version_are_shown_as_they_were_and_called_so_in_one_line(ablation: Lab) -> None:
+    before = table(load(ablation.path, cache=False), "demo")
+    for row in ablation.root.rows():
+        change(row, algorithm=1)
+    now = table(load(ablation.path, cache=False), "demo")
+    assert now.sections == before.sections
+    said = "2 of 2 rows: algorithm version 1 (now 2), shown as they were; a launch begins new rows"
+    assert now.warnings == (said,)
+    assert f"remark: study demo: {said}\nnothing is wrong" in doctor(ablation)
+
+
+def test_rows_of_two_algorithm_versions_are_not_comparable(ablation: Lab) -> None:
+    change(ablation.row_of("crd"), algorithm=1)
+    said = warnings(ablation)
+    assert "algorithm versions are unequal: 2: Student without KD; 1: CRD on attention maps" in said
+    assert "1 of 2 rows: algorithm version 1 (now 2)" in said
 
 
 def test_the_table_names_the_rows_that_were_trained_in_bfloat16(ablation: Lab) -> None:

@@ -101,15 +101,18 @@ def test_json_is_strict_and_each_of_its_keys_is_documented(watched: WatchedRoot,
         (["--root", "/dev"], "--root /dev: no studies or rows in it"),
     ],
 )
-def test_a_users_error_is_one_line(watched: WatchedRoot, arguments: list[str], complaint: str) -> None:
+def test_a_users_error_is_one_line(
+    watched: WatchedRoot, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
     watched.row("crd")
     watched.study()
 
-    done = call("--root", str(watched.root.path), *arguments)
+    code = monitor.main(["--root", str(watched.root.path), *arguments])
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert complaint in done.stderr
-    assert done.stderr.count("\n") == 1
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert complaint in said.err
+    assert said.err.count("\n") == 1
 
 
 class Terminal:

@@ -11,10 +11,18 @@ from mmkd.attempts import record_run, record_submission
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure
 from slurm.backend import Job
-from sweeps.actions.estimate import Left, forecast, from_finished, left_of, run_seconds, teacher_from_finished
+from sweeps.actions.estimate import (
+    Estimate,
+    Left,
+    forecast,
+    from_finished,
+    left_of,
+    run_seconds,
+    teacher_from_finished,
+)
 from sweeps.controller.loop import Stop
 from sweeps.launch import main
-from sweeps.rows import Row
+from sweeps.rows import Row, stored_identities
 
 
 @pytest.fixture
@@ -77,22 +85,26 @@ def test_a_run_takes_all_its_attempts_and_what_accounting_says(study_file: Path,
     assert run_seconds(trial, slurm) is None, "another machine's times tell nothing"
 
 
+def estimated(row: Row) -> Estimate | None:
+    return from_finished([row], FakeBackend(), stored_identities(row.root))
+
+
 def test_a_row_knows_its_own_runs_and_else_those_of_a_row_alike_scaled_by_epochs(
     study_file: Path, tmp_path: Path, root: Root
 ) -> None:
     study = launched(study_file, tmp_path)
-    assert from_finished(rows(study_file, tmp_path)["crd"], FakeBackend()) is None, "no times are known"
+    assert estimated(rows(study_file, tmp_path)["crd"]) is None, "no times are known"
     timed(study.rows[1].runs(), 6.0)
-    own = from_finished(rows(study_file, tmp_path)["crd"], FakeBackend())
+    own = estimated(rows(study_file, tmp_path)["crd"])
     assert own is not None
     assert (own.seconds, own.how) == (pytest.approx(6.0), "the mean of its 5 finished runs")
     other = rows(study_file, tmp_path, "rows.crd.space.beta=0.5", "training.epochs=30")["crd"]
-    alike = from_finished(other, FakeBackend())
+    alike = estimated(other)
     assert alike is not None
     assert alike.seconds == pytest.approx(60.0)
     assert alike.how.endswith("'s 5 finished runs, which have 3 epochs")
     for change in ("student.width=16", "training.batch_size=8", "rows.crd.pairing=audio", "teacher.width=16"):
-        assert from_finished(rows(study_file, tmp_path, change)["crd"], FakeBackend()) is None, change
+        assert estimated(rows(study_file, tmp_path, change)["crd"]) is None, change
 
 
 def test_a_teacher_is_judged_by_those_of_its_kind(study_file: Path, tmp_path: Path, root: Root) -> None:
@@ -168,4 +180,4 @@ def test_a_row_record_that_is_no_json_is_passed_over(study_file: Path, tmp_path:
     broken.path.mkdir()
     broken.row.write_text("{")
     other = rows(study_file, tmp_path, "training.epochs=6")["no_kd"]
-    assert from_finished(other, FakeBackend()) is not None
+    assert estimated(other) is not None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from controlled import rows_of, run, states
 from fakes import FakeBackend, fake_result
+from rich.console import Console
 
 from mmkd.attempts import read_attempts, record_submission
 from mmkd.errors import UserError
@@ -17,9 +18,10 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, State, trial_state
 from slurm.backend import Job
 from sweeps.actions.estimate import left_of
-from sweeps.controller.loop import Interrupted
+from sweeps.controller.loop import LONGEST_ROUND, Controller, Interrupted
+from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
-from sweeps.launch import failure_of
+from sweeps.launch import failures_of
 from sweeps.rows import Row
 
 Sweep = Callable[..., list[RowWork]]
@@ -127,8 +129,9 @@ def test_an_error_is_tried_twice_told_as_failed_and_the_others_go_on(rows: list[
 
     works = run(rows[:1], root, FakeBackend(fails))
     assert works[0].failed == ""
-    assert failure_of(works[0], ended=True).startswith("row no_kd: 1 trial failed (no retries left; --retry failed")
-    assert failure_of(works[0], ended=False) == ""
+    (said,) = failures_of(works, ended=True)
+    assert said.startswith("row no_kd: 1 trial failed (no retries left; --retry failed")
+    assert failures_of(works, ended=False) == []
     assert left_of(rows[0]).tuning == 0
     assert left_of(rows[0], retry_failed=True).tuning == 1
     assert Counter(states(rows[0])) == {"1": 2, "3": 1}
@@ -141,9 +144,8 @@ def test_a_seed_that_failed_for_good_is_named(rows: list[Row], root: Root) -> No
         return Failure.ERROR if "/confirm/2-" in job.command[3] else None
 
     works = run(rows[:1], root, FakeBackend(fails))
-    assert (
-        failure_of(works[0], ended=True) == "row no_kd: seed 2 failed (no retries left; the same command retries them)"
-    )
+    (said,) = failures_of(works, ended=True)
+    assert said == "row no_kd: seed 2 failed (no retries left; the same command retries them)"
 
 
 def test_an_error_in_between_does_not_count_with_other_failures(rows: list[Row], root: Root) -> None:
@@ -284,3 +286,38 @@ def test_a_relaunch_tries_a_failed_seed_and_a_failed_teacher_again(rows: list[Ro
     works = run(rows, root, FakeBackend())
     assert [work.failed for work in works] == ["", ""]
     assert rows[0].directory.final_runs()[1].result.exists()
+
+
+def test_the_backend_decides_how_often_the_controller_looks(
+    rows: list[Row], root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    backend = FakeBackend(delay=2)
+    backend.round_seconds = 0.125
+    work = RowWork(rows[0], 1, Path(__file__))
+    with Reporter(Console(quiet=True)) as reporter:
+        Controller([work], root, backend, 1, reporter).run()
+    work.close()
+    assert set(slept) == {0.125}
+
+
+def test_the_controller_looks_less_often_where_ends_are_rare(
+    rows: list[Row], root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    backend, work = FakeBackend(delay=800), RowWork(rows[0], 1, Path(__file__))
+    with Reporter(Console(quiet=True)) as reporter:
+        Controller([work], root, backend, 1, reporter).run()
+    work.close()
+    assert slept[0] == backend.round_seconds
+    assert max(slept) == LONGEST_ROUND
+    first_end = slept.index(backend.round_seconds, slept.index(LONGEST_ROUND))
+    assert slept[first_end - 1] == LONGEST_ROUND, "an end makes it look often again"

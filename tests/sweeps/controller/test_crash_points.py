@@ -166,6 +166,8 @@ CONTROLLER = {
     "end noted | result reported": Point("sweeps.controller.jobs.record_submission", when=the_end, after=True, nth=4),
     "teacher's end noted | cleaned up": Point("sweeps.controller.teachers.clean_up"),
     "cleaned up | reported": Point("sweeps.controller.optuna_study.Tuning.report"),
+    "reported | listed as finished": Point("sweeps.controller.row.add_finished"),
+    "listed as finished | next one sampled": Point("sweeps.controller.row.add_finished", after=True, nth=2),
     "reported | next one sampled": Point("sweeps.controller.optuna_study.Tuning.report", after=True, nth=2),
     "all reported | winner.json": Point("sweeps.controller.row.write_record", when=to("winner.json")),
     "winner.json | final runs": Point("sweeps.controller.row.write_record", after=True, when=to("winner.json")),
@@ -230,6 +232,28 @@ def test_a_controller_that_dies_in_the_middle_of_a_line_of_the_journal_is_replac
     assert exit_code(forked(armed)) == KILLED
     run(rows, root, Backend())
     assert broken(root.path, undisturbed) == []
+
+
+REPLICATED = (
+    "row.json | the study in the journal",
+    "teacher claimed | its directory filled",
+    "id noted | job ended",
+    "reported | next one sampled",
+    "winner.json | final runs",
+    "final run ended | settled",
+)
+
+
+@pytest.mark.parametrize("name", REPLICATED)
+def test_a_controller_that_dies_with_replicates_is_replaced_and_nothing_is_lost_or_doubled(
+    name: str, study: Path, tmp_path: Path
+) -> None:
+    change = ("replicates=3", "splits.scheme=group-folds", "rows.*.trials=2", "rows.*.seeds=1")
+    run(planned(study, tmp_path / "whole", *change), Root(tmp_path / "whole" / "runs"), Backend())
+    rows, root = planned(study, tmp_path, *change), Root(tmp_path / "runs")
+    dies_at(replace(CONTROLLER[name], nth=5), lambda: run(rows, root, Backend()))
+    run(rows, root, Backend())
+    assert broken(root.path, tmp_path / "whole" / "runs") == []
 
 
 def test_a_row_that_changes_its_winner_and_dies_before_the_former_runs_are_marked_marks_them(

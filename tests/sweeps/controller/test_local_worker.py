@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from slurm.local_backend import LocalBackend, start_process
 from sweeps.controller.local_worker import LocalWorker
 
 
-@pytest.fixture
-def worker() -> Iterator[LocalWorker]:
+@contextmanager
+def ended_afterwards() -> Iterator[LocalWorker]:
     made = LocalWorker()
     yield made
     if made._worker is not None:
@@ -37,11 +38,25 @@ def worker() -> Iterator[LocalWorker]:
         process.wait(60)
 
 
+@pytest.fixture
+def worker() -> Iterator[LocalWorker]:
+    with ended_afterwards() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[LocalWorker]:
+    """One for all tests that leave it running: it takes 3 s of processor time to start."""
+    with ended_afterwards() as made:
+        yield made
+
+
 def job(directory: TrialDir, **environment: str) -> Job:
-    """The job of a trial's first attempt, as the controller makes it, announced."""
+    """The job of a trial's first attempt, as the controller makes it, announced; no other test's job has its name."""
     write_text(directory.attempt, "1\n")
     command = (sys.executable, "-m", "mmkd.trial", str(directory.path), "--attempt", "1")
-    return Job(f"{directory.path.name}.a1", command, directory.log(1), {"OMP_NUM_THREADS": "1", **environment})
+    name = str(directory.path)[1:].replace("/", "-")
+    return Job(f"{name}.a1", command, directory.log(1), {"OMP_NUM_THREADS": "1", **environment})
 
 
 def finish(backend: LocalBackend, name: str, identifier: str, seconds: float = 120.0) -> Any:
@@ -71,13 +86,13 @@ def long_run(lab: Any) -> TrialDir:
     return lab.place(lab.teacher(training={"epochs": 100_000}))
 
 
-def test_a_forked_trial_has_the_numbers_of_a_separate_process(lab: Any, numbers_of: Any, worker: LocalWorker) -> None:
+def test_a_forked_trial_has_the_numbers_of_a_separate_process(lab: Any, numbers_of: Any, shared: LocalWorker) -> None:
     config = lab.student("crd", level="attention_maps", settings={"embedding": 8, "rows": 2})
     forked, alone = lab.place(config, 1), lab.place(config, 2)
-    backend = LocalBackend(start=worker)
+    backend = LocalBackend(start=shared)
     first, second = job(forked), job(alone)
     assert finish(backend, first.name, backend.submit(first).id).message == "exit code 0"
-    assert process_of(worker).poll() is None
+    assert process_of(shared).poll() is None
     usual = LocalBackend(start=start_process)
     finish(usual, second.name, usual.submit(second).id)
     assert numbers_of(forked) == numbers_of(alone)
@@ -86,12 +101,12 @@ def test_a_forked_trial_has_the_numbers_of_a_separate_process(lab: Any, numbers_
     assert ran[0].code == ran[1].code == loaded_code()["code"]
 
 
-def test_the_worker_has_one_thread_and_no_open_data_before_and_after_forks(lab: Any, worker: LocalWorker) -> None:
-    backend = LocalBackend(start=worker)
+def test_the_worker_has_one_thread_and_no_open_data_before_and_after_forks(lab: Any, shared: LocalWorker) -> None:
+    backend = LocalBackend(start=shared)
     for number in range(2):
         one = job(lab.place(lab.student(), number))
         assert finish(backend, one.name, backend.submit(one).id).failure == ""
-        parent = psutil.Process(process_of(worker).pid)
+        parent = psutil.Process(process_of(shared).pid)
         assert parent.num_threads() == 1
         assert not [file.path for file in parent.open_files() if file.path.endswith(".h5")]
 
@@ -116,9 +131,9 @@ def test_trials_outlive_the_worker_and_its_successor_takes_the_next(lab: Any, wo
 
 @pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, "preempted"), (signal.SIGUSR2, "timeout")])
 def test_a_forked_trial_that_is_asked_to_end_writes_a_checkpoint(
-    lab: Any, worker: LocalWorker, number: int, end: str
+    lab: Any, shared: LocalWorker, number: int, end: str
 ) -> None:
-    backend, long = LocalBackend(start=worker), long_run(lab)
+    backend, long = LocalBackend(start=shared), long_run(lab)
     running = job(long)
     identifier = backend.submit(running).id
     pid = int(identifier.split(":")[1])
@@ -131,8 +146,8 @@ def test_a_forked_trial_that_is_asked_to_end_writes_a_checkpoint(
     assert long.checkpoint.exists()
 
 
-def test_a_killed_trial_is_a_lost_node(lab: Any, worker: LocalWorker) -> None:
-    backend, long = LocalBackend(start=worker), long_run(lab)
+def test_a_killed_trial_is_a_lost_node(lab: Any, shared: LocalWorker) -> None:
+    backend, long = LocalBackend(start=shared), long_run(lab)
     running = job(long)
     identifier = backend.submit(running).id
     os.kill(int(identifier.split(":")[1]), signal.SIGKILL)
@@ -155,19 +170,19 @@ def test_a_worker_whose_code_was_edited_takes_no_trial(lab: Any, worker: LocalWo
     assert codes[0] != codes[1]
 
 
-def test_a_damaged_assignment_is_an_error_of_its_own(lab: Any, worker: LocalWorker) -> None:
-    backend = LocalBackend(start=worker)
+def test_a_damaged_assignment_is_an_error_of_its_own(lab: Any, shared: LocalWorker) -> None:
+    backend = LocalBackend(start=shared)
     first = job(lab.place(lab.student(), 1))
     identifier = backend.submit(first).id
-    assert worker._worker is not None
-    directory, process = worker._worker
+    assert shared._worker is not None
+    directory, process = shared._worker
     (directory.inbox / "torn.json").write_text('{"arguments": [')
     wait_until(lambda: not (directory.inbox / "torn.json").exists())
     assert finish(backend, first.name, identifier).failure == ""
     assert "torn.json" in directory.log.read_text()
     other = job(lab.place(lab.student(), 7))
     assert finish(backend, other.name, backend.submit(other).id).failure == ""
-    assert process_of(worker) is process
+    assert process_of(shared) is process
 
 
 def test_a_stopped_worker_is_replaced_and_its_trials_live_on(
@@ -201,11 +216,11 @@ def test_the_end_of_a_stopped_workers_trial_is_seen(
     process_of(worker).send_signal(signal.SIGCONT)
 
 
-def test_a_directory_has_one_worker(lab: Any, worker: LocalWorker) -> None:
-    backend = LocalBackend(start=worker)
+def test_a_directory_has_one_worker(lab: Any, shared: LocalWorker) -> None:
+    backend = LocalBackend(start=shared)
     one = job(lab.place(lab.student()))
     assert finish(backend, one.name, backend.submit(one).id).failure == ""
-    command = process_of(worker).args
+    command = process_of(shared).args
     second = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # type: ignore[call-overload]
     assert second.returncode == 2
     assert "a directory has one worker" in second.stderr

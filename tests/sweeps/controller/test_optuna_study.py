@@ -8,7 +8,7 @@ import pytest
 import torch
 from controlled import rows_of
 
-from mmkd.config import digest
+from mmkd.config import derived_seed
 from mmkd.lock import FileLock, LockLost
 from sweeps.controller.journal import heal_journal
 from sweeps.controller.optuna_study import Tuning
@@ -28,7 +28,7 @@ def lock(row: Row) -> Iterator[FileLock]:
         yield lock
 
 
-def test_trial_0_is_the_default_and_the_others_depend_on_row_and_number_alone(row: Row, lock: FileLock) -> None:
+def test_trial_0_is_the_default_and_the_others_depend_on_the_number_alone(row: Row, lock: FileLock) -> None:
     first = Tuning(row, lock, parallel=2)
     sampled = [first.sample() for _ in range(4)]
     assert sampled[0] == (0, row.default())
@@ -47,13 +47,31 @@ def test_a_relaunch_goes_on_with_the_next_trial(row: Row, lock: FileLock) -> Non
     assert cut == expected
 
 
-def test_a_random_trial_is_drawn_as_optunas_random_sampler_draws_it(row: Row, lock: FileLock) -> None:
+def test_each_parameter_of_a_random_trial_is_drawn_as_optunas_random_sampler_draws_it(row: Row, lock: FileLock) -> None:
     tuning = Tuning(row, lock, parallel=2)
     tuning.sample()
     _, parameters = tuning.sample()
-    seed = int(digest([row.digest, 1])[:8], 16)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    assert parameters == study.ask(tuning.distributions).params
+    assert len(parameters) == 4
+    for name, value in parameters.items():
+        sampler = optuna.samplers.RandomSampler(seed=derived_seed("sampler", 1, name))
+        study = optuna.create_study(sampler=sampler)
+        assert study.ask({name: tuning.distributions[name]}).params == {name: value}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "gp"])
+def test_rows_that_share_a_range_are_first_tried_at_the_same_values_of_it(
+    study_file: Path, tmp_path: Path, sampler: str
+) -> None:
+    rows = rows_of(study_file, tmp_path, f"defaults.sampler={sampler}", "defaults.trials=6")
+    tried: dict[str, list[float]] = {}
+    for name in ("no_kd", "crd"):
+        rows[name].directory.path.mkdir(parents=True)
+        with FileLock(rows[name].directory.lock) as lock:
+            tuning = Tuning(rows[name], lock, parallel=1)
+            # The adaptive samplers begin with random trials.
+            tried[name] = [tuning.sample()[1]["learning_rate"] for _ in range(5 if sampler == "random" else 2)]
+    assert tried["no_kd"] == tried["crd"]
+    assert len(set(tried["crd"])) == len(tried["crd"])
 
 
 @pytest.mark.parametrize("lines", [1, 2])

@@ -1,29 +1,28 @@
-"""The cache gives what the files give, notices every change, and is never in the way."""
+"""A row's finished.jsonl gives what the directories give; every change is noticed, and it is never in the way."""
 
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pandas as pd
 import pytest
 from roots import Lab, fail, finish, student_config
 
 from analysis import load
-from analysis.loading import cache
+from analysis.loading import read_row
 from analysis.loading.read_trial import Reading, read_trial
 from analysis.loading.runs import Runs
 from mmkd.attempts import record_submission
+from mmkd.lock import FileLock
 from mmkd.metrics_log import append_metrics
-from mmkd.rundir import TrialDir
+from mmkd.rundir import RowDir, TrialDir
 
 FRAMES = ("rows", "trials", "curves", "attempts", "rejected")
 
 
-def cache_of(lab: Lab) -> Path:
-    return lab.path / ".cache" / "analysis.h5"
+def lines_of(lab: Lab) -> list[Path]:
+    return sorted(lab.path.glob("rows/*/finished.jsonl"))
 
 
 def assert_equal(ours: Runs, theirs: Runs) -> None:
@@ -33,14 +32,14 @@ def assert_equal(ours: Runs, theirs: Runs) -> None:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The directories that are read from now on."""
+    """The directories of the rows' trials that are read from now on."""
     names: list[str] = []
 
     def noted(root: Path, directory: str) -> Reading:
         names.append(directory)
         return read_trial(root, directory)
 
-    monkeypatch.setattr(cache, "read_trial", noted)
+    monkeypatch.setattr(read_row, "read_trial", noted)
     return names
 
 
@@ -62,7 +61,13 @@ def test_what_comes_out_of_the_cache_is_what_the_files_say(varied: Lab, read: li
     assert_equal(load(varied.path), fresh)
     read.clear()
     assert_equal(load(varied.path), fresh)
-    assert read == []
+    assert read == unlisted(varied)
+
+
+def unlisted(lab: Lab, *others: int) -> list[str]:
+    """The trials of `varied` that are not finished or cannot be read, and others, by number."""
+    row = lab.row_of("crd").path.name
+    return [f"rows/{row}/trials/{number}" for number in sorted({2, 3, 4, *others})]
 
 
 def changed(row: Path) -> None:
@@ -112,7 +117,7 @@ def test_a_change_is_noticed_and_nothing_else_is_read_again(
     row = varied.row_of("crd").path
     change(row)
     found = load(varied.path)
-    assert read == [f"rows/{row.name}/trials/{number}"]
+    assert read == unlisted(varied, number)
     assert_equal(found, load(varied.path, cache=False))
     assert_equal(load(varied.path), found)
 
@@ -122,7 +127,7 @@ def test_a_deleted_trial_is_gone(varied: Lab, read: list[str]) -> None:
     read.clear()
     shutil.rmtree(varied.row_of("crd").trial(1).path)
     found = load(varied.path)
-    assert read == []
+    assert read == unlisted(varied)
     assert_equal(found, load(varied.path, cache=False))
     assert [name.rpartition("/")[2] for name in found.trials.query("kind == 'tuning'")["directory"]][:2] == ["0", "2"]
 
@@ -134,51 +139,55 @@ def test_a_new_winner_needs_no_reading(varied: Lab, read: list[str]) -> None:
     varied.choose(row, {1: row.final_run(1, "abcdef01")})
     superseded = load(varied.path).trials.query("superseded")["directory"]
     assert [name.rpartition("/")[2] for name in superseded] == ["2-abcdef01", "3-abcdef01"]
-    assert read == []
+    assert read == unlisted(varied)
 
 
-@pytest.mark.parametrize("content", [b"", b"no HDF5 either"])
-def test_a_cache_that_cannot_be_read_is_made_anew(ablation: Lab, read: list[str], content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no JSON\n", b'{"format": 1'])
+def test_a_file_that_cannot_be_read_is_made_anew(ablation: Lab, read: list[str], content: bytes) -> None:
     fresh = load(ablation.path)
-    cache_of(ablation).write_bytes(content)
+    for path in lines_of(ablation):
+        path.write_bytes(content)
     assert_equal(load(ablation.path), fresh)
     read.clear()
-    load(ablation.path)
+    assert_equal(load(ablation.path), fresh)
     assert read == []
 
 
-def test_the_cache_of_other_code_is_not_used(ablation: Lab, read: list[str]) -> None:
+def test_a_line_of_other_content_is_read_anew_and_replaced(ablation: Lab, read: list[str]) -> None:
     load(ablation.path)
-    with h5py.File(cache_of(ablation), "a") as file:
-        file.attrs["code"] = "other"
+    path = lines_of(ablation)[0]
+    path.write_text(path.read_text().replace('"format":1', '"format":0', 1))
     read.clear()
     load(ablation.path)
-    assert len(read) == 13
+    assert len(read) == 1
+    assert '"format":0' not in path.read_text()
 
 
-def test_without_cache_nothing_is_written(ablation: Lab) -> None:
+def test_without_cache_nothing_is_written_or_believed(ablation: Lab, read: list[str]) -> None:
     load(ablation.path, cache=False)
-    assert not cache_of(ablation).parent.exists()
+    assert lines_of(ablation) == []
+    load(ablation.path)
+    read.clear()
+    load(ablation.path, cache=False)
+    assert len(read) == 10
+
+
+def test_while_a_controller_is_at_work_it_alone_writes(ablation: Lab) -> None:
+    with FileLock(ablation.row_of("crd").lock):
+        load(ablation.path)
+        assert [path.parent.name for path in lines_of(ablation)] == [ablation.row_of("none").path.name]
 
 
 def test_a_root_that_cannot_be_written_is_read_all_the_same(ablation: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path, write: object) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(row: RowDir, lines: object) -> None:
+        raise PermissionError(13, "Permission denied", str(row.finished))
 
-    monkeypatch.setattr(cache, "write_atomically", refuse)
+    monkeypatch.setattr(read_row, "write_finished", refuse)
     assert len(load(ablation.path).trials) == 13
 
 
-def test_a_cache_that_cannot_be_written_for_another_reason_is_said(ablation: Lab) -> None:
-    (ablation.path / ".cache").write_text("a file")
-    with pytest.warns(UserWarning, match=r"analysis\.h5: not written"):
+def test_a_file_that_cannot_be_written_for_another_reason_is_said(ablation: Lab) -> None:
+    for row in ablation.root.rows():
+        row.finished.mkdir()
+    with pytest.warns(UserWarning, match=r"finished\.jsonl: not written"):
         assert len(load(ablation.path).trials) == 13
-
-
-def test_the_cache_holds_no_objects_to_unpickle(varied: Lab) -> None:
-    load(varied.path)
-    kinds: set[str] = set()
-    with h5py.File(cache_of(varied)) as file:
-        file.visititems(lambda name, item: kinds.add(item.dtype.kind) if isinstance(item, h5py.Dataset) else None)
-    assert kinds <= set("biuf")
-    assert np.dtype(object).kind not in kinds
