@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from mmkd.attempts import read_attempts, record_run, record_submission
-from mmkd.config import DataSource, Distillation, Network, StudentConfig, TeacherConfig, Training, to_json
+from mmkd.config import (
+    ALGORITHM_VERSION,
+    DataSource,
+    Distillation,
+    Network,
+    StudentConfig,
+    TeacherConfig,
+    Training,
+    to_json,
+)
 from mmkd.finished import add_finished, attempts_of, describe, read_finished, write_finished
 from mmkd.result_file import Result, ResultError, Status, write_result
 from mmkd.rundir import RowDir, TrialDir
@@ -167,7 +176,7 @@ def test_the_last_line_about_a_trial_counts(row: RowDir) -> None:
     assert held(row) == ["trials/0", "trials/1", "trials/2"]
 
 
-@pytest.mark.parametrize(("key", "value"), [("format", 2), ("format", 0), ("algorithm", 2)])
+@pytest.mark.parametrize(("key", "value"), [("format", 2), ("format", 0), ("algorithm", ALGORITHM_VERSION + 1)])
 def test_lines_of_another_format_or_algorithm_do_not_hold(row: RowDir, key: str, value: int) -> None:
     write_finished(row, [line.model_copy(update={key: value}) for line in read_finished(row).trials.values()])
     assert read_finished(row).trials == {}

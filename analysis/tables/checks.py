@@ -15,7 +15,7 @@ from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
 from mmkd.records import differences
-from mmkd.result_file import Status
+from mmkd.result_file import ResultError, Status
 
 SHOWN = 4
 """So many values, files or runs are named in one warning, the others counted."""
@@ -100,10 +100,16 @@ def _unequal_splits(runs: Runs, started: Sequence[ReplicateRuns]) -> Iterator[Fi
         splits = [one.fact("split")[:12] or "the file's" for one in same]
         yield from _unequal("splits", f"splits{where}", same, splits)
         tested = [one.measured["directory"] for one in same]
-        samples = [
-            outcome(runs, directories.iloc[0]).samples[:12] if len(directories) else "" for directories in tested
-        ]
+        samples = [_samples(runs, directories.iloc[0]) if len(directories) else "" for directories in tested]
         yield from _unequal("samples", f"test samples (ids and labels){where}", same, samples)
+
+
+def _samples(runs: Runs, directory: str) -> str:
+    """The beginning of the hash of a run's test samples; empty where its result is damaged, which `doctor` reports."""
+    try:
+        return outcome(runs, directory).samples[:12]
+    except ResultError:
+        return ""
 
 
 def _repeated_seeds(rows: Sequence[RowRuns]) -> Iterator[Finding]:

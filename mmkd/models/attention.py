@@ -89,7 +89,7 @@ class Embedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         real = (x[..., :1] != 0).to(x.dtype)
-        return math.sqrt(x.shape[-1]) * x + real * self.positions.to(x.dtype)
+        return math.sqrt(x.shape[-1]) * x + real * self.positions[: x.shape[1]].to(x.dtype)
 
 
 class Attention(nn.Module):

@@ -77,7 +77,7 @@ def detach(study: Study, *options: str) -> str:
 def test_a_detached_controller_hands_over_before_its_time_limit_and_its_successor_finishes(
     study: Study, cluster: DevCluster
 ) -> None:
-    budget = ("--epochs", "20", "--trials", "1", "--seeds", "1")
+    budget = ("--epochs", "300", "--trials", "1", "--seeds", "1")
     first = detach(study, *budget, "--snapshot")
     record = study.root.study("one").read_bytes()
     second = study.launch("--detach")

@@ -16,6 +16,7 @@ from tiny_study import STUDY
 
 from mmkd.attempts import record_submission
 from mmkd.files import write_text
+from mmkd.finished import describe, write_finished
 from mmkd.result_file import read_result, write_result
 from mmkd.rundir import Root, TrialDir
 
@@ -94,6 +95,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Pa
 @pytest.fixture
 def root(undisturbed: Path, tmp_path: Path) -> Path:
     shutil.copytree(undisturbed, tmp_path / "runs")
+    for row in Root(tmp_path / "runs").rows():  # a copy's files are others than those that its lines were made from
+        write_finished(row, [describe(run)[0] for run in (*row.trials(), *row.final_runs())])
     assert check(tmp_path / "runs", undisturbed) == []
     return tmp_path / "runs"
 

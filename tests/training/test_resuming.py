@@ -32,7 +32,7 @@ PER_EPOCH = 3
 """Optimiser steps of an epoch."""
 AUGMENTED = {"noise": 0.1, "scale": 0.1, "shift": 0.1, "crop": 0.2, "warp": 0.1, "rotation": 0.3}
 DROPPED = {"embedding": 0.2, "attention": 0.2, "residual": 0.2, "relu": 0.2, "output": 0.2}
-RESTLESS = {"patience": 1, "schedule": "plateau", "learning_rate": 0.3, "epochs": 6}
+RESTLESS = {"patience": 1, "schedule": "plateau", "learning_rate": 0.3, "epochs": 8}
 """So large a learning rate that it drops before the last epoch."""
 
 FLAVOURS: dict[str, tuple[str, dict[str, Any]]] = {

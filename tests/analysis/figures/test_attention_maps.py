@@ -51,7 +51,7 @@ def by_hand(network: Network, x: dict[str, torch.Tensor], layer: int) -> np.ndar
     """Layer `layer` of stack video<-audio: (N, Tq, Tk), head by head with the layer's own weights."""
     stack = network.stack("video<-audio")
     placed = network.by_modality()
-    queries, sources = (placed[m](x[placed[m].modality]) for m in ("audio", "video"))
+    queries, sources = (network.embeddings[f"to {m}"](placed[m](x[placed[m].modality])) for m in ("audio", "video"))
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     handle = stack.layers[layer].register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0], inputs[1])))
     stack(queries, sources)

@@ -169,7 +169,7 @@ def test_trials_that_failed_for_good_are_tried_again_when_asked_under_new_number
     run(row, root, fails)
     assert Counter(states(row)) == {"1": 2, "3": 1}
     work = RowWork(row, 2, Path(__file__))
-    assert (work.remaining, work.retry_failed(), work.remaining) == (2, 1, 3)
+    assert (work.remaining, work.retry_failed(), work.remaining) == (0, 1, 3)
     assert work.retry_failed() == 0, "once"
     work.close()
     run(row, root, FakeCluster())

@@ -137,8 +137,8 @@ def test_a_forked_trial_that_is_asked_to_end_writes_a_checkpoint(
     running = job(long)
     identifier = backend.submit(running).id
     pid = int(identifier.split(":")[1])
-    assert os.getsid(pid) == pid
     wait_until(lambda: long.metrics.exists())
+    assert os.getsid(pid) == pid
     assert f"-m mmkd.trial {long.path} --attempt 1" in " ".join(psutil.Process(pid).cmdline()), "for ps"
     os.kill(pid, number)
     assert finish(backend, running.name, identifier).message == "exit code 75"

@@ -53,7 +53,7 @@ def test_each_parameter_of_a_random_trial_is_drawn_as_optunas_random_sampler_dra
     _, parameters = tuning.sample()
     assert len(parameters) == 4
     for name, value in parameters.items():
-        sampler = optuna.samplers.RandomSampler(seed=derived_seed("sampler", 1, name))
+        sampler = optuna.samplers.RandomSampler(seed=derived_seed("sampler", row.replicate, 1, name))
         study = optuna.create_study(sampler=sampler)
         assert study.ask({name: tuning.distributions[name]}).params == {name: value}
 
