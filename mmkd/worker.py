@@ -108,7 +108,8 @@ def work(
             process = _fork(assignment, received, gpu)
             running[process.pid] = Running(path.stem, process, assignment.slots, gpu)
             unwritten[path.stem] = process
-        unwritten = {name: process for name, process in unwritten.items() if not _write(worker, name, process)}
+        alive = {ran.name for ran in running.values()}  # an ended one has its last record
+        unwritten = {n: p for n, p in unwritten.items() if n in alive and not _write(worker, n, p)}
         if not is_open:
             with suppress(OSError):
                 worker.closed.touch()
