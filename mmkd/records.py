@@ -5,6 +5,7 @@ Unknown keys are ignored, so that a newer mmkd's files stay readable.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, Va
 from mmkd.config import Scheme, digest, explain
 from mmkd.errors import UserError, choose
 from mmkd.files import write_json
-from mmkd.rundir import Root, RowDir
+from mmkd.rundir import Root, RowDir, WorkerDir
 from mmkd.terminal import is_plain
 
 LONGEST_LINE = 200
@@ -367,6 +368,17 @@ def read_record(path: Path, schema: type[R], remedy: str = "launch the study aga
         raise UserError(f"{path}: {error.strerror}") from None
     except ValidationError as error:
         raise UserError(f"{explain(error, path)}; {remedy}") from None
+
+
+def assign(worker: WorkerDir, name: str, assignment: AssignmentRecord) -> None:
+    """Put an assignment into a worker's inbox, by rename.
+
+    Raises:
+        FileNotFoundError: the worker's directory is gone.
+    """
+    draft = worker.path / f"{name}.json"
+    write_record(draft, assignment)
+    os.rename(draft, worker.assignment(name))
 
 
 def find_record(path: Path, schema: type[R]) -> R | None:

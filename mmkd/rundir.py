@@ -107,6 +107,10 @@ class WorkerDir:
     log = _Below("log.txt")
     """What the worker prints itself."""
 
+    def assignment(self, name: str) -> Path:
+        """An assignment in the inbox."""
+        return self.inbox / f"{name}.json"
+
     def process(self, name: str) -> Path:
         """The record of the process of a job, written at its start and at its end."""
         return self.path / "processes" / f"{name}.json"

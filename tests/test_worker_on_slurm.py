@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from survival import wait_for
 
+from mmkd import records
 from mmkd import worker as worker_module
 from mmkd.attempts import read_attempts
 from mmkd.files import write_text
-from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, find_record, write_record
+from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, find_record
 from mmkd.rundir import TrialDir, WorkerDir
 from mmkd.worker import Beats, Running
 
@@ -48,8 +49,7 @@ def assign(worker: WorkerDir, directory: TrialDir, name: str, **environment: str
         log=str(directory.log(1)),
         environment={"OMP_NUM_THREADS": "1", **environment},
     )
-    write_record(worker.path / f"{name}.json", record)
-    (worker.path / f"{name}.json").rename(worker.inbox / f"{name}.json")
+    records.assign(worker, name, record)
 
 
 def process_of(worker: WorkerDir, name: str) -> ProcessRecord | None:

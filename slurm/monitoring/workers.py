@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from mmkd.formatting import count
 from mmkd.records import WorkerRecord, find_record
-from mmkd.rundir import Root, WorkerDir
+from mmkd.rundir import Root
 from slurm.accounting import QueuedJob
 
 
-def worker_records(root: Root, study: str | None = None) -> Iterator[WorkerRecord]:
-    """Yield the last records of all workers under a root, past ones included; of one study or of all."""
-    for path in root.workers.glob("*/worker.json"):
-        record = find_record(WorkerDir(path.parent).record, WorkerRecord)
-        if record is not None and study in (None, record.study):
-            yield record
+def worker_records(root: Root, study: str) -> dict[str, WorkerRecord]:
+    """The last records of all workers of a study, past ones included, by job id."""
+    found = {path.parent.name: find_record(path, WorkerRecord) for path in root.workers.glob("*/worker.json")}
+    return {job: record for job, record in found.items() if record is not None and record.study == study}
 
 
-def idle_gpu_seconds(root: Root, study: str | None = None) -> float:
+def idle_gpu_seconds(root: Root, study: str) -> float:
     """GPU-seconds of workers' free slots, which no trial's attempt counts."""
-    return sum(record.idle_gpu_seconds for record in worker_records(root, study))
+    return sum(record.idle_gpu_seconds for record in worker_records(root, study).values())
 
 
 def describe_workers(root: Root, jobs: Iterable[QueuedJob]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from mmkd.records import AssignmentRecord, ProcessRecord, find_record, write_record
+from mmkd.records import AssignmentRecord, ProcessRecord, assign, find_record
 from mmkd.rundir import WorkerDir
 from slurm.backend import Job
 from slurm.local_backend import Process, living_process, start_process
@@ -82,10 +82,9 @@ def _assign(
     worker: WorkerDir, process: subprocess.Popen[bytes], name: str, assignment: AssignmentRecord
 ) -> Process | None:
     """Assign a job and wait until its process runs; None if the worker begins nothing more."""
-    record, inbox = worker.process(name), worker.inbox / f"{name}.json"
+    record, inbox = worker.process(name), worker.assignment(name)
     try:
-        write_record(worker.path / inbox.name, assignment)
-        os.rename(worker.path / inbox.name, inbox)
+        assign(worker, name, assignment)
         assert process.stdin is not None
         os.write(process.stdin.fileno(), b"\n")  # wakes it
     except (FileNotFoundError, BrokenPipeError):

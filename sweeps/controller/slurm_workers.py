@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -11,11 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mmkd.files import write_text
-from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, find_record, write_record
+from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, assign, find_record
 from mmkd.rundir import Root, WorkerDir
 from mmkd.trial_state import Failure
 from slurm.accounting import NoAnswer, QueuedJob, scancel
 from slurm.backend import Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from slurm.monitoring.workers import worker_records
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import ABSENT_SECONDS, SlurmBackend
 from sweeps.controller.job_names import worker_job
@@ -87,8 +87,7 @@ class WorkerBackend(SlurmBackend):
         """Ids of submitted workers that the queue has not shown yet."""
         self._looked = self._coded = self._again = 0.0
         self._failed: set[str] = set()
-        records = {path.parent.name: find_record(path, WorkerRecord) for path in root.workers.glob("*/worker.json")}
-        self._records = {job: record for job, record in records.items() if record and record.study == study}
+        self._records = worker_records(root, study)
         """Of all workers of the study, past ones included, by job id."""
 
     def worker_script(self) -> str:
@@ -138,10 +137,8 @@ class WorkerBackend(SlurmBackend):
         worker = max(fitting, key=lambda worker: worker.free)
         job.log.parent.mkdir(parents=True, exist_ok=True)
         facts = {"arguments": job.command[3:], "log": str(job.log), "environment": job.environment, "slots": slots}
-        draft = worker.directory.path / f"{job.name}.json"
         try:
-            write_record(draft, AssignmentRecord.model_validate(facts))
-            os.rename(draft, worker.directory.inbox / draft.name)
+            assign(worker.directory, job.name, AssignmentRecord.model_validate(facts))
         except FileNotFoundError:
             raise SubmissionDelayed(f"worker {worker.job} is gone", certain=True) from None
         worker.taken[job.name] = slots
@@ -250,8 +247,8 @@ class WorkerBackend(SlurmBackend):
     def _find_assignment(self, handle: Handle) -> Handle:
         """The handle of a job whose submitter died before it recorded the worker."""
         for worker in self._workers.values():
-            name = f"{handle.name}.json"
-            if (worker.directory.inbox / name).exists() or worker.directory.process(handle.name).exists():
+            directory = worker.directory
+            if directory.assignment(handle.name).exists() or directory.process(handle.name).exists():
                 return Handle(self.name_of_workers, worker.job, handle.name)
         return handle
 
@@ -261,7 +258,7 @@ class WorkerBackend(SlurmBackend):
         process = find_record(directory.process(handle.worker), ProcessRecord)
         node = self._workers[handle.id].node if handle.id in self._workers else ""
         if process is None:
-            assigned = directory.inbox / f"{handle.worker}.json"
+            assigned = directory.assignment(handle.worker)
             if directory.closed.exists() and assigned.exists():
                 with suppress(FileNotFoundError):
                     assigned.unlink()
