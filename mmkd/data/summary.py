@@ -53,7 +53,7 @@ def _group_oddities(info: DatasetInfo) -> Iterator[str]:
 
 def _feature_oddities(modality: str, train: Split) -> Iterator[str]:
     array, lengths = train.arrays[modality], train.lengths[modality]
-    mean, std = array.attrs["mean"], array.attrs["std"]  # type: ignore[attr-defined]  # an h5py.Dataset
+    mean, std = array.attrs["mean"], array.attrs["std"]
     low, high = np.full(len(mean), np.inf), np.full(len(mean), -np.inf)
     for rows in chunks(array):
         real = array[rows][~is_padding(lengths[rows], array.shape[1])]
