@@ -72,22 +72,22 @@ def classification_metrics(logits: Floats, labels: Ints, commonest: int) -> dict
 
 
 def score_metrics(logits: Floats, scores: Floats, centres: Floats) -> dict[str, float]:
-    """MulT's metrics of the expected score sum_c p_c centre_c against scores (N,) in [-3, 3].
+    """Metrics of the expected score sum_c p_c centre_c against scores (N,), of which those that apply; MulT's names.
 
-    acc7 and acc5 round half to even after clipping to 3 and 2; acc2 and its weighted F1 compare signs (> 0) and
-    leave out samples whose true score is 0; they are absent if there is no other sample. The correlation is 0
-    where either side is constant.
+    mae and correlation (0 where either side is constant) apply to every range. acc2 and its weighted F1 compare signs
+    (> 0) and leave out samples whose true score is 0; they need a range around 0, and are absent if there is no other
+    sample. acc7 and acc5 round half to even after clipping to 3 and 2; they belong to the range [-3, 3].
     """
     expected = softmax(logits) @ np.asarray(centres, np.float64)
     truth = np.asarray(scores, np.float64)
-    metrics = {
-        f"acc{2 * bound + 1}": float(
-            np.mean(np.round(np.clip(expected, -bound, bound)) == np.round(np.clip(truth, -bound, bound)))
-        )
-        for bound in (3, 2)
-    }
+    first, last = float(centres[0]), float(centres[-1])
+    metrics = {}
+    if (first, last) == (-3.0, 3.0):
+        for bound in (3, 2):
+            right = np.round(np.clip(expected, -bound, bound)) == np.round(np.clip(truth, -bound, bound))
+            metrics[f"acc{2 * bound + 1}"] = float(np.mean(right))
     signed = truth != 0
-    if signed.any():
+    if first == -last and signed.any():
         predicted, positive = (expected[signed] > 0).astype(int), (truth[signed] > 0).astype(int)
         metrics["acc2"] = float(np.mean(predicted == positive))
         metrics["acc2_f1"] = f1_scores(predicted, positive, 2)[0]

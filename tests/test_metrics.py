@@ -142,3 +142,18 @@ def test_the_best_trial_is_the_lowest_loss_or_the_highest_score_and_the_earliest
 def test_confusion_counts_are_true_by_predicted_class() -> None:
     counts = confusion_counts(np.array([0, 0, 2]), np.array([0, 2, 2]), 3)
     assert counts.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "names"),
+    [
+        (-3, 3, {"acc7", "acc5", "acc2", "acc2_f1", "mae", "correlation"}),
+        (-1, 1, {"acc2", "acc2_f1", "mae", "correlation"}),
+        (1, 5, {"mae", "correlation"}),
+        (-2, 5, {"mae", "correlation"}),
+    ],
+)
+def test_only_metrics_that_apply_to_the_range_are_there(first: float, last: float, names: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    centres = np.linspace(first, last, 5)
+    assert set(score_metrics(rng.normal(size=(30, 5)), rng.uniform(first, last, 30), centres)) == names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -43,7 +44,8 @@ COLUMNS = (
     Column("paper_accuracy", "paper's acc. %", "mean"),
     Column("paper_f1", "paper's F1 %", "mean"),
 )
-PAPER_DATA = "CMU-MOSEI"
+PAPER_DATA = re.compile(r"CMU-MOSEI(, MulT's pickle \(unaligned\))?")
+"""Sources whose figures stand beside the paper's: aligned files and those with other features are other data."""
 """The paper's own figures are shown where the data are these."""
 DASH = "\N{EN DASH}"
 ONE_TUNING = (
@@ -184,7 +186,7 @@ def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
 
 
 def _on_the_papers_data(rows: Sequence[RowRuns]) -> bool:
-    return any(row.spec.paper for row in rows) and any(PAPER_DATA in row.fact("source") for row in rows)
+    return any(row.spec.paper for row in rows) and any(PAPER_DATA.fullmatch(row.fact("source")) for row in rows)
 
 
 def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
