@@ -183,7 +183,9 @@ def _stack(
     lists = {name: parts for name, parts in found.items() if isinstance(parts, list)}
     counts = {name: np.array([len(part) for part in parts]) for name, parts in lists.items()}
     if not any(parts for parts in lists.values()):
-        return {n: parts if not isinstance(parts, list) else np.zeros((0, 0, 0)) for n, parts in found.items()}, given
+        return {
+            n: parts if not isinstance(parts, list) else np.zeros((0, 0, 0), np.float32) for n, parts in found.items()
+        }, given
     longest = max(int(count.max()) for count in counts.values() if len(count))
     longest = max([longest, *(a.shape[1] for a in found.values() if not isinstance(a, list) and a.ndim == 3)])
     differ = any((count != longest).any() for count in counts.values())

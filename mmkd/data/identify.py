@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 
 LINES = "the lines in docs/adding-data.md under"
-PICKLES = "an importer of pickles: `mmkd data import mult`, `mmsa` or `multibench`"
+PICKLES = "`mmkd data import mult`, `mmsa` or `multibench`"
 ARRAYS = "`mmkd data import arrays FOLDER OUT.h5`: one folder for each modality, with one file for each sample"
 EXTRACT = "mmkd takes features, so extract them first (openSMILE, OpenFace, wav2vec, ...); then " + ARRAYS
 

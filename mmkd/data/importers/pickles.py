@@ -12,6 +12,7 @@ import numpy as np
 
 from mmkd.data.conversion import as_array, as_sequences, by_split
 from mmkd.data.dataset import SPLITS, Array
+from mmkd.data.identify import identify
 from mmkd.data.importers.importing import Progress
 from mmkd.data.safe_pickle import load_arrays
 from mmkd.errors import UserError
@@ -30,7 +31,9 @@ def load_splits(pickle: Path, keys: Collection[str], progress: Progress) -> dict
     """
     data = load_arrays(pickle, progress)
     if not isinstance(data, dict):
-        raise UserError(f"{pickle}: holds a {type(data).__name__}, not a dict of train, valid and test")
+        known = identify(pickle)
+        known = f"; {known}" if "PyTorch" in known else ""
+        raise UserError(f"{pickle}: holds a {type(data).__name__}, not a dict of train, valid and test{known}")
     parts = by_split(str(pickle), data)
     splits = {}
     for name in SPLITS:
