@@ -77,7 +77,7 @@ def _export_onnx(student: TrainedStudent) -> tuple[bytes, Model]:
         raise UserError(f"export to .onnx {ONNX_HINT} ({error})") from None
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter warns of its own internals
+        warnings.simplefilter("ignore")  # torch's exporter warns about itself
         program = torch.onnx.export(
             student.model,
             _example(student),

@@ -19,6 +19,7 @@ from mmkd.data.validation import validate
 from mmkd.errors import UserError, errors_about
 from mmkd.files import write_atomically
 from mmkd.stored_text import fixed, fixed_column
+from mmkd.terminal import one_line
 
 
 def write_dataset(
@@ -94,7 +95,8 @@ def write_dataset(
         with h5py.File(temporary, "w", libver=("v108", "latest"), locking=False) as file:
             file.attrs["mmkd_layout"] = LAYOUT_VERSION
             texts = {f.name: json.dumps(getattr(meaning, f.name)) for f in fields(Meaning)}
-            texts |= {"fingerprint": digest, "source": source, "license": license, "notes": notes}
+            texts |= {"fingerprint": digest}
+            texts |= {"source": one_line(source), "license": one_line(license), "notes": one_line(notes)}
             file.attrs.update({name: fixed(text) for name, text in texts.items()})
             for name in SPLITS:
                 progress(f"writing {name}")

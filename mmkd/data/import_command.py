@@ -176,7 +176,7 @@ def _arrays(importers: Importers) -> argparse.ArgumentParser:
         "--scores",
         type=_scores,
         metavar="FIRST,LAST,CLASSES",
-        help="labels are scores in this range, with so many evenly spaced classes",
+        help="labels are scores in this range, with so many evenly spaced classes; write --scores=-3,3,7",
     )
     _add_seed(parser)
     _add_repairs(parser)
@@ -246,7 +246,7 @@ def _scores(text: str) -> Scores:
         first, last, classes = text.split(",")
         scores = Scores(_finite(first), _finite(last), positive_integer(classes))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: give FIRST,LAST,CLASSES, such as 1,5,5") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: give FIRST,LAST,CLASSES, such as --scores=1,5,5") from None
     if not scores.first < scores.last or not 2 <= scores.classes <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r}: LAST must be above FIRST, and CLASSES from 2 to 1000")
     return scores

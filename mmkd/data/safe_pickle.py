@@ -86,7 +86,7 @@ def _silent_hook() -> Iterator[None]:
 
 
 def _remedy(refusal: str, path: Path) -> str:
-    """What to do about a pickle that asks for classes of a known package."""
+    """Advice about a pickle that asks for classes of a known package."""
     known = identify(path)
     if "PyTorch" in known:
         return known
@@ -130,7 +130,15 @@ class _Array(Array):
         unit = 1 if dtype.dtype.hasobject else dtype.dtype.itemsize
         if isinstance(content, list) != dtype.dtype.hasobject or len(content) != unit * math.prod(shape):
             raise Refused(f"it holds an array of shape {shape} with content of another size or kind")
+        if not isinstance(content, list):
+            _check_text(dtype.dtype, content)
         super().__setstate__((1, shape, dtype.dtype, bool(fortran), content))  # type: ignore[arg-type]  # stub: np.bool
+
+
+def _check_text(dtype: np.dtype[Any], content: bytes | bytearray) -> None:
+    """Refuse texts with characters that do not exist: numpy makes strings of them that Python cannot decode again."""
+    if dtype.kind == "U" and (np.frombuffer(content, np.dtype("u4").newbyteorder(dtype.byteorder)) > 0x10FFFF).any():
+        raise Refused("it holds a text with characters beyond Unicode")
 
 
 def _is_shape(shape: Any) -> bool:
@@ -157,6 +165,7 @@ def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> Array:
     """Stand-in for numpy's, for protocol 5."""
     if not isinstance(dtype, _DType) or dtype.dtype.hasobject or not _is_shape(shape) or order not in ("C", "F"):
         raise Refused("it holds an array whose shape, dtype or order is none")
+    _check_text(dtype.dtype, _as_bytes(content))
     return np.frombuffer(_as_bytes(content), dtype.dtype).reshape(shape, order=order)
 
 
@@ -164,6 +173,7 @@ def _scalar(dtype: Any, content: Any) -> Any:
     """Stand-in for numpy's: one number or text."""
     if not isinstance(dtype, _DType) or dtype.dtype.hasobject:
         raise Refused("it holds a scalar whose dtype is none")
+    _check_text(dtype.dtype, _as_bytes(content))
     return np.frombuffer(_as_bytes(content), dtype.dtype, count=1)[0]
 
 

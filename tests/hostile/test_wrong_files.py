@@ -162,7 +162,7 @@ def test_utd_mhad_identifies_other_files(
         (["uea", "x", "out.h5", "--modalities", "a"], "'a' in 'a': give NAME=FIRST-LAST"),
         (["uea", "x", "out.h5", "--modalities", "a=3-1"], "the last dimension is before the first"),
         (["uea", "x", "out.h5", "--modalities", "a=0-2,b=2"], "dimension 2 in 'a=0-2,b=2' is in a and in b"),
-        (["arrays", "x", "out.h5", "--scores", "1,5"], "give FIRST,LAST,CLASSES, such as 1,5,5"),
+        (["arrays", "x", "out.h5", "--scores", "1,5"], "give FIRST,LAST,CLASSES, such as --scores=1,5,5"),
         (["arrays", "x", "out.h5", "--scores", "5,1,5"], "LAST must be above FIRST"),
         (["arrays", "x", "out.h5", "--padding", "left"], "invalid choice: 'left'"),
         (["mult", "x", "out.h5"], "required: --dataset"),

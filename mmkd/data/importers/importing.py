@@ -28,7 +28,7 @@ def ignore(what: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user decides about an import, and who hears of it.
+    """The user's decisions about an import, and who hears of it.
 
     Attributes:
         padding: the side of the padding, see `pad_in_front`; None: lengths and zeros decide.
@@ -51,7 +51,7 @@ DEFAULT = Options()
 
 @dataclass(frozen=True)
 class Facts:
-    """What `write_dataset` is told beside the splits."""
+    """Arguments of `write_dataset` beside the splits."""
 
     classes: tuple[str, ...]
     source: str

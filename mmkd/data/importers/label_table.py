@@ -104,7 +104,7 @@ def read_labels(table: Table, scores: Scores | None) -> tuple[tuple[str, ...], A
         if outside.any():
             first = int(outside.argmax())
             raise UserError(
-                f"{table.path}: sample {table.ids[first]!r} has the score {numbers[first]:g}, stated is --scores "
+                f"{table.path}: sample {table.ids[first]!r} has the score {numbers[first]:g}, stated is --scores="
                 f"{scores.first:g},{scores.last:g},{scores.classes}"
             )
         names = tuple(f"{score:g}" for score in np.linspace(scores.first, scores.last, scores.classes))
@@ -116,7 +116,7 @@ def read_labels(table: Table, scores: Scores | None) -> tuple[tuple[str, ...], A
             first = next(n for n, number in enumerate(real) if not number.is_integer())
             raise UserError(
                 f"{table.path}: label {table.labels[first]} of sample {table.ids[first]!r} is no class; for scores "
-                f"give --scores FIRST,LAST,CLASSES, such as --scores {min(real):g},{max(real):g},5"
+                f"give --scores=FIRST,LAST,CLASSES, such as --scores={min(real):g},{max(real):g},5"
             )
         values = sorted({int(number) for number in real})
         names = tuple(map(str, values))

@@ -105,7 +105,7 @@ def _lengths(where: str, key: str, found: Array, steps: int, names: list[str], o
 
 
 def _check_text(pickle: Path, text: Text | None, width: int) -> str:
-    """What the text features are, in words."""
+    """The kind of the text features, in words; refused if another is stated."""
     if text is not None and width not in WIDTHS[text]:
         wanted = " or ".join(map(str, WIDTHS[text]))
         raise UserError(f"{pickle}: stated is --text {text} ({wanted} features), but 'text' has {width} features")

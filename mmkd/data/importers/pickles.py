@@ -1,4 +1,4 @@
-"""What importers of pickles share: splits, columns, ids and videos."""
+"""Splits, columns, ids and videos of pickles: the parts that their importers share."""
 
 from __future__ import annotations
 

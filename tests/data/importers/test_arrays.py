@@ -106,13 +106,13 @@ def test_scores_have_their_own_range_and_bins(folder: Path) -> None:
     _table(
         folder, lambda lines: [lines[0], *(line.replace("sad", "1.25").replace("happy", "4.5") for line in lines[1:])]
     )
-    with pytest.raises(UserError, match=r"label 1\.25 of sample 's0' is no class; for scores give --scores"):
+    with pytest.raises(UserError, match=r"label 1\.25 of sample 's0' is no class; for scores give --scores="):
         _import(folder)
     path = _import(folder, scores=Scores(1, 5, 5))
     info, train = read_info(path), read_split(path, "train", [])
     assert (info.score_range, info.classes) == ((1.0, 5.0), ("1", "2", "3", "4", "5"))
     assert train.labels[:2].tolist() == [0, 3]  # 4.5 is halfway and goes to the even score
-    with pytest.raises(UserError, match=r"sample 's1' has the score 4\.5, stated is --scores 1,4,4"):
+    with pytest.raises(UserError, match=r"sample 's1' has the score 4\.5, stated is --scores=1,4,4"):
         _import(folder, scores=Scores(1, 4, 4))
 
 
