@@ -48,7 +48,8 @@ def examine(runs: Runs) -> Examination:
     studies, broken = _studies(runs)
     rows = [(name, row) for name, study in studies.items() for row in study.rows]
     replicates = [(name, one) for name, row in rows for one in row.replicates]
-    fates = _fates(runs, {one.spec.directory for _, one in replicates})
+    candidates = {f"teachers/{name}" for _, one in replicates for name in one.spec.candidates}
+    fates = _fates(runs, {one.spec.directory for _, one in replicates}, candidates)
     wrong_lines = dict(_wrong_lines(runs))
     shown = set(fates.loc[fates["fate"] == IN_A_TABLE, "directory"]) - wrong_lines.keys()
     used = runs.trials[runs.trials["directory"].isin(shown)]
@@ -83,15 +84,15 @@ def _studies(runs: Runs) -> tuple[dict[str, StudyRuns], list[Finding]]:
     return studies, broken
 
 
-def _fates(runs: Runs, rows: set[str]) -> pd.DataFrame:
-    """The use of each directory, given the directories of the studies' rows."""
+def _fates(runs: Runs, rows: set[str], candidates: set[str]) -> pd.DataFrame:
+    """The use of each directory, given those of the studies' rows, and of the teachers that were tried for them."""
     trials = runs.trials
     of_a_study = trials["row"].isin(rows)
     shown = trials[of_a_study & ~trials["superseded"]]
     is_teacher = trials["kind"] == "teacher"
     fates = pd.Series("teachers of runs that no table shows", trials.index).mask(~is_teacher, "of a row in no study")
     fates = fates.mask(of_a_study, IN_A_TABLE).mask(of_a_study & trials["superseded"], "superseded")
-    fates = fates.mask(is_teacher & trials["directory"].isin(shown["teacher"]), IN_A_TABLE)
+    fates = fates.mask(is_teacher & trials["directory"].isin({*shown["teacher"].dropna(), *candidates}), IN_A_TABLE)
     paths = runs.rejected["path"]
     rejected = pd.DataFrame({"directory": paths[~paths.str.startswith("studies/")], "fate": "rejected"})
     return pd.concat([pd.DataFrame({"directory": trials["directory"], "fate": fates}), rejected], ignore_index=True)

@@ -46,6 +46,8 @@ class RecordedRow:
     trials: int
     seeds: tuple[int, ...]
     teachers: tuple[TrialDir, ...]
+    candidates: int = 0
+    """Teachers that are tried to choose one; 0 where they are not tuned."""
 
     @property
     def title(self) -> str:
@@ -151,7 +153,7 @@ def older_rows(root: Root, name: str) -> str:
 
 
 def _record_row(row: Row) -> StudyRow:
-    from sweeps.rows import teacher_directories
+    from sweeps.rows import teacher_directories, tuning_teachers
 
     return StudyRow(
         name=row.name,
@@ -163,6 +165,7 @@ def _record_row(row: Row) -> StudyRow:
         trials=row.trials,
         seeds=tuple(range(1, row.seeds + 1)),
         teachers=tuple(directory.path.name for directory in teacher_directories(row)),
+        **({"candidates": tuple(d.path.name for d in tuning_teachers(row))} if row.search else {}),
     )
 
 
@@ -214,6 +217,7 @@ def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) ->
             row.trials,
             row.seeds,
             tuple(TrialDir(root.path / "teachers" / teacher) for teacher in row.teachers),
+            len(row.candidates),
         )
         for row in study.rows
         if row.name in names

@@ -23,8 +23,9 @@ class ReplicateRuns:
     `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `final_runs` has one
     line per seed that the study asks for, by the seed in its configuration (10,000 times the replicate plus the seed
     within it); `teachers` one line per teacher that these runs name; the status of a line whose directory is missing
-    or rejected is "missing"; `superseded` are final runs of former winners. `title` is the row's, with the number of
-    the replicate if it is not the first.
+    or rejected is "missing"; `superseded` are final runs of former winners; `teacher_trials` are the teachers
+    of which one was chosen, none where teachers are not tuned. `title` is the row's, with the number of the replicate
+    if it is not the first.
     """
 
     spec: StudyRow
@@ -34,6 +35,7 @@ class ReplicateRuns:
     final_runs: pd.DataFrame
     teachers: pd.DataFrame
     superseded: pd.DataFrame
+    teacher_trials: pd.DataFrame
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -109,7 +111,8 @@ def collect_replicate(
     row = None if lines.empty else lines.iloc[0]
     tuning, superseded = own[own["kind"] == "tuning"], confirms[confirms["superseded"]]
     name = f"{title} r{spec.replicate}" if spec.replicate else title
-    return ReplicateRuns(spec, name, row, tuning, final_runs, teachers, superseded)
+    tried = _lines(trials, [f"teachers/{teacher}" for teacher in spec.candidates])
+    return ReplicateRuns(spec, name, row, tuning, final_runs, teachers, superseded, tried)
 
 
 def first_lines(frame: pd.DataFrame) -> pd.DataFrame:

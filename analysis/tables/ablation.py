@@ -9,7 +9,7 @@ from itertools import groupby
 import pandas as pd
 
 from analysis.loading.outcomes import outcome
-from analysis.loading.replicate_runs import FINISHED, scored
+from analysis.loading.replicate_runs import FINISHED, first_lines, scored
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, teacher_families
 from analysis.stats.error_bars import Error
@@ -152,8 +152,12 @@ def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow
         digest = str(family["teacher_family"].iloc[0])
         status = "" if len(scored(family)) else "no score yet"
         cells = {metric: Cell.of(_family_score(basis, family, metric)) for metric in (*METRICS, "majority_share")}
-        cells |= _measured(cells, family) | {"cost": _cost(basis, family)}
         taught = [row for row in members if digest in set(row.teachers["teacher_family"])]
+        tried = first_lines(pd.concat([row.teacher_trials for row in taught]))
+        cells |= _measured(cells, family) | {"cost": _cost(basis, first_lines(pd.concat([family, tried])))}
+        if len(tried):
+            ended = int(tried["status"].isin(FINISHED).sum())
+            cells["trials"] = Cell(float(len(tried)), n=ended, wanted=len(tried))
         paper = next((row.spec.paper for row in taught if row.spec.paper), None)
         if paper:
             cells |= _paper_cells(paper.teacher_accuracy, paper.teacher_f1)

@@ -43,6 +43,9 @@ def notes(
     else:
         yield from _over_seeds(members, control)
     yield _tuning(rows)
+    if tried := dict.fromkeys(len(row.spec.candidates) for row in rows if row.spec.candidates):
+        each = "in each replicate " if any(row.is_replicated for row in rows) else ""
+        yield f"teachers are tuned: {each}the best of {' or '.join(map(str, tried))} on validation"
     lower = [row.title for row in rows if row.fact("training.precision") == "bf16"]
     if lower:
         yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
