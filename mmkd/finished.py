@@ -141,7 +141,7 @@ def describe(directory: TrialDir) -> tuple[FinishedTrial, bool]:
     """
     stamp = _stamp(str(directory.result))  # before the reading: what replaces it meanwhile has another one
     changed = _changed(str(directory.attempts))
-    result = read_result(directory.result, predictions=False)
+    result = read_result(directory.result, predictions=False, curves=False)
     config = from_json(result.config, directory.config)
     attempts = read_attempts(directory)
     line = FinishedTrial(
