@@ -243,7 +243,7 @@ def clean_up(directory: TrialDir) -> None:
 
 
 def usable_result(directory: TrialDir) -> Result | None:
-    """The result of a trial without predictions and curves; one that cannot be read is set aside, so that the trial runs again."""
+    """The result of a trial, without predictions and curves; a damaged one is set aside, and the trial runs again."""
     try:
         return read_result(directory.result, predictions=False, curves=False)
     except FileNotFoundError:
