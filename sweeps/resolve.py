@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from mmkd.data import DatasetInfo, make_synthetic, read_info
+from mmkd.distillation.facts import keep_facts
 from mmkd.errors import UserError, did_you_mean
 from mmkd.files import remove_leftovers
 from mmkd.records import select_rows
@@ -59,7 +60,8 @@ class Launch:
     environment: Mapping[str, str]
 
     def record(self, max_gpu_hours: float | None) -> None:
-        """Record the study under the root."""
+        """Record the study under the root, and what the next launch need not import methods for."""
+        keep_facts(self.root.methods, [row.method for row in self.all_rows])
         record_study(self.root, self.name, self.study, self.all_rows, max_gpu_hours, launched=self.rows)
 
 

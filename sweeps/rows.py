@@ -16,7 +16,7 @@ from mmkd.config import (
     identity,
 )
 from mmkd.data import DatasetInfo
-from mmkd.distillation import load_method
+from mmkd.distillation.facts import MethodFacts
 from mmkd.formatting import replicate_title
 from mmkd.records import RowRecord
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -44,6 +44,7 @@ class Row:
     root: Root
     info: DatasetInfo
     student: StudentConfig
+    method: MethodFacts
     ranges: Mapping[str, Range]
     fixed: Mapping[str, float]
     sampler: str
@@ -98,8 +99,7 @@ class Row:
 
     def default(self) -> dict[str, float]:
         """The documented default, trial 0: each range's own `default`, else the usual value brought into the range."""
-        usual = {"learning_rate": 1e-3, "alpha": 1.0, "beta": 1.0}
-        usual["temperature"] = load_method(self.student.distillation.method).usual_temperature
+        usual = {"learning_rate": 1e-3, "alpha": 1.0, "beta": 1.0, "temperature": self.method.usual_temperature}
         return {
             name: min(max(usual[name], r.low), r.high) if r.default is None else r.default
             for name, r in self.ranges.items()

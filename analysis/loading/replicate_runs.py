@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -120,9 +121,9 @@ def first_lines(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~frame.index.duplicated()]
 
 
-def _lines(frame: pd.DataFrame, keys: list[int] | list[object]) -> pd.DataFrame:
+def _lines(frame: pd.DataFrame, keys: Sequence[int] | Sequence[object]) -> pd.DataFrame:
     """One line per key, in their order."""
-    frame = frame.reindex(keys)
+    frame = frame.reindex(list(keys))
     return frame.assign(status=frame["status"].fillna(MISSING))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from mmkd.attempts import last_attempt
 from mmkd.data import DatasetInfo
 from mmkd.data.splits import missing_classes
-from mmkd.distillation import load_method
 from mmkd.finished import line_name, read_finished
 from mmkd.formatting import columns, count, shortened
 from mmkd.result_file import ResultError, read_summary
@@ -169,7 +168,7 @@ def describe_space(row: Row) -> str:
     """Describe the row's search space in one line: what is tuned, and the values of the rest."""
     tuned = [describe_range(name, r) for name, r in row.ranges.items()]
     distillation = row.student.distillation
-    rest = {name: getattr(distillation, name) for name in load_method(distillation.method).tunes}
+    rest = {name: getattr(distillation, name) for name in row.method.tunes}
     values = {name: value for name, value in {**rest, **row.fixed}.items() if name not in row.ranges}
     fixed = f"; fixed: {', '.join(f'{name} = {value:g}' for name, value in values.items())}" if values else ""
     return f"tunes {', '.join(tuned) or 'nothing: all its trials train the same configuration'}{fixed}"
