@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from analysis.loading.predictions import predictions
-from analysis.loading.replicate_runs import ended
+from analysis.loading.replicate_runs import ReplicateRuns, ended
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect
 from analysis.tables.checks import REMARK, Finding, check_rows, first_few
@@ -48,7 +48,7 @@ def examine(runs: Runs) -> Examination:
     studies, broken = _studies(runs)
     rows = [(name, row) for name, study in studies.items() for row in study.rows]
     replicates = [(name, one) for name, row in rows for one in row.replicates]
-    fates = _fates(runs, {one.spec.directory for _, one in replicates})
+    fates = _fates(runs, [one for _, one in replicates])
     wrong_lines = dict(_wrong_lines(runs))
     shown = set(fates.loc[fates["fate"] == IN_A_TABLE, "directory"]) - wrong_lines.keys()
     used = runs.trials[runs.trials["directory"].isin(shown)]
@@ -83,15 +83,16 @@ def _studies(runs: Runs) -> tuple[dict[str, StudyRuns], list[Finding]]:
     return studies, broken
 
 
-def _fates(runs: Runs, rows: set[str]) -> pd.DataFrame:
-    """The use of each directory, given the directories of the studies' rows."""
+def _fates(runs: Runs, rows: Sequence[ReplicateRuns]) -> pd.DataFrame:
+    """The use of each directory, given the rows of all studies."""
     trials = runs.trials
-    of_a_study = trials["row"].isin(rows)
-    shown = trials[of_a_study & ~trials["superseded"]]
-    is_teacher = trials["kind"] == "teacher"
+    of_a_study = trials["row"].isin({one.spec.directory for one in rows})
+    shown = {name for one in rows for name in (*one.tuning["directory"], *one.final_runs["directory"].dropna())}
+    is_shown, is_teacher = trials["directory"].isin(shown), trials["kind"] == "teacher"
     fates = pd.Series("teachers of runs that no table shows", trials.index).mask(~is_teacher, "of a row in no study")
-    fates = fates.mask(of_a_study, IN_A_TABLE).mask(of_a_study & trials["superseded"], "superseded")
-    fates = fates.mask(is_teacher & trials["directory"].isin(shown["teacher"]), IN_A_TABLE)
+    fates = fates.mask(of_a_study, "of a seed that no study asks for").mask(is_shown, IN_A_TABLE)
+    fates = fates.mask(of_a_study & trials["superseded"], "superseded")
+    fates = fates.mask(is_teacher & trials["directory"].isin(trials.loc[is_shown, "teacher"]), IN_A_TABLE)
     paths = runs.rejected["path"]
     rejected = pd.DataFrame({"directory": paths[~paths.str.startswith("studies/")], "fate": "rejected"})
     return pd.concat([pd.DataFrame({"directory": trials["directory"], "fate": fates}), rejected], ignore_index=True)

@@ -11,6 +11,7 @@ from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
+from analysis.stats.replicates import METRICS
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
@@ -53,6 +54,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from _unequal_splits(runs, started)
     yield from _repeated_seeds(rows)
     yield from _foreign_data(started)
+    yield from _not_numbers(rows)
     yield from _commits(started)
     for row in started:
         yield from _chosen_on_test(row)
@@ -135,6 +137,16 @@ def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
         foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != row.fact("fingerprint"))]
         if len(foreign):
             yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
+
+
+def _not_numbers(rows: Sequence[RowRuns]) -> Iterator[Finding]:
+    """Metrics of a complete run that are NaN: their means are of the other runs."""
+    for row in rows:
+        for metric in (*METRICS, "majority_share"):
+            without = row.measured[row.measured[f"test_{metric}"].isna()]
+            if len(without):
+                names = first_few(without["directory"].str.rpartition("/")[2])
+                yield Finding("scores", f"{row.title}: test {metric} is not a number, and left out: {names}")
 
 
 def _commits(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:

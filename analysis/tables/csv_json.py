@@ -15,9 +15,9 @@ from analysis.tables.model import Cell, Column, Table
 FIELDS = (
     "study", "group", "row", "label", "kind", "status", "metric", "unit", "value", "sd", "sem", "ci95", "n", "wanted",
     "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
-    "effect_size", "correlation",
+    "effect_size", "correlation", "low", "high",
 )  # fmt: skip
-UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count"}
+UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count", "gap": "percent"}
 DERIVED = ("difference", "effect", "p")
 """Columns that repeat what the row of `accuracy` says."""
 
@@ -48,7 +48,7 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
 
 
 def _unit(column: Column) -> str:
-    return {"gap": "percent", "parameters": "count", "cost": column.label}.get(column.key) or UNITS[column.style]
+    return {"parameters": "count", "cost": column.label}.get(column.key) or UNITS[column.style]
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:
@@ -57,6 +57,8 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         known["sd"] = cell.spread
         known |= {"sem": float(half_width(cell.spread, cell.n, "sem"))}
         known |= {"ci95": float(half_width(cell.spread, cell.n, "ci"))}
+    if cell.interval is not None:
+        known["low"], known["high"] = cell.interval
     if cell.tied is not None:
         known["tied_with_best"] = int(cell.tied)
     if cell.difference is not None:

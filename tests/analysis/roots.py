@@ -215,7 +215,7 @@ def lab(tmp_path: Path) -> Lab:
 def ablation(lab: Lab, finished: Lab) -> Lab:
     """A control at 70, 71, 72 %, a teacher at 80 % and a row at 74, 75, 76 % that learns from it."""
     shutil.copytree(finished.path, lab.path, dirs_exist_ok=True)
-    lab.rows = list(finished.rows)
+    lab.rows = [dict(row) for row in finished.rows]
     return lab
 
 
