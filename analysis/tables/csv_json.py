@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from io import StringIO
+from itertools import chain
 from typing import Any
 
 from analysis.stats.uncertainty import half_width
@@ -15,7 +16,7 @@ from analysis.tables.model import Cell, Column, Table
 FIELDS = (
     "study", "group", "row", "label", "kind", "status", "metric", "unit", "value", "sd", "sem", "ci95", "n", "wanted",
     "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
-    "effect_size", "correlation", "low", "high",
+    "effect_size", "correlation", "low", "high", "text",
 )  # fmt: skip
 UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count", "gap": "percent"}
 DERIVED = ("difference", "effect", "p")
@@ -23,8 +24,12 @@ DERIVED = ("difference", "effect", "p")
 
 
 def to_csv(table: Table) -> str:
-    """One line per row of the table and metric; an empty field is not known or does not apply."""
-    return csv_text(FIELDS, _lines(table))
+    """One line per row of the table and metric; an empty field is not known or does not apply.
+
+    Each warning is a line of the metric "warning", with its words in `text`.
+    """
+    warnings = ({"study": table.name, "metric": "warning", "text": text} for text in table.warnings)
+    return csv_text(FIELDS, chain(_lines(table), warnings))
 
 
 def csv_text(fields: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
