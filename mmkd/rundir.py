@@ -230,6 +230,9 @@ class Root:
         """The worker that is the Slurm job of that id."""
         return WorkerDir(self.workers / job)
 
+    methods = _Below("methods.json")
+    """Facts of methods, see `mmkd.distillation.facts`."""
+
     code = _Below("code")
     """Copies of the code that jobs run, and patches of what differed from a commit."""
 

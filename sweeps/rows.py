@@ -21,26 +21,25 @@ from mmkd.config import (
     TeacherConfig,
     Training,
     digest,
-    explain,
     identity,
 )
 from mmkd.data import DatasetInfo
 from mmkd.data.splits import draw_splits
-from mmkd.distillation import complete, load_method
+from mmkd.distillation.facts import MethodFacts, facts_of, kept_facts
 from mmkd.errors import UserError
 from mmkd.formatting import replicate_title
-from mmkd.models.pairings import modality_aliases, resolve_pairing
+from mmkd.models.pairings import Pairing, modality_aliases, resolve_pairing
 from mmkd.presets import PRESETS
-from mmkd.records import RowRecord, as_written, differences, find_record
+from mmkd.records import RowRecord
 from mmkd.rundir import Root, RowDir, TrialDir
-from sweeps.study_file import PaperFigures, Profile, Range, RowSpec, StudyFile, merge
+from mmkd.schema import explain
+from sweeps.profile_file import Profile
+from sweeps.study_file import PaperFigures, Range, RowSpec, StudyFile, merge
 
 M = TypeVar("M", bound=BaseModel)
 
 TUNING_SEED = 0
 """Tuning trials and their teacher; final runs have the seeds 1, 2, ..."""
-UNSET: tuple[Any, ...] = (None, {})
-"""Values of keys that an identity lacks, and of tables without keys."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Row:
     root: Root
     info: DatasetInfo
     student: StudentConfig
+    method: MethodFacts
     ranges: Mapping[str, Range]
     fixed: Mapping[str, float]
     sampler: str
@@ -119,8 +119,7 @@ class Row:
 
     def default(self) -> dict[str, float]:
         """The documented default, trial 0: each range's own `default`, else the usual value brought into the range."""
-        usual = {"learning_rate": 1e-3, "alpha": 1.0, "beta": 1.0}
-        usual["temperature"] = load_method(self.student.distillation.method).usual_temperature
+        usual = {"learning_rate": 1e-3, "alpha": 1.0, "beta": 1.0, "temperature": self.method.usual_temperature}
         return {
             name: min(max(usual[name], r.low), r.high) if r.default is None else r.default
             for name, r in self.ranges.items()
@@ -175,7 +174,8 @@ def plan(
     Raises:
         UserError: a row asks for what the data, the method or the networks do not offer; or the data cannot be split.
     """
-    rows = [_plan_row(study, spec, profile, info, root, machine, f"{origin}: row {spec.name}") for spec in study.rows]
+    planner = _Planner(study, profile, info, root, machine, kept_facts(root.methods))
+    rows = [planner.row(spec, f"{origin}: row {spec.name}") for spec in study.rows]
     splits = draw_splits(info, study.splits, study.replicates)
     return [_replicate(row, number, *split) for number, split in enumerate(splits) for row in rows]
 
@@ -187,76 +187,85 @@ def _replicate(row: Row, number: int, split: DrawnSplit | None, divided: Dataset
     return replace(row, replicate=number, student=student, info=divided)
 
 
-def _plan_row(
-    study: StudyFile, spec: RowSpec, profile: Profile, info: DatasetInfo, root: Root, machine: Machine, where: str
-) -> Row:
-    defaults = study.defaults
-    student = _student(study, spec, profile, info, machine, where)
-    ranges, fixed = _space(spec, defaults.space.model_dump(exclude_none=True), where, student.training)
-    return Row(
-        name=spec.name,
-        label=_named(spec.label or spec.name, study.primary, info.modalities),
-        group=spec.group and _named(spec.group, study.primary, info.modalities),
-        paper=spec.paper,
-        root=root,
-        info=info,
-        student=student,
-        ranges=ranges,
-        fixed=fixed,
-        sampler=spec.sampler or defaults.sampler,
-        trials=spec.trials or defaults.trials,
-        seeds=spec.seeds or defaults.seeds,
-        selection=spec.selection or defaults.selection,
-        pruner=spec.pruner or defaults.pruner,
-    )
+@dataclass(frozen=True)
+class _Planner:
+    """What all rows of a study have in common."""
 
+    study: StudyFile
+    profile: Profile
+    info: DatasetInfo
+    root: Root
+    machine: Machine
+    methods: tuple[MethodFacts, ...]
 
-def _student(
-    study: StudyFile, spec: RowSpec, profile: Profile, info: DatasetInfo, machine: Machine, where: str
-) -> StudentConfig:
-    """The configuration of a row's student, with its teacher's, for tuning; weights have their defaults."""
-    try:
-        pairing = resolve_pairing(spec.pairing or study.defaults.pairing, study.primary, info.modalities)
-        distillation = complete(Distillation(method=spec.method, level=spec.level, settings=spec.settings))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    tables = {
-        table: merge(getattr(profile, table), getattr(study, table), getattr(spec, table))
-        for table in ("teacher", "student", "training", "teacher_training")
-    }
-    # The student of pairing `complete` is built as the teacher, width included, but for its inputs.
-    student_table = merge(tables["teacher"], spec.student) if pairing.name == "complete" else tables["student"]
-    network = _build(Network, _with_preset(student_table, where), f"{where}: student")
-    training = _build(Training, tables["training"], f"{where}: training")
-    teacher_table = merge(tables["training"], tables["teacher_training"])
-    teacher_training = _build(Training, teacher_table, f"{where}: teacher_training")
-    common: dict[str, Any] = {
-        "data": DataSource(path=str(machine.data_path), fingerprint=info.fingerprint),
-        "threads": machine.threads,
-        "device": machine.device,
-        **_of_seed(TUNING_SEED, 0),
-    }
-    teacher = None
-    if load_method(spec.method).needs_teacher:
-        teachers = _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher")
-        teacher = TeacherConfig(**common, network=teachers, training=teacher_training, branch=pairing.branch)
-    return StudentConfig(
-        **common,
-        network=network,
-        training=training,
-        primary=study.primary,
-        pairing=pairing.name,
-        distillation=distillation,
-        teacher=teacher,
-    )
+    def row(self, spec: RowSpec, where: str) -> Row:
+        """Resolve a row; `where` begins the messages of errors."""
+        defaults = self.study.defaults
+        asked = Distillation(method=spec.method, level=spec.level, settings=spec.settings)
+        try:
+            pairing = resolve_pairing(spec.pairing or defaults.pairing, self.study.primary, self.info.modalities)
+            method = facts_of(asked, self.methods)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        student = self._student(spec, pairing, method, where)
+        ranges, fixed = _space(spec, method, defaults.space.model_dump(exclude_none=True), where, student.training)
+        return Row(
+            name=spec.name,
+            label=_named(spec.label or spec.name, self.study.primary, self.info.modalities),
+            group=spec.group and _named(spec.group, self.study.primary, self.info.modalities),
+            paper=spec.paper,
+            root=self.root,
+            info=self.info,
+            student=student,
+            method=method,
+            ranges=ranges,
+            fixed=fixed,
+            sampler=spec.sampler or defaults.sampler,
+            trials=spec.trials or defaults.trials,
+            seeds=spec.seeds or defaults.seeds,
+            selection=spec.selection or defaults.selection,
+            pruner=spec.pruner or defaults.pruner,
+        )
+
+    def _student(self, spec: RowSpec, pairing: Pairing, method: MethodFacts, where: str) -> StudentConfig:
+        """The configuration of a row's student, with its teacher's, for tuning; weights have their defaults."""
+        tables = {
+            table: merge(getattr(self.profile, table), getattr(self.study, table), getattr(spec, table))
+            for table in ("teacher", "student", "training", "teacher_training")
+        }
+        # The student of pairing `complete` is built as the teacher, width included, but for its inputs.
+        student_table = merge(tables["teacher"], spec.student) if pairing.name == "complete" else tables["student"]
+        network = _build(Network, _with_preset(student_table, where), f"{where}: student")
+        training = _build(Training, tables["training"], f"{where}: training")
+        teacher_table = merge(tables["training"], tables["teacher_training"])
+        teacher_training = _build(Training, teacher_table, f"{where}: teacher_training")
+        common: dict[str, Any] = {
+            "data": DataSource(path=str(self.machine.data_path), fingerprint=self.info.fingerprint),
+            "threads": self.machine.threads,
+            "device": self.machine.device,
+            **_of_seed(TUNING_SEED, 0),
+        }
+        teacher = None
+        if method.needs_teacher:
+            teachers = _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher")
+            teacher = TeacherConfig(**common, network=teachers, training=teacher_training, branch=pairing.branch)
+        return StudentConfig(
+            **common,
+            network=network,
+            training=training,
+            primary=self.study.primary,
+            pairing=pairing.name,
+            distillation=method.distillation,
+            teacher=teacher,
+        )
 
 
 def _space(
-    spec: RowSpec, shared: Mapping[str, Any], where: str, training: Training
+    spec: RowSpec, method: MethodFacts, shared: Mapping[str, Any], where: str, training: Training
 ) -> tuple[dict[str, Range], dict[str, float]]:
     """Ranges and fixed values of a row: its own, else those shared by all rows, as far as its method has them."""
     own = spec.space.model_dump(exclude_none=True)
-    allowed = ("learning_rate", *load_method(spec.method).tunes)
+    allowed = ("learning_rate", *method.tunes)
     for name in own:
         if name not in allowed:
             raise UserError(f"{where}: space.{name}: method {spec.method} has none (it tunes {', '.join(allowed)})")
@@ -265,7 +274,7 @@ def _space(
     fixed = {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
     if "learning_rate" not in {*ranges, *fixed}:
         fixed["learning_rate"] = training.learning_rate
-    usual, default = load_method(spec.method).usual_temperature, Distillation.model_fields["temperature"].default
+    usual, default = method.usual_temperature, Distillation.model_fields["temperature"].default
     if "temperature" in allowed and "temperature" not in {*ranges, *fixed} and usual != default:
         fixed["temperature"] = usual
     return ranges, fixed
@@ -302,32 +311,6 @@ def replicates_by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row.name, []).append(row)
     return found
-
-
-def stored_identities(root: Root) -> dict[RowDir, dict[str, Any]]:
-    """Identities of the rows below a root; rows without a valid record are left out."""
-    records = ((directory, find_record(directory.row, RowRecord)) for directory in root.rows())
-    return {directory: as_written(record.identity) for directory, record in records if record is not None}
-
-
-def nearest_neighbour(row: Row, stored: Mapping[RowDir, Mapping[str, Any]]) -> tuple[RowDir, list[str]] | None:
-    """Find the row of the same method, data and primary that differs least: `space.beta.high: 0.5, there 1.0`.
-
-    `stored` are the identities of the rows below the root.
-    """
-    found = []
-    for other, theirs in stored.items():
-        if other != row.directory and all(
-            theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")
-        ):
-            differing = sorted(differences([row.identity, theirs]).items())
-            pairs = [(key, mine, there) for key, (mine, there) in differing if mine not in UNSET or there not in UNSET]
-            found.append((other, [f"{key}: {_shown(mine)}, there {_shown(there)}" for key, mine, there in pairs]))
-    return min(found, key=lambda pair: len(pair[1])) if found else None
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value in UNSET else repr(value)
 
 
 def teacher_directories(row: Row) -> list[TrialDir]:

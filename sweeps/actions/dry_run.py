@@ -10,7 +10,6 @@ from typing import Any
 from mmkd.attempts import last_attempt
 from mmkd.data import DatasetInfo
 from mmkd.data.splits import missing_classes
-from mmkd.distillation import load_method
 from mmkd.finished import line_name, read_finished
 from mmkd.formatting import columns, count, shortened
 from mmkd.result_file import ResultError, read_summary
@@ -21,18 +20,12 @@ from sweeps.actions.detach import controller_script
 from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
 from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import make_job
-from sweeps.controller.row import Task
 from sweeps.controller.slurm_workers import WorkerBackend
+from sweeps.controller.tasks import Task
 from sweeps.launched_study import without_end
+from sweeps.nearest_row import nearest_neighbour, stored_identities
 from sweeps.resolve import Launch
-from sweeps.rows import (
-    TUNING_SEED,
-    Row,
-    nearest_neighbour,
-    replicates_by_name,
-    stored_identities,
-    teacher_directories,
-)
+from sweeps.rows import TUNING_SEED, Row, replicates_by_name, teacher_directories
 from sweeps.study_file import StudyFile
 
 
@@ -169,7 +162,7 @@ def describe_space(row: Row) -> str:
     """Describe the row's search space in one line: what is tuned, and the values of the rest."""
     tuned = [f"{name} {r.low:g} to {r.high:g}{' (log)' if r.log else ''}" for name, r in row.ranges.items()]
     distillation = row.student.distillation
-    rest = {name: getattr(distillation, name) for name in load_method(distillation.method).tunes}
+    rest = {name: getattr(distillation, name) for name in row.method.tunes}
     values = {name: value for name, value in {**rest, **row.fixed}.items() if name not in row.ranges}
     fixed = f"; fixed: {', '.join(f'{name} = {value:g}' for name, value in values.items())}" if values else ""
     return f"tunes {', '.join(tuned) or 'nothing: all its trials train the same configuration'}{fixed}"
