@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     TypeAdapter,
@@ -20,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from mmkd.errors import UserError, nearest
+from mmkd.errors import UserError
+from mmkd.schema import Frozen, explain, omit_defaults
 
 ALGORITHM_VERSION = 2
 """Increase it when the same configuration would give other numbers: old rows are then other rows.
@@ -42,21 +40,6 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Precision = Literal["fp32", "bf16"]
 Scheme = Literal["file", "group-folds", "resample-valid"]
-
-
-class Frozen(BaseModel):
-    """Base of all configuration: immutable, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-def _omit_defaults(model: Frozen, serialize: SerializerFunctionWrapHandler, *keys: str) -> dict[str, Any]:
-    """Leave out `keys` at their defaults: configurations from before there were such keys keep their hashes."""
-    written: dict[str, Any] = serialize(model)
-    for key in keys:
-        if getattr(model, key) == type(model).model_fields[key].default:
-            written.pop(key, None)
-    return written
 
 
 class Dropout(Frozen):
@@ -81,7 +64,7 @@ class Dropout(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "attention_from", "attention_fusion")
+        return omit_defaults(self, serialize, "attention_from", "attention_fusion")
 
 
 class Network(Frozen):
@@ -114,7 +97,7 @@ class Network(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "self_attention")
+        return omit_defaults(self, serialize, "self_attention")
 
 
 class Augmentation(Frozen):
@@ -156,7 +139,7 @@ class Training(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "precision")
+        return omit_defaults(self, serialize, "precision")
 
 
 class DataSource(Frozen):
@@ -220,14 +203,22 @@ class Run(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "split")
+        return omit_defaults(self, serialize, "split")
 
 
 class TeacherConfig(Run):
-    """A teacher: `branch` names the modality whose queries alone are used, None is the complete teacher."""
+    """A teacher: `branch` names the modality whose queries alone are used, None is the complete teacher.
+
+    `tuned_from` is the `recipe_digest` of the recipe that a tuned teacher began with, "" of others.
+    """
 
     role: Literal["teacher"] = "teacher"
     branch: str | None = None
+    tuned_from: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
+
+    @model_serializer(mode="wrap")
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return omit_defaults(self, serialize, "split", "tuned_from")
 
 
 class Distillation(Frozen):
@@ -275,6 +266,11 @@ def digest_of(split: DrawnSplit | None) -> str:
     return "" if split is None else split.digest
 
 
+def recipe_digest(fingerprint: str, teacher: Mapping[str, Any]) -> str:
+    """16 hex digits of a teacher's data, branch, network and training, from JSON values as in a configuration."""
+    return digest([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))])[:16]
+
+
 def derived_seed(*parts: Any) -> int:
     """A seed below 2^32 that depends on each of `parts` (JSON values), and on nothing else."""
     return int(digest(parts)[:8], 16)
@@ -320,68 +316,3 @@ def check_version(config: Run, origin: Path | str) -> None:
 
 def _other_version(config: Run, origin: Path | str) -> str:
     return f"{origin}: made by algorithm version {config.algorithm}, this is version {ALGORITHM_VERSION}"
-
-
-def explain(
-    error: ValidationError,
-    origin: Path | str,
-    names: Mapping[str, Sequence[str]] | None = None,
-    keys: Iterable[str] = (),
-    elsewhere: Callable[[str], Sequence[str]] = lambda key: (),
-) -> str:
-    """Format pydantic's validation errors in one line: file, key, value, and what is allowed.
-
-    `names` are the names of a list's entries, by the list's key: `rows.1` becomes `rows.crd`. `keys` are further
-    candidates for a mistyped key, beside those of all configuration here. `elsewhere` returns where a misplaced key may
-    stand.
-    """
-    said: dict[str, str] = {}
-    # A value that may be a table or a number gets an error from each: that of the number says more.
-    for item in sorted(error.errors(), key=lambda item: item["type"] == "model_type"):
-        where = _key(item["loc"], names or {})
-        if where in said or any(other.startswith(f"{where}.") for other in said if where):
-            continue
-        if item["type"] == "extra_forbidden":
-            said[where] = "unknown key" + _suggestion(str(item["loc"][-1]), keys, elsewhere)
-            continue
-        if item["type"] == "model_type" and where:
-            fields = next((m.model_fields for m in _configuration() if m.__name__ == item["ctx"]["class_name"]), {})
-            item["msg"] = f"write a table with keys{f' such as {next(iter(fields))}' if fields else ''}"
-        shown = item["type"] not in ("missing", "value_error") and not isinstance(item["input"], (dict, list))
-        said[where] = item["msg"].removeprefix("Value error, ") + (f" (is {_shortly(item['input'])})" if shown else "")
-    return f"{origin}: " + "; ".join(f"{where}: {what}" if where else what for where, what in said.items())
-
-
-def _shortly(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:100]}…"
-
-
-def _key(location: Sequence[int | str], names: Mapping[str, Sequence[str]]) -> str:
-    """A location as the user wrote it, without pydantic's names of unions and validators."""
-    parts: list[str] = []
-    for part in location:
-        if isinstance(part, int):
-            known = names.get(parts[-1], []) if parts else []
-            parts.append(known[part] if part < len(known) else str(part))
-        elif not _PYDANTICS_OWN.search(part):
-            parts.append(part)
-    return ".".join(parts)
-
-
-_PYDANTICS_OWN = re.compile(r"[\[(]|^constrained-|^(?:float|int|str|Range)$")
-
-
-def _suggestion(key: str, keys: Iterable[str], elsewhere: Callable[[str], Sequence[str]]) -> str:
-    """Suggest the nearest key of any configuration for a mistyped one; a key of another section is only misplaced."""
-    known = set(keys).union(*(model.model_fields for model in _configuration()))
-    here, near = ("", nearest(key, known)[:1]) if key not in known else (" here", elsewhere(key))
-    return f"{here}, did you mean {' or '.join(near)}?" if near else here
-
-
-def _configuration() -> Iterator[type[BaseModel]]:
-    """Yield all schemas of what people write."""
-    models: list[type[BaseModel]] = [Frozen]
-    while models:
-        models += (model := models.pop()).__subclasses__()
-        yield model

@@ -74,14 +74,16 @@ def classification_metrics(logits: Floats, labels: Ints, commonest: int) -> dict
 def score_metrics(logits: Floats, scores: Floats, centres: Floats) -> dict[str, float]:
     """Metrics of the expected score sum_c p_c centre_c against scores (N,), of which those that apply; MulT's names.
 
-    mae and correlation (0 where either side is constant) apply to every range. acc2 and its weighted F1 compare signs
-    (> 0) and leave out samples whose true score is 0; they need a range around 0, and are absent if there is no other
-    sample. acc7 and acc5 round half to even after clipping to 3 and 2; they belong to the range [-3, 3].
+    mae and correlation (0 where either side is constant) apply to every range. acc7 and acc5 round half to even after
+    clipping to 3 and 2; they are there for centres from -3 to 3 alone. acc2 and its weighted F1 compare signs (> 0) and
+    leave out samples whose true score is 0; they are there for ranges around 0, unless there is no other sample.
+    `acc2_f1` equals scikit-learn's weighted F1; MulT's code passes labels and predictions in each other's place, so
+    that it weights by the predicted classes.
     """
     expected = softmax(logits) @ np.asarray(centres, np.float64)
     truth = np.asarray(scores, np.float64)
     first, last = float(centres[0]), float(centres[-1])
-    metrics = {}
+    metrics: dict[str, float] = {}
     if (first, last) == (-3.0, 3.0):
         for bound in (3, 2):
             right = np.round(np.clip(expected, -bound, bound)) == np.round(np.clip(truth, -bound, bound))

@@ -18,8 +18,8 @@ from sweeps.study_file import find_study, read_toml, study_names
 
 if TYPE_CHECKING:
     from mmkd.rundir import Root
-    from sweeps.controller.loop import StopRequests
     from sweeps.controller.row import RowWork
+    from sweeps.controller.stopping import StopRequests
     from sweeps.resolve import Launch
 
 # torch, Optuna and pandas are imported where they are first needed: --help and --list answer at once.
@@ -65,8 +65,8 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     from mmkd.files import remove_leftovers
     from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
-    from sweeps.controller.loop import Interrupted, StopRequests
     from sweeps.controller.row import RowWork
+    from sweeps.controller.stopping import Interrupted, StopRequests
 
     stop = StopRequests(made.root.stop(made.name), detached=bool(options.detached))
     if isinstance(made.backend, DebugBackend):
@@ -127,6 +127,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
             max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
+            on_choice=lambda: made.record(options.max_gpu_hours),
         )  # fmt: skip
         try:
             controller.run()

@@ -157,3 +157,8 @@ def test_only_metrics_that_apply_to_the_range_are_there(first: float, last: floa
     rng = np.random.default_rng(0)
     centres = np.linspace(first, last, 5)
     assert set(score_metrics(rng.normal(size=(30, 5)), rng.uniform(first, last, 30), centres)) == names
+
+
+def test_mults_accuracies_are_for_scores_from_minus_three_to_three_alone() -> None:
+    found = score_metrics(sure([1.0, -1.0]), np.array([1.0, 4.0]), np.linspace(0, 6, 7))
+    assert sorted(found) == ["correlation", "mae"]

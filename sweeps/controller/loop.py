@@ -6,25 +6,23 @@ relaunch does. Besides them it writes only each row's Optuna journal.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
-from pathlib import Path
 
 from mmkd.attempts import gpu_seconds_of
 from mmkd.errors import UserError
-from mmkd.formatting import count
+from mmkd.formatting import count, replicate_title, teacher_label
 from mmkd.rundir import Root
 from mmkd.trial_state import decide, pause_left
-from slurm.accounting import NoAnswer, squeue
 from slurm.backend import Backend, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
-from sweeps.controller.row import RowWork, Task
+from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Interrupted, Stop
+from sweeps.controller.tasks import Task
 from sweeps.controller.teachers import Teachers
 from sweeps.rows import TUNING_SEED, teacher_directories
+from sweeps.teacher_search import TeacherSearch
 
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
@@ -42,17 +40,6 @@ PRUNING_SECONDS = 5.0
 """Interval between looks at the progress of running trials in rows with a pruner."""
 
 
-class Stop(Enum):
-    """Ways to stop a controller: with its jobs, or leaving them to its successor."""
-
-    WITH_JOBS = "with jobs"
-    WITHOUT_JOBS = "without jobs"
-
-
-class Interrupted(Exception):
-    """The controller was asked to stop; everything is on disk."""
-
-
 class Controller:
     """Run the rows' trials on a backend, at most `parallel` at a time.
 
@@ -66,6 +53,7 @@ class Controller:
         environment: variables for each job.
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
+        on_choice: called when a tuned teacher is chosen: from then on the teachers of all seeds are known.
         interval: shortest time between rounds, in seconds; None: the backend's.
     """
 
@@ -81,13 +69,15 @@ class Controller:
         environment: Mapping[str, str] | None = None,
         max_gpu_hours: float | None = None,
         news: Callable[[], str] = lambda: "",
+        on_choice: Callable[[], None] = lambda: None,
         interval: float | None = None,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
         self.stop_asked, self.news = stop_asked, news
         self.interval = backend.round_seconds if interval is None else interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
-        self.teachers = Teachers()
+        self.teachers = Teachers(self._report_choice)
+        self.on_choice = on_choice
         self.launched = self.teachers.launched
         self.jobs = Jobs(root, backend, environment or {}, self._spent() if max_gpu_hours else 0.0)
         self.budget_spent = False
@@ -113,7 +103,7 @@ class Controller:
                     self._follow_up(ended)
                 unaccounted = self.jobs.unaccounted
                 for work in self.rows:
-                    work.list_finished(unaccounted, LISTED_A_ROUND)
+                    work.finished.add_missing(unaccounted, LISTED_A_ROUND)
                 self._renew()  # Slurm may have taken its time to answer, and may again
                 busy = self._fill()
                 self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
@@ -130,7 +120,7 @@ class Controller:
             self.jobs.close_accounts()
             self.teachers.release()
             for work in self.rows:
-                work.list_finished()
+                work.finished.add_missing()
 
     def _spent(self) -> float:
         """GPU-seconds of earlier launches: of the rows, and of their teachers, each once."""
@@ -139,12 +129,20 @@ class Controller:
 
     def _remaining(self) -> int:
         teachers = {
-            self.teachers.task(work.row, seed).directory
+            task.directory
             for work in self.rows
             for seed in work.teacher_seeds()
             if not self.teachers.ready(work.row, seed)
+            for task in self.teachers.needed(work.row, seed)
+            if not self.teachers.is_trained(task.directory)
         }
         return len(teachers) + sum(work.remaining for work in self.rows)
+
+    def _report_choice(self, search: TeacherSearch, how: str) -> None:
+        """Report which candidate is the teacher of a replicate."""
+        name = replicate_title(teacher_label(search.base.branch), search.replicate)
+        self.reporter.event(f"{name}: {how}")
+        self.on_choice()
 
     def _follow_up(self, ended: Ended) -> None:
         """Report how an attempt ended and record the outcome of a finished trial."""
@@ -252,12 +250,14 @@ class Controller:
             for seed in work.teacher_seeds():
                 if (seed == TUNING_SEED) is not urgent or self.teachers.ready(work.row, seed):
                     continue
-                task = self.teachers.task(work.row, seed)
-                if task.directory in self.teachers.failed:
-                    work.miss_teacher(seed, self.teachers.failed[task.directory])
-                elif task.directory not in seen:
-                    seen.add(task.directory)
-                    yield task, None
+                tasks = self.teachers.needed(work.row, seed)
+                failures = [self.teachers.failed.get(task.directory) for task in tasks]
+                if reason := all(failures) and failures[0]:
+                    work.miss_teacher(seed, reason)
+                for task, failure in zip(tasks, failures, strict=True):
+                    if not failure and task.directory not in seen and not self.teachers.is_trained(task.directory):
+                        seen.add(task.directory)
+                        yield task, None
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > HEARTBEAT_SECONDS:
@@ -292,47 +292,3 @@ class Controller:
                     self._follow_up(ended)
             time.sleep(self.interval)
         self.backend.release()
-
-
-class StopRequests:
-    """Collect requests to stop the controller. Signal handlers only set a flag.
-
-    SIGINT, SIGTERM and the stop file end its jobs too; SIGUSR1 leaves them to the next launch. In a detached
-    controller, SIGTERM (preemption) and SIGUSR2 (sent some time before the time limit) leave them to a successor.
-
-    Args:
-        file: the file that --cancel writes.
-        detached: True if the controller runs as a Slurm job.
-    """
-
-    def __init__(self, file: Path, *, detached: bool) -> None:
-        self.file, self.detached = file, detached
-        self.received: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, *([signal.SIGUSR2] if detached else [])):
-            signal.signal(number, lambda got, frame: self.received.append(got))
-
-    def __call__(self) -> Stop | None:
-        """Return the request, if there is one."""
-        if self.received:
-            with_jobs = (signal.SIGINT,) if self.detached else (signal.SIGINT, signal.SIGTERM)
-            return Stop.WITH_JOBS if self.received[0] in with_jobs else Stop.WITHOUT_JOBS
-        return Stop.WITH_JOBS if self.file.exists() else None
-
-    @property
-    def exit_code(self) -> int:
-        """128 plus the signal, as in shells; the stop file counts as SIGTERM."""
-        return 128 + (self.received[0] if self.received else signal.SIGTERM)
-
-    def wants_successor(self) -> bool:
-        """True if Slurm, not the user, stopped a detached controller and will not restart it."""
-        if not self.detached or not self.received:
-            return False
-        return self.received[0] == signal.SIGUSR2 or (self.received[0] == signal.SIGTERM and _is_running())
-
-
-def _is_running() -> bool:
-    """True if Slurm still counts this job as running: it is preempted. Otherwise it was cancelled or requeued."""
-    try:
-        return any(job.id == os.environ.get("SLURM_JOB_ID") and job.state == "RUNNING" for job in squeue())
-    except NoAnswer:
-        return False
