@@ -80,7 +80,7 @@ def import_arrays(
         for part in SPLITS
     }
     bounds = None if scores is None else (scores.first, scores.last)
-    facts = Facts(classes, f"own recordings ({folder.resolve().name})", "not stated", bounds)
+    facts = Facts(classes, "own recordings", "not stated", bounds)
     return write_import(out, splits, facts, notes, options, "front")
 
 
