@@ -50,7 +50,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _omit_defaults(model: Frozen, serialize: SerializerFunctionWrapHandler, *keys: str) -> dict[str, Any]:
+def omit_defaults(model: Frozen, serialize: SerializerFunctionWrapHandler, *keys: str) -> dict[str, Any]:
     """Leave out `keys` at their defaults: configurations from before there were such keys keep their hashes."""
     written: dict[str, Any] = serialize(model)
     for key in keys:
@@ -81,7 +81,7 @@ class Dropout(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "attention_from", "attention_fusion")
+        return omit_defaults(self, serialize, "attention_from", "attention_fusion")
 
 
 class Network(Frozen):
@@ -114,7 +114,7 @@ class Network(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "self_attention")
+        return omit_defaults(self, serialize, "self_attention")
 
 
 class Augmentation(Frozen):
@@ -156,7 +156,7 @@ class Training(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "precision")
+        return omit_defaults(self, serialize, "precision")
 
 
 class DataSource(Frozen):
@@ -220,7 +220,7 @@ class Run(Frozen):
 
     @model_serializer(mode="wrap")
     def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _omit_defaults(self, serialize, "split")
+        return omit_defaults(self, serialize, "split")
 
 
 class TeacherConfig(Run):

@@ -158,6 +158,7 @@ def _record_row(row: Row) -> StudyRow:
         label=row.label,
         group=row.group,
         **({"replicate": row.replicate} if row.replicate else {}),
+        **({"control": row.control} if row.control else {}),
         paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
         directory=row.directory.path.name,
         trials=row.trials,
@@ -205,7 +206,7 @@ def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) ->
         UserError: its record is damaged, or it has no such row.
     """
     study = read_record(root.study(name), StudyRecord)
-    names = select_rows(wanted, [row.name for row in study.rows], study.control)
+    names = select_rows(wanted, study.controls, study.control)
     rows = tuple(
         RecordedRow(
             row.name,

@@ -29,7 +29,7 @@ from mmkd.data.splits import draw_splits
 from mmkd.distillation import complete, load_method
 from mmkd.errors import UserError
 from mmkd.formatting import replicate_title
-from mmkd.models.pairings import modality_aliases, resolve_pairing
+from mmkd.models.pairings import modality_aliases, proxies_differ, resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.records import RowRecord, as_written, differences, find_record
 from mmkd.rundir import Root, RowDir, TrialDir
@@ -75,6 +75,8 @@ class Row:
     selection: str
     pruner: str
     replicate: int = 0
+    control: str | None = None
+    """The row that it is compared with; None: the study's control."""
 
     @property
     def title(self) -> str:
@@ -154,6 +156,7 @@ class Row:
             "fingerprint": self.info.fingerprint,
             "modalities": self.info.modalities,
             "classes": self.info.classes,
+            "steps": self.info.steps,
         }
         return RowRecord.model_validate({"digest": self.digest, "identity": self.identity, "data": data})
 
@@ -176,8 +179,30 @@ def plan(
         UserError: a row asks for what the data, the method or the networks do not offer; or the data cannot be split.
     """
     rows = [_plan_row(study, spec, profile, info, root, machine, f"{origin}: row {spec.name}") for spec in study.rows]
+    rows = _each_once(rows, study.control, origin)
     splits = draw_splits(info, study.splits, study.replicates)
     return [_replicate(row, number, *split) for number, split in enumerate(splits) for row in rows]
+
+
+def _each_once(rows: Sequence[Row], control: str | None, origin: Path | str) -> list[Row]:
+    """Leave out matched controls that on these data are the same row as another, which takes their place.
+
+    Raises:
+        UserError: two other rows are the same.
+    """
+    matched = {row.control for row in rows}
+    kept: dict[str, Row] = {}
+    instead: dict[str | None, str] = {}
+    for row in sorted(rows, key=lambda row: row.name != control):
+        same = kept.setdefault(row.digest, row)
+        if same is row:
+            continue
+        if row.name not in matched:
+            raise UserError(
+                f"{origin}: rows {same.name} and {row.name} are the same, but for label and budget; remove one"
+            )
+        instead[row.name] = same.name
+    return [replace(row, control=instead.get(row.control, row.control)) for row in rows if row.name not in instead]
 
 
 def _replicate(row: Row, number: int, split: DrawnSplit | None, divided: DatasetInfo) -> Row:
@@ -208,6 +233,7 @@ def _plan_row(
         seeds=spec.seeds or defaults.seeds,
         selection=spec.selection or defaults.selection,
         pruner=spec.pruner or defaults.pruner,
+        control=spec.control,
     )
 
 
@@ -220,6 +246,8 @@ def _student(
         distillation = complete(Distillation(method=spec.method, level=spec.level, settings=spec.settings))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+    if spec.method == "no_kd" and not proxies_differ(pairing, study.primary, info.steps):
+        distillation = distillation.model_copy(update={"settings": {}})  # its only setting changes nothing here
     tables = {
         table: merge(getattr(profile, table), getattr(study, table), getattr(spec, table))
         for table in ("teacher", "student", "training", "teacher_training")

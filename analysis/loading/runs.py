@@ -157,7 +157,7 @@ def _row_line(row_dir: RowDir, row: RowRecord, winner: WinnerRecord | None) -> d
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
     decided |= {"replicate": row.identity.replicate, "split": row.identity.split or None}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
-    return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint"}), **won}
+    return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint", "steps"}), **won}
 
 
 def _study_lines(root: Path, rejects: Rejects) -> Iterator[dict[str, Any]]:

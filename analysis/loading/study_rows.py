@@ -21,11 +21,12 @@ class RowRuns:
     """A row of a study: its replicates by number, in a study without replicates one.
 
     The frames are those of all replicates, see `ReplicateRuns`. `title` is the row's label, and its group where
-    another row has the same label.
+    another row has the same label. `control` is the name of the row that it is compared with, None where it is none.
     """
 
     title: str
     replicates: tuple[ReplicateRuns, ...]
+    control: str | None = None
 
     @property
     def spec(self) -> StudyRow:
@@ -127,8 +128,8 @@ class StudyRuns:
         return known[choose(f"row of study {self.record.name}", name, known)]
 
     def control_of(self, row: RowRuns) -> RowRuns | None:
-        """The control, to be shown beside `row`; None where `row` is the control itself."""
-        return None if row is self.control else self.control
+        """The row that `row` is compared with; None where it is a control itself, or there is none."""
+        return next((other for other in self.rows if other.spec.name == row.control), None)
 
 
 def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRuns:
@@ -144,7 +145,7 @@ def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRu
     """
     study = read_study(runs.root, name)
     if rows is not None:
-        names = select_rows(rows, list(replicates_by_name(study)), study.control)
+        names = select_rows(rows, study.controls, study.control)
         study = study.model_copy(update={"rows": tuple(row for row in study.rows if row.name in names)})
     kept = _collected.setdefault(runs, {})
     if study not in kept:
@@ -169,6 +170,7 @@ def collect_record(runs: Runs, study: StudyRecord) -> StudyRuns:
     by_row = dict(list(trials.groupby("row")))
     named = replicates_by_name(study)
     labels = [specs[0].label for specs in named.values()]
+    controls = study.controls
     rows = []
     for spec, *more in named.values():
         title = f"{spec.label} [{spec.group}]" if spec.group and labels.count(spec.label) > 1 else spec.label
@@ -176,7 +178,7 @@ def collect_record(runs: Runs, study: StudyRecord) -> StudyRuns:
         for one in (spec, *more):
             lines, own = runs.rows[runs.rows["row"] == one.directory], by_row.get(one.directory)
             replicates.append(collect_replicate(one, title, lines, own, trials))
-        rows.append(RowRuns(title, tuple(replicates)))
+        rows.append(RowRuns(title, tuple(replicates), controls[spec.name]))
     return StudyRuns(study, tuple(rows), next((row for row in rows if row.spec.name == study.control), None))
 
 

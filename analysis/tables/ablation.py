@@ -32,6 +32,7 @@ COLUMNS = (
     Column(
         "difference", "Δ\N{NO-BREAK SPACE}accuracy [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]", "difference", "higher"
     ),
+    Column("to_control", "Δ to the study's control", "difference", "higher"),
     Column("effect", "effect size", "effect", "higher"),
     Column("p", "p (Holm)", "p"),
     Column("gap", "gap\N{NO-BREAK SPACE}%", "count", "higher"),
@@ -56,10 +57,11 @@ P_OF_ONE_TUNING = "p (Holm), one\N{NO-BREAK SPACE}tuning"
 
 @dataclass(frozen=True)
 class Basis:
-    """Facts that all rows of a table share."""
+    """Facts that all rows of a table share; `control` is the study's, `controls` are the rows' own by their names."""
 
     rows: Sequence[RowRuns]
     control: RowRuns | None
+    controls: Mapping[str, RowRuns | None]
     scores: Mapping[str, Mapping[str, Score]]
     clock: Clock
     error: Error
@@ -94,7 +96,8 @@ def table(
     """
     found = collect(runs, study, rows)
     chosen, control = found.rows, found.control
-    basis = Basis(chosen, control, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
+    controls = {row.spec.name: found.control_of(row) for row in chosen}
+    basis = Basis(chosen, control, controls, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
     sections = [
         Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
         for title, group in groupby(chosen, key=lambda row: row.spec.group)
@@ -127,7 +130,11 @@ def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
         return tuple(known[choose("column", key, known)] for key in wanted)
     left_out = set() if _on_the_papers_data(basis.rows) else {"paper_accuracy", "paper_f1"}
     if basis.control is None:
+        left_out |= {"to_control"}
+    if not any(basis.controls.values()):
         left_out |= {"difference", "effect", "p"}
+    if all(row.control == basis.control.spec.name for row in basis.rows if basis.control and row is not basis.control):
+        left_out.add("to_control")
     if not basis.is_replicated:
         left_out.add("effect")
     return tuple(column for key, column in known.items() if key not in left_out)
@@ -174,9 +181,12 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
         cells["difference"] = Cell(difference.value, difference=difference)
         cells["effect"] = Cell(difference.effect)
         cells["p"] = Cell(difference.corrected)
+    common = cells["accuracy"].to_study_control
+    if common is not None:
+        cells["to_control"] = Cell(common.value, difference=common)
     if row.spec.paper:
         cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
-    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
+    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells), row.control)
 
 
 def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
@@ -224,9 +234,9 @@ def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
 
 def _gap(basis: Basis, row: RowRuns) -> Cell:
     """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
-    control = basis.control
+    control = basis.controls[row.spec.name]
     student = _mean(row.means("test_accuracy"))
-    if row is control or pd.isna(student):
+    if pd.isna(student) or (control is None and _is_control(basis, row)):
         return Cell()
     teacher = _mean(row.teacher_means("test_accuracy"))
     baseline = _mean(control.means("test_accuracy")) if control else float("nan")
@@ -236,6 +246,10 @@ def _gap(basis: Basis, row: RowRuns) -> Cell:
     if reason not in basis.footnotes:
         basis.footnotes.append(reason)
     return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
+
+
+def _is_control(basis: Basis, row: RowRuns) -> bool:
+    return row is basis.control or any(row is other for other in basis.controls.values())
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -11,6 +11,7 @@ from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
+from analysis.tables.matched_controls import unlike_controls
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
@@ -50,6 +51,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     for column in differences([{str(key): value for key, value in line.items()} for line in known]):
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [row.fact(column) for row in started])
+    yield from (Finding("controls", text) for text in unlike_controls(rows))
     yield from _unequal_splits(runs, started)
     yield from _repeated_seeds(rows)
     yield from _foreign_data(started)
