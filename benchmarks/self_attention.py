@@ -25,7 +25,8 @@ from mmkd.data.dataset import Array
 from mmkd.result_file import read_result
 from mmkd.rundir import TrialDir
 from mmkd.trial import run_trial
-from sweeps.study_file import load_profile, merge
+from sweeps.profile_file import load_profile
+from sweeps.study_file import merge
 
 SETTINGS = ("fixed", "updated")
 

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from mmkd.config import explain
 from mmkd.errors import UserError
 from mmkd.files import read_json
 from mmkd.records import Record, RunRecord, SubmissionRecord, as_written, write_record
 from mmkd.rundir import TrialDir
+from mmkd.schema import explain
 
 R = TypeVar("R", bound=Record)
 

@@ -18,8 +18,8 @@ from sweeps.study_file import find_study, read_toml, study_names
 
 if TYPE_CHECKING:
     from mmkd.rundir import Root
-    from sweeps.controller.loop import StopRequests
     from sweeps.controller.row import RowWork
+    from sweeps.controller.stopping import StopRequests
     from sweeps.resolve import Launch
 
 # torch, Optuna and pandas are imported where they are first needed: --help and --list answer at once.
@@ -65,8 +65,8 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     from mmkd.files import remove_leftovers
     from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
-    from sweeps.controller.loop import Interrupted, StopRequests
     from sweeps.controller.row import RowWork
+    from sweeps.controller.stopping import Interrupted, StopRequests
 
     stop = StopRequests(made.root.stop(made.name), detached=bool(options.detached))
     if isinstance(made.backend, DebugBackend):

@@ -27,10 +27,11 @@ from sweeps.controller.local_worker import LocalWorker
 from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.launched_study import record_study, table_name
 from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
+from sweeps.profile_file import load_profile
 from sweeps.rows import Machine, Row, plan
 from sweeps.site_file import Site, load_site
 from sweeps.snapshot_path import run_from, snapshot_directory
-from sweeps.study_file import StudyFile, find_study, load_profile, load_study
+from sweeps.study_file import StudyFile, find_study, load_study
 
 S = TypeVar("S", bound=SlurmBackend)
 

@@ -21,7 +21,6 @@ from mmkd.config import (
     TeacherConfig,
     Training,
     digest,
-    explain,
     identity,
 )
 from mmkd.data import DatasetInfo
@@ -31,16 +30,16 @@ from mmkd.errors import UserError
 from mmkd.formatting import replicate_title
 from mmkd.models.pairings import modality_aliases, proxies_differ, resolve_pairing
 from mmkd.presets import PRESETS
-from mmkd.records import RowRecord, as_written, differences, find_record
+from mmkd.records import RowRecord
 from mmkd.rundir import Root, RowDir, TrialDir
-from sweeps.study_file import PaperFigures, Profile, Range, RowSpec, StudyFile, merge
+from mmkd.schema import explain
+from sweeps.profile_file import Profile
+from sweeps.study_file import PaperFigures, Range, RowSpec, StudyFile, merge
 
 M = TypeVar("M", bound=BaseModel)
 
 TUNING_SEED = 0
 """Tuning trials and their teacher; final runs have the seeds 1, 2, ..."""
-UNSET: tuple[Any, ...] = (None, {})
-"""Values of keys that an identity lacks, and of tables without keys."""
 
 
 @dataclass(frozen=True)
@@ -330,32 +329,6 @@ def replicates_by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row.name, []).append(row)
     return found
-
-
-def stored_identities(root: Root) -> dict[RowDir, dict[str, Any]]:
-    """Identities of the rows below a root; rows without a valid record are left out."""
-    records = ((directory, find_record(directory.row, RowRecord)) for directory in root.rows())
-    return {directory: as_written(record.identity) for directory, record in records if record is not None}
-
-
-def nearest_neighbour(row: Row, stored: Mapping[RowDir, Mapping[str, Any]]) -> tuple[RowDir, list[str]] | None:
-    """Find the row of the same method, data and primary that differs least: `space.beta.high: 0.5, there 1.0`.
-
-    `stored` are the identities of the rows below the root.
-    """
-    found = []
-    for other, theirs in stored.items():
-        if other != row.directory and all(
-            theirs.get(key) == row.identity[key] for key in ("method", "data", "primary")
-        ):
-            differing = sorted(differences([row.identity, theirs]).items())
-            pairs = [(key, mine, there) for key, (mine, there) in differing if mine not in UNSET or there not in UNSET]
-            found.append((other, [f"{key}: {_shown(mine)}, there {_shown(there)}" for key, mine, there in pairs]))
-    return min(found, key=lambda pair: len(pair[1])) if found else None
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value in UNSET else repr(value)
 
 
 def teacher_directories(row: Row) -> list[TrialDir]:

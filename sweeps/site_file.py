@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
-from mmkd.config import Count, Frozen, explain
+from mmkd.config import Count
 from mmkd.errors import UserError
+from mmkd.schema import Frozen, explain
 from slurm.settings import Memory, Name, SlurmSettings, TimeLimit
 from sweeps.study_file import merge, read_toml
 

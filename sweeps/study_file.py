@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from mmkd import records
-from mmkd.config import Frozen, SplitSettings, explain
+from mmkd.config import SplitSettings
 from mmkd.errors import UserError, choose, errors_about
 from mmkd.records import Line, SearchRange
 from mmkd.rundir import check_name
+from mmkd.schema import Frozen, explain
 from sweeps.study_keys import keys_named
 
 STUDIES = Path(__file__).parent / "studies"
-PROFILES = Path(__file__).parent / "profiles"
 
 Sampler = Literal["auto", "random", "tpe", "gp", "cmaes"]
 Selection = Literal["loss", "accuracy", "weighted_f1", "macro_f1"]
@@ -181,12 +181,6 @@ class StudyFile(Recipe):
         return self
 
 
-class Profile(Recipe):
-    """Networks and training recipe for a kind of data; `sources` are words in the data set's source."""
-
-    sources: list[str] = []
-
-
 def study_names() -> list[str]:
     """List the studies that come with mmkd."""
     return sorted(path.stem for path in STUDIES.glob("*.toml"))
@@ -298,30 +292,6 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         return key.strip(), value.strip()
-
-
-def load_profile(name: str, source: str) -> tuple[str, Profile]:
-    """Load the profile `name`; for `auto` the first whose words occur in the data's source, otherwise `default`.
-
-    Raises:
-        UserError: unknown, or not valid.
-    """
-    found = {path.stem: path for path in sorted(PROFILES.glob("*.toml"))}
-    if name != "auto":
-        path = Path(name) if name.endswith(".toml") else found[choose("profile", name, found)]
-        return path.stem, _read_profile(path)
-    profiles = {stem: _read_profile(path) for stem, path in found.items()}
-    for stem, profile in profiles.items():
-        if any(word.lower() in source.lower() for word in profile.sources):
-            return stem, profile
-    return "default", profiles["default"]
-
-
-def _read_profile(path: Path) -> Profile:
-    try:
-        return Profile.model_validate(read_toml(path))
-    except ValidationError as error:
-        raise UserError(explain(error, path)) from None
 
 
 def merge(*tables: Mapping[str, Any]) -> dict[str, Any]:

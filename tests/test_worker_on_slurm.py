@@ -16,9 +16,10 @@ from mmkd import records
 from mmkd import worker as worker_module
 from mmkd.attempts import read_attempts
 from mmkd.files import write_text
+from mmkd.forked_trials import Running
 from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, find_record
 from mmkd.rundir import TrialDir, WorkerDir
-from mmkd.worker import Beats, Running
+from mmkd.worker import Beats
 
 Started = tuple[WorkerDir, subprocess.Popen[bytes]]
 

@@ -18,7 +18,8 @@ from analysis.loading.read_trial import Reading, attempt_line, read_curves, read
 from mmkd.attempts import Attempt
 from mmkd.errors import UserError
 from mmkd.formatting import count
-from mmkd.records import R, RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
+from mmkd.records import RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
+from mmkd.records.schema import R
 from mmkd.result_file import Status
 from mmkd.rundir import Root, RowDir
 

@@ -7,9 +7,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmkd.config import Frozen
 from mmkd.distillation._maps import MapMethod, safe_log
 from mmkd.distillation.base import Problem
+from mmkd.schema import Frozen
 
 
 class AttentionDistanceSettings(Frozen):

@@ -11,13 +11,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from mmkd.config import Distillation, Frozen, explain
+from mmkd.config import Distillation
 from mmkd.data.tensors import Samples
 from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.errors import UserError
 from mmkd.models.attention import Taps
 from mmkd.models.network import Network, Outputs, Proxies
 from mmkd.models.pairings import Pairing
+from mmkd.schema import Frozen, explain
 
 
 @dataclass(frozen=True)

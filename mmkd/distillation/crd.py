@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmkd.config import Count, Distillation, Fraction, Frozen
+from mmkd.config import Count, Distillation, Fraction
 from mmkd.distillation._tiles import tiled_sum
 from mmkd.distillation.base import DistillationMethod, Problem, draw_rows
 from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
@@ -23,6 +23,7 @@ from mmkd.errors import UserError
 from mmkd.models.attention import Tapped, Taps, attention_map
 from mmkd.models.network import Network, Outputs
 from mmkd.models.scores import Scores
+from mmkd.schema import Frozen
 
 
 class Embedding(nn.Module):

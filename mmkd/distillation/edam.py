@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from mmkd.config import Distillation, Frozen
+from mmkd.config import Distillation
 from mmkd.distillation._maps import MapMethod, safe_log
 from mmkd.distillation.base import Problem
 from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.models.attention import attention_map
 from mmkd.models.network import Outputs, Proxies
 from mmkd.models.scores import Scores
+from mmkd.schema import Frozen
 
 Shape = tuple[int, int]
 

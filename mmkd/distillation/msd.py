@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mmkd.config import Count, Frozen, Positive
+from mmkd.config import Count, Positive
 from mmkd.data.tensors import Samples
 from mmkd.distillation.base import DistillationMethod, Problem
 from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher, blank
 from mmkd.errors import UserError
 from mmkd.models.network import Network, Outputs
+from mmkd.schema import Frozen
 
 
 class MSDSettings(Frozen):

@@ -7,10 +7,11 @@ from typing import Any
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
-from mmkd.config import Distillation, Frozen, omit_defaults
+from mmkd.config import Distillation
 from mmkd.distillation.base import DistillationMethod
 from mmkd.distillation.frozen_teacher import Batch, FrozenTeacher
 from mmkd.models.network import Outputs, Proxies
+from mmkd.schema import Frozen, omit_defaults
 
 
 class NoKDSettings(Frozen):

@@ -19,8 +19,8 @@ from slurm.local_backend import host_of
 from sweeps.actions.detach import controller_jobs
 from sweeps.controller.job_names import worker_job
 from sweeps.controller.jobs import Jobs
-from sweeps.controller.row import Task
 from sweeps.controller.row_locks import RowLocks, take_rows
+from sweeps.controller.tasks import Task
 from sweeps.launched_study import RecordedStudy, without_end
 from sweeps.resolve import past_backend, refuse_without_slurm
 from sweeps.site_file import Site

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from mmkd.config import explain
 from mmkd.errors import UserError
 from mmkd.lock import STALE_SECONDS
 from mmkd.provenance import SOURCE
 from mmkd.rundir import Root
+from mmkd.schema import explain
 from slurm.accounting import NoAnswer, QueuedJob, scancel, squeue
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import SlurmSettings, seconds

@@ -21,18 +21,12 @@ from sweeps.actions.detach import controller_script
 from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
 from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import make_job
-from sweeps.controller.row import Task
 from sweeps.controller.slurm_workers import WorkerBackend
+from sweeps.controller.tasks import Task
 from sweeps.launched_study import without_end
+from sweeps.nearest_row import nearest_neighbour, stored_identities
 from sweeps.resolve import Launch
-from sweeps.rows import (
-    TUNING_SEED,
-    Row,
-    nearest_neighbour,
-    replicates_by_name,
-    stored_identities,
-    teacher_directories,
-)
+from sweeps.rows import TUNING_SEED, Row, replicates_by_name, teacher_directories
 from sweeps.study_file import StudyFile
 
 

@@ -26,8 +26,9 @@ from slurm.backend import Backend
 from sweeps.actions.status import read_journal
 from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import last_line, make_job
-from sweeps.controller.row import Task, teacher_task, write_config
-from sweeps.rows import TUNING_SEED, Row, replicates_by_name, stored_identities, teacher_directories
+from sweeps.controller.tasks import Task, teacher_task, write_config
+from sweeps.nearest_row import stored_identities
+from sweeps.rows import TUNING_SEED, Row, replicates_by_name, teacher_directories
 
 ALIKE = ("data", "primary", "pairing", "method", "level", "settings", "student")
 """Keys of a row's identity that decide how long an epoch takes, with the teacher's network and the training recipe."""

@@ -19,7 +19,8 @@ from mmkd.trial_state import Failure, next_resources
 from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.job_names import handle_of, job_tag
-from sweeps.controller.row import RowWork, Task, write_config
+from sweeps.controller.row import RowWork
+from sweeps.controller.tasks import Task, write_config
 
 SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0
 """Seconds until a delayed submission is tried again, doubled each time."""

@@ -6,23 +6,20 @@ relaunch does. Besides them it writes only each row's Optuna journal.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
-from pathlib import Path
 
 from mmkd.attempts import gpu_seconds_of
 from mmkd.errors import UserError
 from mmkd.formatting import count
 from mmkd.rundir import Root
 from mmkd.trial_state import decide, pause_left
-from slurm.accounting import NoAnswer, squeue
 from slurm.backend import Backend, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
-from sweeps.controller.row import RowWork, Task
+from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Interrupted, Stop
+from sweeps.controller.tasks import Task
 from sweeps.controller.teachers import Teachers
 from sweeps.rows import TUNING_SEED, teacher_directories
 
@@ -40,17 +37,6 @@ LISTED_A_ROUND = 20
 """A round adds at most so many finished trials to each `finished.jsonl`; a first relaunch has thousands to add."""
 PRUNING_SECONDS = 5.0
 """Interval between looks at the progress of running trials in rows with a pruner."""
-
-
-class Stop(Enum):
-    """Ways to stop a controller: with its jobs, or leaving them to its successor."""
-
-    WITH_JOBS = "with jobs"
-    WITHOUT_JOBS = "without jobs"
-
-
-class Interrupted(Exception):
-    """The controller was asked to stop; everything is on disk."""
 
 
 class Controller:
@@ -113,7 +99,7 @@ class Controller:
                     self._follow_up(ended)
                 unaccounted = self.jobs.unaccounted
                 for work in self.rows:
-                    work.list_finished(unaccounted, LISTED_A_ROUND)
+                    work.finished.add_missing(unaccounted, LISTED_A_ROUND)
                 self._renew()  # Slurm may have taken its time to answer, and may again
                 busy = self._fill()
                 self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
@@ -130,7 +116,7 @@ class Controller:
             self.jobs.close_accounts()
             self.teachers.release()
             for work in self.rows:
-                work.list_finished()
+                work.finished.add_missing()
 
     def _spent(self) -> float:
         """GPU-seconds of earlier launches: of the rows, and of their teachers, each once."""
@@ -292,47 +278,3 @@ class Controller:
                     self._follow_up(ended)
             time.sleep(self.interval)
         self.backend.release()
-
-
-class StopRequests:
-    """Collect requests to stop the controller. Signal handlers only set a flag.
-
-    SIGINT, SIGTERM and the stop file end its jobs too; SIGUSR1 leaves them to the next launch. In a detached
-    controller, SIGTERM (preemption) and SIGUSR2 (sent some time before the time limit) leave them to a successor.
-
-    Args:
-        file: the file that --cancel writes.
-        detached: True if the controller runs as a Slurm job.
-    """
-
-    def __init__(self, file: Path, *, detached: bool) -> None:
-        self.file, self.detached = file, detached
-        self.received: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, *([signal.SIGUSR2] if detached else [])):
-            signal.signal(number, lambda got, frame: self.received.append(got))
-
-    def __call__(self) -> Stop | None:
-        """Return the request, if there is one."""
-        if self.received:
-            with_jobs = (signal.SIGINT,) if self.detached else (signal.SIGINT, signal.SIGTERM)
-            return Stop.WITH_JOBS if self.received[0] in with_jobs else Stop.WITHOUT_JOBS
-        return Stop.WITH_JOBS if self.file.exists() else None
-
-    @property
-    def exit_code(self) -> int:
-        """128 plus the signal, as in shells; the stop file counts as SIGTERM."""
-        return 128 + (self.received[0] if self.received else signal.SIGTERM)
-
-    def wants_successor(self) -> bool:
-        """True if Slurm, not the user, stopped a detached controller and will not restart it."""
-        if not self.detached or not self.received:
-            return False
-        return self.received[0] == signal.SIGUSR2 or (self.received[0] == signal.SIGTERM and _is_running())
-
-
-def _is_running() -> bool:
-    """True if Slurm still counts this job as running: it is preempted. Otherwise it was cancelled or requeued."""
-    try:
-        return any(job.id == os.environ.get("SLURM_JOB_ID") and job.state == "RUNNING" for job in squeue())
-    except NoAnswer:
-        return False

@@ -13,7 +13,7 @@ from rich.status import Status
 from mmkd.formatting import count, duration, remaining
 from mmkd.metrics_log import last_metrics
 from mmkd.terminal import printable
-from sweeps.controller.row import Task
+from sweeps.controller.tasks import Task
 
 PLAIN_SECONDS = 20.0
 """Interval of progress lines without a terminal."""

@@ -5,56 +5,33 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
 from mmkd.attempts import gpu_seconds_of, last_attempt, read_attempts
-from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
+from mmkd.config import from_json, identity
 from mmkd.errors import UserError
-from mmkd.files import read_json, remove_leftovers, write_json, write_text
-from mmkd.finished import add_finished, attempts_of, describe, line_name, read_finished, write_finished
-from mmkd.formatting import replicate_title, teacher_label
+from mmkd.files import remove_leftovers, write_text
+from mmkd.finished import attempts_of
 from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import read_curve
-from mmkd.records import FinishedTrial, RowRecord, WinnerRecord, find_record, write_record
-from mmkd.result_file import Result, ResultError, Status, clean_up, has_lost_result, usable_result
+from mmkd.records import RowRecord, find_record, write_record
+from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import Failure, State, decide, is_unnoted, why_failed
+from sweeps.controller.finished_list import FinishedList
 from sweeps.controller.optuna_study import Tuning
-from sweeps.controller.tuned import Tuned, journal_size, read_tuned
+from sweeps.controller.tasks import Task, final_tasks, stored_parameters, tuning_task
+from sweeps.controller.tuned import Tuned, read_tuned, write_winner
 from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories
-from sweeps.study_file import merge
 
 HOPELESS = 3
 """A row fails once so many trials failed and none completed: the cause is not the parameters. One bug is enough."""
 
 REPORTED = ("loss", "accuracy", "weighted_f1", "macro_f1")
 """Validation metrics of a trial that are reported to Optuna beside its value."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A trial to run: `name` is unique in its root, `label` is for people, `kind` is tuning, final or teacher."""
-
-    name: str
-    label: str
-    kind: str
-    directory: TrialDir
-    config: Run
-
-
-def write_config(task: Task) -> None:
-    """Write the task's configuration once; only the path of a data set that has moved is updated."""
-    there = read_json(task.directory.config)
-    if there is None:
-        task.directory.path.mkdir(parents=True, exist_ok=True)
-        write_json(task.directory.config, to_json(task.config))
-    elif there["data"]["path"] != task.config.data.path:
-        write_json(task.directory.config, merge(there, {"data": {"path": task.config.data.path}}))
 
 
 class RowWork:
@@ -83,9 +60,7 @@ class RowWork:
                 "launch again when that one is done"
             ) from None
         remove_leftovers(self.directory.path)
-        self._lines = self._read_lines()
-        self._unlisted: dict[TrialDir, None] = {}
-        """Finished trials that `finished.jsonl` lacks, in their order."""
+        self.finished = FinishedList(self.directory, self.lock)
         if find_record(self.directory.row, RowRecord) is None:
             shutil.copyfile(study_file, self.directory.study)
             write_record(self.directory.row, row.describe())
@@ -99,7 +74,7 @@ class RowWork:
             self._open_tuning()
         tuned_by = teacher_directories(row)[:1]
         self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
-        self._final = {} if self._tuned is None else self._final_tasks(self._tuned.winner.params)
+        self._final = {} if self._tuned is None else final_tasks(self.row, self._tuned.winner.params)
         self._finished: set[int] = set(self._final)
         """Seeds whose final run is finished or failed."""
         self._failures = 0
@@ -121,29 +96,21 @@ class RowWork:
             tuning = Tuning(self.row, self.lock, self._parallel)
         self._opened = tuning
         self._open = {
-            trial.number: self._tuning_task(trial.number, tuning.complete(trial, self._found))
+            trial.number: tuning_task(self.row, trial.number, tuning.complete(trial, self._stored_parameters))
             for trial in tuning.trials()
             if self._is_open(trial)
         }
         return tuning
 
-    def _read_lines(self) -> Mapping[str, FinishedTrial]:
-        """Read `finished.jsonl`; rewrite it if lines do not hold."""
-        found = read_finished(self.directory, careful=True)
-        if not found.is_clean:
-            with suppress(OSError):  # a cache: its readers leave out the same lines
-                write_finished(self.directory, found.trials.values())
-        return found.trials
-
     def _read_tuned(self) -> Tuned | None:
         """Return the row's winner if nothing of the row is left to do; its lines show that all results are right."""
-        tuned = read_tuned(self.directory, self._lines)
+        tuned = read_tuned(self.directory, self.finished.lines)
         if tuned is None or tuned.winner.trials < self.row.trials or tuned.winner.selection != self.row.selection:
             return None
-        final = {seed: task.directory for seed, task in self._final_tasks(tuned.winner.params).items()}
+        final = {seed: task.directory for seed, task in final_tasks(self.row, tuned.winner.params).items()}
         named = {seed: self.directory.path / "confirm" / name for seed, name in tuned.winner.confirm.items()}
         is_done = named.keys() == final.keys() and all(
-            named[seed] == run.path and line_name(run) in self._lines for seed, run in final.items()
+            named[seed] == run.path and run in self.finished for seed, run in final.items()
         )
         return tuned if is_done else None
 
@@ -169,12 +136,12 @@ class RowWork:
         directory, had = self.directory.trial(trial.number), trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         if trial.state is TrialState.RUNNING:
             return True
-        if line_name(directory) in self._lines:  # its result was right, has not changed since, and its end is noted
+        if directory in self.finished:
             return False
         if has_lost_result(directory, had=had) or is_unnoted(directory):
             return True
         if directory.result.exists():
-            self._unlisted[directory] = None
+            self.finished.miss(directory)
         return False
 
     def close(self) -> None:
@@ -211,9 +178,9 @@ class RowWork:
 
     def gpu_seconds(self) -> float:
         """Sum the GPU-seconds of the row's ended attempts, without its teachers', which other rows share."""
-        listed = (attempt for line in self._lines.values() for attempt in attempts_of(line))
+        listed = (attempt for line in self.finished.lines.values() for attempt in attempts_of(line))
         runs = [*self.directory.trials(), *self.directory.final_runs()]
-        others = [run for run in runs if line_name(run) not in self._lines]
+        others = [run for run in runs if run not in self.finished]
         return sum(attempt.submitted.gpu_seconds or 0.0 for attempt in listed) + gpu_seconds_of(others)
 
     def wants_pruned(self, task: Task) -> bool:
@@ -245,22 +212,6 @@ class RowWork:
             self._tuned, self._final, self._finished = None, {}, set()
         return len(failed)
 
-    def list_finished(self, unaccounted: Collection[TrialDir] = (), limit: int | None = None) -> None:
-        """Append finished trials to the row's `finished.jsonl`, in one write.
-
-        Those whose costs the scheduler has not accounted yet have to wait: their records will change.
-        """
-        lines = []
-        for directory in [d for d in self._unlisted if d not in unaccounted][:limit]:
-            del self._unlisted[directory]
-            with suppress(ResultError, UserError, OSError):  # readers of the directory report it
-                line, stays_true = describe(directory)
-                lines += [line] if stays_true else []
-        if lines:
-            self.lock.check()
-            with suppress(OSError):  # a cache: the next launch adds what is missing
-                add_finished(self.directory, lines)
-
     def tasks(self, has_teacher: Callable[[Row, int], bool], *, sample: bool = True) -> Iterator[Task]:
         """Yield trials that are due and have their teacher; with `sample`, sample new ones as they are taken."""
         if self.failed:
@@ -268,8 +219,8 @@ class RowWork:
         if self._is_tuning and has_teacher(self.row, TUNING_SEED):
             yield from list(self._open.values())
             while sample and self.tuning.sampled < self.row.trials:
-                number, parameters = self.tuning.sample(self._found)
-                self._open[number] = self._tuning_task(number, parameters)
+                number, parameters = self.tuning.sample(self._stored_parameters)
+                self._open[number] = tuning_task(self.row, number, parameters)
                 yield self._open[number]
         if self._is_tuning:
             return
@@ -291,8 +242,8 @@ class RowWork:
             )
         reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
         clean_up(task.directory)
-        if result is not None and line_name(task.directory) not in self._lines:
-            self._unlisted[task.directory] = None
+        if result is not None:
+            self.finished.miss(task.directory)
         has_failed = bool(self.failed)
         final = task.kind == "final"
         measured = self._settle_final(task, result) if final else self._settle_tuning(task, result, reason)
@@ -348,20 +299,8 @@ class RowWork:
         else:
             self._has_begun_tuning_teacher = False
 
-    def _found(self, number: int) -> dict[str, float] | None:
-        """Return the parameters of a trial that has a directory but is missing in the journal, which lost its end."""
-        directory = self.directory.trial(number)
-        facts = read_json(directory.config)
-        config = None if facts is None else from_json(facts, directory.config)
-        if not isinstance(config, StudentConfig):
-            return None
-        parameters = self.row.parameters_of(config)
-        return parameters if identity(self.row.config(parameters, TUNING_SEED)) == identity(config) else None
-
-    def _tuning_task(self, number: int, parameters: Mapping[str, float]) -> Task:
-        config = self.row.config(parameters, TUNING_SEED)
-        name, label = f"{self.directory.path.name}.t{number}", f"{self.row.title} trial {number}"
-        return Task(name, label, "tuning", self.directory.trial(number), config)
+    def _stored_parameters(self, number: int) -> dict[str, float] | None:
+        return stored_parameters(self.row, number)
 
     def _choose_winner(self) -> None:
         """Once all trials are reported, record the winner and its final runs, and mark those of another winner."""
@@ -369,44 +308,5 @@ class RowWork:
         if winner is None:
             self.failed = f"none of {self.tuning.sampled} trials completed; see {self.directory.path}/trials/*/log"
             return
-        parameters = {name: float(value) for name, value in winner.params.items()}
-        mark = digest(parameters)
-        self._final = self._final_tasks(parameters)
-        record = WinnerRecord(
-            trial=winner.number,
-            value=float(winner.value or 0.0),
-            params=parameters,
-            trials=self.tuning.sampled,
-            numbers=self.tuning.numbers,
-            selection=self.row.selection,
-            seeds=tuple(self._final),
-            confirm={seed: task.directory.path.name for seed, task in self._final.items()},
-            journal=journal_size(self.directory),
-        )
-        if find_record(self.directory.winner, WinnerRecord) != record:
-            self.lock.check()
-            write_record(self.directory.winner, record)
-        for other in self.directory.final_runs():
-            if other.path.name.endswith(f"-{mark[:8]}"):
-                other.superseded.unlink(missing_ok=True)
-            elif not other.superseded.exists():
-                write_text(other.superseded, f"trial {winner.number} is the row's winner now\n")
-
-    def _final_tasks(self, parameters: Mapping[str, float]) -> dict[int, Task]:
-        """Return the final runs of the winner with these parameters, by seed."""
-        mark = digest(parameters)
-        return {seed: self._final_task(seed, parameters, mark) for seed in range(1, self.row.seeds + 1)}
-
-    def _final_task(self, seed: int, parameters: Mapping[str, float], mark: str) -> Task:
-        directory = self.directory.final_run(seed, mark)
-        name = f"{self.directory.path.name}.s{directory.path.name}"
-        return Task(name, f"{self.row.title} seed {seed}", "final", directory, self.row.config(parameters, seed))
-
-
-def teacher_task(row: Row, seed: int) -> Task:
-    """Return the task of the teacher that `row` needs for `seed`."""
-    config = row.teacher_config(seed)
-    assert config is not None
-    directory = row.root.teacher(identity(config))
-    label = f"{replicate_title(teacher_label(config.branch), row.replicate)} seed {seed}"
-    return Task(f"teacher-{directory.path.name[:8]}.s{seed}", label, "teacher", directory, config)
+        self._final = final_tasks(self.row, winner.params)
+        write_winner(self.directory, self.tuning, self.row.selection, self._final, self.lock)

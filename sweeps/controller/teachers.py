@@ -10,7 +10,7 @@ from mmkd.lock import FileLock, LockHeld
 from mmkd.result_file import Status, clean_up, has_its_weights, set_aside, usable_result
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import State, decide, why_failed
-from sweeps.controller.row import Task, teacher_task
+from sweeps.controller.tasks import Task, teacher_task
 from sweeps.rows import Row
 
 

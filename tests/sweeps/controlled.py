@@ -12,8 +12,9 @@ from mmkd.rundir import Root
 from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
+from sweeps.profile_file import load_profile
 from sweeps.rows import Machine, Row, plan
-from sweeps.study_file import load_profile, load_study, parse_override
+from sweeps.study_file import load_study, parse_override
 
 
 def rows_of(path: Path, tmp_path: Path, *overrides: str) -> dict[str, Row]:

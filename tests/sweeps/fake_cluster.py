@@ -10,9 +10,10 @@ from rich.console import Console
 
 from mmkd.rundir import Root
 from slurm.backend import Handle, Job, Report, SubmissionDelayed
-from sweeps.controller.loop import Controller, Stop
+from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Stop
 from sweeps.rows import Row
 
 TURNS = 400

@@ -8,7 +8,7 @@ from controlled import rows_of, run
 from fakes import FakeBackend
 
 from mmkd.rundir import Root
-from sweeps.controller.loop import Interrupted, Stop
+from sweeps.controller.stopping import Interrupted, Stop
 from sweeps.launched_study import RecordedStudy, read_recorded, record_study
 from sweeps.rows import Row
 from sweeps.study_file import load_study, parse_override

@@ -13,8 +13,9 @@ from mmkd.models.pairings import resolve_pairing
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import Root
 from mmkd.trial import run_trial
+from sweeps.profile_file import PROFILES, load_profile
 from sweeps.rows import Machine, Row, plan
-from sweeps.study_file import PROFILES, find_study, load_profile, load_study
+from sweeps.study_file import find_study, load_study
 
 
 def rows_of(name: str, data: Path, tmp_path: Path, profile: str = "auto") -> dict[str, Row]:

@@ -13,10 +13,11 @@ from mmkd.result_file import Status, read_result
 from mmkd.rundir import Root
 from mmkd.training.trained_network import new_student
 from mmkd.trial import run_trial
-from sweeps.controller.row import Task, teacher_task, write_config
+from sweeps.controller.tasks import Task, teacher_task, write_config
 from sweeps.launch import main
+from sweeps.profile_file import load_profile
 from sweeps.rows import Machine, Row, plan
-from sweeps.study_file import find_study, load_profile, load_study, parse_override
+from sweeps.study_file import find_study, load_study, parse_override
 
 TINY = ["teacher.width=8", "teacher.heads=2", "teacher.layers=1", "student.width=8", "student.heads=2"]
 TINY += ["student.layers=1", "training.epochs=1", "training.batch_size=16"]

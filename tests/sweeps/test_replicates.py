@@ -22,7 +22,7 @@ from sweeps.actions.archive import members
 from sweeps.actions.dry_run import show_plan, show_splits
 from sweeps.actions.estimate import estimates_of, left_of, show_estimate
 from sweeps.actions.status import show_status
-from sweeps.controller.row import teacher_task
+from sweeps.controller.tasks import teacher_task, tuning_task
 from sweeps.launch import failures_of, main
 from sweeps.launched_study import read_recorded
 from sweeps.rows import Row, teacher_directories
@@ -211,7 +211,7 @@ def test_failures_and_exit_messages_name_the_replicates(
     works = run(rows, Root(tmp_path / "runs"), backend)
     (said,) = failures_of(works, ended=True)
     assert said.startswith("row no_kd r1, r2: 1 trial failed (no retries left")
-    assert works[1]._tuning_task(2, rows[1].default()).label == "no_kd r1 trial 2"
+    assert tuning_task(rows[1], 2, rows[1].default()).label == "no_kd r1 trial 2"
 
 
 def test_each_replicate_is_an_option_of_status_alone(study_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

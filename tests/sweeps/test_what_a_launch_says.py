@@ -14,9 +14,10 @@ from mmkd.rundir import Root
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.dry_run import example_job, say_next, show_plan, show_script
-from sweeps.controller.loop import Controller, Interrupted, Stop
+from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Interrupted, Stop
 from sweeps.study_file import load_study
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from mmkd import worker
+from mmkd import forked_trials
 from mmkd.config import DrawnSplit, SplitSettings, StudentConfig, identity
 from mmkd.data import (
     DatasetInfo,
@@ -147,14 +147,14 @@ def test_a_worker_keeps_the_file_once_for_all_drawn_splits(lab: Lab, monkeypatch
 def test_a_worker_reads_what_a_trial_on_a_drawn_split_needs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     for cache in ("_kept", "_raw", "_statistics"):
         monkeypatch.setattr(reading, cache, {})
-    worker._keep_data.cache_clear()
+    forked_trials._keep_data.cache_clear()
     opened: list[str] = []
-    monkeypatch.setattr(worker, "read_info", lambda path: opened.append(path) or read_info(path))
+    monkeypatch.setattr(forked_trials, "read_info", lambda path: opened.append(path) or read_info(path))
     choice = choose(lab)
     for seed in (0, 1):
         teacher = lab.teacher(split=choice)
         student = lab.student("crd", level="final", split=choice, teacher=teacher, seed=seed)
-        worker._share_data(lab.place(student, seed))
+        forked_trials._share_data(lab.place(student, seed))
     assert len(opened) == 1
     assert set(reading._statistics) == {(lab.fingerprint, choice.digest, m) for m in ("video", "audio", "text")}
     assert len(reading._raw) == 9

@@ -21,8 +21,8 @@ from mmkd.rundir import Root, TrialDir
 from slurm.backend import Job
 from slurm.local_backend import LocalBackend
 from sweeps.actions.cancel import cancel
-from sweeps.controller.loop import Stop
 from sweeps.controller.row_locks import take_rows, wait_for_rows
+from sweeps.controller.stopping import Stop
 from sweeps.launch import main
 from sweeps.launched_study import RecordedStudy, read_recorded, without_end
 from sweeps.site_file import Site

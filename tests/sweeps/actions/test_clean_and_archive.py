@@ -17,8 +17,8 @@ from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.actions.archive import ArchiveDamaged, _verify
 from sweeps.actions.clean import disk_use
-from sweeps.controller.loop import Stop
 from sweeps.controller.row_locks import take_rows
+from sweeps.controller.stopping import Stop
 from sweeps.launch import main
 from sweeps.launched_study import RecordedStudy
 

@@ -16,7 +16,7 @@ from slurm.settings import SlurmSettings
 from slurm.settings import seconds as seconds_of
 from sweeps.actions import detach as detaching
 from sweeps.actions.detach import absolute, continues, controller_jobs, controller_settings
-from sweeps.controller.loop import Stop, StopRequests
+from sweeps.controller.stopping import Stop, StopRequests
 from sweeps.options import make_parser
 from sweeps.site_file import ControllerJob, Site
 
@@ -151,7 +151,7 @@ def test_signals_end_a_controller_with_its_jobs_or_without_and_slurms_own_bring_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr("sweeps.controller.loop.squeue", lambda: [queued("a", "RUNNING", "6"), queued("b", state)])
+    monkeypatch.setattr("sweeps.controller.stopping.squeue", lambda: [queued("a", "RUNNING", "6"), queued("b", state)])
     stop = StopRequests(tmp_path / "stop", detached=detached)
     assert stop() is None
     os.kill(os.getpid(), number)

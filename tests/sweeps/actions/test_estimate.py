@@ -20,9 +20,10 @@ from sweeps.actions.estimate import (
     run_seconds,
     teacher_from_finished,
 )
-from sweeps.controller.loop import Stop
+from sweeps.controller.stopping import Stop
 from sweeps.launch import main
-from sweeps.rows import Row, stored_identities
+from sweeps.nearest_row import stored_identities
+from sweeps.rows import Row
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from mmkd.rundir import TrialDir
 from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.actions.status import show_status
-from sweeps.controller.loop import Stop
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Stop
 from sweeps.launch import main
 from sweeps.launched_study import RecordedStudy, without_end
 

@@ -18,9 +18,10 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, State, trial_state
 from slurm.backend import Job
 from sweeps.actions.estimate import left_of
-from sweeps.controller.loop import LONGEST_ROUND, Controller, Interrupted
+from sweeps.controller.loop import LONGEST_ROUND, Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Interrupted
 from sweeps.launch import failures_of
 from sweeps.rows import Row
 

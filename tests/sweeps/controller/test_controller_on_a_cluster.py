@@ -18,9 +18,11 @@ from mmkd.trial_state import Failure
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.job_names import job_tag
 from sweeps.controller.jobs import last_line, make_job
-from sweeps.controller.loop import Controller, Interrupted, Stop
+from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Interrupted, Stop
+from sweeps.controller.tasks import tuning_task
 from sweeps.rows import Row
 
 
@@ -190,7 +192,7 @@ def test_a_pruner_stops_trials_that_are_worse_and_never_final_runs(study_file: P
             directory = row.directory.trial(number)
             directory.path.mkdir(parents=True)
             write_text(directory.metrics, lines)
-            task = work._tuning_task(number, row.default())
+            task = tuning_task(row, number, row.default())
             assert work.wants_pruned(task) is (number == 6)
             if number < 6:
                 work.tuning.report(number, 1.0)

@@ -156,7 +156,7 @@ CONTROLLER = {
     "row.json | the study in the journal": Point("sweeps.controller.row.Tuning"),
     "teacher claimed | its directory filled": Point("mmkd.lock.FileLock.acquire", after=True, when=a_claim),
     "trial sampled | its directory": Point("sweeps.controller.optuna_study.Tuning.sample", after=True),
-    "its directory | its config.json": Point("sweeps.controller.row.write_json", when=to("config.json"), nth=2),
+    "its directory | its config.json": Point("sweeps.controller.tasks.write_json", when=to("config.json"), nth=2),
     "config.json | attempt announced": Point("sweeps.controller.jobs.record_submission"),
     "attempt announced | attempt named": Point("sweeps.controller.jobs.write_text", when=to("attempt")),
     "attempt named | job submitted": Point("test_crash_points.Backend.submit", nth=2),
@@ -166,11 +166,11 @@ CONTROLLER = {
     "end noted | result reported": Point("sweeps.controller.jobs.record_submission", when=the_end, after=True, nth=4),
     "teacher's end noted | cleaned up": Point("sweeps.controller.teachers.clean_up"),
     "cleaned up | reported": Point("sweeps.controller.optuna_study.Tuning.report"),
-    "reported | listed as finished": Point("sweeps.controller.row.add_finished"),
-    "listed as finished | next one sampled": Point("sweeps.controller.row.add_finished", after=True, nth=2),
+    "reported | listed as finished": Point("sweeps.controller.finished_list.add_finished"),
+    "listed as finished | next one sampled": Point("sweeps.controller.finished_list.add_finished", after=True, nth=2),
     "reported | next one sampled": Point("sweeps.controller.optuna_study.Tuning.report", after=True, nth=2),
-    "all reported | winner.json": Point("sweeps.controller.row.write_record", when=to("winner.json")),
-    "winner.json | final runs": Point("sweeps.controller.row.write_record", after=True, when=to("winner.json")),
+    "all reported | winner.json": Point("sweeps.controller.tuned.write_record", when=to("winner.json")),
+    "winner.json | final runs": Point("sweeps.controller.tuned.write_record", after=True, when=to("winner.json")),
     "final run ended | settled": Point("sweeps.controller.row.RowWork._settle_final"),
     "lock checked | heartbeat written": Point("mmkd.lock.FileLock._write", nth=8),
     "teacher cleaned up | claim given back": Point("mmkd.lock.FileLock.release", when=a_claim),
@@ -263,7 +263,9 @@ def test_a_row_that_changes_its_winner_and_dies_before_the_former_runs_are_marke
     root = Root(tmp_path / "runs")
     few, many = (planned(study, tmp_path, change, f"rows.*.trials={n}")[:1] for n in (1, 6))
     run(few, root, Backend())
-    dies_at(Point("sweeps.controller.row.write_text", when=to("superseded"), nth=2), lambda: run(many, root, Backend()))
+    dies_at(
+        Point("sweeps.controller.tuned.write_text", when=to("superseded"), nth=2), lambda: run(many, root, Backend())
+    )
     run(many, root, Backend())
     (row,) = many
     counted = set(read_json(row.directory.winner)["confirm"].values())

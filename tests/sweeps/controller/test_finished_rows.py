@@ -20,9 +20,9 @@ from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import Failure
 from slurm.backend import Handle, Job
 from sweeps.actions.status import show_status
-from sweeps.controller.loop import Stop
 from sweeps.controller.optuna_study import Tuning
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Stop
 from sweeps.launched_study import RecordedStudy, read_recorded
 from sweeps.rows import Row
 
@@ -205,7 +205,7 @@ def test_a_directory_that_cannot_be_written_stops_no_controller(
         raise OSError(28, "No space left on device", str(row.finished))
 
     for name in ("add_finished", "write_finished"):
-        monkeypatch.setattr(f"sweeps.controller.row.{name}", refuse)
+        monkeypatch.setattr(f"sweeps.controller.finished_list.{name}", refuse)
     study = launched(study_file, tmp_path)
     assert not study.rows[0].directory.finished.exists()
     assert relaunch(planned(study_file, tmp_path))[0] == []

@@ -16,9 +16,10 @@ from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import RULES, Failure, State, decide, next_resources, pause_left
 from slurm.backend import Handle, Job, Report
-from sweeps.controller.loop import Controller, Interrupted, Stop
+from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Interrupted, Stop
 from sweeps.rows import Row
 
 KILL = "slurmstepd-n1: error: Detected 1 oom-kill event(s) in StepId=1.0.\nsrun: error: n1: task 0: Out Of Memory\n"

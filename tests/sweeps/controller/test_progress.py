@@ -10,7 +10,7 @@ from rich.console import Console
 from mmkd.metrics_log import append_metrics
 from mmkd.rundir import RowDir
 from sweeps.controller.progress import SHOWN, Reporter
-from sweeps.controller.row import Task
+from sweeps.controller.tasks import Task
 from sweeps.rows import TUNING_SEED
 
 

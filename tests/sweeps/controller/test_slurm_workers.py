@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from stub_slurm import StubSlurm, install, queued
 
+from mmkd.forked_trials import memory_kills
 from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, read_record, write_record
 from mmkd.rundir import Root, WorkerDir
-from mmkd.worker import memory_kills
 from slurm.backend import Handle, Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import SlurmSettings
 from sweeps.controller.job_names import worker_job

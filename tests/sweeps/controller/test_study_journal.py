@@ -31,9 +31,9 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.controller.journal import Journal
-from sweeps.controller.loop import Interrupted, Stop
 from sweeps.controller.optuna_study import Tuning
 from sweeps.controller.row import RowWork
+from sweeps.controller.stopping import Interrupted, Stop
 from sweeps.controller.study_journal import StudyJournal, check_path
 from sweeps.launch import main
 from sweeps.rows import Row
