@@ -13,6 +13,7 @@ from analysis.loading.replicate_runs import ended
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect
 from analysis.tables.checks import REMARK, Finding, check_rows, first_few
+from analysis.tables.plan_checks import check_plans
 from mmkd.errors import UserError
 from mmkd.finished import describe, read_finished
 from mmkd.formatting import count
@@ -65,6 +66,10 @@ def examine(runs: Runs) -> Examination:
             for name, study in studies.items()
             for finding in check_rows(runs, study.rows)
             if finding.kind not in ("rejected", "replicates")
+        ),
+        *(
+            Finding("plan" if is_wrong else REMARK, text)
+            for text, is_wrong in check_plans(Root(runs.root), {name: study.record for name, study in studies.items()})
         ),
         *(Finding("finished.jsonl", text) for text in wrong_lines.values()),
         *_wrong_scores(runs, used),

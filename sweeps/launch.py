@@ -65,6 +65,7 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     from mmkd.files import remove_leftovers
     from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
+    from sweeps.actions.study_plan import write_plan
     from sweeps.controller.row import RowWork
     from sweeps.controller.stopping import Interrupted, StopRequests
 
@@ -78,6 +79,8 @@ def run(made: Launch, options: argparse.Namespace) -> int:
             begin(made)
         works.extend(RowWork(row, made.parallel, made.origin, made.name) for row in made.rows)
         made.record(options.max_gpu_hours)  # with the rows' locks: a refused launch changes no record
+        for change in write_plan(made):
+            print(f"plan      changed: {change}")
         stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, stop)
@@ -106,6 +109,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     from mmkd.provenance import SOURCE
     from sweeps.actions.detach import continues
     from sweeps.actions.snapshot import CodeWatch
+    from sweeps.actions.study_plan import note_tested
     from sweeps.controller.loop import Controller
     from sweeps.controller.progress import Reporter
     from sweeps.controller.study_journal import StudyJournal
@@ -120,17 +124,23 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
         check_dataset(made.rows[0].info.path)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
     copy = StudyJournal(options.journal, [work.tuning for work in works]).update if options.journal else lambda: ""
+
+    def news() -> str:
+        note_tested(made.root, made.name, made.rows)
+        return "; ".join(filter(None, (watch(), copy())))
+
     # srun --unbuffered gives a job a terminal that nobody watches: write plain lines to its log.
     with Reporter(Console(force_terminal=False if options.detached else None)) as reporter:
         for said in filter(None, (watch.begin(), copy())):
             reporter.event(said)
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
-            max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
+            max_gpu_hours=options.max_gpu_hours, news=news,
         )  # fmt: skip
         try:
             controller.run()
         finally:
+            note_tested(made.root, made.name, made.rows)
             if said := copy():
                 reporter.event(said)
     return controller.budget_spent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ def record_study(
     if former and (versions := _older_versions(root, former)):
         kept = _name_of_older(name, versions)
         write_record(root.study(kept), former.model_copy(update={"name": kept}))
+        if root.plan(name).exists():
+            os.replace(root.plan(name), root.plan(kept))
     known = {(row.name, row.directory): row for row in former.rows} if former else {}
     recorded = []
     for row in rows:

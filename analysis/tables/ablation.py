@@ -23,6 +23,8 @@ from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
 from mmkd.records import read_study
+from mmkd.rundir import Root
+from mmkd.study_plan import plan_note
 
 COLUMNS = (
     Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
@@ -105,8 +107,10 @@ def table(
     ]
     samples = count_test_samples(runs, chosen)
     whole = len(replicates_by_name(read_study(runs.root, study)))
-    part = f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone"
     shown = _columns(basis, columns)
+    noted = [plan_note(Root(runs.root), study)]
+    if len(chosen) < whole:
+        noted.append(f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone")
     return Table(
         study,
         found.record.title,
@@ -115,7 +119,10 @@ def table(
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
         tuple(finding.text for finding in check_rows(runs, chosen)),
         legend(chosen, control),
-        (*([part] if len(chosen) < whole else []), *notes(runs, chosen, control, samples, error, basis.clock.unit)),
+        (
+            *filter(None, noted),
+            *notes(runs, chosen, control, samples, error, basis.clock.unit),
+        ),
         provenance(runs, found),
         "" if basis.is_replicated else ONE_TUNING,
     )

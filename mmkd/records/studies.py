@@ -62,13 +62,22 @@ class StudyRecord(Record):
 
     @property
     def controls(self) -> dict[str, str | None]:
-        """The row that each row is compared with, by its name.
+        """The row that each row is compared with, by its name; see `compared_with`."""
+        return compared_with({row.name: row.control for row in self.rows}, self.control)
 
-        None for the study's control, for rows that others name as theirs unless they name one too, and where the study
-        has no control.
-        """
-        named = {row.control for row in self.rows} | {self.control}
-        return {row.name: row.control or (None if row.name in named else self.control) for row in self.rows}
+
+def compared_with(named: Mapping[str, str | None], control: str | None) -> dict[str, str | None]:
+    """The row that each row is compared with.
+
+    None for the study's control, for rows that others name as theirs unless they name one too, and where the study has
+    no control.
+
+    Args:
+        named: by each row's name the control that it names, None where it names none.
+        control: the study's.
+    """
+    controls = {*named.values(), control}
+    return {name: own or (None if name in controls else control) for name, own in named.items()}
 
 
 def study_names(root: Path) -> list[str]:
