@@ -46,7 +46,7 @@ def plan_changes(root: Root, plan: PlanRecord) -> list[PlanChange]:
 
 
 def plan_note(root: Root, study: str) -> str:
-    """What a reader of the study's table has to know of its plan, in one line; "" if there is nothing."""
+    """One line about the plan for readers of the study's table; "" if it was written early and kept."""
     try:
         plan = read_plan(root, study)
     except UserError as error:
@@ -116,7 +116,7 @@ def _of_rows(root: Root, before: PlanVersion, after: PlanVersion) -> Iterator[st
 
 
 def _retuned(root: Root, old: str, new: str) -> str:
-    """How a row differs from the one that had its name before."""
+    """Describe a row that differs from the one that had its name before."""
     records = [find_record(RowDir(root.path / "rows" / name).row, RowRecord) for name in (old, new)]
     identities: Sequence[dict[str, Any]] = [as_written(record.identity) for record in records if record is not None]
     if len(identities) < len(records):

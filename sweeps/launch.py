@@ -135,7 +135,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
             reporter.event(said)
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
-            max_gpu_hours=options.max_gpu_hours, news=news,
+            max_gpu_hours=options.max_gpu_hours, news=news, on_choice=lambda: made.record(options.max_gpu_hours),
         )  # fmt: skip
         try:
             controller.run()

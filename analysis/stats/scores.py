@@ -45,8 +45,9 @@ class Score:
     """One value, the sample SD of the `n` values that it is the mean of, and how many were `wanted`.
 
     `error` is shown behind ±. `rank` is 1 for the best and 2 for the second among the students that are compared;
-    `tied` is True if the row is not significantly different from the best (None: not tested). `difference` is that to
-    the row's own control, `to_study_control` that to the study's, not corrected.
+    `tied` is True if the row is not significantly different from the best; None where it is not compared, or
+    `is_untested`: too few values, of it or of the best, for a test. `difference` is that to the row's own control,
+    `to_study_control` that to the study's, not corrected.
     """
 
     value: float | None = None
@@ -56,6 +57,7 @@ class Score:
     error: float | None = None
     rank: int | None = None
     tied: bool | None = None
+    is_untested: bool = False
     difference: Difference | None = None
     to_study_control: Difference | None = None
 
@@ -66,7 +68,8 @@ def mean_score(wanted: pd.DataFrame, column: str, error: Error) -> Score:
 
 
 def mean_of(values: Floats, wanted: int, error: Error) -> Score:
-    """The mean of the known values of `wanted` ones."""
+    """The mean of the known values of `wanted` ones; NaN is not known."""
+    values = values[~np.isnan(values)]
     if not len(values):
         return Score(n=0, wanted=wanted)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
@@ -75,8 +78,8 @@ def mean_of(values: Floats, wanted: int, error: Error) -> Score:
 
 
 def percents(measured: pd.DataFrame, column: str) -> Floats:
-    """The values of runs that have a score, in per cent."""
-    return np.asarray(100 * measured[column].to_numpy(np.float64))
+    """The values of runs that have a score, in per cent; without those that are NaN, which a check names."""
+    return np.asarray(100 * measured[column].dropna().to_numpy(np.float64))
 
 
 def row_score(row: RowRuns, column: str, error: Error) -> Score:
@@ -105,16 +108,19 @@ def score_rows(
     made = {}
     for metric in METRICS:
         cells = {row.spec.name: row_score(row, f"test_{metric}", error) for row in rows}
-        values = {row.spec.name: float(cells[row.spec.name].value or 0.0) for row in members}
-        differences, to_study_control, ties = _tests(runs, members, control, metric)
+        known = [row for row in members if cells[row.spec.name].value is not None]
+        values = {row.spec.name: float(cells[row.spec.name].value or 0.0) for row in known}
+        differences, to_study_control, ties = _tests(runs, known, control, metric)
         best_first = sorted(set(values.values()), reverse=True)
         for name, value in values.items():
             place = best_first.index(value) + 1
             rank = place if place < 3 and len(values) > 1 else None
+            tied = ties.get(name)
             cells[name] = replace(
                 cells[name],
                 rank=rank,
-                tied=ties.get(name),
+                tied=tied,
+                is_untested=len(values) > 1 and tied is None,
                 difference=differences.get(name),
                 to_study_control=to_study_control.get(name),
             )

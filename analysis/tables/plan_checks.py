@@ -24,7 +24,7 @@ def read_plans(root: Root, studies: Mapping[str, StudyRecord]) -> tuple[dict[str
 
 
 def check_plans(root: Root, studies: Mapping[str, StudyRecord]) -> Iterator[tuple[str, bool]]:
-    """What is wrong with the plans, in lines, and True; or what is only worth knowing, and False."""
+    """Lines about the plans: True beside what is wrong, False beside what is only worth knowing."""
     plans, damaged = read_plans(root, studies)
     yield from ((text, True) for text in damaged)
     for name, plan in plans.items():

@@ -26,7 +26,7 @@ class PlannedRow(Record):
 
 
 class PlanVersion(Record):
-    """What a study compares from a time on.
+    """The comparison that a study makes from a time on.
 
     Args:
         at: seconds since 1970 by the controller's clock.

@@ -25,7 +25,8 @@ class PaperFigures(Record):
 class StudyRow(Record):
     """One replicate of a row in a study; `trials` and `seeds` are the study's budget.
 
-    `control` is the row that it is compared with; None: the study's control.
+    `control` is the row that it is compared with; None: the study's control. `teachers` are those known so far. If they
+    are tuned, the `candidates` are among them.
     """
 
     name: FileName
@@ -38,6 +39,7 @@ class StudyRow(Record):
     trials: int
     seeds: tuple[int, ...]
     teachers: tuple[FileName, ...]
+    candidates: tuple[FileName, ...] = ()
 
 
 class StudyRecord(Record):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mmkd.attempts import gpu_seconds_of
 from mmkd.errors import UserError
-from mmkd.formatting import count
+from mmkd.formatting import count, replicate_title, teacher_label
 from mmkd.rundir import Root
 from mmkd.trial_state import decide, pause_left
 from slurm.backend import Backend, SubmissionDelayed, SubmissionRefused
@@ -22,6 +22,7 @@ from sweeps.controller.stopping import Interrupted, Stop
 from sweeps.controller.tasks import Task
 from sweeps.controller.teachers import Teachers
 from sweeps.rows import TUNING_SEED, teacher_directories
+from sweeps.teacher_search import TeacherSearch
 
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
@@ -52,6 +53,7 @@ class Controller:
         environment: variables for each job.
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
+        on_choice: called when a tuned teacher is chosen: from then on the teachers of all seeds are known.
         interval: shortest time between rounds, in seconds; None: the backend's.
     """
 
@@ -67,13 +69,15 @@ class Controller:
         environment: Mapping[str, str] | None = None,
         max_gpu_hours: float | None = None,
         news: Callable[[], str] = lambda: "",
+        on_choice: Callable[[], None] = lambda: None,
         interval: float | None = None,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
         self.stop_asked, self.news = stop_asked, news
         self.interval = backend.round_seconds if interval is None else interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
-        self.teachers = Teachers()
+        self.teachers = Teachers(self._report_choice)
+        self.on_choice = on_choice
         self.launched = self.teachers.launched
         self.jobs = Jobs(root, backend, environment or {}, self._spent() if max_gpu_hours else 0.0)
         self.budget_spent = False
@@ -125,12 +129,20 @@ class Controller:
 
     def _remaining(self) -> int:
         teachers = {
-            self.teachers.task(work.row, seed).directory
+            task.directory
             for work in self.rows
             for seed in work.teacher_seeds()
             if not self.teachers.ready(work.row, seed)
+            for task in self.teachers.needed(work.row, seed)
+            if not self.teachers.is_trained(task.directory)
         }
         return len(teachers) + sum(work.remaining for work in self.rows)
+
+    def _report_choice(self, search: TeacherSearch, how: str) -> None:
+        """Report which candidate is the teacher of a replicate."""
+        name = replicate_title(teacher_label(search.base.branch), search.replicate)
+        self.reporter.event(f"{name}: {how}")
+        self.on_choice()
 
     def _follow_up(self, ended: Ended) -> None:
         """Report how an attempt ended and record the outcome of a finished trial."""
@@ -238,12 +250,14 @@ class Controller:
             for seed in work.teacher_seeds():
                 if (seed == TUNING_SEED) is not urgent or self.teachers.ready(work.row, seed):
                     continue
-                task = self.teachers.task(work.row, seed)
-                if task.directory in self.teachers.failed:
-                    work.miss_teacher(seed, self.teachers.failed[task.directory])
-                elif task.directory not in seen:
-                    seen.add(task.directory)
-                    yield task, None
+                tasks = self.teachers.needed(work.row, seed)
+                failures = [self.teachers.failed.get(task.directory) for task in tasks]
+                if reason := all(failures) and failures[0]:
+                    work.miss_teacher(seed, reason)
+                for task, failure in zip(tasks, failures, strict=True):
+                    if not failure and task.directory not in seen and not self.teachers.is_trained(task.directory):
+                        seen.add(task.directory)
+                        yield task, None
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > HEARTBEAT_SECONDS:

@@ -25,7 +25,7 @@ from sweeps.controller.finished_list import FinishedList
 from sweeps.controller.optuna_study import Tuning
 from sweeps.controller.tasks import Task, final_tasks, stored_parameters, tuning_task
 from sweeps.controller.tuned import Tuned, read_tuned, write_winner
-from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories
+from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories, tuning_teachers
 
 HOPELESS = 3
 """A row fails once so many trials failed and none completed: the cause is not the parameters. One bug is enough."""
@@ -72,8 +72,7 @@ class RowWork:
         self._tuned = self._read_tuned()
         if self._tuned is None:
             self._open_tuning()
-        tuned_by = teacher_directories(row)[:1]
-        self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
+        self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuning_teachers(row))
         self._final = {} if self._tuned is None else final_tasks(self.row, self._tuned.winner.params)
         self._finished: set[int] = set(self._final)
         """Seeds whose final run is finished or failed."""

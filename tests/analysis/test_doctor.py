@@ -48,7 +48,10 @@ def messy(ablation: Lab) -> Lab:
 
 def test_nothing_is_wrong_with_a_sound_root(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--root", str(ablation.path)]) == 0
-    assert capsys.readouterr().out == "13 directories: 13 in a table\nnothing is wrong\n"
+    assert capsys.readouterr().out == (
+        "13 directories: 13 in a table\nremark: study demo: no plan: the study was launched by a version of mmkd that "
+        "wrote none\nnothing is wrong\n"
+    )
 
 
 def test_every_directory_has_one_fate(messy: Lab) -> None:
