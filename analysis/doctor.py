@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.checks.finding import REMARK, Finding, first_few
+from analysis.checks.finding import EXTENDED, REMARK, Finding, first_few
 from analysis.checks.journals import changed_journals
 from analysis.checks.results import wrong_results
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, ended
@@ -38,7 +38,7 @@ class Examination:
     @property
     def problems(self) -> tuple[Finding, ...]:
         """The findings, less remarks and what is unfinished."""
-        return tuple(finding for finding in self.findings if finding.kind not in (REMARK, UNFINISHED))
+        return tuple(finding for finding in self.findings if finding.kind not in (REMARK, EXTENDED, UNFINISHED))
 
     def tested(self, runs: Runs) -> list[str]:
         """The final runs and teachers that tables show and that completed."""

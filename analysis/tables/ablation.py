@@ -8,6 +8,7 @@ from itertools import groupby
 
 import pandas as pd
 
+from analysis.checks.finding import EXTENDED
 from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, first_lines, scored
 from analysis.loading.runs import Runs
@@ -114,7 +115,8 @@ def table(
     whole = len(replicates_by_name(read_study(runs.root, study)))
     shown = _columns(basis, columns)
     has_untested = any(row.cells["accuracy"].is_untested for section in sections for row in section.rows)
-    noted = [plan_note(Root(runs.root), study)]
+    findings = list(check_rows(runs, chosen))
+    noted = [plan_note(Root(runs.root), study), *(found.text for found in findings if found.kind == EXTENDED)]
     if len(chosen) < whole:
         noted.append(f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone")
     return Table(
@@ -123,7 +125,7 @@ def table(
         shown,
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
-        tuple(finding.text for finding in check_rows(runs, chosen)),
+        tuple(finding.text for finding in findings if finding.kind != EXTENDED),
         legend(chosen, control, has_untested=has_untested),
         (*filter(None, noted), *notes(runs, chosen, control, samples, error, basis.clock.unit)),
         provenance(runs, found),

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.checks.configurations import unlike_their_row
 from analysis.checks.copies import copied_runs
 from analysis.checks.environments import unequal_environments
-from analysis.checks.finding import REMARK, Finding, first_few, names_of, unequal
+from analysis.checks.finding import EXTENDED, REMARK, Finding, first_few, names_of, unequal
 from analysis.checks.training import too_short
 from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
@@ -53,6 +53,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from too_short(rows)
     for row in started:
         yield from _chosen_on_test(row)
+    yield from _extended(started)
     yield from _incomplete(rows)
     yield from _rejected(runs, rows)
 
@@ -140,12 +141,17 @@ def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
             f"({names_of(measured['directory'])})",
         )
     yield from _other_winner(row, selection)
-    former = int(row.superseded["test_accuracy"].notna().sum())
-    if former and row.winner is not None:
+
+
+def _extended(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
+    """Rows in which another trial won after they were extended."""
+    former = {row.title: int(row.superseded["test_accuracy"].notna().sum()) for row in rows if row.winner is not None}
+    titles = [title for title, runs in former.items() if runs]
+    if titles:
         yield Finding(
-            "selection",
-            f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({count(former, 'run')}, not shown)",
+            EXTENDED,
+            f"extended, and then another trial won: {first_few(titles)}; test was also read for the former winners "
+            f"({count(sum(former.values()), 'run')}, not shown)",
         )
 
 

@@ -80,7 +80,7 @@ def test_each_problem_is_said_with_its_reason(messy: Lab) -> None:
         "remark: trials that diverged: 1 (rows/crd-01234567/trials/10)",
         "remark: rows/other-01234567: in no study's table",
         "unfinished: study demo: 1 of 2 rows have no final score: CRD on attention maps (final runs 2/3)",
-        "selection: study demo: CRD on attention maps: the row was extended and another trial won",
+        "extended: study demo: extended, and then another trial won: CRD on attention maps; test was also read",
     ):
         assert words in said
     assert main(["doctor", "--root", str(messy.path)]) == 1
