@@ -15,10 +15,11 @@ from mmkd.formatting import count
 from mmkd.rundir import Root
 from mmkd.trial_state import decide, pause_left
 from slurm.backend import Backend, SubmissionDelayed, SubmissionRefused
+from sweeps.controller.followed_rows import FollowedRows
 from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
-from sweeps.controller.stopping import Interrupted, Stop
+from sweeps.controller.stopping import Halted, Interrupted, Stop
 from sweeps.controller.tasks import Task
 from sweeps.controller.teachers import Teachers
 from sweeps.rows import TUNING_SEED, teacher_directories
@@ -53,6 +54,7 @@ class Controller:
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
         interval: shortest time between rounds, in seconds; None: the backend's.
+        followed: the study's rows that other controllers work on.
     """
 
     def __init__(
@@ -68,16 +70,20 @@ class Controller:
         max_gpu_hours: float | None = None,
         news: Callable[[], str] = lambda: "",
         interval: float | None = None,
+        followed: FollowedRows | None = None,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
-        self.stop_asked, self.news = stop_asked, news
+        self.stop_asked, self.news, self.followed = stop_asked, news, followed
         self.interval = backend.round_seconds if interval is None else interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
         self.teachers = Teachers()
-        self.launched = self.teachers.launched
-        self.jobs = Jobs(root, backend, environment or {}, self._spent() if max_gpu_hours else 0.0)
+        self.launch = self.teachers.launch
+        for work in self.rows:
+            work.launch = self.launch
+        spent = self._spent() if max_gpu_hours else 0.0
+        self.jobs = Jobs(root, backend, environment or {}, spent, self.launch)
         self.budget_spent = False
-        """True once a submission was withheld because the budget is spent."""
+        """True while submissions are withheld because the budget is spent."""
         self._delay = ""
         """The reason of a delay that was said last."""
         self._failures: dict[str, str] = {}
@@ -91,19 +97,24 @@ class Controller:
             Interrupted: `stop_asked` answered; everything is on disk and the same command resumes.
             LockLost: another controller has taken over a row.
             UserError: the backend refuses such jobs.
+            Halted: a person has to change something.
         """
         try:
             self._attach_living()
             while True:
+                self._join()
                 for ended in self.jobs.collect():
                     self._follow_up(ended)
+                self._report_news()
                 unaccounted = self.jobs.unaccounted
                 for work in self.rows:
                     work.finished.add_missing(unaccounted, LISTED_A_ROUND)
+                    if work.is_finished and not self.jobs.concern(work.directory):
+                        work.close()  # another study may need the row
                 self._renew()  # Slurm may have taken its time to answer, and may again
                 busy = self._fill()
                 self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
-                if not self.jobs.running and (not busy or self.budget_spent):
+                if not self.jobs.running and (self.budget_spent or (not busy and not self.followed)):
                     return self.backend.release()
                 if stop := self.stop_asked():
                     self._stop(stop)
@@ -117,6 +128,29 @@ class Controller:
             self.teachers.release()
             for work in self.rows:
                 work.finished.add_missing()
+
+    def _join(self) -> None:
+        """Work on rows that were followed so far, if their controllers have ended or died."""
+        for work in self.followed.look() if self.followed else ():
+            assert self.followed is not None
+            work.launch = self.launch
+            self.rows.append(work)
+            self.jobs.add_spent(work.gpu_seconds())
+            how = "taken over" if work.remaining else "finished by another controller"
+            self.reporter.event("; ".join(filter(None, (f"row {work.row.title}: {how}", self.followed.joined(work)))))
+            self._attach_living()
+
+    def _report_news(self) -> None:
+        """Report what the jobs' ends say about nodes and people; end the jobs if a person has to act.
+
+        Raises:
+            Halted: in that case.
+        """
+        while self.jobs.news:
+            self.reporter.event(self.jobs.news.pop(0))
+        if self.jobs.hopeless:
+            self._stop(Stop.WITH_JOBS)
+            raise Halted(self.jobs.hopeless)
 
     def _spent(self) -> float:
         """GPU-seconds of earlier launches: of the rows, and of their teachers, each once."""
@@ -136,7 +170,7 @@ class Controller:
         """Report how an attempt ended and record the outcome of a finished trial."""
         self._ended = time.monotonic()
         task, owner = ended.running.task, ended.running.owner
-        if decide(task.directory, self.launched).is_due:
+        if decide(task.directory, self.launch).is_due:
             number = ended.running.attempt
             self.reporter.event(f"{task.label}: attempt {number} ended ({ended.end}: {ended.message}); retrying")
         elif owner is None:
@@ -149,7 +183,7 @@ class Controller:
         """Watch all jobs of an earlier controller, even if they exceed the slots."""
         for task, owner in self._due(sample=False):
             mine = owner is not None or self.teachers.claim(task.directory)
-            if mine and decide(task.directory, self.launched).is_live:
+            if mine and decide(task.directory, self.launch).is_live:
                 self.jobs.attach(task, owner)
 
     def _fill(self) -> bool:
@@ -166,12 +200,12 @@ class Controller:
             waiting = True
             if owner is None and not self.teachers.claim(task.directory):
                 continue  # another controller trains this teacher
-            state = decide(task.directory, self.launched)
+            state = decide(task.directory, self.launch)
             if state.is_live:
                 self.jobs.attach(task, owner)
             elif not state.is_due:
                 self._settle(task, owner, news=task.kind == "tuning")
-            elif pause_left(task.directory, self.launched):
+            elif pause_left(task.directory, self.launch):
                 continue
             elif not may_submit or not self._submit(task, owner):
                 return True
@@ -206,12 +240,11 @@ class Controller:
         self._delay = reason
 
     def _budget_is_spent(self) -> bool:
-        if self.max_gpu_seconds is None or self.jobs.gpu_seconds() < self.max_gpu_seconds or not self._remaining():
-            return False
-        if not self.budget_spent:
+        before, limit = self.budget_spent, self.max_gpu_seconds
+        self.budget_spent = limit is not None and self.jobs.gpu_seconds() >= limit and self._remaining() > 0
+        if self.budget_spent and not before:
             self.reporter.event(f"{self.jobs.gpu_seconds() / 3600:.2f} GPU-hours are spent: nothing new is submitted")
-        self.budget_spent = True
-        return True
+        return self.budget_spent
 
     def _settle(self, task: Task, owner: RowWork | None, *, news: bool) -> None:
         line = owner.settle(task) if owner else ""
@@ -248,7 +281,8 @@ class Controller:
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > HEARTBEAT_SECONDS:
             for work in self.rows:
-                work.lock.renew()
+                if work.is_locked:
+                    work.lock.renew()
             self.teachers.renew()
             self._renewed = time.monotonic()
             if said := self.news():
