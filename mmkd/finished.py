@@ -53,15 +53,32 @@ def read_finished(row: RowDir, *, careful: bool = False) -> Finished:
     A line is written once nobody will change the records of its attempts. `careful`: verify that by a second stat per
     line, as the controller does, which would note the end of an attempt that has none.
     """
-    try:
-        content = row.finished.read_bytes()
-    except OSError:
+    path = str(row.finished)
+    stamp = _stamp(path)
+    if stamp is None:
         return Finished({}, is_clean=True)
-    raw = content.split(b"\n")
-    parsed = _parse([line for line in raw if _is_whole(line)])
-    latest = {line.directory: line for line in parsed}
-    kept = {name: line for name, line in latest.items() if _holds(row, line, careful)}
-    return Finished(kept, is_clean=not raw[-1] and len(kept) == len(raw) - 1)
+    latest = _latest(path, stamp)
+    kept = {name: line for name, line in latest.trials.items() if _holds(row, line, careful)}
+    return Finished(kept, is_clean=latest.is_clean and len(kept) == len(latest.trials))
+
+
+_read: dict[str, tuple[tuple[int, int, int], Finished]] = {}
+"""By path: what a file's lines said, holding or not, and the file's stamp. A launch reads each file several times."""
+
+
+def _latest(path: str, stamp: tuple[int, int, int]) -> Finished:
+    """The last line about each trial; `is_clean` if the file has no others. `stamp` is the file's."""
+    known = _read.get(path)
+    if known is not None and known[0] == stamp:
+        return known[1]
+    try:
+        raw = Path(path).read_bytes().split(b"\n")
+    except OSError:
+        return Finished({}, is_clean=False)
+    latest = {line.directory: line for line in _parse([line for line in raw if _is_whole(line)])}
+    found = Finished(latest, is_clean=not raw[-1] and len(latest) == len(raw) - 1)
+    _read[path] = (stamp, found)
+    return found
 
 
 def _parse(raw: list[bytes]) -> list[FinishedTrial]:
@@ -124,7 +141,7 @@ def describe(directory: TrialDir) -> tuple[FinishedTrial, bool]:
     """
     stamp = _stamp(str(directory.result))  # before the reading: what replaces it meanwhile has another one
     changed = _changed(str(directory.attempts))
-    result = read_result(directory.result, predictions=False)
+    result = read_result(directory.result, predictions=False, curves=False)
     config = from_json(result.config, directory.config)
     attempts = read_attempts(directory)
     line = FinishedTrial(
@@ -167,7 +184,8 @@ def facts_of(config: TeacherConfig | StudentConfig) -> TrialFacts:
     teacher = config if isinstance(config, TeacherConfig) else config.teacher
     if teacher is not None:
         values["teacher"] = Root(Path()).teacher(identity(teacher)).path.as_posix()
-        values["teacher_family"] = identity(teacher.model_copy(update={"seed": 0, "split": None}))[:16]
+        family = identity(teacher.model_copy(update={"seed": 0, "split": None}))[:16]
+        values["teacher_family"] = teacher.tuned_from or family
         values["branch"] = teacher.branch
     return TrialFacts.model_validate(values)
 

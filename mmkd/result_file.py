@@ -108,8 +108,8 @@ def write_result(directory: TrialDir, result: Result) -> None:
     write_atomically(directory.result, lambda path: path.write_bytes(stored))
 
 
-def read_result(path: Path, *, predictions: bool = True) -> Result:
-    """Read the result in `path`; `predictions=False` leaves out the largest part.
+def read_result(path: Path, *, predictions: bool = True, curves: bool = True) -> Result:
+    """Read the result in `path`, with or without its largest parts.
 
     Raises:
         FileNotFoundError: there is none.
@@ -121,7 +121,7 @@ def read_result(path: Path, *, predictions: bool = True) -> Result:
             status=Status(facts["status"]),
             config=json.loads(facts["config"]),
             metrics=_read_metrics(file),
-            curves=_read_curves(file),
+            curves=_read_curves(file) if curves else {},
             predictions={
                 split: Predictions(
                     logits=group["logits"][()],
@@ -243,9 +243,9 @@ def clean_up(directory: TrialDir) -> None:
 
 
 def usable_result(directory: TrialDir) -> Result | None:
-    """The result of a trial; one that cannot be read is set aside, so that the trial runs again."""
+    """The result of a trial, without predictions and curves; a damaged one is set aside, and the trial runs again."""
     try:
-        return read_result(directory.result, predictions=False)
+        return read_result(directory.result, predictions=False, curves=False)
     except FileNotFoundError:
         return None
     except ResultError as error:

@@ -73,6 +73,11 @@ class TrialDir:
     """The result; a trial is finished if it exists."""
     stop = _Below("stop")
     """Written by the controller, with its reason: end at the next epoch."""
+
+    def choice(self, digest: str) -> Path:
+        """Beside the first candidate of a tuned teacher: the record of the chosen one."""
+        return self.path / f"choice-{digest[:8]}.json"
+
     superseded = _Below("superseded")
     """Marks a final run whose row has another winner now; holds the reason."""
 
@@ -229,6 +234,9 @@ class Root:
     def worker(self, job: str) -> WorkerDir:
         """The worker that is the Slurm job of that id."""
         return WorkerDir(self.workers / job)
+
+    methods = _Below("methods.json")
+    """Facts of methods, see `mmkd.distillation.facts`."""
 
     code = _Below("code")
     """Copies of the code that jobs run, and patches of what differed from a commit."""

@@ -145,6 +145,7 @@ def control(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
             max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
             followed=followed,
+            on_choice=lambda: made.record(options.max_gpu_hours),
         )  # fmt: skip
         try:
             controller.run()

@@ -46,6 +46,8 @@ class RecordedRow:
     trials: int
     seeds: tuple[int, ...]
     teachers: tuple[TrialDir, ...]
+    candidates: int = 0
+    """Teachers that are tried to choose one; 0 where they are not tuned."""
 
     @property
     def title(self) -> str:
@@ -101,12 +103,12 @@ def record_study(
     """Record the study: all its rows, what its table is made from, the budget that the monitor shows, and its splits.
 
     Rows that are not `launched` now (None: all are) keep the budget that they were last launched with. A record of rows
-    of an older algorithm version is kept under another name, so that their table can still be printed.
+    of an older algorithm version or of other data is kept under another name, so that their table can still be printed.
     """
     path = root.study(name)
     former = find_record(path, StudyRecord)
-    if former and (versions := _older_versions(root, former)):
-        kept = _name_of_older(name, versions)
+    if former and (kept := _name_to_keep(root, former, rows[0].info.fingerprint)):
+        print(f"kept      the table of earlier rows of another version or of other data is now {kept}")
         write_record(root.study(kept), former.model_copy(update={"name": kept}))
     known = {(row.name, row.directory): row for row in former.rows} if former else {}
     recorded = []
@@ -122,6 +124,15 @@ def record_study(
         name=name, title=study.title, control=study.control, max_gpu_hours=max_gpu_hours, rows=tuple(recorded)
     )
     write_record(path, record)
+
+
+def _name_to_keep(root: Root, former: StudyRecord, fingerprint: str) -> str:
+    """Return the new name of a record that a study of other rows is about to replace; "" for the same study."""
+    if versions := _older_versions(root, former):
+        return _name_of_older(former.name, versions)
+    records = (find_record(RowDir(root.path / "rows" / row.directory).row, RowRecord) for row in former.rows)
+    others = [r.data.fingerprint for r in records if r and r.data.fingerprint != fingerprint]
+    return f"{former.name}-{others[0][:8]}" if others else ""
 
 
 def _older_versions(root: Root, study: StudyRecord) -> list[int]:
@@ -151,7 +162,7 @@ def older_rows(root: Root, name: str) -> str:
 
 
 def _record_row(row: Row) -> StudyRow:
-    from sweeps.rows import teacher_directories
+    from sweeps.rows import teacher_directories, tuning_teachers
 
     return StudyRow(
         name=row.name,
@@ -163,6 +174,7 @@ def _record_row(row: Row) -> StudyRow:
         trials=row.trials,
         seeds=tuple(range(1, row.seeds + 1)),
         teachers=tuple(directory.path.name for directory in teacher_directories(row)),
+        **({"candidates": tuple(d.path.name for d in tuning_teachers(row))} if row.search else {}),
     )
 
 
@@ -214,6 +226,7 @@ def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) ->
             row.trials,
             row.seeds,
             tuple(TrialDir(root.path / "teachers" / teacher) for teacher in row.teachers),
+            len(row.candidates),
         )
         for row in study.rows
         if row.name in names

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from mmkd.data import DatasetInfo, make_synthetic, read_info
+from mmkd.distillation.facts import keep_facts
 from mmkd.errors import UserError, did_you_mean
 from mmkd.files import remove_leftovers
 from mmkd.records import select_rows
@@ -27,8 +28,9 @@ from sweeps.controller.local_worker import LocalWorker
 from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.launched_study import record_study, table_name
 from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import load_profile
-from sweeps.rows import Machine, Row, plan
+from sweeps.rows import Row
 from sweeps.site_file import Site, load_site
 from sweeps.snapshot_path import run_from, snapshot_directory
 from sweeps.study_file import StudyFile, find_study, load_study
@@ -58,7 +60,8 @@ class Launch:
     environment: Mapping[str, str]
 
     def record(self, max_gpu_hours: float | None) -> None:
-        """Record the study under the root."""
+        """Record the study under the root, and what the next launch need not import methods for."""
+        keep_facts(self.root.methods, [row.method for row in self.all_rows])
         record_study(self.root, self.name, self.study, self.all_rows, max_gpu_hours, launched=self.rows)
 
 

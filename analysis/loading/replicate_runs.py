@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,8 +24,9 @@ class ReplicateRuns:
     `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `final_runs` has one
     line per seed that the study asks for, by the seed in its configuration (10,000 times the replicate plus the seed
     within it); `teachers` one line per teacher that these runs name; the status of a line whose directory is missing
-    or rejected is "missing"; `superseded` are final runs of former winners. `title` is the row's, with the number of
-    the replicate if it is not the first.
+    or rejected is "missing"; `superseded` are final runs of former winners; `teacher_trials` are the teachers
+    of which one was chosen, none where teachers are not tuned. `title` is the row's, with the number of the replicate
+    if it is not the first.
     """
 
     spec: StudyRow
@@ -34,6 +36,7 @@ class ReplicateRuns:
     final_runs: pd.DataFrame
     teachers: pd.DataFrame
     superseded: pd.DataFrame
+    teacher_trials: pd.DataFrame
 
     @cached_property
     def measured(self) -> pd.DataFrame:
@@ -109,7 +112,8 @@ def collect_replicate(
     row = None if lines.empty else lines.iloc[0]
     tuning, superseded = own[own["kind"] == "tuning"], confirms[confirms["superseded"]]
     name = f"{title} r{spec.replicate}" if spec.replicate else title
-    return ReplicateRuns(spec, name, row, tuning, final_runs, teachers, superseded)
+    tried = _lines(trials, [f"teachers/{teacher}" for teacher in spec.candidates])
+    return ReplicateRuns(spec, name, row, tuning, final_runs, teachers, superseded, tried)
 
 
 def first_lines(frame: pd.DataFrame) -> pd.DataFrame:
@@ -117,9 +121,9 @@ def first_lines(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[~frame.index.duplicated()]
 
 
-def _lines(frame: pd.DataFrame, keys: list[int] | list[object]) -> pd.DataFrame:
+def _lines(frame: pd.DataFrame, keys: Sequence[int] | Sequence[object]) -> pd.DataFrame:
     """One line per key, in their order."""
-    frame = frame.reindex(keys)
+    frame = frame.reindex(list(keys))
     return frame.assign(status=frame["status"].fillna(MISSING))
 
 
@@ -137,10 +141,14 @@ def failures(frame: pd.DataFrame) -> str:
     """The runs without a score: "seed 2 diverged, seed 3 failed (timeout)"."""
     lacking = frame.drop(index=scored(frame).index)
     return ", ".join(
-        f"{_seed(index, line)} {str(line['status']).replace('_', ' ')}"
+        f"{_seed(index, line)} {_words(str(line['status']))}"
         + ("" if pd.isna(line["failure"]) else f" ({line['failure']})")
         for index, line in lacking.iterrows()
     )
+
+
+def _words(status: str) -> str:
+    return "has no accuracy on test" if status == Status.COMPLETE else status.replace("_", " ")
 
 
 def _seed(index: object, line: pd.Series) -> str:

@@ -53,6 +53,11 @@ class RowRuns:
         return first_lines(pd.concat([one.teachers for one in self.replicates]))
 
     @cached_property
+    def teacher_trials(self) -> pd.DataFrame:
+        """The teachers that were tried to choose one in each replicate; none where teachers are not tuned."""
+        return first_lines(pd.concat([one.teacher_trials for one in self.replicates]))
+
+    @cached_property
     def superseded(self) -> pd.DataFrame:
         """Final runs of former winners."""
         return pd.concat([one.superseded for one in self.replicates])

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
+from analysis.checks.configurations import unlike_their_row
+from analysis.checks.copies import copied_runs
+from analysis.checks.environments import unequal_environments
+from analysis.checks.finding import REMARK, Finding, first_few, names_of, unequal
+from analysis.checks.training import too_short
 from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
+from analysis.stats.replicates import METRICS
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
 from mmkd.records import differences
 from mmkd.result_file import ResultError, Status
-
-SHOWN = 4
-"""So many values, files or runs are named in one warning, the others counted."""
-
-
-REMARK = "remark"
-"""Kind of a finding that is worth knowing, but no problem: the patch of what was not committed is kept."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem of a study; `kind` groups it."""
-
-    kind: str
-    text: str
 
 
 def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
@@ -51,9 +42,13 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [row.fact(column) for row in started])
     yield from _unequal_splits(runs, started)
-    yield from _repeated_seeds(rows)
+    yield from copied_runs(runs, rows)
+    yield from unlike_their_row(runs, started)
     yield from _foreign_data(started)
+    yield from _not_numbers(rows)
     yield from _commits(started)
+    yield from unequal_environments(runs, started)
+    yield from too_short(rows)
     for row in started:
         yield from _chosen_on_test(row)
     yield from _incomplete(rows)
@@ -63,21 +58,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
 def _unequal(
     kind: str, what: str, rows: Sequence[RowRuns] | Sequence[ReplicateRuns], values: Sequence[str]
 ) -> Iterator[Finding]:
-    """One finding where the rows' values (empty: not known) differ."""
-    found: dict[str, list[str]] = {}
-    titles = [row.title for row in rows]
-    for title, value in zip(titles, values, strict=True):
-        found.setdefault(value, []).append(title)
-    found.pop("", None)
-    if len(found) > 1:
-        yield Finding(kind, f"{what} are unequal: " + "; ".join(f"{key}: {first_few(found[key])}" for key in found))
-
-
-def first_few(words: Iterable[str]) -> str:
-    """The first few words, and how many more there are."""
-    listed = list(words)
-    more = len(listed) - SHOWN
-    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return unequal(kind, what, [row.title for row in rows], values)
 
 
 def _older_version(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
@@ -112,22 +93,6 @@ def _samples(runs: Runs, directory: str) -> str:
         return ""
 
 
-def _repeated_seeds(rows: Sequence[RowRuns]) -> Iterator[Finding]:
-    """Two runs that count as two seeds and are one: the spread is then too small, and n too large."""
-    for row in rows:
-        for column, what in (("seed", "have seed"), ("weights", "ended with the same weights")):
-            for value, same in row.final_runs.dropna(subset=[column]).groupby(column):
-                if len(same) > 1:
-                    names = first_few(same["directory"].str.rpartition("/")[2])
-                    which = f" {value}" if column == "seed" else ""
-                    yield Finding("seeds", f"{row.title}: duplicate seeds: the runs {names} all {what}{which}")
-        for one in row.replicates:
-            twice = sorted({seed for seed in one.spec.seeds if one.spec.seeds.count(seed) > 1})
-            if twice:
-                listed = first_few(map(str, twice))
-                yield Finding("seeds", f"{one.title}: duplicate seeds: the study lists {listed} twice")
-
-
 def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs and teachers that were trained on other data than their row's."""
     for row in rows:
@@ -135,6 +100,16 @@ def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
         foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != row.fact("fingerprint"))]
         if len(foreign):
             yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
+
+
+def _not_numbers(rows: Sequence[RowRuns]) -> Iterator[Finding]:
+    """Metrics of a complete run that are NaN: their means are of the other runs."""
+    for row in rows:
+        for metric in (*METRICS, "majority_share"):
+            without = row.measured[row.measured[f"test_{metric}"].isna()]
+            if len(without):
+                names = names_of(without["directory"])
+                yield Finding("scores", f"{row.title}: test {metric} is not a number, and left out: {names}")
 
 
 def _commits(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
@@ -160,7 +135,7 @@ def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
         yield Finding(
             "selection",
             f"{row.title}: selection on test is possible: {len(measured)} tuning trials were measured on test "
-            f"({first_few(measured['directory'].str.rpartition('/')[2])})",
+            f"({names_of(measured['directory'])})",
         )
     yield from _other_winner(row, selection)
     former = int(row.superseded["test_accuracy"].notna().sum())
@@ -186,6 +161,10 @@ def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
             "selection",
             f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
         )
+    assert row.row is not None
+    if winner in values.index and not np.isclose(values[winner], float(row.row["winner_value"]), rtol=1e-6):
+        said = f"winner.json says {float(row.row['winner_value']):.6g}, the trial {values[winner]:.6g}"
+        yield Finding("selection", f"{row.title}: validation {selection} of trial {winner}: {said}")
     chosen = row.tuning[row.tuning["number"] == winner]
     tuned = ["learning_rate", "alpha", "beta", "temperature"]
     retrained = row.final_runs[tuned].dropna(how="all").drop_duplicates()

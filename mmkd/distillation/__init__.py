@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmkd.distillation.base import DistillationMethod
 
 
-SHARED = ("base", "frozen_teacher", "teacher_cache")
+SHARED = ("base", "facts", "frozen_teacher", "teacher_cache")
 """Modules that are not methods."""
 
 

@@ -9,6 +9,7 @@ from mmkd.records.rows import (
     RowRecord,
     SearchRange,
     SnapshotRecord,
+    TeacherChoice,
     WinnerRecord,
     code_versions,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "StudyRecord",
     "StudyRow",
     "SubmissionRecord",
+    "TeacherChoice",
     "TrialFacts",
     "WinnerRecord",
     "WorkerRecord",

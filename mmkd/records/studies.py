@@ -23,7 +23,10 @@ class PaperFigures(Record):
 
 
 class StudyRow(Record):
-    """One replicate of a row in a study; `trials` and `seeds` are the study's budget."""
+    """One replicate of a row in a study; `trials` and `seeds` are the study's budget.
+
+    `teachers` are those known so far. If they are tuned, the `candidates` are among them.
+    """
 
     name: FileName
     label: str
@@ -34,6 +37,7 @@ class StudyRow(Record):
     trials: int
     seeds: tuple[int, ...]
     teachers: tuple[FileName, ...]
+    candidates: tuple[FileName, ...] = ()
 
 
 class StudyRecord(Record):

@@ -72,7 +72,8 @@ class AttemptRecord(Record):
 class TrialFacts(Record):
     """Facts that a trial's configuration decides, as tables show them; `teacher` is its directory in the root.
 
-    `split` is the digest of a drawn split. `teacher_family` is what teachers share that differ only in seed and split.
+    `split` is the digest of a drawn split. `teacher_family` is what teachers share that differ only in seed and split,
+    or that were tuned from the same recipe.
     None: the trial has no such value.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -25,7 +25,7 @@ from sweeps.controller.optuna_study import Tuning
 from sweeps.controller.row_locks import try_lock
 from sweeps.controller.tasks import Task, final_tasks, stored_parameters, tuning_task
 from sweeps.controller.tuned import Tuned, read_tuned, write_winner
-from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories
+from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories, tuning_teachers
 
 HOPELESS = 3
 """A row fails once so many trials failed and none completed: the cause is not the parameters. One bug is enough."""
@@ -79,8 +79,7 @@ class RowWork:
             raise held
         if self._tuned is None:
             self._open_tuning()
-        tuned_by = teacher_directories(row)[:1]
-        self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
+        self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuning_teachers(row))
         self._final = {} if self._tuned is None else final_tasks(self.row, self._tuned.winner.params)
         self._finished: set[int] = set(self._final)
         """Seeds whose final run is finished or failed."""
@@ -311,3 +310,10 @@ class RowWork:
             return
         self._final = final_tasks(self.row, winner.params)
         write_winner(self.directory, self.tuning, self.row.selection, self._final, self.lock)
+
+
+def spent_before(rows: Iterable[RowWork]) -> float:
+    """Sum the GPU-seconds of earlier launches: of the rows, and of their teachers, each once."""
+    rows = list(rows)
+    teachers = dict.fromkeys(teacher for work in rows for teacher in teacher_directories(work.row))
+    return sum(work.gpu_seconds() for work in rows) + gpu_seconds_of(teachers)

@@ -29,7 +29,9 @@ class RunTimes:
 
     def seconds(self, directory: TrialDir) -> float:
         """Seconds that an attempt has run; 0.0 if it was not seen."""
-        before, since = self._seen.get(directory, (0.0, time.monotonic()))
+        if directory not in self._seen:
+            return 0.0
+        before, since = self._seen[directory]
         return before + time.monotonic() - since
 
     def end(self, directory: TrialDir, ran: RunRecord) -> float:

@@ -10,6 +10,8 @@ import pytest
 from launched import planned
 
 from mmkd.data import read_info
+from mmkd.distillation.facts import keep_facts
+from mmkd.rundir import Root
 from sweeps.controller.row import RowWork
 from sweeps.launch import main
 
@@ -180,3 +182,23 @@ def test_a_launch_beside_another_controller_of_the_study_changes_no_record(
     holder.close()
     assert f"row {row.name}: another controller is at work" in said
     assert not list((tmp_path / "runs" / "studies").glob("*.json"))
+
+
+def test_a_second_launch_knows_the_methods_without_torch_unless_the_code_has_changed(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = planned(study_file, tmp_path)
+    keep_facts(Root(tmp_path / "runs").methods, [row.method for row in first])
+    assert not list((tmp_path / "runs").glob("*")), "a root that is not there yet"
+    (tmp_path / "runs").mkdir()
+    for row in first:
+        keep_facts(Root(tmp_path / "runs").methods, [row.method])
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is imported")
+
+    monkeypatch.setattr("mmkd.distillation.facts.load_method", refuse)
+    assert [row.identity for row in planned(study_file, tmp_path)] == [row.identity for row in first]
+    monkeypatch.setattr("mmkd.distillation.facts.source_digest", lambda: "other code")
+    with pytest.raises(AssertionError, match="is imported"):
+        planned(study_file, tmp_path)

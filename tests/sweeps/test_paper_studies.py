@@ -13,8 +13,9 @@ from mmkd.rundir import Root
 from mmkd.trial import run_trial
 from sweeps.controller.tasks import Task, teacher_task, write_config
 from sweeps.launch import main
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import load_profile
-from sweeps.rows import Machine, Row, plan
+from sweeps.rows import Row
 from sweeps.study_file import find_study, load_study, parse_override
 
 TINY = ["teacher.width=8", "teacher.heads=2", "teacher.layers=1", "student.width=8", "student.heads=2"]
