@@ -145,7 +145,7 @@ def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
     """
     counts = []
     for row in rows:
-        measured = [pd.concat([one.measured, one.measured_teachers]) for one in row.replicates]
+        measured = [one.measured if len(one.measured) else one.measured_teachers for one in row.replicates]
         first = [outcome(runs, done["directory"].iloc[0]).ids for done in measured if len(done)]
         counts.append(len(set().union(*first)))
     return min((number for number in counts if number), default=0)
