@@ -125,6 +125,7 @@ class _Planner:
             seeds=spec.seeds or defaults.seeds,
             selection=spec.selection or defaults.selection,
             pruner=spec.pruner or defaults.pruner,
+            finalists=self.study.finalists,
         )
 
     def _student(self, spec: RowSpec, pairing: Pairing, method: MethodFacts, where: str) -> StudentConfig:

@@ -11,9 +11,9 @@ from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
-from mmkd.config import ALGORITHM_VERSION
+from mmkd.config import ALGORITHM_VERSION, SEEDS_PER_REPLICATE
 from mmkd.formatting import count
-from mmkd.metrics import best_trial
+from mmkd.metrics import lower_is_better
 from mmkd.records import differences
 from mmkd.result_file import ResultError, Status
 
@@ -172,24 +172,41 @@ def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
         )
 
 
+TUNED = ["learning_rate", "alpha", "beta", "temperature"]
+
+
+def _best_candidate(row: ReplicateRuns, selection: str) -> int | None:
+    """The number of the trial that must have won, from the validation metrics of the candidates."""
+    column = f"valid_{selection}"
+    complete = row.candidates[(row.candidates["status"] == Status.COMPLETE) & row.candidates[column].notna()]
+    is_proposal = complete["seed"] % SEEDS_PER_REPLICATE == 0
+    sign = 1 if lower_is_better(selection) else -1
+    best = complete[is_proposal].assign(order=sign * complete[column]).sort_values(["order", "number"])
+    if wanted := row.fact("finalists.best"):
+        best = best.head(int(wanted))
+        runs = [
+            complete[(complete[TUNED].fillna(-1) == line[TUNED].fillna(-1)).all(axis=1)] for _, line in best.iterrows()
+        ]
+        best = best.assign(order=[sign * own[column].mean() for own in runs], runs=[len(own) for own in runs])
+        best = best[best["runs"] == best["runs"].max()].sort_values(["order", "number"])
+    return int(best["number"].iloc[0]) if len(best) else None
+
+
 def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
-    """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals;
-    and the final runs have its hyperparameters."""
+    """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals,
+    or the finalist of best mean; and the final runs have its hyperparameters."""
     column, winner = f"valid_{selection}", row.winner
     if winner is None or column not in row.tuning:
         return
-    complete = row.candidates[row.candidates["status"] == Status.COMPLETE]
-    values = complete.set_index("number")[column].dropna()
-    best = best_trial(selection, {int(str(number)): value for number, value in values.items()})
+    best = _best_candidate(row, selection)
     if best not in (None, winner):
         yield Finding(
             "selection",
             f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
         )
     chosen = row.tuning[row.tuning["number"] == winner]
-    tuned = ["learning_rate", "alpha", "beta", "temperature"]
-    retrained = row.final_runs[tuned].dropna(how="all").drop_duplicates()
-    if len(chosen) and len(retrained) and not (retrained == chosen.iloc[0][tuned]).all(axis=None):
+    retrained = row.final_runs[TUNED].dropna(how="all").drop_duplicates()
+    if len(chosen) and len(retrained) and not (retrained == chosen.iloc[0][TUNED]).all(axis=None):
         yield Finding("selection", f"{row.title}: final runs have other hyperparameters than trial {winner}")
 
 

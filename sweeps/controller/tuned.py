@@ -64,11 +64,12 @@ def write_winner(row: RowDir, tuning: Tuning, selection: str, final: Mapping[int
     Raises:
         LockLost: another controller has taken over the row.
     """
-    winner = tuning.winner
-    assert winner is not None
+    chosen = tuning.chosen()
+    assert chosen is not None
+    winner, value = chosen
     record = WinnerRecord(
         trial=winner.number,
-        value=float(winner.value or 0.0),
+        value=value,
         params={name: float(value) for name, value in winner.params.items()},
         trials=tuning.sampled,
         numbers=tuning.numbers,
