@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from analysis.loading.predictions import predictions
-from analysis.loading.replicate_runs import ended
+from analysis.checks.finding import REMARK, Finding, first_few
+from analysis.checks.journals import changed_journals
+from analysis.checks.results import wrong_results
+from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, ended
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect
-from analysis.tables.checks import REMARK, Finding, check_rows, first_few
+from analysis.tables.checks import check_rows
 from mmkd.errors import UserError
 from mmkd.finished import describe, read_finished
 from mmkd.formatting import count
-from mmkd.metrics import cross_entropy, f1_scores
 from mmkd.records import as_written, differences
-from mmkd.result_file import ResultError, Status, weights_checksum
+from mmkd.result_file import ResultError, Status
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import State
 
@@ -39,6 +39,12 @@ class Examination:
         """The findings, less remarks and what is unfinished."""
         return tuple(finding for finding in self.findings if finding.kind not in (REMARK, UNFINISHED))
 
+    def tested(self, runs: Runs) -> list[str]:
+        """The final runs and teachers that tables show and that completed."""
+        shown = runs.trials["directory"].isin(self.fates.loc[self.fates["fate"] == IN_A_TABLE, "directory"])
+        complete = runs.trials["status"] == Status.COMPLETE
+        return list(runs.trials[shown & complete & (runs.trials["kind"] != "tuning")]["directory"])
+
 
 def examine(runs: Runs) -> Examination:
     """Examine everything under a root; reads the predictions of all runs that tables show.
@@ -48,8 +54,7 @@ def examine(runs: Runs) -> Examination:
     studies, broken = _studies(runs)
     rows = [(name, row) for name, study in studies.items() for row in study.rows]
     replicates = [(name, one) for name, row in rows for one in row.replicates]
-    candidates = {f"teachers/{name}" for _, one in replicates for name in one.spec.candidates}
-    fates = _fates(runs, {one.spec.directory for _, one in replicates}, candidates)
+    fates = _fates(runs, [one for _, one in replicates])
     wrong_lines = dict(_wrong_lines(runs))
     shown = set(fates.loc[fates["fate"] == IN_A_TABLE, "directory"]) - wrong_lines.keys()
     used = runs.trials[runs.trials["directory"].isin(shown)]
@@ -68,8 +73,8 @@ def examine(runs: Runs) -> Examination:
             if finding.kind not in ("rejected", "replicates")
         ),
         *(Finding("finished.jsonl", text) for text in wrong_lines.values()),
-        *_wrong_scores(runs, used),
-        *_wrong_weights(runs, used),
+        *(finding for _, one in replicates if one.row is not None for finding in changed_journals(runs, one)),
+        *wrong_results(runs, used[used["status"].isin(FINISHED)]),
     ]
     return Examination(fates, tuple(findings))
 
@@ -84,15 +89,18 @@ def _studies(runs: Runs) -> tuple[dict[str, StudyRuns], list[Finding]]:
     return studies, broken
 
 
-def _fates(runs: Runs, rows: set[str], candidates: set[str]) -> pd.DataFrame:
-    """The use of each directory, given those of the studies' rows, and of the teachers that were tried for them."""
+def _fates(runs: Runs, rows: Sequence[ReplicateRuns]) -> pd.DataFrame:
+    """The use of each directory, given the rows of all studies. Teachers that were tried for them count as shown."""
     trials = runs.trials
-    of_a_study = trials["row"].isin(rows)
-    shown = trials[of_a_study & ~trials["superseded"]]
-    is_teacher = trials["kind"] == "teacher"
+    of_a_study = trials["row"].isin({one.spec.directory for one in rows})
+    shown = {name for one in rows for name in (*one.tuning["directory"], *one.final_runs["directory"].dropna())}
+    candidates = {f"teachers/{name}" for one in rows for name in one.spec.candidates}
+    is_shown, is_teacher = trials["directory"].isin(shown), trials["kind"] == "teacher"
     fates = pd.Series("teachers of runs that no table shows", trials.index).mask(~is_teacher, "of a row in no study")
-    fates = fates.mask(of_a_study, IN_A_TABLE).mask(of_a_study & trials["superseded"], "superseded")
-    fates = fates.mask(is_teacher & trials["directory"].isin({*shown["teacher"].dropna(), *candidates}), IN_A_TABLE)
+    fates = fates.mask(of_a_study, "of a seed that no study asks for").mask(is_shown, IN_A_TABLE)
+    fates = fates.mask(of_a_study & trials["superseded"], "superseded")
+    teachers = {*trials.loc[is_shown, "teacher"].dropna(), *candidates}
+    fates = fates.mask(is_teacher & trials["directory"].isin(teachers), IN_A_TABLE)
     paths = runs.rejected["path"]
     rejected = pd.DataFrame({"directory": paths[~paths.str.startswith("studies/")], "fate": "rejected"})
     return pd.concat([pd.DataFrame({"directory": trials["directory"], "fate": fates}), rejected], ignore_index=True)
@@ -138,39 +146,6 @@ def _wrong_lines(runs: Runs) -> Iterator[tuple[str, str]]:
             if differing:
                 key, ours, theirs = differing[0]
                 yield directory, f"{directory}: its line has {key} {ours!r}, its directory {theirs!r}; {remedy}"
-
-
-def _wrong_scores(runs: Runs, used: pd.DataFrame) -> Iterator[Finding]:
-    """Runs whose stored metrics are not those of their stored predictions."""
-    for line in used[used["test_accuracy"].notna()].to_dict("records"):
-        test = predictions(runs.root / line["directory"]).get("test")
-        if test is None:
-            yield Finding("scores", f"{line['directory']}: it has a test score, but no predictions to check it by")
-            continue
-        predicted = test.logits.argmax(axis=1)
-        weighted, macro = f1_scores(predicted, test.labels, test.logits.shape[1])
-        again = {"accuracy": float(np.mean(predicted == test.labels)), "weighted_f1": weighted, "macro_f1": macro}
-        again["loss"] = cross_entropy(test.logits, test.labels)
-        stored = {name: line[f"test_{name}"] for name in again}
-        wrong = [
-            f"{name} {stored[name]:.6g}, not {value:.6g}"
-            for name, value in again.items()
-            if not np.isclose(stored[name], value, rtol=1e-4, atol=1e-6)
-        ]
-        if wrong:
-            yield Finding("scores", f"{line['directory']}: test scores are not its predictions': {', '.join(wrong)}")
-
-
-def _wrong_weights(runs: Runs, used: pd.DataFrame) -> Iterator[Finding]:
-    """Final runs and teachers whose weights are gone, or are not those that the result names."""
-    for line in used[(used["kind"] != "tuning") & used["weights"].notna()].to_dict("records"):
-        try:
-            same = weights_checksum(TrialDir(runs.root / line["directory"])) == line["weights"]
-            problem = "" if same else "not those that result.h5 names"
-        except OSError as error:
-            problem = str(error.strerror)
-        if problem:
-            yield Finding("weights", f"{line['directory']}/weights.pt: {problem}; remove the directory, launch again")
 
 
 def examination_text(found: Examination) -> str:

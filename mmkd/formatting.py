@@ -49,6 +49,11 @@ def figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:.4g}"
 
 
+def significant(value: float, digits: int = 2) -> str:
+    """A number in so many significant digits, without an exponent or zeros at its end: 207 -> 210, 0.304 -> 0.3."""
+    return f"{float(f'{value:.{digits}g}'):.12g}"
+
+
 def percent(share: float | None) -> str:
     """A share of 1 in per cent; empty where there is none."""
     return "" if share is None else f"{100 * share:.1f}"

@@ -103,12 +103,12 @@ def record_study(
     """Record the study: all its rows, what its table is made from, the budget that the monitor shows, and its splits.
 
     Rows that are not `launched` now (None: all are) keep the budget that they were last launched with. A record of rows
-    of an older algorithm version is kept under another name, so that their table can still be printed.
+    of an older algorithm version or of other data is kept under another name, so that their table can still be printed.
     """
     path = root.study(name)
     former = find_record(path, StudyRecord)
-    if former and (versions := _older_versions(root, former)):
-        kept = _name_of_older(name, versions)
+    if former and (kept := _name_to_keep(root, former, rows[0].info.fingerprint)):
+        print(f"kept      the table of earlier rows of another version or of other data is now {kept}")
         write_record(root.study(kept), former.model_copy(update={"name": kept}))
     known = {(row.name, row.directory): row for row in former.rows} if former else {}
     recorded = []
@@ -124,6 +124,15 @@ def record_study(
         name=name, title=study.title, control=study.control, max_gpu_hours=max_gpu_hours, rows=tuple(recorded)
     )
     write_record(path, record)
+
+
+def _name_to_keep(root: Root, former: StudyRecord, fingerprint: str) -> str:
+    """Return the new name of a record that a study of other rows is about to replace; "" for the same study."""
+    if versions := _older_versions(root, former):
+        return _name_of_older(former.name, versions)
+    records = (find_record(RowDir(root.path / "rows" / row.directory).row, RowRecord) for row in former.rows)
+    others = [r.data.fingerprint for r in records if r and r.data.fingerprint != fingerprint]
+    return f"{former.name}-{others[0][:8]}" if others else ""
 
 
 def _older_versions(root: Root, study: StudyRecord) -> list[int]:

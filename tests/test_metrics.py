@@ -142,3 +142,8 @@ def test_the_best_trial_is_the_lowest_loss_or_the_highest_score_and_the_earliest
 def test_confusion_counts_are_true_by_predicted_class() -> None:
     counts = confusion_counts(np.array([0, 0, 2]), np.array([0, 2, 2]), 3)
     assert counts.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
+
+
+def test_mults_accuracies_are_for_scores_from_minus_three_to_three_alone() -> None:
+    found = score_metrics(sure([1.0, -1.0]), np.array([1.0, 4.0]), np.linspace(0, 6, 7))
+    assert sorted(found) == ["correlation", "mae"]

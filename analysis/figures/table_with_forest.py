@@ -10,7 +10,7 @@ from analysis.figures.forest import draw_difference, line_places
 from analysis.figures.style import CONTROL, SMALL, house_style, inches_of, plain, wrapped
 from analysis.loading.runs import Runs
 from analysis.tables.ablation import table
-from analysis.tables.model import ARROWS, TIED, Column, Table, TableRow
+from analysis.tables.model import ARROWS, Column, Table, TableRow
 from analysis.tables.text import BEST, SECOND, marks_of
 from mmkd.errors import UserError
 
@@ -94,5 +94,5 @@ def _text(row: TableRow, column: Column) -> str:
 
 def _notes(shown: Table) -> list[str]:
     """The warnings, and the legend of the marks."""
-    legend = shown.legend.format(best=BEST, second=SECOND, tied=TIED)
+    legend = shown.legend.format(best=BEST, second=SECOND)
     return [*(f"WARNING: {warning}" for warning in shown.warnings), legend]

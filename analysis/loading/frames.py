@@ -26,7 +26,7 @@ SCORES = ("loss", "accuracy", "weighted_f1", "macro_f1", "majority_share", "majo
 ROWS: Schema = {
     **dict.fromkeys(("row", "name", "digest", "method", "level", "pairing", "primary"), "string"),
     "replicate": "Int64",
-    **dict.fromkeys(("split", "source", "fingerprint", "selection", "sampler", "pruner"), "string"),
+    **dict.fromkeys(("split", "source", "fingerprint", "modalities", "selection", "sampler", "pruner"), "string"),
     **dict.fromkeys(("algorithm", "sampled", "numbers", "winner_trial"), "Int64"),
     "winner_value": "float64",
 }

@@ -19,7 +19,10 @@ from mmkd.metrics_log import read_metrics
 from mmkd.records import FinishedTrial, as_written
 from mmkd.result_file import ResultError, read_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import State, trial_state
+from mmkd.trial_state import Failure, State, trial_state
+
+LOST_RESULT = "lost result"
+"""The failure of a trial whose last attempt had a result, which is gone."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,17 @@ def _story(state: State, attempts: Sequence[Attempt]) -> dict[str, Any]:
     """The columns that the attempts decide; those of a result replace some of them (`read_line`)."""
     last = attempts[-1] if attempts else None
     return {
-        "failure": last.end if last and state in (State.FAILED, State.RETRY_DUE) else None,
+        "failure": _failure(last) if last and state in (State.FAILED, State.RETRY_DUE) else None,
         "message": last.message if last else "",
         "attempts": len(attempts),
         "seconds": _total([attempt.ran.seconds for attempt in attempts]),
         "gpu_seconds": _total([attempt.submitted.gpu_seconds for attempt in attempts]),
         "commit": _commit(last),
     }
+
+
+def _failure(last: Attempt) -> str:
+    return last.end if last.end in set(Failure) else LOST_RESULT
 
 
 def _total(seconds: Sequence[float | None]) -> float | None:

@@ -141,10 +141,14 @@ def failures(frame: pd.DataFrame) -> str:
     """The runs without a score: "seed 2 diverged, seed 3 failed (timeout)"."""
     lacking = frame.drop(index=scored(frame).index)
     return ", ".join(
-        f"{_seed(index, line)} {str(line['status']).replace('_', ' ')}"
+        f"{_seed(index, line)} {_words(str(line['status']))}"
         + ("" if pd.isna(line["failure"]) else f" ({line['failure']})")
         for index, line in lacking.iterrows()
     )
+
+
+def _words(status: str) -> str:
+    return "has no accuracy on test" if status == Status.COMPLETE else status.replace("_", " ")
 
 
 def _seed(index: object, line: pd.Series) -> str:

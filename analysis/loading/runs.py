@@ -122,7 +122,7 @@ def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] 
         own = read_row(path, row, [*row.trials(), *row.final_runs()], use_cache=cache, tell=tell)
         readings += own
         rejects += _strays(row.path, name, {reading.directory for reading in own})
-        counting |= {f"{name}/confirm/{run}" for run in winner.confirm.values()} if winner else set()
+        counting |= _counting(name, own, winner)
     readings += [read_trial(path, f"teachers/{teacher.path.name}") for teacher in Root(path).teachers()]
     others = sorted(file for file in (*path.glob("rows/*"), *path.glob("teachers/*")) if not file.is_dir())
     rejects += [(file.relative_to(path).as_posix(), "not a directory") for file in others]
@@ -140,6 +140,15 @@ def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] 
         frame([{"path": name, "reason": why} for name, why in rejects], REJECTED),
         {reading.directory: reading.attempts for reading in good},
     )
+
+
+def _counting(row: str, readings: Sequence[Reading], winner: WinnerRecord | None) -> set[str]:
+    """The final runs of the winner: those that it names, and those of seeds that its last launch did not ask for."""
+    if winner is None:
+        return set()
+    marks = {run.rpartition("-")[2] for run in winner.confirm.values()}
+    runs = {r.directory for r in readings if r.directory.startswith(f"{row}/confirm/")}
+    return {run for run in runs if run.rpartition("-")[2] in marks}
 
 
 def _read(path: Path, schema: type[R], name: str, rejects: Rejects) -> R | None:
@@ -160,7 +169,8 @@ def _row_line(row_dir: RowDir, row: RowRecord, winner: WinnerRecord | None) -> d
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
     decided |= {"replicate": row.identity.replicate, "split": row.identity.split or None}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
-    return {**name, **decided, **row.data.model_dump(include={"source", "fingerprint"}), **won}
+    data = {**row.data.model_dump(include={"source", "fingerprint"}), "modalities": ", ".join(row.data.modalities)}
+    return {**name, **decided, **data, **won}
 
 
 def _study_lines(root: Path, rejects: Rejects) -> Iterator[dict[str, Any]]:

@@ -21,10 +21,10 @@ def per_class(runs: Runs, study: str) -> pd.DataFrame:
     """One line per class of each row of the study that has a score.
 
     Columns: row, label, class (number), name, samples (of the class in test), seeds, and precision, recall and f1 as
-    means over seeds, each with its sample standard deviation as `<metric>_sd`. With replicates, a line also has their
-    number in `replicates`, samples are those of all of them, and means and deviations are over replicates, of the
-    mean over each one's seeds. Precision is NaN where the class was
-    never predicted, recall where it does not occur.
+    means over seeds, each with its sample standard deviation as `<metric>_sd` and the number of averaged seeds as
+    `<metric>_n`. With replicates, a line also has their number in `replicates`, samples are those of all of them, and
+    means and deviations are over replicates, of the mean over each one's seeds. A run has no precision for a class that
+    it never predicts, and no recall for one that does not occur: the mean is of the others, NaN if there are none.
 
     Raises:
         UserError: there is no such study, or a file of it is broken.
@@ -55,6 +55,7 @@ def _lines(runs: Runs, row: RowRuns) -> Iterator[dict[str, Any]]:
             "seeds": max(map(len, outcomes)),
             **{name: series.mean() for name, series in values.items()},
             **{f"{name}_sd": series.std() for name, series in values.items()},
+            **{f"{name}_n": int(series.count()) for name, series in values.items()},
         }
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from analysis.loading.frames import Floats
 from analysis.loading.outcomes import Outcome, outcome
-from analysis.loading.replicate_runs import ReplicateRuns
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
 from analysis.stats.paired import Paired, Replicated, paired
@@ -37,16 +37,21 @@ def has_several_test_parts(runs: Runs, rows: Iterable[RowRuns]) -> bool:
 
 
 def compared_scores(runs: Runs, rows: Mapping[str, RowRuns], metric: str) -> dict[str, Replicated]:
-    """The scores (per cent) of rows, by their names, in the replicates that have one; each row has one or more.
+    """The scores (per cent) of rows, by their names, in the replicates that have one; rows without any are left out.
 
     They have parts by test group if replicates were tested on different samples.
     """
-    done = {name: [one for one in row.replicates if len(one.measured)] for name, row in rows.items()}
+    column = f"test_{metric}"
+    done = {name: [one for one in row.replicates if one.measured[column].notna().any()] for name, row in rows.items()}
+    done = {name: ones for name, ones in done.items() if ones}
     groups: list[str] = []
     if has_several_test_parts(runs, rows.values()):
         tested = (outcome(runs, one.measured["directory"].iloc[0]) for ones in done.values() for one in ones)
         groups = sorted({group for found in tested for group in found.groups})
-    return {name: _replicated(runs, ones, metric, groups) for name, ones in done.items()}
+    return {
+        name: _replicated(runs, {one.spec.replicate: one.measured for one in ones}, metric, groups)
+        for name, ones in done.items()
+    }
 
 
 def tests_to_control(scores: Mapping[str, Replicated], control: str) -> dict[str, Paired]:
@@ -61,13 +66,20 @@ def tests_to_control(scores: Mapping[str, Replicated], control: str) -> dict[str
     }
 
 
-def _replicated(runs: Runs, done: Sequence[ReplicateRuns], metric: str, names: Sequence[str]) -> Replicated:
-    values = np.array([100 * float(one.measured[f"test_{metric}"].mean()) for one in done])
+def teacher_scores(runs: Runs, row: RowRuns, metric: str, groups: Sequence[str]) -> Replicated:
+    """The scores (per cent) of a row's teachers, with parts by these test groups, in the replicates that have one."""
+    done = {one.spec.replicate: one.measured_teachers for one in row.replicates if len(one.measured_teachers)}
+    return _replicated(runs, done, metric, groups)
+
+
+def _replicated(runs: Runs, done: Mapping[int, pd.DataFrame], metric: str, names: Sequence[str]) -> Replicated:
+    """The scores of the runs of each replicate, by its number."""
+    values = np.array([100 * float(measured[f"test_{metric}"].mean()) for measured in done.values()])
     parts = np.zeros((2, len(done), len(names)))
-    for number, one in enumerate(done if names else ()):
-        by_run = [group_parts(outcome(runs, directory), metric, names) for directory in one.measured["directory"]]
-        parts[:, number] = np.mean(by_run, axis=0)
-    return Replicated(tuple(one.spec.replicate for one in done), values, tuple(names), 100 * parts[0], parts[1])
+    for place, measured in enumerate(done.values() if names else ()):
+        by_run = [group_parts(outcome(runs, directory), metric, names) for directory in measured["directory"]]
+        parts[:, place] = np.mean(by_run, axis=0)
+    return Replicated(tuple(done), values, tuple(names), 100 * parts[0], parts[1])
 
 
 def group_parts(found: Outcome, metric: str, names: Sequence[str]) -> Floats:

@@ -45,7 +45,8 @@ class Score:
     """One value, the sample SD of the `n` values that it is the mean of, and how many were `wanted`.
 
     `error` is shown behind ±. `rank` is 1 for the best and 2 for the second among the students that are compared;
-    `tied` is True if the row is not significantly different from the best (None: not tested).
+    `tied` is True if the row is not significantly different from the best; None where it is not compared, or
+    `is_untested`: too few values, of it or of the best, for a test.
     """
 
     value: float | None = None
@@ -55,6 +56,7 @@ class Score:
     error: float | None = None
     rank: int | None = None
     tied: bool | None = None
+    is_untested: bool = False
     difference: Difference | None = None
 
 
@@ -64,7 +66,8 @@ def mean_score(wanted: pd.DataFrame, column: str, error: Error) -> Score:
 
 
 def mean_of(values: Floats, wanted: int, error: Error) -> Score:
-    """The mean of the known values of `wanted` ones."""
+    """The mean of the known values of `wanted` ones; NaN is not known."""
+    values = values[~np.isnan(values)]
     if not len(values):
         return Score(n=0, wanted=wanted)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
@@ -73,8 +76,8 @@ def mean_of(values: Floats, wanted: int, error: Error) -> Score:
 
 
 def percents(measured: pd.DataFrame, column: str) -> Floats:
-    """The values of runs that have a score, in per cent."""
-    return np.asarray(100 * measured[column].to_numpy(np.float64))
+    """The values of runs that have a score, in per cent; without those that are NaN, which a check names."""
+    return np.asarray(100 * measured[column].dropna().to_numpy(np.float64))
 
 
 def row_score(row: RowRuns, column: str, error: Error) -> Score:
@@ -100,13 +103,16 @@ def score_rows(
     made = {}
     for metric in METRICS:
         cells = {row.spec.name: row_score(row, f"test_{metric}", error) for row in rows}
-        values = {row.spec.name: float(cells[row.spec.name].value or 0.0) for row in members}
-        differences, ties = _tests(runs, members, control, metric)
+        known = [row for row in members if cells[row.spec.name].value is not None]
+        values = {row.spec.name: float(cells[row.spec.name].value or 0.0) for row in known}
+        differences, ties = _tests(runs, known, control, metric)
         best_first = sorted(set(values.values()), reverse=True)
         for name, value in values.items():
             place = best_first.index(value) + 1
             rank = place if place < 3 and len(values) > 1 else None
-            cells[name] = replace(cells[name], rank=rank, tied=ties.get(name), difference=differences.get(name))
+            tied, difference = ties.get(name), differences.get(name)
+            untested = len(values) > 1 and tied is None
+            cells[name] = replace(cells[name], rank=rank, tied=tied, is_untested=untested, difference=difference)
         made[metric] = cells
     return made
 

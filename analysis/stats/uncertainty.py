@@ -35,8 +35,13 @@ def pdg_decimals(spread: float) -> int:
     return 1 - exponent if digits < 355 else -exponent
 
 
+def finest_decimals(samples: int) -> int:
+    """Decimals of a score in per cent that has the first digit of one sample."""
+    return max(math.ceil(math.log10(max(samples, 1) / 100)), 0)
+
+
 def column_decimals(spreads: Sequence[float], samples: int) -> int:
     """One precision for a column in per cent: PDG's for the median spread, but no finer than one of `samples`."""
-    finest = max(math.ceil(math.log10(max(samples, 1) / 100)), 0)
+    finest = finest_decimals(samples)
     positive = [spread for spread in spreads if spread > 0]
     return min(max(pdg_decimals(median(positive)), 0), finest) if positive else finest

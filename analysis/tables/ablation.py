@@ -13,8 +13,10 @@ from analysis.loading.replicate_runs import FINISHED, first_lines, scored
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, teacher_families
 from analysis.stats.error_bars import Error
-from analysis.stats.replicates import METRICS
-from analysis.stats.scores import Score, family_score, row_score, score_rows
+from analysis.stats.gap import Contrast, Gap, gap_recovered
+from analysis.stats.paired import paired
+from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
+from analysis.stats.scores import Score, family_score, percents, row_score, score_rows
 from analysis.tables.checks import check_rows
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import legend, notes
@@ -34,7 +36,7 @@ COLUMNS = (
     ),
     Column("effect", "effect size", "effect", "higher"),
     Column("p", "p (Holm)", "p"),
-    Column("gap", "gap\N{NO-BREAK SPACE}%", "count", "higher"),
+    Column("gap", "gap\N{NO-BREAK SPACE}%", "gap", "higher"),
     Column("majority_share", "maj. %", "mean"),
     Column("parameters", "params", "count"),
     Column("compression", "compr.", "times"),
@@ -43,9 +45,10 @@ COLUMNS = (
     Column("paper_accuracy", "paper's acc. %", "mean"),
     Column("paper_f1", "paper's F1 %", "mean"),
 )
-PAPER_DATA = "CMU-MOSEI"
-"""The paper's own figures are shown where the data are these."""
+PAPER_DATA, PAPER_PRIMARY, PAPER_OTHERS = "CMU-MOSEI", "video", ("audio", "language")
+"""The paper's own figures are shown beside students of these data and modalities, in this order."""
 DASH = "\N{EN DASH}"
+NOT_BETTER = "no gap: the teacher is not shown to be better than the control (95 % interval)"
 ONE_TUNING = (
     "Each row is one tuned configuration: ± and p cover other seeds of it, not other splits or another tuning of the "
     "method"
@@ -58,6 +61,7 @@ P_OF_ONE_TUNING = "p (Holm), one\N{NO-BREAK SPACE}tuning"
 class Basis:
     """Facts that all rows of a table share."""
 
+    runs: Runs
     rows: Sequence[RowRuns]
     control: RowRuns | None
     scores: Mapping[str, Mapping[str, Score]]
@@ -94,7 +98,7 @@ def table(
     """
     found = collect(runs, study, rows)
     chosen, control = found.rows, found.control
-    basis = Basis(chosen, control, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
+    basis = Basis(runs, chosen, control, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
     sections = [
         Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
         for title, group in groupby(chosen, key=lambda row: row.spec.group)
@@ -104,6 +108,7 @@ def table(
     whole = len(replicates_by_name(read_study(runs.root, study)))
     part = f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone"
     shown = _columns(basis, columns)
+    has_untested = any(row.cells["accuracy"].is_untested for section in sections for row in section.rows)
     return Table(
         study,
         found.record.title,
@@ -111,7 +116,7 @@ def table(
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
         tuple(finding.text for finding in check_rows(runs, chosen)),
-        legend(chosen, control),
+        legend(chosen, control, has_untested=has_untested),
         (*([part] if len(chosen) < whole else []), *notes(runs, chosen, control, samples, error, basis.clock.unit)),
         provenance(runs, found),
         "" if basis.is_replicated else ONE_TUNING,
@@ -125,7 +130,7 @@ def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
         known["p"] = replace(known["p"], label=P_OF_ONE_TUNING)
     if wanted is not None:
         return tuple(known[choose("column", key, known)] for key in wanted)
-    left_out = set() if _on_the_papers_data(basis.rows) else {"paper_accuracy", "paper_f1"}
+    left_out = set() if any(map(_is_the_papers, basis.rows)) else {"paper_accuracy", "paper_f1"}
     if basis.control is None:
         left_out |= {"difference", "effect", "p"}
     if not basis.is_replicated:
@@ -158,7 +163,7 @@ def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow
         if len(tried):
             ended = int(tried["status"].isin(FINISHED).sum())
             cells["trials"] = Cell(float(len(tried)), n=ended, wanted=len(tried))
-        paper = next((row.spec.paper for row in taught if row.spec.paper), None)
+        paper = next((row.spec.paper for row in taught if _is_the_papers(row)), None)
         if paper:
             cells |= _paper_cells(paper.teacher_accuracy, paper.teacher_f1)
         yield TableRow(digest, label, "teacher", status, _filled(cells))
@@ -178,7 +183,7 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
         cells["difference"] = Cell(difference.value, difference=difference)
         cells["effect"] = Cell(difference.effect)
         cells["p"] = Cell(difference.corrected)
-    if row.spec.paper:
+    if row.spec.paper and _is_the_papers(row):
         cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
     return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
 
@@ -187,8 +192,11 @@ def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
     return {column.key: cells.get(column.key, Cell()) for column in COLUMNS}
 
 
-def _on_the_papers_data(rows: Sequence[RowRuns]) -> bool:
-    return any(row.spec.paper for row in rows) and any(PAPER_DATA in row.fact("source") for row in rows)
+def _is_the_papers(row: RowRuns) -> bool:
+    """True if the paper has figures for the row, and had a student of these modalities."""
+    others = [name for name in row.fact("modalities").split(", ") if name != PAPER_PRIMARY]
+    of_the_paper = (row.fact("primary"), *others) == (PAPER_PRIMARY, *PAPER_OTHERS)
+    return row.spec.paper is not None and PAPER_DATA in row.fact("source") and of_the_paper
 
 
 def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
@@ -235,11 +243,30 @@ def _gap(basis: Basis, row: RowRuns) -> Cell:
     teacher = _mean(row.teacher_means("test_accuracy"))
     baseline = _mean(control.means("test_accuracy")) if control else float("nan")
     reason = _why_no_gap(row, control, teacher, baseline)
-    if not reason:
-        return Cell(100 * float((student - baseline) / (teacher - baseline)))
+    if control is not None and not reason:
+        gap = _gap_with_interval(basis.runs, row, control)
+        if gap is not None:
+            return Cell(100 * gap.value, interval=(100 * gap.low, 100 * gap.high))
+        reason = NOT_BETTER
     if reason not in basis.footnotes:
         basis.footnotes.append(reason)
     return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
+
+
+def _gap_with_interval(runs: Runs, row: RowRuns, control: RowRuns) -> Gap | None:
+    """The gap; None where the row's teacher is not shown to be better than the control."""
+    if row.is_replicated:
+        scores = compared_scores(runs, {"row": row, "control": control}, "accuracy")
+        scores["teacher"] = teacher_scores(runs, row, "accuracy", scores["row"].groups)
+        pairs = (("row", "control"), ("teacher", "control"), ("row", "teacher"))
+        if any(set(scores[a].replicates).isdisjoint(scores[b].replicates) for a, b in pairs):
+            return None
+        return gap_recovered(*(Contrast.of_pairs(paired(scores[a], scores[b])) for a, b in pairs))
+    student, teacher, baseline = (
+        percents(measured, "test_accuracy") for measured in (row.measured, row.measured_teachers, control.measured)
+    )
+    pairs_of_samples = ((student, baseline), (teacher, baseline), (student, teacher))
+    return gap_recovered(*(Contrast.of_samples(a, b) for a, b in pairs_of_samples))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pandas as pd
 
+from analysis.checks.configurations import unlike_their_row
+from analysis.checks.copies import copied_runs
+from analysis.checks.environments import unequal_environments
+from analysis.checks.finding import REMARK, Finding, first_few, names_of, unequal
+from analysis.checks.training import too_short
 from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
+from analysis.stats.replicates import METRICS
 from mmkd.config import ALGORITHM_VERSION, SEEDS_PER_REPLICATE
 from mmkd.formatting import count
-from mmkd.metrics import lower_is_better
+from mmkd.metrics import best_trial, lower_is_better
 from mmkd.records import differences
 from mmkd.result_file import ResultError, Status
-
-SHOWN = 4
-"""So many values, files or runs are named in one warning, the others counted."""
-
-
-REMARK = "remark"
-"""Kind of a finding that is worth knowing, but no problem: the patch of what was not committed is kept."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem of a study; `kind` groups it."""
-
-    kind: str
-    text: str
 
 
 def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
@@ -51,9 +42,13 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [row.fact(column) for row in started])
     yield from _unequal_splits(runs, started)
-    yield from _repeated_seeds(rows)
+    yield from copied_runs(runs, rows)
+    yield from unlike_their_row(runs, started)
     yield from _foreign_data(started)
+    yield from _not_numbers(rows)
     yield from _commits(started)
+    yield from unequal_environments(runs, started)
+    yield from too_short(rows)
     for row in started:
         yield from _chosen_on_test(row)
     yield from _incomplete(rows)
@@ -63,21 +58,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
 def _unequal(
     kind: str, what: str, rows: Sequence[RowRuns] | Sequence[ReplicateRuns], values: Sequence[str]
 ) -> Iterator[Finding]:
-    """One finding where the rows' values (empty: not known) differ."""
-    found: dict[str, list[str]] = {}
-    titles = [row.title for row in rows]
-    for title, value in zip(titles, values, strict=True):
-        found.setdefault(value, []).append(title)
-    found.pop("", None)
-    if len(found) > 1:
-        yield Finding(kind, f"{what} are unequal: " + "; ".join(f"{key}: {first_few(found[key])}" for key in found))
-
-
-def first_few(words: Iterable[str]) -> str:
-    """The first few words, and how many more there are."""
-    listed = list(words)
-    more = len(listed) - SHOWN
-    return ", ".join(listed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return unequal(kind, what, [row.title for row in rows], values)
 
 
 def _older_version(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
@@ -112,22 +93,6 @@ def _samples(runs: Runs, directory: str) -> str:
         return ""
 
 
-def _repeated_seeds(rows: Sequence[RowRuns]) -> Iterator[Finding]:
-    """Two runs that count as two seeds and are one: the spread is then too small, and n too large."""
-    for row in rows:
-        for column, what in (("seed", "have seed"), ("weights", "ended with the same weights")):
-            for value, same in row.final_runs.dropna(subset=[column]).groupby(column):
-                if len(same) > 1:
-                    names = first_few(same["directory"].str.rpartition("/")[2])
-                    which = f" {value}" if column == "seed" else ""
-                    yield Finding("seeds", f"{row.title}: duplicate seeds: the runs {names} all {what}{which}")
-        for one in row.replicates:
-            twice = sorted({seed for seed in one.spec.seeds if one.spec.seeds.count(seed) > 1})
-            if twice:
-                listed = first_few(map(str, twice))
-                yield Finding("seeds", f"{one.title}: duplicate seeds: the study lists {listed} twice")
-
-
 def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs and teachers that were trained on other data than their row's."""
     for row in rows:
@@ -135,6 +100,16 @@ def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
         foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != row.fact("fingerprint"))]
         if len(foreign):
             yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
+
+
+def _not_numbers(rows: Sequence[RowRuns]) -> Iterator[Finding]:
+    """Metrics of a complete run that are NaN: their means are of the other runs."""
+    for row in rows:
+        for metric in (*METRICS, "majority_share"):
+            without = row.measured[row.measured[f"test_{metric}"].isna()]
+            if len(without):
+                names = names_of(without["directory"])
+                yield Finding("scores", f"{row.title}: test {metric} is not a number, and left out: {names}")
 
 
 def _commits(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
@@ -160,7 +135,7 @@ def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
         yield Finding(
             "selection",
             f"{row.title}: selection on test is possible: {len(measured)} tuning trials were measured on test "
-            f"({first_few(measured['directory'].str.rpartition('/')[2])})",
+            f"({names_of(measured['directory'])})",
         )
     yield from _other_winner(row, selection)
     former = int(row.superseded["test_accuracy"].notna().sum())
@@ -175,21 +150,21 @@ def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
 TUNED = ["learning_rate", "alpha", "beta", "temperature"]
 
 
-def _best_candidate(row: ReplicateRuns, selection: str) -> int | None:
-    """The number of the trial that must have won, from the validation metrics of the candidates."""
+def _criterion(row: ReplicateRuns, selection: str) -> pd.Series[float]:
+    """The value that decided about each candidate, by number: its own, or the mean of a finalist's runs.
+
+    Where there are finalists, those with failed runs are left out, unless all have some.
+    """
     column = f"valid_{selection}"
     complete = row.candidates[(row.candidates["status"] == Status.COMPLETE) & row.candidates[column].notna()]
-    is_proposal = complete["seed"] % SEEDS_PER_REPLICATE == 0
-    sign = 1 if lower_is_better(selection) else -1
-    best = complete[is_proposal].assign(order=sign * complete[column]).sort_values(["order", "number"])
-    if wanted := row.fact("finalists.best"):
-        best = best.head(int(wanted))
-        runs = [
-            complete[(complete[TUNED].fillna(-1) == line[TUNED].fillna(-1)).all(axis=1)] for _, line in best.iterrows()
-        ]
-        best = best.assign(order=[sign * own[column].mean() for own in runs], runs=[len(own) for own in runs])
-        best = best[best["runs"] == best["runs"].max()].sort_values(["order", "number"])
-    return int(best["number"].iloc[0]) if len(best) else None
+    proposed = complete[complete["seed"] % SEEDS_PER_REPLICATE == 0].set_index("number")
+    if not (wanted := row.fact("finalists.best")):
+        return complete.set_index("number")[column]
+    best = proposed.sort_values(column, ascending=lower_is_better(selection), kind="stable").head(int(wanted))
+    settings = complete[TUNED].fillna(-1)
+    runs = {n: complete[(settings == best.loc[n, TUNED].fillna(-1)).all(axis=1)][column] for n in best.index}
+    most = max(map(len, runs.values()), default=0)
+    return pd.Series({n: float(own.mean()) for n, own in runs.items() if len(own) == most}, dtype=float)
 
 
 def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
@@ -198,12 +173,17 @@ def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
     column, winner = f"valid_{selection}", row.winner
     if winner is None or column not in row.tuning:
         return
-    best = _best_candidate(row, selection)
+    values = _criterion(row, selection)
+    best = best_trial(selection, {int(str(number)): value for number, value in values.items()})
     if best not in (None, winner):
         yield Finding(
             "selection",
             f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
         )
+    assert row.row is not None
+    if winner in values.index and not np.isclose(values[winner], float(row.row["winner_value"]), rtol=1e-6):
+        said = f"winner.json says {float(row.row['winner_value']):.6g}, the trial {values[winner]:.6g}"
+        yield Finding("selection", f"{row.title}: validation {selection} of trial {winner}: {said}")
     chosen = row.tuning[row.tuning["number"] == winner]
     retrained = row.final_runs[TUNED].dropna(how="all").drop_duplicates()
     if len(chosen) and len(retrained) and not (retrained == chosen.iloc[0][TUNED]).all(axis=None):

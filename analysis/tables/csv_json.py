@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from io import StringIO
+from itertools import chain
 from typing import Any
 
 from analysis.stats.uncertainty import half_width
@@ -15,16 +16,20 @@ from analysis.tables.model import Cell, Column, Table
 FIELDS = (
     "study", "group", "row", "label", "kind", "status", "metric", "unit", "value", "sd", "sem", "ci95", "n", "wanted",
     "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
-    "effect_size", "correlation",
+    "effect_size", "correlation", "low", "high", "text",
 )  # fmt: skip
-UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count"}
+UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count", "gap": "percent"}
 DERIVED = ("difference", "effect", "p")
 """Columns that repeat what the row of `accuracy` says."""
 
 
 def to_csv(table: Table) -> str:
-    """One line per row of the table and metric; an empty field is not known or does not apply."""
-    return csv_text(FIELDS, _lines(table))
+    """One line per row of the table and metric; an empty field is not known or does not apply.
+
+    Each warning is a line of the metric "warning", with its words in `text`.
+    """
+    warnings = ({"study": table.name, "metric": "warning", "text": text} for text in table.warnings)
+    return csv_text(FIELDS, chain(_lines(table), warnings))
 
 
 def csv_text(fields: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
@@ -48,7 +53,7 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
 
 
 def _unit(column: Column) -> str:
-    return {"gap": "percent", "parameters": "count", "cost": column.label}.get(column.key) or UNITS[column.style]
+    return {"parameters": "count", "cost": column.label}.get(column.key) or UNITS[column.style]
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:
@@ -57,6 +62,8 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         known["sd"] = cell.spread
         known |= {"sem": float(half_width(cell.spread, cell.n, "sem"))}
         known |= {"ci95": float(half_width(cell.spread, cell.n, "ci"))}
+    if cell.interval is not None:
+        known["low"], known["high"] = cell.interval
     if cell.tied is not None:
         known["tied_with_best"] = int(cell.tied)
     if cell.difference is not None:

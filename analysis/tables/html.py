@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.tables.model import ARROWS, TIED, Table
+from analysis.tables.model import ARROWS, Table
 
 _HERE = Path(__file__).parent
 STYLE = (_HERE / "table.css").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ def to_html(table: Table) -> str:
 
 def html_table(table: Table) -> Markup:
     """The table with its warnings and notes, for a page that has `STYLE`."""
-    return _render("table.html", table=table, arrows=ARROWS, tied=TIED)
+    return _render("table.html", table=table, arrows=ARROWS)
 
 
 def _render(template: str, **values: object) -> Markup:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pylatexenc.latexencode import RULE_REGEX, UnicodeToLatexConversionRule, UnicodeToLatexEncoder
 
-from analysis.tables.model import TIED, Cell, Column, Table
+from analysis.tables.model import TIED, UNTESTED, Cell, Column, Table
 
 OTHER = r"\providecommand{\othercharacter}[2]{\ifdefined\Umathcode#1\else\texttt{#2}\fi}"
 """A character without a name in TeX: itself in XeLaTeX and LuaLaTeX, its number in pdfLaTeX."""
@@ -30,7 +30,7 @@ def to_latex(table: Table) -> str:
         for row in section.rows:
             body.append(_row([escape(row.shown), *(_cell(row.cells[column.key]) for column in table.columns)]))
     body += [r"\bottomrule", *_below(table, span), r"\end{tabular}"]
-    sentences = (table.title, *filter(None, [table.subtitle]), *table.notes_with("bold", "underlined", TIED))
+    sentences = (table.title, *filter(None, [table.subtitle]), *table.notes_with("bold", "underlined"))
     caption = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
     needs = "% Needs \\usepackage{booktabs} and, for accents, \\usepackage[T1]{fontenc}. What a caption should say:"
     lines = [needs, f"% {escape(caption)}", *body]
@@ -42,7 +42,7 @@ ARROWS = {"higher": r"~$\uparrow$", "lower": r"~$\downarrow$", None: ""}
 
 def _letter(table: Table, column: Column) -> str:
     """A column's letter, with room behind it where the ties are marked."""
-    return r"r@{\hspace{2em}}" if any(row.cells[column.key].tied for row in table.rows) else "r"
+    return r"r@{\hspace{2em}}" if any(row.cells[column.key].mark for row in table.rows) else "r"
 
 
 def _stacked(column: Column) -> str:
@@ -61,8 +61,8 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if cell.text and cell.rank in (1, 2):
         text = rf"\{'textbf' if cell.rank == 1 else 'underline'}{{{text}}}"
-    tied = r"\rlap{\,$\approx$}" if cell.tied_with_another else ""  # no width, so that numbers stay aligned
-    return text + tied + ("" if cell.footnote is None else f"$^{{{cell.footnote}}}$")
+    mark = {TIED: r"\rlap{\,$\approx$}", UNTESTED: r"\rlap{\,?}"}.get(cell.mark, "")  # no width: numbers stay aligned
+    return text + mark + ("" if cell.footnote is None else f"$^{{{cell.footnote}}}$")
 
 
 def _below(table: Table, span: int) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from analysis.tables.model import ARROWS, TIED, Cell, Table
+from analysis.tables.model import ARROWS, Cell, Table
 
 
 def to_markdown(table: Table) -> str:
@@ -23,7 +23,7 @@ def to_markdown(table: Table) -> str:
         lines += ["", f"<sup>{number}</sup> {_plain(footnote)}"]
     for warning in table.warnings:
         lines += ["", f"> **WARNING:** {_plain(warning)}"]
-    lines += ["", *(f"- {_plain(note)}" for note in table.notes_with("bold", "underlined", TIED))]
+    lines += ["", *(f"- {_plain(note)}" for note in table.notes_with("bold", "underlined"))]
     return "\n".join(lines) + "\n"
 
 
@@ -40,4 +40,4 @@ def _marked(cell: Cell) -> str:
     """A cell's text with its marks."""
     mark = {1: "**{}**", 2: "<ins>{}</ins>"}.get(cell.rank or 0, "{}") if cell.text else "{}"
     footnote = "" if cell.footnote is None else f"<sup>{cell.footnote}</sup>"
-    return mark.format(_plain(cell.text)) + (f" {TIED}" if cell.tied_with_another else "") + footnote
+    return mark.format(_plain(cell.text)) + (f" {cell.mark}" if cell.mark else "") + footnote

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from analysis.stats.scores import Score
 
-TIED = "≈"
+TIED, UNTESTED = "≈", "?"
+"""The marks of what is tied with the best, and of what cannot be tested against it."""
 ARROWS = {"higher": "\N{NO-BREAK SPACE}↑", "lower": "\N{NO-BREAK SPACE}↓", None: ""}
-"""The mark of what is tied with the best, and what follows a column's label."""
+"""What follows a column's label."""
 
-Style = Literal["spread", "mean", "ratio", "count", "times", "cost", "difference", "effect", "p"]
+Style = Literal["spread", "mean", "ratio", "count", "times", "cost", "difference", "effect", "p", "gap"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Column:
     """A column, and whether more or less of it is better.
 
     `spread` shows mean ± error, `mean` the mean alone, `ratio` n or n/N, `count` a whole number, `times` a factor,
-    `cost` minutes or hours, `difference` a difference and its interval, `effect` an effect size, `p` a p value.
+    `cost` minutes or hours, `difference` a difference and its interval, `effect` an effect size, `p` a p value, `gap` a
+    whole number and its interval.
     """
 
     key: str
@@ -34,16 +36,20 @@ class Cell(Score):
     """A value and its text, rounded.
 
     `footnote` is the 1-based number of a footnote. A cell without value has the text "–" and a footnote with the
-    reason, or no text where it does not apply or the row's status has the reason.
+    reason, or no text where it does not apply or the row's status has the reason. `interval` is the 95 % interval of
+    a value that is no mean.
     """
 
     text: str = ""
     footnote: int | None = None
+    interval: tuple[float, float] | None = None
 
     @property
-    def tied_with_another(self) -> bool:
-        """True if it is tied with the best; the best is tied with itself, which needs no mark."""
-        return bool(self.tied) and self.rank != 1
+    def mark(self) -> str:
+        """`TIED` or `UNTESTED` beside what is not the best; the best is tied with itself, which needs no mark."""
+        if self.rank == 1:
+            return ""
+        return TIED if self.tied else UNTESTED if self.is_untested else ""
 
     @classmethod
     def of(cls, score: Score) -> Cell:
@@ -80,7 +86,7 @@ class Table:
     """A whole table and everything that has to be said with it.
 
     `subtitle` is a sentence below the title, empty if there is nothing to say there. `legend` says what is marked as
-    the best and the second best; {best}, {second} and {tied} in it stand for a format's own marks. `provenance` is
+    the best and the second best; {best} and {second} in it stand for a format's own marks. `provenance` is
     where each row comes from, as JSON values.
     """
 
@@ -100,6 +106,6 @@ class Table:
         """The rows of all sections."""
         return tuple(row for section in self.sections for row in section.rows)
 
-    def notes_with(self, best: str, second: str, tied: str) -> tuple[str, ...]:
+    def notes_with(self, best: str, second: str) -> tuple[str, ...]:
         """The notes, with the legend in a format's own marks."""
-        return (self.legend.format(best=best, second=second, tied=tied), *self.notes) if self.legend else self.notes
+        return (self.legend.format(best=best, second=second), *self.notes) if self.legend else self.notes

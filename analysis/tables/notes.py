@@ -13,11 +13,12 @@ from analysis.stats.paired import VarianceShares
 from analysis.stats.power import detectable_over_replicates, detectable_over_seeds
 from analysis.stats.replicates import compared_scores, tests_to_control
 from analysis.stats.scores import comparable, difference_of, percents
-from mmkd.formatting import count
+from analysis.tables.model import TIED, UNTESTED
+from mmkd.formatting import count, significant
 
 
-def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
-    """The meaning of the marks; {best}, {second} and {tied} stand for a format's marks. Empty without marks."""
+def legend(rows: Sequence[RowRuns], control: RowRuns | None, *, has_untested: bool) -> str:
+    """The meaning of the marks; {best} and {second} stand for a format's own. Empty without marks."""
     members = comparable(rows, control)
     if len(members) < 2:
         return ""
@@ -25,9 +26,10 @@ def legend(rows: Sequence[RowRuns], control: RowRuns | None) -> str:
     scope = f"the {len(members)} students" + (f" ({left_out} of {len(rows)} rows not compared)" if left_out else "")
     replicated = any(row.is_replicated for row in rows)
     test = "paired tests of all pairs, Holm" if replicated else "Games-Howell over all pairs"
+    few = f"; {UNTESTED}: too few {'replicates' if replicated else 'seeds'} to test, of it or of the best"
     return (
-        f"{{best}} is the best and {{second}} the second of {scope}, teachers apart; {{tied}}: not significantly "
-        f"different from the best ({test}, 5 %)"
+        f"{{best}} is the best and {{second}} the second of {scope}, teachers apart; {TIED}: not significantly "
+        f"different from the best ({test}, 5 %){few * has_untested}"
     )
 
 
@@ -51,7 +53,10 @@ def notes(
         yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
     yield from _majority(rows)
     if control is not None:
-        yield f"gap: (row - control) / (teacher - control) on mean accuracy; the control is “{control.title}”"
+        yield (
+            f"gap: (row - control) / (teacher - control) on mean accuracy, with its 95 % interval (Fieller); the "
+            f"control is “{control.title}”"
+        )
     yield (
         "params: trained parameters; compr.: the teacher's parameters over the student's; trials: sampled, failed ones "
         f"too (n/N: n of them ended with a result); {cost}: tuning and final runs, for teachers their training"
@@ -71,7 +76,8 @@ def _data(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
         yield f"primary modality {listed}"
     if samples:
         every = " in all replicates" if any(row.is_replicated for row in rows) else ""
-        yield f"test split: {samples} samples{every}; one is {100 / samples:.2g} points, and no score is shown finer"
+        one = significant(100 / samples)
+        yield f"test split: {samples} samples{every}; one is {one} points, and no score is shown finer"
 
 
 def _scores(rows: Sequence[RowRuns], error: Error) -> str:
@@ -107,8 +113,8 @@ def _over_seeds(members: Sequence[RowRuns], control: RowRuns | None) -> Iterator
         yield "no finished row has two seeds: no spread is known, and no difference can be told from chance"
         return
     yield (
-        f"minimum detectable difference: {minimum.difference:.2g} points of accuracy with {minimum.n} seeds per row "
-        f"(Welch's t, two-sided {_level(compared)}, power .8, pooled SD {minimum.pooled:.2g})"
+        f"minimum detectable difference: {significant(minimum.difference)} points of accuracy with {minimum.n} seeds "
+        f"per row (Welch's t, two-sided {_level(compared)}, power .8, pooled SD {significant(minimum.pooled)})"
     )
 
 
@@ -137,9 +143,9 @@ def _over_replicates(runs: Runs, members: Sequence[RowRuns], control: RowRuns | 
     freedom = min(test.freedom for test in tests)
     minimum = detectable_over_replicates([test.error for test in tests], freedom, replicates, len(tests))
     yield (
-        f"minimum detectable difference: {minimum.difference:.2g} points of accuracy with "
+        f"minimum detectable difference: {significant(minimum.difference)} points of accuracy with "
         f"{count(replicates, 'replicate')} per row ({way.rstrip(',')}, {freedom} degrees of freedom, two-sided "
-        f"{_level(len(tests))}, power .8, pooled standard error {minimum.pooled:.2g})"
+        f"{_level(len(tests))}, power .8, pooled standard error {significant(minimum.pooled)})"
     )
     yield from _shares([test.shares for test in tests if test.shares is not None])
 
@@ -168,7 +174,7 @@ def _shares(shares: Sequence[VarianceShares]) -> Iterator[str]:
     tau = means["test group"] ** 0.5
     yield (
         f"variance of a difference in one test group of a replicate: {listed}; methods differ from group to group by "
-        f"SD {tau:.2g} points, which more replicates do not average out"
+        f"SD {significant(tau)} points, which more replicates do not average out"
     )
 
 

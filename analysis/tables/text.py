@@ -9,7 +9,7 @@ from textwrap import wrap
 from rich.console import Console, RenderableType
 from rich.table import Table as Grid
 
-from analysis.tables.model import ARROWS, TIED, Cell, Column, Section, Table
+from analysis.tables.model import ARROWS, Cell, Column, Section, Table
 
 GAP = 2
 BEST, SECOND = "◆", "◇"
@@ -44,7 +44,7 @@ def _parts(table: Table, width: int) -> Iterator[RenderableType]:
     yield rule
     texts = [(f"{number} ".translate(SUPERSCRIPT), text) for number, text in enumerate(table.footnotes, start=1)]
     texts += [("WARNING: ", warning) for warning in table.warnings]
-    texts += [("- ", note) for note in table.notes_with(BEST, SECOND, TIED)]
+    texts += [("- ", note) for note in table.notes_with(BEST, SECOND)]
     for lead, text in texts:
         yield "\n".join(wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead)))
 
@@ -117,5 +117,5 @@ def _plain(cell: Cell) -> str:
 
 
 def marks_of(cell: Cell) -> str:
-    """Best, second and tied with the best."""
-    return {1: BEST, 2: SECOND}.get(cell.rank or 0, "") + (TIED if cell.tied_with_another else "")
+    """Best, second, and tied with the best or not tested."""
+    return {1: BEST, 2: SECOND}.get(cell.rank or 0, "") + cell.mark

@@ -145,7 +145,7 @@ def test_columns_can_be_chosen(ablation: Lab) -> None:
 def test_gap_recovered(ablation: Lab) -> None:
     result = rows(made(ablation))
     assert result["CRD on attention maps"].cells["gap"].value == pytest.approx(100 * 4 / 9)  # (75 - 71) / (80 - 71)
-    assert result["CRD on attention maps"].cells["gap"].text == "44"
+    assert result["CRD on attention maps"].cells["gap"].text.startswith("44 [")
     assert result["Student without KD"].cells["gap"].text == ""
 
 
@@ -334,6 +334,10 @@ def with_paper_figures(lab: Lab, **figures: float) -> Table:
     assert study is not None
     study["rows"][1]["paper"] = figures
     write_json(path, study)
+    for row in lab.root.rows():
+        facts = read_json(row.row)
+        assert facts is not None
+        write_json(row.row, {**facts, "data": {**facts["data"], "modalities": ["video", "audio", "language"]}})
     return made(lab)
 
 

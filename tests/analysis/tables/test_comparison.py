@@ -106,7 +106,8 @@ def test_predictions_are_a_tidy_frame_of_what_counts(ablation: Lab) -> None:
     run = predictions.query(f"directory == 'rows/{row.path.name}/confirm/1-abcdef01' and split == 'test'")
     assert run["correct"].mean() == pytest.approx(0.74)
     assert list(run["sample"][:2]) == ["0", "1"]
-    share = np.exp(4) / (np.exp(4) + 2)  # softmax of logits 4, 0, 0
+    sureness = predicted(0.74, 1, row.path.name).logits.max()
+    share = np.exp(sureness) / (np.exp(sureness) + 2)  # softmax of that, 0, 0
     assert run["probability"].to_numpy() == pytest.approx(np.full(1000, share))
     assert run["nll"].min() == pytest.approx(-np.log(share))
 

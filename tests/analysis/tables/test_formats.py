@@ -36,7 +36,7 @@ def test_text_has_every_column_and_row_at_any_width(made: Table) -> None:
 
 
 def test_a_row_is_one_aligned_line_where_there_is_room(made: Table) -> None:
-    lines = to_text(made, 140).splitlines()
+    lines = to_text(made, 160).splitlines()
     control, crd = (next(line for line in lines if line.startswith(label)) for label in ("Student", "CRD"))
     assert control.index("±") == crd.index("±")
     assert len(control) == len(crd)
@@ -62,10 +62,10 @@ def test_equal_inputs_give_equal_bytes(ablation: Lab) -> None:
 
 
 def test_marks_stand_behind_the_numbers_which_stay_aligned(made: Table) -> None:
-    lines = to_text(made, 140).splitlines()
+    lines = to_text(made, 160).splitlines()
     assert any("75.0 ± 1.0◆ " in line for line in lines)
     assert any("71.0 ± 1.0◇ " in line for line in lines)
-    assert "◆ is the best and ◇ the second of the 2 students" in to_text(made, 140)
+    assert "◆ is the best and ◇ the second of the 2 students" in to_text(made, 160)
     assert "**75.0 ± 1.0**" in to_markdown(made)
     assert "<ins>71.0 ± 1.0</ins>" in to_markdown(made)
     assert "- bold is the best and underlined the second" in to_markdown(made)
