@@ -112,7 +112,7 @@ def control(
 
     from mmkd.data import check_dataset
     from mmkd.formatting import count
-    from mmkd.provenance import SOURCE
+    from mmkd.provenance import SOURCE, source_digest
     from sweeps.actions.detach import continues
     from sweeps.actions.snapshot import CodeWatch
     from sweeps.controller.loop import Controller
@@ -127,7 +127,8 @@ def control(
             print(f"row {name}: retrying {count(number, 'failed trial')}")
     if followed or any(work.remaining for work in works):
         check_dataset(made.rows[0].info.path)
-    watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
+    source = SOURCE if made.code is None else made.code / "mmkd"
+    watch = CodeWatch(works, made.root, source)
     tunings = [work.tuning for work in works] if options.journal else []
     copy = StudyJournal(options.journal, tunings).update if options.journal else lambda: ""
 
@@ -144,7 +145,7 @@ def control(
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
             max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
-            followed=followed,
+            followed=followed, code=f"{source_digest(source)}@{source}",
             on_choice=lambda: made.record(options.max_gpu_hours),
         )  # fmt: skip
         try:

@@ -92,7 +92,11 @@ class WorkerBackend(SlurmBackend):
 
     def worker_script(self) -> str:
         """The sbatch script of the workers."""
-        return self.script(self._job(self.settings.workers))
+        return self.script(self.worker_job())
+
+    def worker_job(self) -> Job:
+        """The array of all workers."""
+        return self._job(self.settings.workers)
 
     def gpus_for(self, job: Job) -> float:
         """See `Backend`: a job's GPUs are divided by its slots."""
