@@ -89,7 +89,7 @@ def _tune_teachers(rows: Iterable[Row], tuning: TeacherTuning, selection: str) -
 
 @dataclass(frozen=True)
 class _Planner:
-    """What all rows of a study have in common."""
+    """Facts that all rows of a study share."""
 
     study: StudyFile
     profile: Profile
