@@ -9,14 +9,27 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from slurm.accounting import FAILURES, PATIENCE, EndedJob, NoAnswer, QueuedJob, sacct, scancel, script_of, squeue
+from slurm.accounting import (
+    FAILURES,
+    PATIENCE,
+    TERMINAL,
+    EndedJob,
+    NoAnswer,
+    QueuedJob,
+    sacct,
+    scancel,
+    script_of,
+    squeue,
+)
 from slurm.backend import Backend, Handle, Job, Report, SubmissionRefused
 from slurm.question import QUICK_SECONDS, Question
 from slurm.settings import SlurmSettings
 from slurm.submission import CommandExecutor
 
 ABSENT_SECONDS = 60.0
-"""A job that the queue has not shown by name for so long was never created: an sbatch may outlive its controller."""
+"""A job that the queue has not shown by name for so long was never created: an sbatch may outlive its controller. One
+that it has lacked for so long, and whose end accounting does not tell, is lost: squeue's answer may be empty by
+mistake."""
 
 
 class SlurmBackend(Backend):
@@ -39,8 +52,10 @@ class SlurmBackend(Backend):
         self.settings, self.gpus = settings, settings.gpu_count
         self._queue: dict[str, QueuedJob] = {}
         self._names: dict[str, QueuedJob] = {}
-        self._asked, self._answered = 0.0, 0.0
+        self._asked = self._answered = self._accounted = 0.0
         self._first_seen: dict[Handle, float] = {}
+        self._absent: dict[Handle, float] = {}
+        """Jobs that the last answers of squeue lacked, and since when."""
         self._usage_asked = 0.0
         self._queue_question: Question[list[QueuedJob]] | None = None
         self._account_question: tuple[set[str], Question[dict[str, EndedJob]]] | None = None
@@ -85,6 +100,7 @@ class SlurmBackend(Backend):
             self._first_seen.setdefault(handle, now)
         for handle in self._first_seen.keys() - set(handles):
             del self._first_seen[handle]
+            self._absent.pop(handle, None)
         if handles and (self._queue_question or now - self._asked >= self.settings.poll):
             self._ask()
         reports = {handle: self._report(handle) for handle in handles}
@@ -168,13 +184,20 @@ class SlurmBackend(Backend):
         if job is None:
             unborn = not handle.id and self._answered - self._first_seen[handle] < ABSENT_SECONDS
             return Report(True) if unborn else None
+        self._absent.pop(handle, None)
         found = replace(handle, id=job.id)
         if not job.ended:
             return Report(True, message=job.state, handle=found, node=job.node)
         return _end(job.state, job.reason, found, job.node)
 
+    def _may_return(self, handle: Handle) -> bool:
+        """True if answers of squeue have lacked a job for a short time only: one may be empty by mistake."""
+        return self._answered - self._absent.setdefault(handle, self._answered) < ABSENT_SECONDS
+
     def _ask_accounting_for(self, missing: list[Handle], reports: dict[Handle, Report | None]) -> None:
-        """Report jobs that left the queue: from accounting, or without it as lost."""
+        """Report jobs that left the queue: from accounting, or without it as lost, once for each answer of squeue."""
+        if self._accounted == self._answered:
+            return  # they count as running until squeue has answered again
         ids = {handle.id for handle in missing if handle.id}
         known: dict[str, EndedJob] = {}
         if ids and self._account_question is None:
@@ -188,9 +211,13 @@ class SlurmBackend(Backend):
             missing = [handle for handle in missing if not handle.id or handle.id in asked]
             with suppress(NoAnswer):  # no accounting, or its database is down: the queue must do
                 known = question.answer()
+        self._accounted = self._answered
         for handle in missing:
             job = known.get(handle.id)
-            if job is None or (job.name != handle.name and not self._renamed.get(handle.id)):
+            is_ours = job is not None and (job.name == handle.name or self._renamed.get(handle.id))
+            if handle.id and not (is_ours and job is not None and job.state in TERMINAL) and self._may_return(handle):
+                reports[handle] = Report(True)
+            elif job is None or not is_ours:
                 never = "Slurm has no job of that name" if not handle.id else "Slurm no longer knows the job"
                 reports[handle] = Report(False, "node_fail" if handle.id else "cancelled", never)
             else:

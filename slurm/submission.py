@@ -23,7 +23,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import UNCHANGED, SlurmSettings
 
-REACHING = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_JWKS")
+REACHING = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_JWKS")
 """Variables by which commands find the cluster and prove who we are; a job around us sets none of them by itself."""
 
 SBATCH_SECONDS = 120.0
