@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Question(Generic[T]):
-    """A call of `ask` in a thread of its own; `began` is the monotonic time of its start."""
+    """A call of `ask` in its own thread; `began` is the monotonic time of its start."""
 
     def __init__(self, ask: Callable[[], T]) -> None:
         self.began = time.monotonic()
