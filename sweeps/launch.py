@@ -66,6 +66,7 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     from mmkd.files import remove_leftovers
     from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
+    from sweeps.actions.study_plan import write_plan
     from sweeps.controller.followed_rows import FollowedRows
     from sweeps.controller.stopping import Halted, Interrupted, StopRequests
 
@@ -80,6 +81,8 @@ def run(made: Launch, options: argparse.Namespace) -> int:
         followed = FollowedRows(made.rows, made.parallel, made.origin, made.name)
         works.extend(followed.take(made.rows))
         made.record(options.max_gpu_hours)  # a refused launch changes no record
+        for change in write_plan(made):
+            print(f"plan      changed: {change}")
         stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
         budget_spent = control(made, options, works, followed, stop)
@@ -115,6 +118,7 @@ def control(
     from mmkd.provenance import SOURCE, source_digest
     from sweeps.actions.detach import continues
     from sweeps.actions.snapshot import CodeWatch
+    from sweeps.actions.study_plan import note_tested
     from sweeps.controller.loop import Controller
     from sweeps.controller.progress import Reporter
     from sweeps.controller.study_journal import StudyJournal
@@ -137,6 +141,10 @@ def control(
         tunings.extend([work.tuning] if options.journal else [])
         return watch.join([work])
 
+    def news() -> str:
+        note_tested(made.root, made.name, made.rows)
+        return "; ".join(filter(None, (watch(), copy())))
+
     followed.joined = join
     # srun --unbuffered gives a job a terminal that nobody watches: write plain lines to its log.
     with Reporter(Console(force_terminal=False if options.detached else None)) as reporter:
@@ -144,13 +152,13 @@ def control(
             reporter.event(said)
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
-            max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
-            followed=followed, code=f"{source_digest(source)}@{source}",
+            max_gpu_hours=options.max_gpu_hours, news=news, followed=followed, code=f"{source_digest(source)}@{source}",
             on_choice=lambda: made.record(options.max_gpu_hours),
         )  # fmt: skip
         try:
             controller.run()
         finally:
+            note_tested(made.root, made.name, made.rows)
             if said := copy():
                 reporter.event(said)
     return controller.budget_spent

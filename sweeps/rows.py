@@ -54,6 +54,8 @@ class Row:
     pruner: str
     replicate: int = 0
     search: TeacherSearch | None = None
+    control: str | None = None
+    """The row that it is compared with; None: the study's control."""
 
     @property
     def title(self) -> str:
@@ -134,6 +136,7 @@ class Row:
             "fingerprint": self.info.fingerprint,
             "modalities": self.info.modalities,
             "classes": self.info.classes,
+            "steps": self.info.steps,
         }
         return RowRecord.model_validate({"digest": self.digest, "identity": self.identity, "data": data})
 

@@ -120,7 +120,7 @@ class CodeWatch:
         if known and known[-1].code == self._now:
             return None
         work.lock.check()
-        version = CodeVersion(code=self._now, **_origin(self.source), since=time.time())
+        version = CodeVersion(code=self._now, **origin_of(self.source), since=time.time())
         write_record(work.directory.code, CodeRecord((*known, version)))
         return known[-1] if known else None
 
@@ -136,7 +136,7 @@ class CodeWatch:
         return f"git checkout {then.commit[:12]}{patch}"
 
 
-def _origin(source: Path) -> dict[str, str]:
+def origin_of(source: Path) -> dict[str, str]:
     """Return commit and patch hash of a package: our own's, or those recorded in a snapshot."""
     if source == SOURCE:
         return git_commit()

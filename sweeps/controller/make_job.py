@@ -29,8 +29,8 @@ def make_job(
     if task.config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     directory = str(task.directory.path.absolute())
-    command = (sys.executable, "-m", "mmkd.trial", directory, "--attempt", str(attempt))
-    command += ("--code", code) if code else ()
+    sent_with = ("--code", code) if code else ()
+    command = (sys.executable, "-m", "mmkd.trial", directory, "--attempt", str(attempt), *sent_with)
     memory, avoid = next_resources(read_attempts(task.directory))
     avoid = tuple(dict.fromkeys((*avoid, *excluded)))
     name, log = f"{tag}.{task.name}.a{attempt}", task.directory.log(attempt)

@@ -115,9 +115,7 @@ class RowWork:
             return None
         final = {seed: task.directory for seed, task in final_tasks(self.row, tuned.winner.params).items()}
         named = {seed: self.directory.path / "confirm" / name for seed, name in tuned.winner.confirm.items()}
-        is_done = named.keys() == final.keys() and all(
-            named[seed] == run.path and run in self.finished for seed, run in final.items()
-        )
+        is_done = all(named.get(seed) == run.path and run in self.finished for seed, run in final.items())
         return tuned if is_done else None
 
     def _is_open(self, trial: FrozenTrial) -> bool:
