@@ -118,6 +118,10 @@ class Backend(Protocol):
         """GPU-seconds that were spent without a job."""
         return 0.0
 
+    def take_notes(self) -> list[str]:
+        """Lines for the user that were not taken yet."""
+        return []
+
     def release(self) -> None:
         """End what waits for further jobs: none will be submitted."""
         return None

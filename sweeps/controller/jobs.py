@@ -213,7 +213,8 @@ class Jobs:
         return said | found
 
     def _note_trouble(self) -> None:
-        """Tell once that the backend knows nothing new, and once that it does again."""
+        """Tell once that the backend knows nothing new, and once that it does again; pass on its notes."""
+        self.news += self.backend.take_notes()
         trouble = self.backend.trouble
         if bool(trouble) is not self._is_in_trouble:
             until = f"Slurm does not answer ({trouble}): all jobs count as running until it does"
