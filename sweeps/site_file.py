@@ -32,11 +32,13 @@ class ControllerJob(Frozen):
 class Site(Frozen):
     """A site file: `[slurm]` for trials, `[detach]` for detached controllers, and shared settings.
 
-    `parallel`: jobs at once, including pending ones; `stage`: copy the data to the node's disk ($TMPDIR) first.
+    `parallel`: jobs at once, including pending ones; `stage`: copy the data to the node's disk ($TMPDIR) first;
+    `on_event`: see --on-event.
     """
 
     parallel: Count = 16
     stage: bool = False
+    on_event: str | None = None
     slurm: SlurmSettings = SlurmSettings()
     detach: ControllerJob = ControllerJob()
 
