@@ -78,7 +78,7 @@ def examine(runs: Runs) -> Examination:
             for text, is_wrong in check_plans(Root(runs.root), {name: study.record for name, study in studies.items()})
         ),
         *(Finding("finished.jsonl", text) for text in wrong_lines.values()),
-        *(finding for _, one in replicates if one.row is not None for finding in changed_journals(runs, one)),
+        *(finding for _, one in replicates if one.facts is not None for finding in changed_journals(runs, one)),
         *wrong_results(runs, used[used["status"].isin(FINISHED)]),
     ]
     return Examination(fates, tuple(findings))

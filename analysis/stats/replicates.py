@@ -24,8 +24,8 @@ METRICS: Mapping[str, Callable[[Outcome, np.ndarray], float]] = {
 
 def have_same_splits(a: RowRuns, b: RowRuns) -> bool:
     """True if the replicates that both rows have are divided alike."""
-    theirs = {one.spec.replicate: one.fact("split") for one in b.replicates if one.row is not None}
-    ours = {one.spec.replicate: one.fact("split") for one in a.replicates if one.row is not None}
+    theirs = {one.spec.replicate: one.fact("split") for one in b.replicates if one.facts is not None}
+    ours = {one.spec.replicate: one.fact("split") for one in a.replicates if one.facts is not None}
     return all(split == theirs[number] for number, split in ours.items() if number in theirs)
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 
 from analysis.checks.finding import EXTENDED
 from analysis.loading.outcomes import outcome
-from analysis.loading.replicate_runs import FINISHED, first_lines, scored
+from analysis.loading.replicate_runs import FINISHED, scored
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, teacher_families
+from analysis.loading.study_trials import first_lines
 from analysis.stats.error_bars import Error
 from analysis.stats.gap import Contrast, Gap, gap_recovered
 from analysis.stats.paired import paired
@@ -163,7 +164,7 @@ def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
     """
     counts = []
     for row in rows:
-        measured = [pd.concat([one.measured, one.measured_teachers]) for one in row.replicates]
+        measured = [one.measured if len(one.measured) else one.measured_teachers for one in row.replicates]
         first = [outcome(runs, done["directory"].iloc[0]).ids for done in measured if len(done)]
         counts.append(len(set().union(*first)))
     return min((number for number in counts if number), default=0)
