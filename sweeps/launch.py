@@ -45,6 +45,23 @@ def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> Non
     print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width)))
 
 
+def planned_power(made: Launch) -> str:
+    """Say in one line what the table of a planned study could detect."""
+    from analysis.loading.runs import load
+    from analysis.loading.study_rows import collect_record
+    from analysis.tables.power_forecast import planned_power, unlaunched
+    from sweeps.launched_study import study_record
+
+    record = study_record(made.name, made.study, made.all_rows)
+    record = record.model_copy(
+        update={"rows": tuple(row for row in record.rows if row.name in {r.name for r in made.rows})}
+    )
+    if not any((made.root.path / "rows" / row.directory).is_dir() for row in record.rows):
+        return unlaunched(record)
+    runs = load(made.root.path)
+    return planned_power(runs, collect_record(runs, record))
+
+
 def launch(options: argparse.Namespace) -> int:
     """Run a study to its table and return the exit code."""
     from sweeps.actions.detach import detach
@@ -63,7 +80,9 @@ def launch(options: argparse.Namespace) -> int:
     if said := older_rows(made.root, made.name):
         print(f"older     {said}")
     if options.dry_run:
-        return dry_run(made, options)
+        code = dry_run(made, options)
+        print(f"power     {planned_power(made)}")
+        return code
     if made.code is not None:
         print(f"code      a copy in {take_snapshot(made.root)}")
     if options.detach:

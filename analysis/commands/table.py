@@ -28,6 +28,12 @@ def add_command(subparsers: Subparsers) -> None:
         help="value after ±: SD over seeds, SEM, or half of the 95%% interval (default: sd)",
     )
     parser.add_argument("--columns", metavar="A,B,...", help="only these columns, by their names in --format csv")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="test, too, that rows equal their controls within so many points of accuracy",
+    )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows and the control")
 
 
@@ -38,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     style = output_format(options, FORMATS)
     columns = options.columns.split(",") if options.columns else None
-    made = table(*load_study(options), error=options.error, columns=columns, rows=options.rows)
+    made = table(*load_study(options), error=options.error, columns=columns, rows=options.rows, margin=options.margin)
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)
     else:
