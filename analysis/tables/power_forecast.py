@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.loading.replicate_runs import first_lines
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, StudyRuns
+from analysis.loading.study_trials import first_lines
 from analysis.stats.design import ReplicateSpread, SeedSpread, spread_of_replicates
 from analysis.stats.paired import Replicated
 from analysis.stats.replicates import compared_scores, tests_to_control
