@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -76,8 +78,7 @@ def _export_onnx(student: TrainedStudent) -> tuple[bytes, Model]:
     except ImportError as error:
         raise UserError(f"export to .onnx {ONNX_HINT} ({error})") from None
     batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's exporter warns about itself
+    with _silent_exporter():
         program = torch.onnx.export(
             student.model,
             _example(student),
@@ -96,6 +97,19 @@ def _export_onnx(student: TrainedStudent) -> tuple[bytes, Model]:
         return torch.from_numpy(logits)
 
     return content, run
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """Silence what torch's exporter says about itself and about packages that are not needed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _example(student: TrainedStudent) -> tuple[Tensor, Tensor]:

@@ -84,8 +84,15 @@ def test_an_array_with_lengths_is_predicted_as_the_data_file(trained: Trained, t
 
 
 @pytest.mark.parametrize("name", ["student.pt2", "student.onnx"])
-def test_an_exported_program_equals_the_stored_logits(trained: Trained, tmp_path: Path, name: str) -> None:
+def test_an_exported_program_equals_the_stored_logits(
+    trained: Trained, tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
     assert export.main(["--trial", str(trained.trial.path), "--out", str(tmp_path / name)]) == 0
+    said = capfd.readouterr()
+    assert said.out.count("\n") == 1
+    steps = ("tracing ", "comparing ", "predicting ")  # on a slow machine
+    assert not [line for line in said.err.splitlines() if not line.startswith(steps)]
     data = read_split(trained.data, "test", ["video"], standardise=False)
     features, lengths = torch.from_numpy(data.arrays["video"]), torch.from_numpy(data.lengths["video"])
     if name.endswith("onnx"):
