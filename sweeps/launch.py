@@ -47,19 +47,12 @@ def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> Non
 
 def planned_power(made: Launch) -> str:
     """Say in one line what the table of a planned study could detect."""
-    from analysis.loading.runs import load
-    from analysis.loading.study_rows import collect_record
-    from analysis.tables.power_forecast import planned_power, unlaunched
+    import analysis
     from sweeps.launched_study import study_record
 
-    record = study_record(made.name, made.study, made.all_rows)
-    record = record.model_copy(
-        update={"rows": tuple(row for row in record.rows if row.name in {r.name for r in made.rows})}
-    )
-    if not any((made.root.path / "rows" / row.directory).is_dir() for row in record.rows):
-        return unlaunched(record)
-    runs = load(made.root.path)
-    return planned_power(runs, collect_record(runs, record))
+    record, names = study_record(made.name, made.study, made.all_rows), {row.name for row in made.rows}
+    part = record.model_copy(update={"rows": tuple(row for row in record.rows if row.name in names)})
+    return analysis.planned_power(made.root.path, part)
 
 
 def launch(options: argparse.Namespace) -> int:

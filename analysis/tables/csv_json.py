@@ -22,6 +22,7 @@ FIELDS = (
     "p_equivalence", "over_samples_low", "over_samples_high",
 )  # fmt: skip
 UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count", "gap": "percent"}
+UNITS |= {"difference": "points", "rank": "", "p": ""}
 DERIVED = tuple(column.key for column in DIFFERENCES)
 """Columns that repeat what the row of `accuracy` says."""
 

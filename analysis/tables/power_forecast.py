@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, StudyRuns
+from analysis.loading.runs import Runs, load
+from analysis.loading.study_rows import RowRuns, StudyRuns, collect_record
 from analysis.loading.study_trials import first_lines
 from analysis.stats.design import ReplicateSpread, SeedSpread, spread_of_replicates
 from analysis.stats.paired import Replicated
@@ -227,8 +228,12 @@ def _cells(option: Option) -> tuple[str, ...]:
     return (str(option.replicates), str(option.seeds), detects, f"{option.power:.2f}", significant(option.cost, 3))
 
 
-def planned_power(runs: Runs, found: StudyRuns) -> str:
-    """Say in one line what a planned study could detect, from runs of its rows that have finished."""
+def planned_power(root: Path, record: StudyRecord) -> str:
+    """Say in one line what a planned study could detect, from runs of its rows that have finished under `root`."""
+    if not any((root / "rows" / row.directory).is_dir() for row in record.rows):
+        return f"not known: nothing of {record.name} has finished here; ask again after a few replicates (mmkd power)"
+    runs = load(root)
+    found = collect_record(runs, record)
     spread = study_spread(runs, found)
     if spread is None:
         return f"not known: {UNKNOWN}"
@@ -248,8 +253,3 @@ def planned_power(runs: Runs, found: StudyRuns) -> str:
         return f"not known: {UNKNOWN}"
     detects = "no difference" if math.isinf(detectable) else f"{significant(detectable)} points"
     return f"detects {detects} with {size} (5 % / {comparisons}, power .8; spread of {origin})"
-
-
-def unlaunched(record: StudyRecord) -> str:
-    """The line for a root in which nothing has run."""
-    return f"not known: nothing of {record.name} has finished here; ask again after a few replicates (mmkd power)"
