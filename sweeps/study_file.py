@@ -52,6 +52,13 @@ class Defaults(Frozen):
     pruner: Pruner = "none"
 
 
+class Finalists(Frozen):
+    """The `best` trials of each row run again on `seeds` more seeds; the winner has the best mean on validation."""
+
+    best: Annotated[int, Field(ge=2, le=1000)]
+    seeds: Annotated[int, Field(ge=1, le=100)]
+
+
 class PaperFigures(records.PaperFigures, Frozen):
     """The paper's figures as a study file gives them."""
 
@@ -66,7 +73,10 @@ class Recipe(Frozen):
 
 
 class RowSpec(Recipe):
-    """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's."""
+    """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's.
+
+    `control` names the row that it is compared with, by default the study's control.
+    """
 
     name: str
     label: Line | None = None
@@ -74,6 +84,7 @@ class RowSpec(Recipe):
     method: str
     level: str | None = None
     settings: dict[str, Any] = {}
+    control: str | None = None
     pairing: str | None = None
     space: Space = Space()
     sampler: Sampler | None = None
@@ -89,6 +100,7 @@ class StudyFile(Recipe):
 
     `replicates` is how often each row is tuned and tested, each time on its own split, as `splits` says; `trials`
     and `seeds` count per replicate. `teacher_tuning` is a partial `TeacherTuning`.
+    Without `finalists`, the best trial wins.
     """
 
     title: Line
@@ -99,6 +111,7 @@ class StudyFile(Recipe):
     replicates: Replicates = 1
     splits: SplitSettings = SplitSettings()
     teacher_tuning: dict[str, Any] = {}
+    finalists: Finalists | None = None
     defaults: Defaults = Defaults()
     rows: Annotated[list[RowSpec], Field(min_length=1)]
 
@@ -122,6 +135,12 @@ class StudyFile(Recipe):
             raise ValueError(f"two rows are called {', '.join(twice)}")
         if self.control is not None and self.control not in names:
             raise ValueError(f"control = {self.control!r} is no row (rows: {', '.join(names)})")
+        for row in self.rows:
+            others = [name for name in names if name != row.name]
+            if row.control is not None and row.control not in others:
+                raise ValueError(
+                    f"row {row.name}: control = {row.control!r} is no other row (other rows: {', '.join(others)})"
+                )
         return self
 
 

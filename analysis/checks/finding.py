@@ -1,4 +1,4 @@
-"""What a check finds, and how it is said."""
+"""Findings of checks: their kinds, and the words that they have in common."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ SHOWN = 4
 
 REMARK = "remark"
 """Kind of a finding that is worth knowing, but no problem: the patch of what was not committed is kept."""
+
+EXTENDED = "extended"
+"""Kind of the remark that an extended row has another winner: a note of the table, not a warning."""
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,26 @@ from itertools import groupby
 
 import pandas as pd
 
+from analysis.checks.finding import EXTENDED
 from analysis.loading.outcomes import outcome
-from analysis.loading.replicate_runs import FINISHED, first_lines, scored
+from analysis.loading.replicate_runs import FINISHED, scored
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, teacher_families
+from analysis.loading.study_trials import first_lines
 from analysis.stats.error_bars import Error
 from analysis.stats.gap import Contrast, Gap, gap_recovered
 from analysis.stats.paired import paired
 from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
 from analysis.stats.scores import Score, family_score, percents, row_score, score_rows
 from analysis.tables.checks import check_rows
+from analysis.tables.difference_cells import (
+    DIFFERENCES,
+    check_margin,
+    difference_cells,
+    difference_notes,
+    unshown_differences,
+    with_intervals_over_samples,
+)
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import legend, notes
 from analysis.tables.rounding import with_text
@@ -26,17 +36,15 @@ from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
 from mmkd.records import read_study
+from mmkd.rundir import Root
+from mmkd.study_plan import plan_note
 
 COLUMNS = (
     Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
     Column("weighted_f1", "weighted F1\N{NO-BREAK SPACE}%", "spread", "higher"),
     Column("macro_f1", "macro F1\N{NO-BREAK SPACE}%", "spread", "higher"),
     Column("seeds", "n", "ratio"),
-    Column(
-        "difference", "Δ\N{NO-BREAK SPACE}accuracy [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]", "difference", "higher"
-    ),
-    Column("effect", "effect size", "effect", "higher"),
-    Column("p", "p (Holm)", "p"),
+    *DIFFERENCES,
     Column("gap", "gap\N{NO-BREAK SPACE}%", "gap", "higher"),
     Column("majority_share", "maj. %", "mean"),
     Column("parameters", "params", "count"),
@@ -64,11 +72,12 @@ P_OF_ONE_TUNING = "p (Holm), one\N{NO-BREAK SPACE}tuning"
 
 @dataclass(frozen=True)
 class Basis:
-    """Facts that all rows of a table share."""
+    """Facts that all rows of a table share; `control` is the study's, `controls` are the rows' own by their names."""
 
     runs: Runs
     rows: Sequence[RowRuns]
     control: RowRuns | None
+    controls: Mapping[str, RowRuns | None]
     scores: Mapping[str, Mapping[str, Score]]
     clock: Clock
     error: Error
@@ -87,6 +96,7 @@ def table(
     error: Error = "sd",
     columns: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
+    margin: float | None = None,
 ) -> Table:
     """The table of the study called `study` under the root of `runs`.
 
@@ -97,13 +107,18 @@ def table(
             95 % interval.
         columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
         rows: names of the rows to show beside the control; by default all. Tests and ranks are among these alone.
+        margin: points of accuracy that do not matter: adds tests that rows equal their controls within it.
 
     Raises:
-        UserError: there is no such study, column or row, or the study's file is broken.
+        UserError: there is no such study, column or row, the study's file is broken, or the margin makes no sense.
     """
+    check_margin(margin, columns)
     found = collect(runs, study, rows)
     chosen, control = found.rows, found.control
-    basis = Basis(runs, chosen, control, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
+    controls = {row.spec.name: found.control_of(row) for row in chosen}
+    scores = dict(score_rows(runs, chosen, control, error, margin))
+    scores["accuracy"] = with_intervals_over_samples(runs, controls, chosen, scores["accuracy"])
+    basis = Basis(runs, chosen, control, controls, scores, choose_clock(chosen), error, [])
     sections = [
         Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
         for title, group in groupby(chosen, key=lambda row: row.spec.group)
@@ -111,35 +126,39 @@ def table(
     ]
     samples = count_test_samples(runs, chosen)
     whole = len(replicates_by_name(read_study(runs.root, study)))
-    part = f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone"
-    shown = _columns(basis, columns)
+    shown = _columns(basis, columns, margin)
     has_untested = any(row.cells["accuracy"].is_untested for section in sections for row in section.rows)
+    groups = count_test_groups(runs, chosen)
+    compared = difference_notes(chosen, control, scores["accuracy"].values(), margin, groups)
+    findings = list(check_rows(runs, chosen))
+    noted = [plan_note(Root(runs.root), study), *(found.text for found in findings if found.kind == EXTENDED)]
+    if len(chosen) < whole:
+        noted.append(f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone")
     return Table(
         study,
         found.record.title,
         shown,
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
-        tuple(finding.text for finding in check_rows(runs, chosen)),
+        tuple(finding.text for finding in findings if finding.kind != EXTENDED),
         legend(chosen, control, has_untested=has_untested),
-        (*([part] if len(chosen) < whole else []), *notes(runs, chosen, control, samples, error, basis.clock.unit)),
+        (*filter(None, noted), *notes(runs, chosen, control, samples, error, basis.clock.unit), *compared),
         provenance(runs, found),
         "" if basis.is_replicated else ONE_TUNING,
     )
 
 
-def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
+def _columns(basis: Basis, wanted: Sequence[str] | None, margin: float | None) -> tuple[Column, ...]:
     """The columns to show, the cost's called by its unit."""
     known = {column.key: replace(column, label=column.label or basis.clock.unit) for column in COLUMNS}
     if not basis.is_replicated:
         known["p"] = replace(known["p"], label=P_OF_ONE_TUNING)
+    if margin is not None:
+        known["equivalence"] = replace(known["equivalence"], label=f"p within ±{margin:g}")
     if wanted is not None:
         return tuple(known[choose("column", key, known)] for key in wanted)
     left_out = set() if any(map(_is_the_papers, basis.rows)) else {"paper_accuracy", "paper_f1"}
-    if basis.control is None:
-        left_out |= {"difference", "effect", "p"}
-    if not basis.is_replicated:
-        left_out.add("effect")
+    left_out |= unshown_differences(basis.rows, basis.control, basis.scores["accuracy"].values(), margin)
     return tuple(column for key, column in known.items() if key not in left_out)
 
 
@@ -150,10 +169,16 @@ def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
     """
     counts = []
     for row in rows:
-        measured = [pd.concat([one.measured, one.measured_teachers]) for one in row.replicates]
+        measured = [one.measured if len(one.measured) else one.measured_teachers for one in row.replicates]
         first = [outcome(runs, done["directory"].iloc[0]).ids for done in measured if len(done)]
         counts.append(len(set().union(*first)))
     return min((number for number in counts if number), default=0)
+
+
+def count_test_groups(runs: Runs, rows: Sequence[RowRuns]) -> int:
+    """Groups of the test samples of the first run that was measured; 0 if the data have none."""
+    first = next((row.measured["directory"].iloc[0] for row in rows if len(row.measured)), None)
+    return 0 if first is None else len(set(outcome(runs, first).groups))
 
 
 def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow]:
@@ -183,14 +208,10 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
         "trials": _trials(row),
         "cost": _cost(basis, pd.concat([row.tuning, row.final_runs])),
     }
-    difference = cells["accuracy"].difference
-    if difference is not None:
-        cells["difference"] = Cell(difference.value, difference=difference)
-        cells["effect"] = Cell(difference.effect)
-        cells["p"] = Cell(difference.corrected)
+    cells |= difference_cells(cells["accuracy"])
     if row.spec.paper and _is_the_papers(row):
         cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
-    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
+    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells), row.control)
 
 
 def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
@@ -241,9 +262,9 @@ def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
 
 def _gap(basis: Basis, row: RowRuns) -> Cell:
     """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
-    control = basis.control
+    control = basis.controls[row.spec.name]
     student = _mean(row.means("test_accuracy"))
-    if row is control or pd.isna(student):
+    if pd.isna(student) or (control is None and _is_control(basis, row)):
         return Cell()
     teacher = _mean(row.teacher_means("test_accuracy"))
     baseline = _mean(control.means("test_accuracy")) if control else float("nan")
@@ -256,6 +277,10 @@ def _gap(basis: Basis, row: RowRuns) -> Cell:
     if reason not in basis.footnotes:
         basis.footnotes.append(reason)
     return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
+
+
+def _is_control(basis: Basis, row: RowRuns) -> bool:
+    return row is basis.control or any(row is other for other in basis.controls.values())
 
 
 def _gap_with_interval(runs: Runs, row: RowRuns, control: RowRuns) -> Gap | None:

@@ -11,15 +11,19 @@ from itertools import chain
 from typing import Any
 
 from analysis.stats.uncertainty import half_width
+from analysis.tables.difference_cells import DIFFERENCES
 from analysis.tables.model import Cell, Column, Table
 
 FIELDS = (
     "study", "group", "row", "label", "kind", "status", "metric", "unit", "value", "sd", "sem", "ci95", "n", "wanted",
     "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
     "effect_size", "correlation", "low", "high", "text",
+    "control", "to_study_control", "to_study_control_low", "to_study_control_high",
+    "p_equivalence", "over_samples_low", "over_samples_high",
 )  # fmt: skip
 UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count", "gap": "percent"}
-DERIVED = ("difference", "effect", "p")
+UNITS |= {"difference": "points", "rank": "", "p": ""}
+DERIVED = tuple(column.key for column in DIFFERENCES)
 """Columns that repeat what the row of `accuracy` says."""
 
 
@@ -45,6 +49,7 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
     for section in table.sections:
         for row in section.rows:
             known = {"study": table.name, "group": section.title, "row": row.name, "label": row.label}
+            known["control"] = row.control
             for column in table.columns:
                 if column.key not in DERIVED:
                     cell = row.cells[column.key]
@@ -70,7 +75,13 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         found = cell.difference
         known |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
         known |= {"p": found.p, "p_holm": found.corrected}
-        known |= {"effect_size": found.effect, "correlation": found.correlation}
+        known |= {"effect_size": found.effect, "correlation": found.correlation, "p_equivalence": found.equivalence}
+    if cell.over_samples is not None:
+        known |= {"over_samples_low": cell.over_samples.low, "over_samples_high": cell.over_samples.high}
+    if cell.to_study_control is not None:
+        common = cell.to_study_control
+        known |= {"to_study_control": common.value}
+        known |= {"to_study_control_low": common.low, "to_study_control_high": common.high}
     return known
 
 

@@ -42,16 +42,21 @@ class RowIdentity(Record):
     split: str = ""
     replicate: int = 0
     teacher_tuning: Mapping[str, Any] | None = None
+    finalists: Mapping[str, int] | None = None
 
 
 class RowData(Record):
-    """Data set of a row; `path` is where it was when the row began."""
+    """Data set of a row; `path` is where it was when the row began.
+
+    `steps` is modality -> length of its sequences; empty in records of earlier versions.
+    """
 
     path: str
     source: str
     fingerprint: str
     modalities: tuple[str, ...]
     classes: tuple[str, ...]
+    steps: Mapping[str, int] = {}
 
 
 class RowRecord(Record):
@@ -65,6 +70,7 @@ class RowRecord(Record):
 class WinnerRecord(Record):
     """`winner.json`: the winning tuning trial, and the directory of the final run that counts for each seed.
 
+    `value` is its validation metric, the mean over its runs if it was one of several finalists.
     `trials` count against the budget; all that took part have numbers below `numbers`, which is larger if failed
     trials were tried again under new numbers. `journal` is the size of the row's journal in bytes then: as long as it
     is the same, nothing was sampled or reported since.

@@ -279,7 +279,9 @@ def test_a_row_that_begins_again_and_dies_with_half_of_it_set_aside_loses_nothin
     rows, root = planned(study, tmp_path), Root(tmp_path / "runs")
     run(rows, root, Backend(lambda job, attempt: Failure.ERROR if "/no_kd-" in job.command[3] else None))
     failed = len(list(rows[0].directory.path.glob("trials/*")))
-    moved = Point("sweeps.controller.row.os.replace", after=True, when=lambda source, _: Path(source).name == "trials")
+    moved = Point(
+        "sweeps.controller.failed_rows.os.replace", after=True, when=lambda source, _: Path(source).name == "trials"
+    )
     dies_at(moved, lambda: run(rows, root, Backend()))
     run(rows, root, Backend())
     assert len(list(rows[0].directory.path.glob("failed-*/trials/*"))) == failed > 0
@@ -491,6 +493,6 @@ def test_a_full_disk_is_not_the_trials_error(lab: Any, numbers_of: Any) -> None:
         return attempt(directory, 1)
 
     assert exit_code(forked(on_a_full_disk)) == 1
-    assert [a.ran.end for a in read_attempts(directory)] == ["node_fail"]
+    assert [a.ran.end for a in read_attempts(directory)] == ["storage"], "no node is to blame"
     assert exit_code(forked(partial(attempt, directory, 1))) == 0
     assert numbers_of(directory) == expected
