@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.checks.finding import REMARK, Finding, first_few
+from analysis.checks.finding import EXTENDED, REMARK, Finding, first_few
 from analysis.checks.journals import changed_journals
 from analysis.checks.results import wrong_results
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, ended
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect
 from analysis.tables.checks import check_rows
+from analysis.tables.plan_checks import check_plans
 from mmkd.errors import UserError
 from mmkd.finished import describe, read_finished
 from mmkd.formatting import count
@@ -37,7 +38,7 @@ class Examination:
     @property
     def problems(self) -> tuple[Finding, ...]:
         """The findings, less remarks and what is unfinished."""
-        return tuple(finding for finding in self.findings if finding.kind not in (REMARK, UNFINISHED))
+        return tuple(finding for finding in self.findings if finding.kind not in (REMARK, EXTENDED, UNFINISHED))
 
     def tested(self, runs: Runs) -> list[str]:
         """The final runs and teachers that tables show and that completed."""
@@ -72,8 +73,12 @@ def examine(runs: Runs) -> Examination:
             for finding in check_rows(runs, study.rows)
             if finding.kind not in ("rejected", "replicates")
         ),
+        *(
+            Finding("plan" if is_wrong else REMARK, text)
+            for text, is_wrong in check_plans(Root(runs.root), {name: study.record for name, study in studies.items()})
+        ),
         *(Finding("finished.jsonl", text) for text in wrong_lines.values()),
-        *(finding for _, one in replicates if one.row is not None for finding in changed_journals(runs, one)),
+        *(finding for _, one in replicates if one.facts is not None for finding in changed_journals(runs, one)),
         *wrong_results(runs, used[used["status"].isin(FINISHED)]),
     ]
     return Examination(fates, tuple(findings))

@@ -123,18 +123,28 @@ def read_result(path: Path, *, predictions: bool = True, curves: bool = True) ->
             metrics=_read_metrics(file),
             curves=_read_curves(file) if curves else {},
             predictions={
-                split: Predictions(
-                    logits=group["logits"][()],
-                    labels=group["labels"][()],
-                    ids=group["ids"].asstr()[()].tolist(),
-                    scores=group["scores"][()] if "scores" in group else None,
-                    groups=group["groups"].asstr()[()].tolist() if "groups" in group else [],
-                )
+                split: _read_predictions(group)
                 for split, group in (file.get("predictions", {}) if predictions else {}).items()
             },
             standardisation={m: tuple(pair[()]) for m, pair in file.get("standardisation", {}).items()},
             **{name: facts[name] for name in _SCALARS},
         )
+
+
+def read_predictions(path: Path, split: str) -> Predictions:
+    """Read the predictions of one split alone; raises as `read_result` does, and ResultError if there are none."""
+    with _opened(path, check=True) as file:
+        return _read_predictions(file["predictions"][split])
+
+
+def _read_predictions(group: h5py.Group) -> Predictions:
+    return Predictions(
+        logits=group["logits"][()],
+        labels=group["labels"][()],
+        ids=group["ids"].asstr()[()].tolist(),
+        scores=group["scores"][()] if "scores" in group else None,
+        groups=group["groups"].asstr()[()].tolist() if "groups" in group else [],
+    )
 
 
 def read_summary(path: Path) -> Result:

@@ -212,6 +212,10 @@ class Root:
         """The record of a study: its rows in the order of its table."""
         return self.path / "studies" / f"{name}.json"
 
+    def plan(self, study: str) -> Path:
+        """The plan of a study, and its changes."""
+        return self.path / "plans" / f"{study}.json"
+
     def stop(self, name: str) -> Path:
         """Written by `launch.py --cancel`: the controller of that study ends its jobs and itself."""
         return self.path / "studies" / f"{name}.stop"

@@ -24,7 +24,7 @@ from mmkd.data import DatasetInfo
 from mmkd.data.splits import draw_splits
 from mmkd.distillation.facts import MethodFacts, facts_of, kept_facts
 from mmkd.errors import UserError
-from mmkd.models.pairings import Pairing, modality_aliases, resolve_pairing
+from mmkd.models.pairings import Pairing, modality_aliases, proxies_differ, resolve_pairing
 from mmkd.presets import PRESETS
 from mmkd.rundir import Root
 from mmkd.schema import explain
@@ -57,10 +57,32 @@ def plan(
     """
     planner = _Planner(study, profile, info, root, machine, kept_facts(root.methods))
     rows = [planner.row(spec, f"{origin}: row {spec.name}") for spec in study.rows]
+    rows = _each_once(rows, study.control, origin)
     tuning = _build(TeacherTuning, merge(profile.teacher_tuning, study.teacher_tuning), f"{origin}: teacher_tuning")
     splits = draw_splits(info, study.splits, study.replicates)
     planned = [_replicate(row, number, *split) for number, split in enumerate(splits) for row in rows]
     return _tune_teachers(planned, tuning, study.defaults.selection) if tuning.trials else planned
+
+
+def _each_once(rows: Sequence[Row], control: str | None, origin: Path | str) -> list[Row]:
+    """Leave out matched controls that on these data are the same row as another, which takes their place.
+
+    Raises:
+        UserError: two other rows are the same.
+    """
+    matched = {row.control for row in rows}
+    kept: dict[str, Row] = {}
+    instead: dict[str | None, str] = {}
+    for row in sorted(rows, key=lambda row: row.name != control):
+        same = kept.setdefault(row.digest, row)
+        if same is row:
+            continue
+        if row.name not in matched:
+            raise UserError(
+                f"{origin}: rows {same.name} and {row.name} are the same, but for label and budget; remove one"
+            )
+        instead[row.name] = same.name
+    return [replace(row, control=instead.get(row.control, row.control)) for row in rows if row.name not in instead]
 
 
 def _replicate(row: Row, number: int, split: DrawnSplit | None, divided: DatasetInfo) -> Row:
@@ -126,6 +148,7 @@ class _Planner:
             selection=spec.selection or defaults.selection,
             pruner=spec.pruner or defaults.pruner,
             finalists=self.study.finalists,
+            control=spec.control,
         )
 
     def _student(self, spec: RowSpec, pairing: Pairing, method: MethodFacts, where: str) -> StudentConfig:
@@ -146,7 +169,9 @@ class _Planner:
             "device": self.machine.device,
             **of_seed(TUNING_SEED, 0),
         }
-        teacher = None
+        distillation, teacher = method.distillation, None
+        if spec.method == "no_kd" and not proxies_differ(pairing, self.study.primary, self.info.steps):
+            distillation = distillation.model_copy(update={"settings": {}})  # its only setting changes nothing here
         if method.needs_teacher:
             teachers = _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher")
             teacher = TeacherConfig(**common, network=teachers, training=teacher_training, branch=pairing.branch)
@@ -156,7 +181,7 @@ class _Planner:
             training=training,
             primary=self.study.primary,
             pairing=pairing.name,
-            distillation=method.distillation,
+            distillation=distillation,
             teacher=teacher,
         )
 

@@ -89,7 +89,7 @@ def prepare(options: argparse.Namespace) -> Launch:
     threads = threads_of(site.slurm) if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
     all_rows = plan(study, described, profile, info, root, machine)
-    wanted = select_rows(options.rows, [row.name for row in all_rows], study.control)
+    wanted = select_rows(options.rows, {row.name: row.control for row in all_rows}, study.control)
     rows = [row for row in all_rows if row.name in wanted]
     make_root(root)
     return Launch(study, origin, name, rows, all_rows, profile_name, root, site, backend, parallel, code, environment)

@@ -55,6 +55,8 @@ class Row:
     replicate: int = 0
     search: TeacherSearch | None = None
     finalists: Finalists | None = None
+    control: str | None = None
+    """The row that it is compared with; None: the study's control."""
 
     @property
     def title(self) -> str:
@@ -147,6 +149,7 @@ class Row:
             "fingerprint": self.info.fingerprint,
             "modalities": self.info.modalities,
             "classes": self.info.classes,
+            "steps": self.info.steps,
         }
         return RowRecord.model_validate({"digest": self.digest, "identity": self.identity, "data": data})
 

@@ -73,7 +73,10 @@ class Recipe(Frozen):
 
 
 class RowSpec(Recipe):
-    """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's."""
+    """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's.
+
+    `control` names the row that it is compared with, by default the study's control.
+    """
 
     name: str
     label: Line | None = None
@@ -81,6 +84,7 @@ class RowSpec(Recipe):
     method: str
     level: str | None = None
     settings: dict[str, Any] = {}
+    control: str | None = None
     pairing: str | None = None
     space: Space = Space()
     sampler: Sampler | None = None
@@ -131,6 +135,12 @@ class StudyFile(Recipe):
             raise ValueError(f"two rows are called {', '.join(twice)}")
         if self.control is not None and self.control not in names:
             raise ValueError(f"control = {self.control!r} is no row (rows: {', '.join(names)})")
+        for row in self.rows:
+            others = [name for name in names if name != row.name]
+            if row.control is not None and row.control not in others:
+                raise ValueError(
+                    f"row {row.name}: control = {row.control!r} is no other row (other rows: {', '.join(others)})"
+                )
         return self
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from analysis.checks.finding import Finding, first_few, names_of, unequal
 from analysis.loading.replicate_runs import ReplicateRuns
 from analysis.loading.runs import Runs
@@ -78,12 +80,13 @@ def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _seeds_and_splits(row: ReplicateRuns) -> Iterator[Finding]:
     """Final runs with another seed than their directory's name has, and runs and teachers of another split."""
-    known = row.final_runs.dropna(subset=["directory", "seed"])
-    wrong = known[known["seed"].to_numpy() != known.index.to_numpy()]
-    if len(wrong):
-        names = names_of(wrong["directory"])
-        yield Finding("seeds", f"{row.title}: other seeds than their directories are named after: {names}")
-    trials = row.trials.dropna(subset=["directory", "fingerprint"])
-    other = trials[trials["split"].fillna("") != row.fact("split")]
-    if len(other):
-        yield Finding("splits", f"{row.title}: of another split than the row's: {first_few(other['directory'])}")
+    wanted_seeds = row.study.frames["final_runs"].index[row.spans["final_runs"]]
+    final = zip(wanted_seeds, *(row.values(name, ["final_runs"]) for name in ("seed", "directory")), strict=True)
+    wrong = [directory for wanted, seed, directory in final if not pd.isna(seed) and seed != wanted]
+    if wrong:
+        yield Finding("seeds", f"{row.title}: other seeds than their directories are named after: {names_of(wrong)}")
+    trials = zip(row.values("directory"), row.values("fingerprint"), row.values("split"), strict=True)
+    known = [(directory, "" if pd.isna(split) else split) for directory, data, split in trials if not pd.isna(data)]
+    other = [directory for directory, split in known if split != row.fact("split")]
+    if other:
+        yield Finding("splits", f"{row.title}: of another split than the row's: {first_few(other)}")

@@ -30,8 +30,8 @@ def unequal_environments(runs: Runs, rows: Sequence[ReplicateRuns]) -> Iterator[
 
     Devices of several kinds are a remark: the numbers differ in their last digits, and a cluster often has them.
     """
-    finished = (row.trials[row.trials["status"].isin(FINISHED)] for row in rows)
-    directories = dict.fromkeys(name for trials in finished for name in trials["directory"])
+    states = {d: s for row in rows for d, s in zip(row.values("directory"), row.values("status"), strict=True)}
+    directories = [directory for directory, status in states.items() if status in FINISHED]
     attempts = ([a.ran for a in runs.recorded[name] if a.is_started] for name in directories)
     known = [[ran.model_extra or {} for ran in started] for started in attempts if started]
     for what, fact in RECORDED.items():

@@ -9,9 +9,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.loading.predictions import predictions
 from analysis.loading.runs import Runs
 from mmkd.config import digest
+from mmkd.result_file import read_predictions
+from mmkd.rundir import TrialDir
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,11 @@ def outcome(runs: Runs, directory: str) -> Outcome:
     """The outcome of a finished run on test.
 
     Raises:
-        FileNotFoundError, ResultError: see `mmkd.result_file.read_result`.
-        KeyError: it was not tested.
+        FileNotFoundError, ResultError: see `mmkd.result_file.read_predictions`.
     """
     kept = _read.setdefault(runs, {})
     if directory not in kept:
-        test = predictions(runs.root / directory)["test"]
+        test = read_predictions(TrialDir(runs.root / directory).result, "test")
         predicted = test.logits.argmax(axis=1)
         kept[directory] = Outcome(tuple(test.ids), tuple(test.groups), test.labels, predicted, test.logits.shape[1])
     return kept[directory]

@@ -2,82 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
+from analysis.loading.study_trials import Selected, is_scored
 from mmkd.config import SEEDS_PER_REPLICATE
 from mmkd.records import StudyRow
 from mmkd.result_file import Status
 from mmkd.trial_state import State
 
 FINISHED = tuple(Status)
-MISSING = "missing"
 
 
-@dataclass(frozen=True)
-class ReplicateRuns:
+@dataclass(frozen=True, kw_only=True)
+class ReplicateRuns(Selected):
     """A replicate of a row and its trials.
 
-    `row` is its line in `Runs.rows`, None where there is none; `tuning` are its tuning trials; `final_runs` has one
-    line per seed that the study asks for, by the seed in its configuration (10,000 times the replicate plus the seed
-    within it); `teachers` one line per teacher that these runs name; the status of a line whose directory is missing
-    or rejected is "missing"; `superseded` are final runs of former winners; `teacher_trials` are the teachers
-    of which one was chosen, none where teachers are not tuned. `title` is the row's, with the number of the replicate
+    `facts` is its line in `Runs.rows`, None where there is none. `title` is the row's, with the number of the replicate
     if it is not the first.
     """
 
     spec: StudyRow
     title: str
-    row: pd.Series | None
-    tuning: pd.DataFrame
-    final_runs: pd.DataFrame
-    teachers: pd.DataFrame
-    superseded: pd.DataFrame
-    teacher_trials: pd.DataFrame
-
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """The final runs that have a score."""
-        return scored(self.final_runs)
-
-    @cached_property
-    def measured_teachers(self) -> pd.DataFrame:
-        """The teachers that have a score."""
-        return scored(self.teachers)
+    facts: Mapping[str, Any] | None
 
     @property
-    def trials(self) -> pd.DataFrame:
-        """The tuning trials, the final runs and the teachers."""
-        return pd.concat([self.tuning, self.final_runs, self.teachers])
+    def row(self) -> pd.Series | None:
+        """Its line in `Runs.rows` as a series."""
+        return None if self.facts is None else pd.Series(self.facts, dtype=object)
 
     def fact(self, column: str) -> str:
         """A column of the row's line in `Runs.rows`, as text; empty where it is not known."""
-        value = None if self.row is None else self.row.get(column)
+        value = None if self.facts is None else self.facts.get(column)
         return "" if value is None or pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
     @property
     def winner(self) -> int | None:
         """The number of the winning tuning trial; None while there is none."""
-        return None if self.row is None or pd.isna(self.row["winner_trial"]) else int(self.row["winner_trial"])
+        return self._whole("winner_trial")
 
     @property
     def sampled(self) -> int:
         """Tuning trials that the winner was chosen from, failed ones too; while tuning, those that are planned."""
-        return self.spec.trials if self.row is None or pd.isna(self.row["sampled"]) else int(self.row["sampled"])
+        sampled = self._whole("sampled")
+        return self.spec.trials if sampled is None else sampled
+
+    def _whole(self, column: str) -> int | None:
+        value = None if self.facts is None else self.facts[column]
+        return None if value is None or pd.isna(value) else int(value)
 
     @property
-    def candidates(self) -> pd.DataFrame:
-        """The tuning trials that the winner was chosen from, those that were tried again included."""
-        assert self.row is not None
-        return self.tuning[self.tuning["number"] < int(self.row["numbers"])]
+    def finished(self) -> int:
+        """Tuning trials with a result, of those that the winner was chosen from."""
+        numbers = self._whole("numbers")
+        trials = zip(self.values("number", ["tuning"]), self.values("status", ["tuning"]), strict=True)
+        return sum(status in FINISHED and (numbers is None or number < numbers) for number, status in trials)
 
     @cached_property
     def status(self) -> str:
         """Its progress, or why it failed; empty once every seed has ended and one or more has a score."""
-        if self.row is None:
+        if self.facts is None:
             return "not started" if self.tuning.empty else "row.json not readable"
         if self.winner is None:
             return self._tuning_status()
@@ -93,40 +81,6 @@ class ReplicateRuns:
         return f"tuning {min(done, self.spec.trials)}/{self.spec.trials}"
 
 
-def collect_replicate(
-    spec: StudyRow, title: str, lines: pd.DataFrame, own: pd.DataFrame | None, trials: pd.DataFrame
-) -> ReplicateRuns:
-    """From the replicate's line, if there is one, its own trials, if there are any, and all trials."""
-    own = trials.iloc[:0] if own is None else own
-    confirms = own[own["kind"] == "confirm"]
-    counting = confirms[~confirms["superseded"]]
-    # By the seed in the directory's name: a configuration with another one is for the checks to find.
-    seeds = counting["directory"].str.extract(r"/(\d+)-[^/]*$")[0].astype("Int64")
-    first_seed = SEEDS_PER_REPLICATE * spec.replicate
-    wanted = [first_seed + seed for seed in dict.fromkeys(spec.seeds)]
-    final_runs = _lines(first_lines(counting.set_index(first_seed + seeds)), wanted)
-    teachers = _lines(trials, list(final_runs["teacher"].dropna().unique()))
-    # The runs know their teachers' families also where a teacher's directory is missing.
-    families = final_runs.dropna(subset=["teacher"]).drop_duplicates("teacher").set_index("teacher")
-    teachers = teachers.assign(teacher_family=families["teacher_family"], branch=families["branch"])
-    row = None if lines.empty else lines.iloc[0]
-    tuning, superseded = own[own["kind"] == "tuning"], confirms[confirms["superseded"]]
-    name = f"{title} r{spec.replicate}" if spec.replicate else title
-    tried = _lines(trials, [f"teachers/{teacher}" for teacher in spec.candidates])
-    return ReplicateRuns(spec, name, row, tuning, final_runs, teachers, superseded, tried)
-
-
-def first_lines(frame: pd.DataFrame) -> pd.DataFrame:
-    """The first of the lines with the same index."""
-    return frame[~frame.index.duplicated()]
-
-
-def _lines(frame: pd.DataFrame, keys: Sequence[int] | Sequence[object]) -> pd.DataFrame:
-    """One line per key, in their order."""
-    frame = frame.reindex(list(keys))
-    return frame.assign(status=frame["status"].fillna(MISSING))
-
-
 def ended(frame: pd.DataFrame) -> pd.Series[bool]:
     """True for trials that have a result, or have failed (no retries left)."""
     return frame["status"].isin((*FINISHED, State.FAILED))
@@ -134,7 +88,7 @@ def ended(frame: pd.DataFrame) -> pd.Series[bool]:
 
 def scored(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs that completed and were measured on test."""
-    return frame[(frame["status"] == Status.COMPLETE) & frame["test_accuracy"].notna()]
+    return frame[is_scored(frame)]
 
 
 def failures(frame: pd.DataFrame) -> str:

@@ -169,7 +169,8 @@ def _row_line(row_dir: RowDir, row: RowRecord, winner: WinnerRecord | None) -> d
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
     decided |= {"replicate": row.identity.replicate, "split": row.identity.split or None}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
-    data = {**row.data.model_dump(include={"source", "fingerprint"}), "modalities": ", ".join(row.data.modalities)}
+    data = row.data.model_dump(include={"source", "fingerprint", "steps"})
+    data["modalities"] = ", ".join(row.data.modalities)
     return {**name, **decided, **data, **won}
 
 

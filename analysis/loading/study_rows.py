@@ -9,23 +9,25 @@ from weakref import WeakKeyDictionary
 
 import pandas as pd
 
-from analysis.loading.replicate_runs import ReplicateRuns, collect_replicate, first_lines, scored
+from analysis.loading.replicate_runs import ReplicateRuns
 from analysis.loading.runs import Runs
+from analysis.loading.study_trials import Selected, first_lines, joined_spans, select_trials
 from mmkd.errors import UserError, choose
 from mmkd.formatting import teacher_label
 from mmkd.records import StudyRecord, StudyRow, read_study, select_rows
 
 
-@dataclass(frozen=True)
-class RowRuns:
+@dataclass(frozen=True, kw_only=True)
+class RowRuns(Selected):
     """A row of a study: its replicates by number, in a study without replicates one.
 
-    The frames are those of all replicates, see `ReplicateRuns`. `title` is the row's label, and its group where
-    another row has the same label.
+    The frames are those of all replicates, see `Selected`. `title` is the row's label, and its group where another row
+    has the same label. `control` is the name of the row that it is compared with, None where it is none.
     """
 
     title: str
     replicates: tuple[ReplicateRuns, ...]
+    control: str | None = None
 
     @property
     def spec(self) -> StudyRow:
@@ -35,47 +37,7 @@ class RowRuns:
     @property
     def row(self) -> pd.Series | None:
         """The line in `Runs.rows` of the first replicate that has one."""
-        return next((one.row for one in self.replicates if one.row is not None), None)
-
-    @cached_property
-    def tuning(self) -> pd.DataFrame:
-        """The tuning trials; their numbers begin at 0 in each replicate."""
-        return pd.concat([one.tuning for one in self.replicates])
-
-    @cached_property
-    def final_runs(self) -> pd.DataFrame:
-        """The final runs, by the seeds of their configurations."""
-        return pd.concat([one.final_runs for one in self.replicates])
-
-    @cached_property
-    def teachers(self) -> pd.DataFrame:
-        """The teachers that the final runs name."""
-        return first_lines(pd.concat([one.teachers for one in self.replicates]))
-
-    @cached_property
-    def teacher_trials(self) -> pd.DataFrame:
-        """The teachers that were tried to choose one in each replicate; none where teachers are not tuned."""
-        return first_lines(pd.concat([one.teacher_trials for one in self.replicates]))
-
-    @cached_property
-    def superseded(self) -> pd.DataFrame:
-        """Final runs of former winners."""
-        return pd.concat([one.superseded for one in self.replicates])
-
-    @cached_property
-    def measured(self) -> pd.DataFrame:
-        """The final runs that have a score."""
-        return scored(self.final_runs)
-
-    @cached_property
-    def measured_teachers(self) -> pd.DataFrame:
-        """The teachers that have a score."""
-        return scored(self.teachers)
-
-    @cached_property
-    def trials(self) -> pd.DataFrame:
-        """The tuning trials, the final runs and the teachers."""
-        return pd.concat([self.tuning, self.final_runs, self.teachers])
+        return next((one.row for one in self.replicates if one.facts is not None), None)
 
     def fact(self, column: str) -> str:
         """The replicates' common value of a column of `Runs.rows`, as text: that of the first that knows it."""
@@ -132,8 +94,8 @@ class StudyRuns:
         return known[choose(f"row of study {self.record.name}", name, known)]
 
     def control_of(self, row: RowRuns) -> RowRuns | None:
-        """The control, to be shown beside `row`; None where `row` is the control itself."""
-        return None if row is self.control else self.control
+        """The row that `row` is compared with; None where it is a control itself, or there is none."""
+        return next((other for other in self.rows if other.spec.name == row.control), None)
 
 
 def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRuns:
@@ -149,7 +111,7 @@ def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRu
     """
     study = read_study(runs.root, name)
     if rows is not None:
-        names = select_rows(rows, list(replicates_by_name(study)), study.control)
+        names = select_rows(rows, study.controls, study.control)
         study = study.model_copy(update={"rows": tuple(row for row in study.rows if row.name in names)})
     kept = _collected.setdefault(runs, {})
     if study not in kept:
@@ -170,18 +132,33 @@ def replicates_by_name(study: StudyRecord) -> dict[str, list[StudyRow]]:
 
 def collect_record(runs: Runs, study: StudyRecord) -> StudyRuns:
     """The rows of a study by its record, and their trials."""
-    trials = runs.trials.set_index("directory", drop=False)
-    by_row = dict(list(trials.groupby("row")))
     named = replicates_by_name(study)
+    lines = runs.rows[runs.rows["row"].isin({spec.directory for spec in study.rows})]
+    facts = {line["row"]: {str(key): value for key, value in line.items()} for line in lines.to_dict("records")}
+    trials = runs.trials.set_index("directory", drop=False)
+    frames, spans = select_trials(trials, [spec for specs in named.values() for spec in specs])
     labels = [specs[0].label for specs in named.values()]
+    controls = study.controls
     rows = []
-    for spec, *more in named.values():
-        title = f"{spec.label} [{spec.group}]" if spec.group and labels.count(spec.label) > 1 else spec.label
-        replicates = []
-        for one in (spec, *more):
-            lines, own = runs.rows[runs.rows["row"] == one.directory], by_row.get(one.directory)
-            replicates.append(collect_replicate(one, title, lines, own, trials))
-        rows.append(RowRuns(title, tuple(replicates)))
+    for specs in named.values():
+        first = specs[0]
+        title = f"{first.label} [{first.group}]" if first.group and labels.count(first.label) > 1 else first.label
+        own, spans = spans[: len(specs)], spans[len(specs) :]
+        replicates = tuple(
+            ReplicateRuns(
+                study=frames,
+                spans=span,
+                spec=spec,
+                title=f"{title} r{spec.replicate}" if spec.replicate else title,
+                facts=facts.get(spec.directory),
+            )
+            for spec, span in zip(specs, own, strict=True)
+        )
+        rows.append(
+            RowRuns(
+                study=frames, spans=joined_spans(own), title=title, replicates=replicates, control=controls[first.name]
+            )
+        )
     return StudyRuns(study, tuple(rows), next((row for row in rows if row.spec.name == study.control), None))
 
 

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from analysis.checks.configurations import unlike_their_row
 from analysis.checks.copies import copied_runs
 from analysis.checks.environments import unequal_environments
-from analysis.checks.finding import REMARK, Finding, first_few, names_of, unequal
+from analysis.checks.finalists import finalist_means
+from analysis.checks.finding import EXTENDED, REMARK, Finding, first_few, names_of, unequal
 from analysis.checks.training import too_short
 from analysis.loading.outcomes import outcome
-from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, failures
+from analysis.loading.replicate_runs import ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
 from analysis.stats.replicates import METRICS
-from mmkd.config import ALGORITHM_VERSION, SEEDS_PER_REPLICATE
+from analysis.tables.matched_controls import unlike_controls
+from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
-from mmkd.metrics import best_trial, lower_is_better
-from mmkd.records import differences
+from mmkd.metrics import best_trial
 from mmkd.result_file import ResultError, Status
 
 
 def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     """Run all checks of a study's rows."""
     everything = [one for row in rows for one in row.replicates]
-    started = [one for one in everything if one.row is not None]
+    started = [one for one in everything if one.facts is not None]
     yield from _unequal("replicates", "replicates", rows, [str(len(row.replicates)) for row in rows])
     yield from _unequal("budgets", "tuning budgets (trials)", everything, [str(one.sampled) for one in everything])
     seeds = [", ".join(map(str, dict.fromkeys(one.spec.seeds))) for one in everything]
@@ -37,10 +39,10 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
         yield from _unequal("configurations", f"{column}s", started, [row.fact(column) for row in started])
     yield from _unequal("configurations", "algorithm versions", started, [row.fact("algorithm") for row in started])
     yield from _older_version(started)
-    known = ({} if row.row is None else row.row.dropna().to_dict() for row in started)
-    for column in differences([{str(key): value for key, value in line.items()} for line in known]):
+    for column in dict.fromkeys(key for row in started for key in row.facts or ()):
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [row.fact(column) for row in started])
+    yield from (Finding("controls", text) for text in unlike_controls(rows))
     yield from _unequal_splits(runs, started)
     yield from copied_runs(runs, rows)
     yield from unlike_their_row(runs, started)
@@ -51,6 +53,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from too_short(rows)
     for row in started:
         yield from _chosen_on_test(row)
+    yield from _extended(started)
     yield from _incomplete(rows)
     yield from _rejected(runs, rows)
 
@@ -96,10 +99,10 @@ def _samples(runs: Runs, directory: str) -> str:
 def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs and teachers that were trained on other data than their row's."""
     for row in rows:
-        ours = row.trials
-        foreign = ours[ours["fingerprint"].notna() & (ours["fingerprint"] != row.fact("fingerprint"))]
-        if len(foreign):
-            yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign['directory'])}")
+        known, data = zip(row.values("directory"), row.values("fingerprint"), strict=True), row.fact("fingerprint")
+        foreign = [directory for directory, found in known if not pd.isna(found) and found != data]
+        if foreign:
+            yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign)}")
 
 
 def _not_numbers(rows: Sequence[RowRuns]) -> Iterator[Finding]:
@@ -114,15 +117,14 @@ def _not_numbers(rows: Sequence[RowRuns]) -> Iterator[Finding]:
 
 def _commits(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs that different versions of the code made."""
-    if not rows:
-        return
-    known = pd.concat([row.trials[["directory", "commit"]] for row in rows]).dropna().drop_duplicates("directory")
-    counts = known["commit"].value_counts(sort=False)
+    by_run = {d: c for row in rows for d, c in zip(row.values("directory"), row.values("commit"), strict=True)}
+    known = [commit for directory, commit in by_run.items() if not pd.isna(directory) and not pd.isna(commit)]
+    counts = Counter(known)
     if len(counts) > 1:
         listed = first_few(f"{commit} ({number} of {len(known)} runs)" for commit, number in counts.items())
         yield Finding("code", f"code commits are unequal (+ marks uncommitted changes): {listed}")
-    elif any("+" in str(commit) for commit in counts.index):
-        yield Finding(REMARK, f"the code had uncommitted changes: {counts.index[0]}")
+    elif any("+" in commit for commit in counts):
+        yield Finding(REMARK, f"the code had uncommitted changes: {known[0]}")
 
 
 def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
@@ -130,64 +132,62 @@ def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
     selection = row.fact("selection")
     if selection.startswith("test"):
         yield Finding("selection", f"{row.title}: selection on test: its selection metric is {selection!r}")
-    measured = row.tuning[row.tuning["test_accuracy"].notna()]
-    if len(measured):
+    tuned = zip(row.values("directory", ["tuning"]), row.values("test_accuracy", ["tuning"]), strict=True)
+    measured = [directory for directory, accuracy in tuned if not pd.isna(accuracy)]
+    if measured:
         yield Finding(
             "selection",
             f"{row.title}: selection on test is possible: {len(measured)} tuning trials were measured on test "
-            f"({names_of(measured['directory'])})",
+            f"({names_of(measured)})",
         )
     yield from _other_winner(row, selection)
-    former = int(row.superseded["test_accuracy"].notna().sum())
-    if former and row.winner is not None:
+
+
+def _extended(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
+    """Rows in which another trial won after they were extended."""
+    scores = {row.title: row.values("test_accuracy", ["superseded"]) for row in rows if row.winner is not None}
+    former = {title: sum(not pd.isna(score) for score in found) for title, found in scores.items()}
+    titles = [title for title, runs in former.items() if runs]
+    if titles:
         yield Finding(
-            "selection",
-            f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({count(former, 'run')}, not shown)",
+            EXTENDED,
+            f"extended, and then another trial won: {first_few(titles)}; test was also read for the former winners "
+            f"({count(sum(former.values()), 'run')}, not shown)",
         )
-
-
-TUNED = ["learning_rate", "alpha", "beta", "temperature"]
-
-
-def _criterion(row: ReplicateRuns, selection: str) -> pd.Series[float]:
-    """The value that decided about each candidate, by number: its own, or the mean of a finalist's runs.
-
-    Where there are finalists, those with failed runs are left out, unless all have some.
-    """
-    column = f"valid_{selection}"
-    complete = row.candidates[(row.candidates["status"] == Status.COMPLETE) & row.candidates[column].notna()]
-    proposed = complete[complete["seed"] % SEEDS_PER_REPLICATE == 0].set_index("number")
-    if not (wanted := row.fact("finalists.best")):
-        return complete.set_index("number")[column]
-    best = proposed.sort_values(column, ascending=lower_is_better(selection), kind="stable").head(int(wanted))
-    settings = complete[TUNED].fillna(-1)
-    runs = {n: complete[(settings == best.loc[n, TUNED].fillna(-1)).all(axis=1)][column] for n in best.index}
-    most = max(map(len, runs.values()), default=0)
-    return pd.Series({n: float(own.mean()) for n, own in runs.items() if len(own) == most}, dtype=float)
 
 
 def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
     """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals,
     or the finalist of best mean; and the final runs have its hyperparameters."""
     column, winner = f"valid_{selection}", row.winner
-    if winner is None or column not in row.tuning:
+    if winner is None or row.facts is None or column not in row.study.frames["tuning"]:
         return
-    values = _criterion(row, selection)
-    best = best_trial(selection, {int(str(number)): value for number, value in values.items()})
+    number, value, status = (row.values(name, ["tuning"]) for name in ("number", column, "status"))
+    complete = {
+        int(n): float(x)
+        for n, x, state in zip(number, value, status, strict=True)
+        if state == Status.COMPLETE and n < row.facts["numbers"] and not pd.isna(x)
+    }
+    if finalists := row.fact("finalists.best"):
+        complete = finalist_means(row, complete, selection, int(finalists))
+    best = best_trial(selection, complete)
     if best not in (None, winner):
         yield Finding(
             "selection",
             f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
         )
-    assert row.row is not None
-    if winner in values.index and not np.isclose(values[winner], float(row.row["winner_value"]), rtol=1e-6):
-        said = f"winner.json says {float(row.row['winner_value']):.6g}, the trial {values[winner]:.6g}"
+    stored = float(row.facts["winner_value"])
+    if winner in complete and not math.isclose(complete[winner], stored, rel_tol=1e-6):
+        said = f"winner.json says {stored:.6g}, the trial {complete[winner]:.6g}"
         yield Finding("selection", f"{row.title}: validation {selection} of trial {winner}: {said}")
-    chosen = row.tuning[row.tuning["number"] == winner]
-    retrained = row.final_runs[TUNED].dropna(how="all").drop_duplicates()
-    if len(chosen) and len(retrained) and not (retrained == chosen.iloc[0][TUNED]).all(axis=None):
-        yield Finding("selection", f"{row.title}: final runs have other hyperparameters than trial {winner}")
+    if winner not in number:
+        return
+    for name in ("learning_rate", "alpha", "beta", "temperature"):
+        chosen = row.values(name, ["tuning"])[number.index(winner)]
+        runs = zip(*(row.values(column, ["final_runs"]) for column in (name, "learning_rate")), strict=True)
+        if any(not pd.isna(rate) and mine != chosen and not (pd.isna(mine) and pd.isna(chosen)) for mine, rate in runs):
+            yield Finding("selection", f"{row.title}: final runs have other hyperparameters than trial {winner}")
+            return
 
 
 def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:
@@ -212,7 +212,7 @@ def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:
             if name == "seeds" or lacking not in said:
                 said.add(lacking)
                 yield Finding("seeds", f"{one.title}: {lacking}")
-        without = 0 if one.status else one.sampled - int(one.candidates["status"].isin(FINISHED).sum())
+        without = 0 if one.status else one.sampled - one.finished
         if without > 0:
             yield Finding(
                 "trials",

@@ -59,13 +59,17 @@ class Cell(Score):
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line; `status` is empty if the row is finished, else its progress or why it failed."""
+    """One line; `status` is empty if the row is finished, else its progress or why it failed.
+
+    `control` is the name of the row that it is compared with, None where it is none.
+    """
 
     name: str
     label: str
     kind: Literal["teacher", "student"]
     status: str
     cells: Mapping[str, Cell]
+    control: str | None = None
 
     @property
     def shown(self) -> str:

@@ -14,12 +14,11 @@ from analysis.loading.study_rows import StudyRuns
 
 def provenance(runs: Runs, study: StudyRuns) -> dict[str, Any]:
     """The study, and for each replicate of its rows the directories (relative to the root) behind its figures."""
-    rows = [_row(runs, one) for row in study.rows for one in row.replicates]
+    rows = [{**_row(runs, one), "control": row.control} for row in study.rows for one in row.replicates]
     return {"study": study.record.name, "control": study.record.control, "rows": rows}
 
 
 def _row(runs: Runs, row: ReplicateRuns) -> dict[str, Any]:
-    ran = row.trials
     return {
         "name": row.spec.name,
         "replicate": row.spec.replicate,
@@ -32,9 +31,9 @@ def _row(runs: Runs, row: ReplicateRuns) -> dict[str, Any]:
         "seeds": list(row.spec.seeds),
         "runs": [str(directory) for directory in row.final_runs["directory"].dropna()],
         "teachers": [str(directory) for directory in row.teachers["directory"].dropna()],
-        "commits": _distinct(ran["commit"]),
-        "devices": _distinct(ran["device"]),
-        "versions": _versions(runs, ran["directory"].dropna()),
+        "commits": _distinct(row.values("commit")),
+        "devices": _distinct(row.values("device")),
+        "versions": _versions(runs, [name for name in row.values("directory") if not pd.isna(name)]),
     }
 
 
@@ -48,5 +47,5 @@ def _versions(runs: Runs, directories: Iterable[str]) -> dict[str, list[str]]:
     return {package: sorted(found[package]) for package in sorted(found)}
 
 
-def _distinct(column: pd.Series[Any]) -> list[str]:
-    return sorted(map(str, column.dropna().unique()))
+def _distinct(values: Iterable[Any]) -> list[str]:
+    return sorted({str(value) for value in values if not pd.isna(value)})

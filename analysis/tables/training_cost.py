@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.loading.replicate_runs import first_lines
 from analysis.loading.study_rows import RowRuns
+from analysis.loading.study_trials import first_lines
 
 
 @dataclass(frozen=True)

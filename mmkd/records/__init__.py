@@ -15,7 +15,15 @@ from mmkd.records.rows import (
 )
 from mmkd.records.schema import FileName, Line, Percent, Record, as_written, find_record, read_record, write_record
 from mmkd.records.splits import SplitRecord, store_split
-from mmkd.records.studies import PaperFigures, StudyRecord, StudyRow, read_study, select_rows, study_names
+from mmkd.records.studies import (
+    PaperFigures,
+    StudyRecord,
+    StudyRow,
+    compared_with,
+    read_study,
+    select_rows,
+    study_names,
+)
 from mmkd.records.trials import AttemptRecord, FinishedTrial, RunRecord, SubmissionRecord, TrialFacts
 from mmkd.records.workers import AssignmentRecord, ProcessRecord, WorkerRecord, assign
 
@@ -48,6 +56,7 @@ __all__ = [
     "as_written",
     "assign",
     "code_versions",
+    "compared_with",
     "differences",
     "find_record",
     "leaves",

@@ -46,13 +46,17 @@ class RowIdentity(Record):
 
 
 class RowData(Record):
-    """Data set of a row; `path` is where it was when the row began."""
+    """Data set of a row; `path` is where it was when the row began.
+
+    `steps` is modality -> length of its sequences; empty in records of earlier versions.
+    """
 
     path: str
     source: str
     fingerprint: str
     modalities: tuple[str, ...]
     classes: tuple[str, ...]
+    steps: Mapping[str, int] = {}
 
 
 class RowRecord(Record):

@@ -25,12 +25,16 @@ class SubmissionRecord(Record):
     """The assignment's name, where `name` and `job` are those of a worker that runs several trials."""
     gpus: float | None = None
     """GPUs of the job; of a worker, the trial's share."""
+    launch: str = ""
+    """A random word of the launch whose controller submitted it."""
     submitted: float | None = None
     node: str = ""
     end: str = ""
     message: str = ""
     epochs: int = 0
     ended: float | None = None
+    seconds: float | None = None
+    """Seconds that it ran, as far as the controller knows; no difference of two machines' clocks."""
     elapsed: float | None = None
     gpu_seconds: float | None = None
 
@@ -38,7 +42,8 @@ class SubmissionRecord(Record):
 class RunRecord(Record):
     """`attempts/<k>.job.json`: the job's own record of an attempt, with what `mmkd.provenance` says of its process.
 
-    Times are in seconds since 1970 by the clock of the job's node. None: not known.
+    Times are in seconds since 1970 by the clock of the job's node, which may differ from others. `seconds` is measured
+    by a clock that is never set. None: not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)

@@ -81,7 +81,7 @@ def _show_row(replicates: Sequence[Row], stored: Mapping[RowDir, Mapping[str, An
     row, several = replicates[0], len(replicates) > 1
     done, seconds = map(sum, zip(*(finished(one.directory) for one in replicates), strict=True))
     print(f"row       {row.name}: {row.label}")
-    print(f"          {describe_method(row)}")
+    print(f"          {describe_method(row)}{f'; compared with {row.control}' if row.control else ''}")
     print(f"          {describe_space(row)}")
     finalists = _describe_finalists(row)
     print(

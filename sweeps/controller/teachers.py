@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import secrets
 from collections.abc import Callable
 
 from mmkd.attempts import read_attempts
@@ -25,10 +25,13 @@ class Teachers:
 
     def __init__(self, on_choice: Callable[[TeacherSearch, str], None] = lambda search, how: None) -> None:
         self.on_choice = on_choice
-        self.launched = time.time()
+        self.launch = secrets.token_hex(4)
+        """The word of this launch in the records of its attempts."""
         self._candidates: dict[str, list[Task]] = {}
         self._tasks: dict[tuple[str, int], Task] = {}
         self._claims: dict[TrialDir, FileLock] = {}
+        self._locks: dict[TrialDir, FileLock] = {}
+        """Of claims that others hold too: a lock remembers the heartbeats that it has seen."""
         self._ready: set[TrialDir] = set()
         self.failed: dict[TrialDir, str] = {}
 
@@ -76,7 +79,7 @@ class Teachers:
         if directory in self._claims:
             return True
         directory.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(directory.claim)
+        lock = self._locks.setdefault(directory, FileLock(directory.claim))
         try:
             lock.acquire()
         except LockHeld:
@@ -98,7 +101,7 @@ class Teachers:
             remove_leftovers(directory.path)
 
     def _look(self, directory: TrialDir) -> None:
-        state = decide(directory, self.launched)
+        state = decide(directory, self.launch)
         if state.is_live:
             return  # its end has not been recorded yet
         result = usable_result(directory)
@@ -110,7 +113,7 @@ class Teachers:
         elif result is not None:
             self.failed[directory] = f"is {result.status}: {result.reason}"
         elif state is State.FAILED:
-            self.failed[directory] = f"failed (no retries left): {why_failed(read_attempts(directory), self.launched)}"
+            self.failed[directory] = f"failed (no retries left): {why_failed(read_attempts(directory), self.launch)}"
         else:
             return
         # A killed controller may have left its claim.
