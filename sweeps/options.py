@@ -146,6 +146,11 @@ def add_where(parser: argparse.ArgumentParser) -> None:
         help="local: start each trial as a new Python process instead of forking it from one that has imported torch "
         "and read the data, which saves seconds of each start",
     )  # fmt: skip
+    where.add_argument(
+        "--on-event", metavar="COMMAND",
+        help="run this when the study has ended, failed, or needs a person, at most 30 s: {event} (ended, failed, "
+        "attention), {study} and {message} in it are replaced; the message is also its standard input",
+    )  # fmt: skip
     where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="directory of all results (default: ./runs)")
 

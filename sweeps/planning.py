@@ -147,8 +147,8 @@ class _Planner:
             seeds=spec.seeds or defaults.seeds,
             selection=spec.selection or defaults.selection,
             pruner=spec.pruner or defaults.pruner,
-            finalists=self.study.finalists,
             control=spec.control,
+            finalists=self.study.finalists,
         )
 
     def _student(self, spec: RowSpec, pairing: Pairing, method: MethodFacts, where: str) -> StudentConfig:

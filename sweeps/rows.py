@@ -54,9 +54,9 @@ class Row:
     pruner: str
     replicate: int = 0
     search: TeacherSearch | None = None
-    finalists: Finalists | None = None
     control: str | None = None
     """The row that it is compared with; None: the study's control."""
+    finalists: Finalists | None = None
 
     @property
     def title(self) -> str:

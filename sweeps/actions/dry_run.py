@@ -10,16 +10,18 @@ from typing import Any
 from mmkd.attempts import last_attempt
 from mmkd.data import DatasetInfo
 from mmkd.data.splits import missing_classes
+from mmkd.errors import UserError
 from mmkd.finished import line_name, read_finished
 from mmkd.formatting import columns, count, shortened
 from mmkd.result_file import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
-from slurm.backend import Job
+from mmkd.terminal import one_line
+from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.detach import controller_script
 from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
 from sweeps.controller.job_names import job_tag
-from sweeps.controller.jobs import make_job
+from sweeps.controller.make_job import make_job
 from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.controller.tasks import Task
 from sweeps.launched_study import without_end
@@ -231,11 +233,27 @@ def show_script(made: Launch, job: Job) -> None:
                 f"memory    finished trials took up to {max(peaks):.0f} MB each; {at_once} take {needed:.0f} MB at most"
             )
         print(f"\n{made.backend.worker_script()}")
+        ask_slurm(made.backend, made.backend.worker_job())
     elif isinstance(made.backend, SlurmBackend):
         print(
             "script    example: the first trial; other trials differ in name and directory, retries also in options\n"
         )
         print(made.backend.script(job))
+        ask_slurm(made.backend, job)
+
+
+def ask_slurm(backend: SlurmBackend, job: Job) -> None:
+    """Print what Slurm says of a job that is not submitted: when and where it would start.
+
+    Raises:
+        UserError: it would refuse the job.
+    """
+    try:
+        print(f"slurm     {backend.test_only(job)}")
+    except SubmissionDelayed as delay:
+        print(f"slurm     cannot say now: {one_line(delay)}")
+    except SubmissionRefused as refusal:
+        raise UserError(str(refusal)) from None
 
 
 def _peaks(row: RowDir) -> list[float]:

@@ -25,8 +25,8 @@ from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from sweeps.actions.status import read_journal
 from sweeps.controller.job_names import job_tag
-from sweeps.controller.jobs import make_job
 from sweeps.controller.last_words import last_line
+from sweeps.controller.make_job import make_job
 from sweeps.controller.tasks import Task, teacher_task, write_config
 from sweeps.nearest_row import stored_identities
 from sweeps.rows import TUNING_SEED, Row, expected_teachers, replicates_by_name, tuning_teachers
