@@ -39,7 +39,7 @@ from mmkd.rundir import TrialDir
 from mmkd.terminal import printable
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
 from mmkd.training.evaluation import evaluate
-from mmkd.training.lesson import Lesson, make_lesson, prepare_torch
+from mmkd.training.lesson import Lesson, make_lesson, prepare_torch, warn_of_single_class_batches
 from mmkd.training.trainer import Diverged, Preempted, Pruned, Trainer
 from mmkd.trial_state import Failure
 
@@ -114,6 +114,7 @@ def run_trial(
         remove_leftovers(directory, written.name)
     device = prepare_torch(config)
     lesson = make_lesson(config, trial, device)
+    warn_of_single_class_batches(config, lesson)
     checkpoint = load_checkpoint(config, trial, device)
     trainer = Trainer(config, lesson, trial, checkpoint, check_attempt, must_end, on_epoch)
     status, reason = Status.COMPLETE, ""

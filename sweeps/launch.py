@@ -45,6 +45,16 @@ def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> Non
     print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width)))
 
 
+def planned_power(made: Launch) -> str:
+    """Say in one line what the table of a planned study could detect."""
+    import analysis
+    from sweeps.launched_study import study_record
+
+    record, names = study_record(made.name, made.study, made.all_rows), {row.name for row in made.rows}
+    part = record.model_copy(update={"rows": tuple(row for row in record.rows if row.name in names)})
+    return analysis.planned_power(made.root.path, part)
+
+
 def launch(options: argparse.Namespace) -> int:
     """Run a study to its table and return the exit code."""
     from sweeps.actions.detach import detach
@@ -63,7 +73,9 @@ def launch(options: argparse.Namespace) -> int:
     if said := older_rows(made.root, made.name):
         print(f"older     {said}")
     if options.dry_run:
-        return dry_run(made, options)
+        code = dry_run(made, options)
+        print(f"power     {planned_power(made)}")
+        return code
     if made.code is not None:
         print(f"code      a copy in {take_snapshot(made.root)}")
     if options.detach:

@@ -26,7 +26,7 @@ examples:
       the same on real data
   %(prog)s --study crd_attention --data utd.h5 --primary accelerometer --dry-run
       show what that would run, and its cost so far
-  %(prog)s --study crd_attention --trials 30 --seeds 10
+  %(prog)s --study crd_attention --replicates 8 --trials 6
       extend a finished study; finished trials are kept
   %(prog)s --study crd_attention --cluster slurm --detach
       on a cluster, with the controller as a Slurm job; then --status, --cancel, --archive FILE.tar.gz

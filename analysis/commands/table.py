@@ -6,9 +6,10 @@ import argparse
 import shutil
 import sys
 
-from analysis.commands.options import Subparsers, load_study, new_command, output_format, write_out
+from analysis.commands.options import Subparsers, load_root, load_study, new_command, output_format, write_out
 from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS, write
+from mmkd.errors import UserError
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -28,17 +29,40 @@ def add_command(subparsers: Subparsers) -> None:
         help="value after ±: SD over seeds, SEM, or half of the 95%% interval (default: sd)",
     )
     parser.add_argument("--columns", metavar="A,B,...", help="only these columns, by their names in --format csv")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="test, too, that rows equal their controls within so many points of accuracy",
+    )
+    parser.add_argument(
+        "--across",
+        nargs="+",
+        metavar="STUDY",
+        help="one table of the rows of several studies, each on other data, with mean ranks",
+    )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows and the control")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print or write the table; on a terminal as wide as that is."""
+    """Print or write the table; on a terminal as wide as that is.
+
+    Raises:
+        UserError: options that exclude each other, or see `analysis.table` and `analysis.across`.
+    """
     from analysis.tables.ablation import table
+    from analysis.tables.data_sets import across
     from analysis.tables.text import to_text
 
     style = output_format(options, FORMATS)
     columns = options.columns.split(",") if options.columns else None
-    made = table(*load_study(options), error=options.error, columns=columns, rows=options.rows)
+    if options.across is not None:
+        if options.study or columns or options.margin is not None:
+            raise UserError("--across: shows whole studies; leave out --study, --columns and --margin")
+        made = across(load_root(options), options.across, error=options.error, rows=options.rows)
+    else:
+        loaded = load_study(options)
+        made = table(*loaded, error=options.error, columns=columns, rows=options.rows, margin=options.margin)
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)
     else:

@@ -85,9 +85,11 @@ def _show_row(replicates: Sequence[Row], stored: Mapping[RowDir, Mapping[str, An
     print(f"row       {row.name}: {row.label}")
     print(f"          {describe_method(row)}{f'; compared with {row.control}' if row.control else ''}")
     print(f"          {describe_space(row)}")
+    finalists = _describe_finalists(row)
     print(
         f"          {f'{len(replicates)} replicates of ' if several else ''}{count(row.trials, 'trial')} "
-        f"({row.sampler} sampler); best by valid {row.selection} retrained on {count(row.seeds, 'fresh seed')}; "
+        f"({row.sampler} sampler){finalists}; "
+        f"best by valid {row.selection} retrained on {count(row.seeds, 'fresh seed')}; "
         f"{count(done, 'run')} done, {seconds:.0f} s spent"
     )
     for line, number in Counter(line for one in replicates for line in beyond_budget(one)).items():
@@ -99,6 +101,12 @@ def _show_row(replicates: Sequence[Row], stored: Mapping[RowDir, Mapping[str, An
     elif new and (found := nearest_neighbour(row, stored)):
         other, lines = found
         print(f"          new; differs from {other.path.name} in {shortened(lines)}")
+
+
+def _describe_finalists(row: Row) -> str:
+    if row.finalists is None:
+        return ""
+    return f", {count(row.budget - row.trials, 'run')} of the best {row.finalists.best} on more seeds"
 
 
 def show_splits(infos: Mapping[int, DatasetInfo], scheme: str, most: int) -> None:
@@ -141,8 +149,8 @@ def beyond_budget(row: Row) -> list[str]:
     trials = sum(1 for _ in row.directory.trials())
     seeds = len({run.path.name.partition("-")[0] for run in row.directory.final_runs() if not run.superseded.exists()})
     said = []
-    if trials > row.trials:
-        said.append(f"{trials} tuning trials exist, more than the {row.trials} asked for: all are kept, and all count")
+    if trials > row.budget:
+        said.append(f"{trials} tuning trials exist, more than the {row.budget} asked for: all are kept, and all count")
     if seeds > row.seeds:
         said.append(f"final runs on {seeds} seeds exist: all are kept, and the table uses seeds 1 to {row.seeds}")
     return said
@@ -260,5 +268,5 @@ def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> Non
     if succeeded and study.data.startswith("synthetic:"):
         print(
             "This was synthetic data. To use your own: mmkd data import --help, then\n"
-            f"mmkd launch --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
+            f"mmkd launch --study {name} --data YOUR.h5 --primary MODALITY --replicates 8 --trials 6"
         )

@@ -75,7 +75,7 @@ def left_of(row: Row, *, retry_failed: bool = False) -> Left:
     """
     journal = read_journal(row.directory, read_finished(row.directory).trials)
     again = [n for n in journal.failed if retry_failed and not row.directory.trial(n).result.exists()]
-    tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
+    tuning = max(row.budget - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
     final = row.seeds if tuning else max(row.seeds - len(counting), 0)
     teachers = expected_teachers(row)
