@@ -1,4 +1,4 @@
-"""What a check finds, and how it is said."""
+"""Findings of checks, and the words that list their rows and runs."""
 
 from __future__ import annotations
 
