@@ -187,7 +187,7 @@ def _record_row(row: Row) -> StudyRow:
         **({"control": row.control} if row.control else {}),
         paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
         directory=row.directory.path.name,
-        trials=row.trials,
+        trials=row.budget,
         seeds=tuple(range(1, row.seeds + 1)),
         teachers=tuple(directory.path.name for directory in teacher_directories(row)),
         **({"candidates": tuple(d.path.name for d in tuning_teachers(row))} if row.search else {}),

@@ -1,4 +1,4 @@
-"""Findings of checks, and the words that list their rows and runs."""
+"""Findings of checks: their kinds, and the words that they have in common."""
 
 from __future__ import annotations
 

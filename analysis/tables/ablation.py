@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -53,8 +54,12 @@ COLUMNS = (
     Column("paper_accuracy", "paper's acc. %", "mean"),
     Column("paper_f1", "paper's F1 %", "mean"),
 )
-PAPER_DATA, PAPER_PRIMARY, PAPER_OTHERS = "CMU-MOSEI", "video", ("audio", "language")
-"""The paper's own figures are shown beside students of these data and modalities, in this order."""
+PAPER_DATA = re.compile(r"CMU-MOSEI(, MulT's pickle \(unaligned\))?")
+PAPER_PRIMARY, PAPER_OTHERS = "video", ("audio", "language")
+"""The paper's own figures are shown beside students of these data and modalities, in this order.
+
+Aligned files of CMU-MOSEI, and those with other features, are other data.
+"""
 DASH = "\N{EN DASH}"
 NOT_BETTER = "no gap: the teacher is not shown to be better than the control (95 % interval)"
 ONE_TUNING = (
@@ -217,7 +222,7 @@ def _is_the_papers(row: RowRuns) -> bool:
     """True if the paper has figures for the row, and had a student of these modalities."""
     others = [name for name in row.fact("modalities").split(", ") if name != PAPER_PRIMARY]
     of_the_paper = (row.fact("primary"), *others) == (PAPER_PRIMARY, *PAPER_OTHERS)
-    return row.spec.paper is not None and PAPER_DATA in row.fact("source") and of_the_paper
+    return row.spec.paper is not None and of_the_paper and bool(PAPER_DATA.fullmatch(row.fact("source")))
 
 
 def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:
