@@ -119,7 +119,7 @@ class Backend(Protocol):
         return self.gpus
 
     def request_of(self, job: Job) -> dict[str, str]:
-        """What is requested for a job that depends on its earlier failures, for its record."""
+        """The part of a job's request that depends on its earlier failures, for its record."""
         return {}
 
     def idle_gpu_seconds(self) -> float:

@@ -15,7 +15,7 @@ CLASSES = tuple(sorted({*FAILURES.values(), "not_started"}))
 
 
 class Fallback(BaseModel):
-    """What the next attempt requests in place of the usual, after one failed in a class of `after`."""
+    """Another request for the next attempt, after one failed in a class of `after`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 

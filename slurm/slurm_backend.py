@@ -102,7 +102,7 @@ class SlurmBackend(Backend):
         except SubmissionRefused:
             if not job.avoid:
                 raise
-            return self.submit(replace(job, avoid=()))  # perhaps there is no other node
+            return SlurmBackend.submit(self, replace(job, avoid=()))  # perhaps there is no other node
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         """See `Backend`. Slurm is asked at most every `settings.poll` seconds; until then the last answer counts."""
