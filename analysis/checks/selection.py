@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from analysis.checks.finalists import TUNED, finalist_means
 from analysis.checks.finding import EXTENDED, Finding, first_few, names_of
 from analysis.loading.replicate_runs import ReplicateRuns
-from mmkd.config import SEEDS_PER_REPLICATE
 from mmkd.formatting import count
-from mmkd.metrics import best_trial, lower_is_better
+from mmkd.metrics import best_trial
 from mmkd.result_file import Status
-
-TUNED = ("learning_rate", "alpha", "beta", "temperature")
 
 
 def chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
@@ -46,37 +44,20 @@ def extended(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
         )
 
 
-def _criterion(row: ReplicateRuns, selection: str) -> dict[int, float]:
-    """The value that decided about each trial: its own, or the mean of a finalist's runs.
-
-    Where there are finalists, those with failed runs are left out, unless all have some.
-    """
-    assert row.facts is not None
-    column = f"valid_{selection}"
-    number, value, status = (row.values(name, ["tuning"]) for name in ("number", column, "status"))
-    complete = {
-        int(n): float(x)
-        for n, x, state in zip(number, value, status, strict=True)
-        if state == Status.COMPLETE and n < row.facts["numbers"] and not pd.isna(x)
-    }
-    if not (wanted := row.fact("finalists.best")):
-        return complete
-    runs = row.tuning[row.tuning["number"].isin(complete)]
-    proposed = runs[runs["seed"] % SEEDS_PER_REPLICATE == 0].set_index("number")
-    best = proposed.sort_values(column, ascending=lower_is_better(selection), kind="stable").head(int(wanted))
-    settings = runs[[*TUNED]].fillna(-1)
-    found = {n: runs[(settings == best.loc[n, [*TUNED]].fillna(-1)).all(axis=1)][column] for n in best.index}
-    most = max(map(len, found.values()), default=0)
-    return {int(str(n)): float(own.mean()) for n, own in found.items() if len(own) == most}
-
-
 def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
     """Winners that are not the best by validation of the trials sampled when they were chosen, or the finalist of best
     mean, the earliest of equals; and final runs with other hyperparameters."""
     column, winner = f"valid_{selection}", row.winner
     if winner is None or row.facts is None or column not in row.study.frames["tuning"]:
         return
-    values = _criterion(row, selection)
+    number, value, status = (row.values(name, ["tuning"]) for name in ("number", column, "status"))
+    values = {
+        int(n): float(x)
+        for n, x, state in zip(number, value, status, strict=True)
+        if state == Status.COMPLETE and n < row.facts["numbers"] and not pd.isna(x)
+    }
+    if finalists := row.fact("finalists.best"):
+        values = finalist_means(row, values, selection, int(finalists))
     best = best_trial(selection, values)
     if best not in (None, winner):
         yield Finding(
@@ -87,7 +68,6 @@ def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
     if winner in values and not math.isclose(values[winner], stored, rel_tol=1e-6):
         said = f"winner.json says {stored:.6g}, the trial {values[winner]:.6g}"
         yield Finding("selection", f"{row.title}: validation {selection} of trial {winner}: {said}")
-    number = row.values("number", ["tuning"])
     if winner not in number:
         return
     for name in TUNED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import asdict
 
 from analysis.commands.options import Subparsers, load_study, new_command, output_format, write_out
@@ -57,6 +58,12 @@ def run(options: argparse.Namespace) -> int:
     found = forecast(runs, collect(runs, study), options.effect, options.rows)
     if found is None:
         raise UserError(f"study {study}: {UNKNOWN}; launch it with --replicates 3 or more, and ask again")
-    text = forecast_text(found) if style == "txt" else json.dumps(asdict(found), indent=1) + "\n"
+    values = asdict(found, dict_factory=_finite)
+    text = forecast_text(found) if style == "txt" else json.dumps(values, indent=1, allow_nan=False) + "\n"
     write_out(text, options.out)
     return 0
+
+
+def _finite(items: list[tuple[str, object]]) -> dict[str, object]:
+    """A dataclass as JSON has it: None for what is not known or infinite."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in items}

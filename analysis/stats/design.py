@@ -22,7 +22,8 @@ class ReplicateSpread:
     Attributes:
         noise: between replicates, of what more replicates average out.
         seed: between final runs of one replicate, a part of `noise` divided by `seeds`; NaN with one seed.
-        group: of the mean over all test groups, which replicates do not average out; 0 where the test part is fixed.
+        group: of the mean over all test groups, which replicates do not average out; 0 where the test part is fixed,
+            NaN where every group was tested once: it cannot be told from noise then, and is taken as 0.
         groups: test groups of the data; 0 where the test part is fixed.
         tested: test groups of one replicate.
         seeds, replicates, differences: those that the variances were estimated from.
@@ -55,7 +56,8 @@ class ReplicateSpread:
         noise = self.noise
         if not math.isnan(self.seed):
             noise = max(noise - self.seed / self.seeds, 0.0) + self.seed / seeds
-        group = self.group * self.groups / self.groups_in(replicates) if self.groups else 0.0
+        known = 0.0 if math.isnan(self.group) else self.group
+        group = known * self.groups / self.groups_in(replicates) if self.groups else 0.0
         return math.sqrt(group + noise / replicates)
 
     def detectable(self, replicates: int, seeds: int, level: float) -> float:
@@ -127,13 +129,14 @@ def spread_of_replicates(
         groups: test groups of the data, 0 where the test part is fixed.
         tested: test groups of one replicate.
     """
-    floors = [0.0 if test.shares is None else test.shares.floor**2 for test in tests]
-    rests = [0.0 if test.shares is None else test.shares.rest**2 / max(tested, 1.0) for test in tests]
-    numbers = [len(test.differences) for test in tests]
-    noise = [
-        max((test.error**2 - floor) * number, rest)
-        for test, floor, rest, number in zip(tests, floors, rests, numbers, strict=True)
-    ]
+    numbers, floors, noise = [len(test.differences) for test in tests], [], []
+    for test, number in zip(tests, numbers, strict=True):
+        shares = test.shares if test.shares is not None and not math.isnan(test.shares.floor) else None
+        floors.append(0.0 if test.shares is None else test.shares.floor**2)
+        if shares is None:
+            noise.append(test.error**2 * number)
+        else:  # the test's variance is never below that of its cells
+            noise.append(max((test.error**2 - shares.floor**2) * number, shares.rest**2 / tested))
     replicates = min(numbers)
     covered = min(groups, round(tested * replicates)) / groups if groups else 1.0
     floor = float(np.mean(floors)) * covered

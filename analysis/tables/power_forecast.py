@@ -120,7 +120,7 @@ def forecast(runs: Runs, found: StudyRuns, effect: float = 2.0, rows: int | None
         sizes = [option(factor * now, spread.seeds) for factor in (1, 2, 4)]
         found_sizes = [(spread.needed(effect, seeds, level), seeds) for seeds in offered]
         needed = [option(replicates, seeds) for replicates, seeds in found_sizes if replicates is not None]
-        bound = spread.bound(spread.seeds, level) if spread.groups else 0.0
+        bound = spread.bound(spread.seeds, level) if spread.group > 0 else 0.0
     return Forecast(found.record.name, spread, comparisons, effect, cost.clock.unit, tuple(sizes), tuple(needed), bound)
 
 
@@ -198,7 +198,12 @@ def _lines(found: Forecast) -> Iterator[str]:
         yield f"  between replicates   SD {_sd(spread.noise)} points of accuracy, with {each} each"
         if not math.isnan(spread.seed):
             yield f"  between final runs   SD {_sd(spread.seed)} points, a part of it"
-        if spread.groups:
+        if math.isnan(spread.group):
+            yield (
+                f"  between test groups  not known: each of the {spread.groups} groups was tested once; what "
+                "replicates do not lower is taken as 0"
+            )
+        elif spread.groups:
             yield (
                 f"  between test groups  standard error {_sd(spread.group)} points over all {spread.groups} groups, "
                 "which replicates do not lower"
@@ -245,6 +250,7 @@ def planned_power(root: Path, record: StudyRecord) -> str:
         detectable = spread.detectable(replicates, seeds, level)
         size = f"{count(replicates, 'replicate')} of {count(seeds, 'seed')}"
         origin = f"{count(spread.differences, 'comparison')} over {count(spread.replicates, 'finished replicate')}"
+        origin += ", in which each test group was tested once" if math.isnan(spread.group) else ""
     elif isinstance(spread, SeedSpread) and replicates == 1:
         detectable = spread.detectable(seeds, level)
         size = f"{count(seeds, 'seed')} of one tuning per row"

@@ -100,12 +100,9 @@ class RowWork:
         if self.is_locked and has_only_failures(tuning, self.directory):
             set_aside_failures(self.directory, self.row.title)
             tuning = Tuning(self.row, self.lock, self._parallel)
-        self._opened = tuning
-        self._open = {
-            trial.number: self._task(tuning, trial.number, tuning.complete(trial, self._stored_parameters))
-            for trial in tuning.trials()
-            if self._is_open(trial)
-        }
+        self._opened, self._open = tuning, {}
+        for trial in filter(self._is_open, tuning.trials()):
+            self._begin(trial.number, tuning.complete(trial, self._stored_parameters))
         return tuning
 
     def _read_tuned(self) -> Tuned | None:
@@ -158,8 +155,9 @@ class RowWork:
             return False
         return bool(self._open) or self.tuning.proposed < self.row.trials or bool(self.tuning.finalists_due())
 
-    def _task(self, tuning: Tuning, number: int, parameters: dict[str, float]) -> Task:
-        return tuning_task(self.row, number, parameters, tuning.finalist(number))
+    def _begin(self, number: int, parameters: dict[str, float]) -> Task:
+        self._open[number] = tuning_task(self.row, number, parameters, self.tuning.finalist(number))
+        return self._open[number]
 
     def teacher_seeds(self) -> list[int]:
         """Return the seeds of the teachers that the row still needs, tuning's first.
@@ -220,13 +218,9 @@ class RowWork:
         if self._is_tuning and has_teacher(self.row, TUNING_SEED):
             yield from list(self._open.values())
             while sample and self.tuning.proposed < self.row.trials:
-                number, parameters = self.tuning.sample(self._stored_parameters)
-                self._open[number] = self._task(self.tuning, number, parameters)
-                yield self._open[number]
+                yield self._begin(*self.tuning.sample(self._stored_parameters))
             for finalist in self.tuning.finalists_due() if sample else ():
-                number, parameters = self.tuning.sample_finalist(finalist)
-                self._open[number] = self._task(self.tuning, number, parameters)
-                yield self._open[number]
+                yield self._begin(*self.tuning.sample_finalist(finalist))
         if self._is_tuning:
             return
         if not self._final:

@@ -115,3 +115,17 @@ def test_the_command_writes_json_and_refuses_a_study_that_shows_nothing(
     lab.study("short", control="alone")
     assert main(["power", "--root", str(lab.path), "--study", "short"]) == 2
     assert "spread of differences is not known; launch it with --replicates" in capsys.readouterr().err
+
+
+def test_where_each_group_was_tested_once_the_groups_part_is_called_unknown(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study(lab, drawn=True, replicates=4)
+    found = made(lab)
+    assert isinstance(found.spread, ReplicateSpread)
+    assert math.isnan(found.spread.group)
+    note = next(n for n in table(load(lab.path, cache=False), "demo").notes if n.startswith("minimum detectable"))
+    assert found.sizes[0].detectable == pytest.approx(float(note.split(": ")[1].split(" points")[0]), rel=0.05)
+    assert found.sizes[1].detectable < found.sizes[0].detectable
+    assert main(["power", "--root", str(lab.path)]) == 0
+    assert "each of the 8 groups was tested once" in capsys.readouterr().out
