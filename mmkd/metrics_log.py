@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -74,3 +75,10 @@ def cut_metrics(directory: TrialDir, history: Sequence[Mapping[str, Any]]) -> No
     lines = read_metrics(directory)[: len(history)]
     text = "".join(json.dumps(line) + "\n" for line in (*lines, *history[len(lines) :]))
     write_text(directory.metrics, text)
+
+
+def print_epoch(epochs: int, line: Mapping[str, float]) -> None:
+    """Print an epoch in one line, for the trial's log; a terminal shows the launch's own progress."""
+    if not sys.stdout.isatty():
+        loss, accuracy = line["valid_loss"], line["valid_accuracy"]
+        print(f"epoch {line['epoch']}/{epochs}: valid loss {loss:.4f}, accuracy {accuracy:.4f}", flush=True)

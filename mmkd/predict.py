@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from mmkd.command import Parser, add_force, run_command
 from mmkd.data import SPLITS, divide, read_info, read_split
-from mmkd.data.dataset import is_padding, real_lengths
+from mmkd.data.dataset import is_padding
+from mmkd.data.padding import CHOICES, Padding, pad_in_front
 from mmkd.errors import UserError, choose
 from mmkd.files import check_output, write_atomically
 from mmkd.find_trial import add_trial, find_student
@@ -44,13 +45,16 @@ class Recordings:
     truth: list[str]
 
 
-def read_recordings(path: Path, split: str, lengths: Path | None, student: TrainedStudent) -> Recordings:
+def read_recordings(
+    path: Path, split: str, lengths: Path | None, padding: Padding | None, student: TrainedStudent
+) -> Recordings:
     """Read raw recordings of a data file or an array.
 
     Args:
         path: a data file, which stores lengths; or an array (N, T, F) in a .npy file.
         split: the part of a data file. Of the data set that the student was trained on: of the student's own split.
         lengths: for an array, a .npy file of the lengths (N,). None: leading all-zero steps are padding.
+        padding: for an array, the side of the padding; None: lengths and zeros decide, see `pad_in_front`.
         student: the student that is to predict.
 
     Raises:
@@ -59,11 +63,14 @@ def read_recordings(path: Path, split: str, lengths: Path | None, student: Train
     if path.suffix == ".npy":
         features = _read_array(path, "samples, steps, features").astype(np.float32)
         _check_shape(path, features, student)
-        found = _read_lengths(lengths, features) if lengths else real_lengths(features)
-        read = Recordings(features, found, [str(number) for number in range(len(features))], [])
+        known = {"all": _read_lengths(lengths, features)} if lengths else {}
+        ((features, real),) = pad_in_front(str(path), {"all": features}, known, padding=padding, owned=True).values()
+        _check_front(path, features, real)
+        read = Recordings(features, real, [str(number) for number in range(len(features))], [])
     else:
-        if lengths:
-            raise UserError(f"--lengths {lengths}: is for an array (.npy); {path} has its own lengths; leave it out")
+        if lengths or padding:
+            given = f"--lengths {lengths}" if lengths else f"--padding {padding}"
+            raise UserError(f"{given}: is for an array (.npy); {path} has its own lengths; leave it out")
         info = read_info(path)
         if info.fingerprint == student.config.data.fingerprint:
             info = divide(info, student.config.split)  # the file's own test part may have been trained on
@@ -110,14 +117,17 @@ def _read_lengths(path: Path, features: NDArray[np.float32]) -> NDArray[np.int64
     if bad.any():
         first = int(bad.argmax())
         raise UserError(f"{path}: length {lengths[first]} of sample {first} is not in 1..{steps}")
-    dirty = ((features != 0).any(2) & is_padding(lengths, steps)).any(1)
+    return lengths.astype(np.int64)
+
+
+def _check_front(path: Path, features: NDArray[np.float32], lengths: NDArray[np.int64]) -> None:
+    dirty = ((features != 0).any(2) & is_padding(lengths, features.shape[1])).any(1)
     if dirty.any():
         first = int(dirty.argmax())
         raise UserError(
             f"{path}: sample {first} has values other than 0 before its last {lengths[first]} steps, which its length "
-            f"calls real; pad with zeros in front"
+            f"calls real; pad with zeros in front, or name the side of the padding with --padding"
         )
-    return lengths.astype(np.int64)
 
 
 def write_predictions(
@@ -140,7 +150,7 @@ def predict(options: argparse.Namespace) -> int:
     """Check the student, write its predictions, and print the accuracy if the true classes are known."""
     check_output(options.out, f"--out {options.out}", (".csv",), force=options.force)
     student = load_student(find_student(options).path)
-    read = read_recordings(options.data, options.split, options.lengths, student)
+    read = read_recordings(options.data, options.split, options.lengths, options.padding, student)
     arrays = torch.from_numpy(read.features), torch.from_numpy(read.lengths)
     with show_steps() as tell:
         agreement = check_logits(student, student.model, "the student", tell)
@@ -169,6 +179,11 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict
         type=Path,
         metavar="FILE.npy",
         help="for an array: the real steps at the end of each recording (default: leading all-zero steps are padding)",
+    )
+    parser.add_argument(
+        "--padding",
+        choices=CHOICES,
+        help="for an array: the side of the padding (default: as lengths and all-zero steps say); none: all is data",
     )
     parser.add_argument(
         "--split",

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from mmkd.data.tensors import load_samples
 from mmkd.errors import UserError, where_raised
 from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
+from mmkd.metrics_log import print_epoch
 from mmkd.models.network import count_parameters
 from mmkd.provenance import SOURCE, describe_process, refuse_other_code
 from mmkd.result_file import Predictions, Result, Status, read_result, weights_checksum, write_result
@@ -75,6 +76,7 @@ def run_trial(
     *,
     attempt: int = 0,
     asked_to_end: Callable[[], bool] = lambda: False,
+    on_epoch: Callable[[Mapping[str, float]], None] = lambda line: None,
 ) -> Status:
     """Train the network of `config` in `directory` and write a result there.
 
@@ -85,6 +87,7 @@ def run_trial(
         directory: the trial's, under a root (see `mmkd.rundir`).
         attempt: this attempt's number; the run ends as soon as the file `attempt` holds another one.
         asked_to_end: called after each step; True: write a checkpoint and raise `Preempted`.
+        on_epoch: called with each epoch's line of the metrics file.
 
     Raises:
         UserError: the data, the teacher or the algorithm's version do not match the configuration.
@@ -112,7 +115,8 @@ def run_trial(
     device = prepare_torch(config)
     lesson = make_lesson(config, trial, device)
     warn_of_single_class_batches(config, lesson)
-    trainer = Trainer(config, lesson, trial, load_checkpoint(config, trial, device), check_attempt, must_end)
+    checkpoint = load_checkpoint(config, trial, device)
+    trainer = Trainer(config, lesson, trial, checkpoint, check_attempt, must_end, on_epoch)
     status, reason = Status.COMPLETE, ""
     try:
         trainer.run()
@@ -209,7 +213,8 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
     try:
         acquire_patiently(lock, directory, attempt, received)
         record_run(directory, attempt, attempt=attempt, started=started, **describe_process(config.device))
-        status = run_trial(config, directory.path, attempt=attempt, asked_to_end=lambda: bool(received))
+        said = partial(print_epoch, config.training.epochs)
+        status = run_trial(config, directory.path, attempt=attempt, asked_to_end=lambda: bool(received), on_epoch=said)
         print(f"{directory.path}: {status}", flush=True)
     except LockHeld as held:
         if by_hand:

@@ -60,6 +60,7 @@ class Report:
         message: the scheduler's words.
         handle: the job's handle with its id, also if the polled one has none; None if nothing new is known.
         node: the node it ran on, if known.
+        waits: why a pending job waits, in the scheduler's words; "" if it is not pending.
     """
 
     alive: bool
@@ -67,6 +68,7 @@ class Report:
     message: str = ""
     handle: Handle | None = None
     node: str = ""
+    waits: str = ""
 
 
 class SubmissionDelayed(Exception):

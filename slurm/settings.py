@@ -10,6 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 MEGABYTES = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)B?", re.IGNORECASE | re.ASCII)
+_GPUS = re.compile(
+    r"(--gres=|--gpus-per-node=|--gpus=|-G *)?((?:[A-Za-z0-9_.-]+[:/]){0,2}\d+|(?:gpu|shard):\d+)", re.ASCII
+)
+"""The option of sbatch, or none, and what is requested."""
 _TIME = re.compile(r"\d+|(\d+-)?\d+(:\d{1,2}){0,2}", re.ASCII)
 
 UNCHANGED = ("partition", "account", "qos", "constraint", "nodelist")
@@ -124,7 +128,9 @@ class SlurmSettings(BaseModel):
     account: Name | None = _field(None, "account to charge")
     qos: Name | None = _field(None, "quality of service (QOS)")
     gpus: str = _field(
-        "1", "number of GPUs; or type:number (h200:1); or a gres in the site's notation (gpu:volta:1); 0 for none"
+        "1",
+        "number of GPUs; or type:number (h200:1); or a gres in the site's notation (gpu:volta:1, gpu:1g.10gb:1, "
+        "shard:2); or with sbatch's option (-G 1, --gpus=h200:1); 0 for none",
     )
     cpus: Annotated[int, Field(ge=1, description="cores of a job, and threads of a trial")] = 4
     mem: MemoryOrNone = _field("16G", "memory of a job; none where the site accepts no request for memory")
@@ -171,9 +177,18 @@ class SlurmSettings(BaseModel):
     @field_validator("gpus", mode="before")
     @classmethod
     def _is_gpus(cls, value: object) -> str:
-        if not re.fullmatch(r"\d+|([A-Za-z0-9_.-]+[:/]){1,2}\d+", str(value).strip(), re.ASCII):
-            raise ValueError(f"{value!r}: write a number, type:number (h200:1) or a gres (gpu:volta:1)")
+        if not _GPUS.fullmatch(str(value).strip()):
+            raise ValueError(
+                f"{value!r}: write a number, type:number (h200:1), a gres (gpu:volta:1, shard:2), or sbatch's option "
+                f"(--gpus=h200:1, -G 1, --gres=gpu:1)"
+            )
         return str(value).strip()
+
+    @field_validator("partition", mode="before")
+    @classmethod
+    def _is_one_name(cls, value: object) -> object:
+        """Accept several partitions as a list; Slurm takes the one that can start the job first."""
+        return ",".join(map(str, value)) if isinstance(value, list) else value
 
     @field_validator("setup", mode="before")
     @classmethod
@@ -235,13 +250,24 @@ class SlurmSettings(BaseModel):
     @property
     def gpu_count(self) -> int:
         """GPUs per job."""
-        return int(re.split("[:/]", self.gpus)[-1])
+        option, value = self._gpu_request
+        return 1 if option == "shard" else int(re.split("[:/]", value)[-1])
+
+    @property
+    def _gpu_request(self) -> tuple[str, str]:
+        """The option of sbatch, or what stands for it, and its value."""
+        found = _GPUS.fullmatch(self.gpus)
+        assert found is not None
+        option, value = (found[1] or "").strip("-= "), found[2]
+        first = value.partition(":")[0]
+        return (first if first in ("gpu", "shard") and not option else option), value
 
     def gpu_options(self) -> dict[str, str]:
         """The sbatch option that requests the GPUs."""
+        option, value = self._gpu_request
         if self.gpu_count == 0:
             return {}
-        return {"gres" if self.gpus.startswith("gpu") else "gpus-per-node": self.gpus}
+        return {{"gpu": "gres", "shard": "gres", "G": "gpus", "": "gpus-per-node"}.get(option, option): value}
 
     @property
     def _usual_memory(self) -> float:

@@ -26,6 +26,7 @@ from slurm.question import QUICK_SECONDS, Question
 from slurm.settings import SlurmSettings
 from slurm.submission import CommandExecutor
 
+PENDING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD")
 ABSENT_SECONDS = 60.0
 """A job that the queue has not shown by name for so long was never created: an sbatch may outlive its controller. One
 that it has lacked for so long, and whose end accounting does not tell, is lost: squeue's answer may be empty by
@@ -187,7 +188,8 @@ class SlurmBackend(Backend):
         self._absent.pop(handle, None)
         found = replace(handle, id=job.id)
         if not job.ended:
-            return Report(True, message=job.state, handle=found, node=job.node)
+            waits = (job.reason or "None") if job.state in PENDING else ""
+            return Report(True, message=job.state, handle=found, node=job.node, waits=waits)
         return _end(job.state, job.reason, found, job.node)
 
     def _may_return(self, handle: Handle) -> bool:

@@ -120,6 +120,13 @@ class Row:
         teacher = self.search.chosen() if self.search else self.student.teacher
         return teacher and teacher.model_copy(update=of_seed(seed, self.replicate))
 
+    def teacher_directory(self, seed: int) -> TrialDir | None:
+        """Return the directory of `teacher_config`; kept once it is known, because several readers ask."""
+        known: dict[int, TrialDir] = self.__dict__.setdefault("_teachers", {})
+        if seed not in known and (config := self.teacher_config(seed)) is not None:
+            known[seed] = self.root.teacher(identity(config))
+        return known.get(seed)
+
     def config(self, parameters: Mapping[str, float], seed: int) -> StudentConfig:
         """Return the configuration of a tuning trial (seed 0) or of a final run (other seeds; only these read test)."""
         values = {**self.fixed, **parameters}
@@ -174,16 +181,16 @@ def replicates_by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 def teacher_directories(row: Row) -> list[TrialDir]:
     """Return the directories of the teachers that a row needs, as far as is known now: tuning's, then each seed's."""
-    configs = [row.teacher_config(seed) for seed in range(1, row.seeds + 1)]
-    return [*tuning_teachers(row), *(row.root.teacher(identity(config)) for config in configs if config is not None)]
+    each = map(row.teacher_directory, range(1, row.seeds + 1))
+    return [*tuning_teachers(row), *(directory for directory in each if directory is not None)]
 
 
 def tuning_teachers(row: Row) -> list[TrialDir]:
     """Return the directories of the teachers that tuning needs: one, or the candidates for it; none without teacher."""
     if row.search is not None:
         return list(row.search.candidates)
-    config = row.teacher_config(TUNING_SEED)
-    return [] if config is None else [row.root.teacher(identity(config))]
+    directory = row.teacher_directory(TUNING_SEED)
+    return [] if directory is None else [directory]
 
 
 def expected_teachers(row: Row) -> list[TrialDir]:

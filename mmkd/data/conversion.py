@@ -123,16 +123,13 @@ def as_sequences(where: str, value: Any, names: Sequence[str]) -> Array | list[A
         raise error if str(error).startswith(where) else UserError(f"{where}: {error}") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: no array of numbers ({error}); build one with np.stack([...])") from None
-    shaped = [item.reshape(len(item), 1) if item.ndim == 1 and len(item) else item for item in items]
-    if isinstance(value, np.ndarray) and value.ndim > 1:
-        shaped = items  # an object array of numbers
     parts = []
-    for number, item in enumerate(shaped):
+    for number, item in enumerate(items):
         name = names[number] if number < len(names) else str(number)
         if item.dtype == object:
             item = _from_objects(f"{where}, sample {name!r}", item)
-        if item.ndim != 2 or item.shape[1] != shaped[0].shape[1] or not item.size:
-            first = f"; the first sample has {shaped[0].shape}" if shaped[0].ndim == 2 and item is not shaped[0] else ""
+        if item.ndim != 2 or item.shape[1] != items[0].shape[1] or not item.size:
+            first = f"; the first sample has {items[0].shape}" if number else ""
             raise UserError(f"{where}, sample {name!r}: its shape is {item.shape}, not (steps, features){first}")
         parts.append(narrow(f"{where}, sample {name!r}", item))
     return parts
@@ -160,12 +157,13 @@ def narrow(where: str, value: Any, names: Sequence[str] = ()) -> Array:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind not in "fiub":
         raise UserError(f"{where}: dtype is {array.dtype}, not numbers; convert it with .astype('float32')")
-    made = np.empty(array.shape, np.float32)
-    for rows in chunks(array) if array.ndim else ():
+    if not array.ndim:
+        return array.astype(np.float32)
+    made, is_float = np.empty(array.shape, np.float32), array.dtype.kind == "f"
+    for rows in chunks(array):
         with np.errstate(over="ignore", under="ignore"):
             made[rows] = array[rows]
-        exact = array.dtype.kind == "f"
-        lost = np.isinf(made[rows]) & np.isfinite(array[rows]) if exact else made[rows].astype("f8") != array[rows]
+        lost = np.isinf(made[rows]) & np.isfinite(array[rows]) if is_float else made[rows].astype("f8") != array[rows]
         if lost.any():
             first = np.unravel_index(int(lost.argmax()), lost.shape)
             number = rows.start + int(first[0])

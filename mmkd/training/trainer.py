@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -59,10 +59,11 @@ class Trainer:
         checkpoint: Checkpoint | None,
         check_attempt: Callable[[], None],
         asked_to_end: Callable[[], bool],
+        on_epoch: Callable[[Mapping[str, float]], None] = lambda line: None,
     ) -> None:
         self.config, self.lesson, self.directory = config, lesson, directory
         self.checkpoint = checkpoint
-        self.check_attempt, self.asked_to_end = check_attempt, asked_to_end
+        self.check_attempt, self.asked_to_end, self.on_epoch = check_attempt, asked_to_end, on_epoch
         modules = nn.ModuleDict({"network": lesson.network})
         if lesson.method is not None:
             modules["method"] = lesson.method
@@ -204,6 +205,7 @@ class Trainer:
         progress.seconds = time.perf_counter() - started
         self.check_attempt()
         append_metrics(self.directory, {**line, "seconds": progress.seconds, "time": time.time()})
+        self.on_epoch(line)
         if epoch < self.config.training.epochs:
             self._save()
             if self.directory.stop.exists():

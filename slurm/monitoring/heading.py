@@ -89,9 +89,9 @@ def _costs(overview: Overview) -> Iterator[Text]:
     hours = overview.gpu_hours
     yield Text(f"{count(overview.busy, 'slot')} busy")
     spent = f"GPU-hours {_hours(hours.spent)}"
-    if hours.limit is None:
+    if hours.limit is None and hours.spent:
         yield Text(spent)
-    else:
+    elif hours.limit is not None:
         left = max(hours.limit - hours.spent, 0.0)
         yield Text(f"{spent} of {hours.limit:g}, {_hours(left)} left", style="" if left else "red")
     if overview.workers:

@@ -115,6 +115,8 @@ def show_status(study: RecordedStudy, *, each_replicate: bool = False) -> None:
     listed = (attempt for row in study.rows for line in row.lines.values() for attempt in attempts_of(line))
     spent = idle + gpu_seconds_of(study.unlisted()) + sum(a.submitted.gpu_seconds or 0.0 for a in listed)
     running = sum(_gpu_seconds(directory) for directory in alive)
+    if not spent + running:
+        return  # on CPUs
     print(
         f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended"
         + (f" and {idle / 3600:.2f} by free slots of workers" if idle else "")

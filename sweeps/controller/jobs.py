@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mmkd.attempts import current_attempt, last_attempt, read_attempt, record_submission
 from mmkd.errors import UserError
@@ -22,6 +22,7 @@ from sweeps.controller.last_words import has_failed_setup, last_line, why_ended
 from sweeps.controller.make_job import make_job
 from sweeps.controller.row import RowWork
 from sweeps.controller.run_times import RunTimes
+from sweeps.controller.running import Ended, Running, Unaccounted
 from sweeps.controller.storms import Storms
 from sweeps.controller.tasks import Task, write_config
 
@@ -33,39 +34,6 @@ CLOSING_TRIES, CLOSING_SECONDS = 3, 2.0
 """At its end, a controller queries accounting so often for its last jobs."""
 ACCOUNTS_SECONDS = 600.0
 """Time to wait for the scheduler's accounting of an ended job."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """A job that is, or may be, alive; `owner` is None for a teacher."""
-
-    task: Task
-    owner: RowWork | None
-    attempt: int
-    handle: Handle
-    gpus: float
-    """GPUs of its job, or its share of them."""
-    avoid: tuple[str, ...] = ()
-    """Nodes that it was to avoid."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """An attempt that is over: `end` is complete or a failure's class."""
-
-    running: Running
-    end: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Unaccounted:
-    """An ended attempt whose cost in GPU-seconds was `reckoned` here, at the monotonic time `since`."""
-
-    directory: TrialDir
-    attempt: int
-    reckoned: float
-    since: float
 
 
 class Jobs:
@@ -95,6 +63,8 @@ class Jobs:
         self.news: list[str] = []
         """Lines about nodes and storms that were not reported yet."""
         self.running: dict[TrialDir, Running] = {}
+        self.pending: dict[TrialDir, str] = {}
+        """Jobs that have not started, with the scheduler's reason."""
         self.delayed = ""
         """The scheduler's reason to delay submissions; "" if it does not."""
         self._wait, self._again = SHORTEST_WAIT, 0.0
@@ -167,12 +137,20 @@ class Jobs:
         self._note_trouble()
         for directory, running in list(self.running.items()):
             report = reports[directory]
+            self.pending.pop(directory, None)
             if report.alive:
                 self._note_handle(running, report)
+                if report.waits and directory not in self._records:
+                    self.pending[directory] = report.waits
             elif not self._is_late(running, report):
                 del self.running[directory]
                 yield self._note_end(running, report, ending)
         self._note_usage()
+
+    def shown(self) -> tuple[list[Task], list[str]]:
+        """The tasks that run, and the reasons of those that are pending."""
+        running = [running.task for directory, running in self.running.items() if directory not in self.pending]
+        return running, [reason for directory, reason in self.pending.items() if directory in self.running]
 
     @property
     def unaccounted(self) -> set[TrialDir]:

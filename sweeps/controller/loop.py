@@ -15,10 +15,11 @@ from mmkd.rundir import Root
 from mmkd.trial_state import decide, pause_left
 from slurm.backend import Backend, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.followed_rows import FollowedRows
-from sweeps.controller.jobs import Ended, Jobs
+from sweeps.controller.jobs import Jobs
 from sweeps.controller.progress import Reporter
 from sweeps.controller.pruning import Pruning
 from sweeps.controller.row import RowWork, spent_before
+from sweeps.controller.running import Ended
 from sweeps.controller.stopping import Halted, Interrupted, Stop
 from sweeps.controller.tasks import Task
 from sweeps.controller.teachers import Teachers
@@ -88,8 +89,7 @@ class Controller:
         self.budget_spent = False
         """True while submissions are withheld because the budget is spent."""
         self._delay = ""
-        self._failures: dict[str, str] = {}
-        """What was said about a failure, and the trial of which it was said first."""
+        self._failures: dict[str, str] = {}  # what was said about a failure, and of which trial first
         self._renewed = self._ended = time.monotonic()
 
     def run(self) -> None:
@@ -115,7 +115,7 @@ class Controller:
                         work.close()  # another study may need the row
                 self._renew()  # Slurm may have taken its time to answer, and may again
                 busy = self._fill()
-                self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
+                self.reporter.progress(self._remaining(), *self.jobs.shown())
                 if not self.jobs.running and self._is_over(busy):
                     return self.backend.release()
                 if stop := self.stop_asked():

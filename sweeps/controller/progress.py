@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -49,8 +50,8 @@ class Reporter:
         """Print an event."""
         self.console.print(f"[{self._clock()}] {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
-    def progress(self, left: int, running: Sequence[Task]) -> None:
-        """Show the progress: `left` runs are not finished, those `running` among them."""
+    def progress(self, left: int, running: Sequence[Task], pending: Sequence[str] = ()) -> None:
+        """Show the progress: `left` runs are not finished, those `running` and `pending` (by reason) among them."""
         if self._left is not None and left < self._left:
             self._finished += self._left - left
         self._left = left
@@ -59,7 +60,7 @@ class Reporter:
         if now - self._shown < pause or not left:
             return
         self._shown = now
-        text = f"{count(left, 'run')} to go{self._forecast(left)}; {_describe(running)}"
+        text = f"{count(left, 'run')} to go{self._forecast(left)}; {_describe(running)}{_describe_pending(pending)}"
         if self._status is not None:
             self._status.update(escape(f"[{self._clock()}] {text}"))
         else:
@@ -87,3 +88,11 @@ def _describe(running: Sequence[Task]) -> str:
     if len(running) > SHOWN:
         parts.append(f"{len(running) - SHOWN} more")
     return "running " + ", ".join(parts) if parts else "nothing runs"
+
+
+def _describe_pending(reasons: Sequence[str]) -> str:
+    """Count pending jobs, with the scheduler's reasons, the most frequent first."""
+    if not reasons:
+        return ""
+    why = ", ".join(f"{n} {reason}" for reason, n in Counter(reasons).most_common())
+    return f"; {len(reasons)} pending ({why})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
-from sweeps.controller.jobs import Running
+from sweeps.controller.running import Running
 
 PRUNING_SECONDS = 5.0
 """Interval between looks at the progress of running trials in rows with a pruner."""

@@ -86,6 +86,7 @@ class WorkerBackend(SlurmBackend):
         """Ids of submitted workers that the queue has not shown yet."""
         self._looked = self._coded = self._again = 0.0
         self._failed: set[str] = set()
+        self._has_tidied = False
         self.nodes = BadNodes("workers end before they start")
         self._avoided: dict[str, tuple[str, ...]] = {}
         """Nodes that a worker was to avoid, by job id."""
@@ -236,6 +237,10 @@ class WorkerBackend(SlurmBackend):
                     worker.beat, worker.heard = record.beat, now
         for job in self._workers.keys() - queued.keys() - self._submitted.keys():
             self._workers.pop(job).directory.tidy()
+        if self._answered and not self._has_tidied:  # of workers that died while no controller watched
+            for job in self._records.keys() - queued.keys() - self._submitted.keys():
+                self.root.worker(job).tidy()
+            self._has_tidied = True
         if silent := {worker.job for worker in self._workers.values() if now - worker.heard > SILENT_SECONDS}:
             with suppress(NoAnswer):
                 scancel(silent)

@@ -38,9 +38,9 @@ def write_config(task: Task) -> None:
 
 def teacher_task(row: Row, seed: int) -> Task:
     """Return the task of the teacher that `row` needs for `seed`."""
-    config = row.teacher_config(seed)
+    config, directory = row.teacher_config(seed), row.teacher_directory(seed)
     assert config is not None
-    directory = row.root.teacher(identity(config))
+    assert directory is not None
     return _teacher_task(config, directory, row.replicate, f"seed {seed}", f"s{seed}")
 
 

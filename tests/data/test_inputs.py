@@ -228,6 +228,7 @@ REFUSED: dict[str, tuple[Change, dict[str, Any], str]] = {
     ),
     "a sample without steps": (_list_with(np.ones((0, 2))), {}, r"sample '5': its shape is \(0, 2\), not \(steps"),
     "a sample that is a number": (_list_with(3.0), {}, r"sample '5': its shape is \(\), not \(steps"),
+    "samples of one axis": (_video(lambda x: list(x[:, 0])), {}, r"sample '0': its shape is \(2,\), not \(steps, feat"),
     "a sample that is None": (_list_with(None), {}, r"its shape is \(\), not|holds NoneType"),
     "a ragged sample": (_list_with([[1, 2], [3]]), {}, r"no array of numbers .*build one with np\.stack"),
     "a number instead of features": (_video(lambda x: 3), {}, "no array of numbers"),

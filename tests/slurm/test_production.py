@@ -79,7 +79,15 @@ def test_slurm_says_before_a_launch_what_it_would_do_with_a_job(cluster: DevClus
 
 @pytest.mark.parametrize(
     "asked",
-    [{"gpus": "1"}, {"gpus": "gpu:1"}, {"mem_per_cpu": "100M"}, {"mem": "none"}, {"nodelist": "n2"}],
+    [
+        {"gpus": "1"},
+        {"gpus": "gpu:1"},
+        {"gpus": "-G 1"},
+        {"gpus": "--gres=gpu:1"},
+        {"mem_per_cpu": "100M"},
+        {"mem": "none"},
+        {"nodelist": "n2"},
+    ],
 )
 def test_slurm_accepts_what_sites_ask_for(cluster: DevCluster, tmp_path: Path, asked: dict[str, str]) -> None:
     memory = {} if {"mem", "mem_per_cpu"} & asked.keys() else {"mem": "100M"}

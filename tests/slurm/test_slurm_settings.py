@@ -94,11 +94,24 @@ def test_a_time_limit_within_the_grace_is_refused_and_no_limit_is_none() -> None
         ("gpu:1", 1, {"gres": "gpu:1"}),
         ("gpu:volta:4", 4, {"gres": "gpu:volta:4"}),
         ("0", 0, {}),
+        ("gpu:1g.10gb:1", 1, {"gres": "gpu:1g.10gb:1"}),
+        ("nvidia_a100_3g.20gb:2", 2, {"gpus-per-node": "nvidia_a100_3g.20gb:2"}),
+        ("shard:4", 1, {"gres": "shard:4"}),
+        ("-G 2", 2, {"gpus": "2"}),
+        ("-G1", 1, {"gpus": "1"}),
+        ("--gpus=h200:2", 2, {"gpus": "h200:2"}),
+        ("--gpus-per-node=2", 2, {"gpus-per-node": "2"}),
+        ("--gres=gpu:a100:2", 2, {"gres": "gpu:a100:2"}),
+        ("--gpus=0", 0, {}),
     ],
 )
 def test_gpus_are_asked_for_in_the_sites_own_way(gpus: str, count: int, options: dict[str, str]) -> None:
     settings = SlurmSettings(gpus=gpus)
     assert (settings.gpu_count, settings.gpu_options()) == (count, options)
+
+
+def test_several_partitions_may_be_a_list() -> None:
+    assert SlurmSettings.model_validate({"partition": ["gpu", "preemptible"]}).partition == "gpu,preemptible"
 
 
 def test_memory_grows_after_each_loss_up_to_a_limit() -> None:

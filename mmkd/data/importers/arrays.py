@@ -93,7 +93,8 @@ def _find_folders(folder: Path) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for place in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         paths: dict[str, Path] = {}
-        for path in sorted(place.iterdir()):
+        entries = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+        for path in entries:
             if path.suffix.lower() not in ENDINGS:
                 continue
             if path.stem in paths:
@@ -101,8 +102,8 @@ def _find_folders(folder: Path) -> dict[str, dict[str, Path]]:
             paths[path.stem] = path
         if paths:
             found[place.name] = paths
-        elif any(place.iterdir()):
-            first = min(place.iterdir())
+        elif entries:
+            first = entries[0]
             known = identify(first)
             raise UserError(
                 f"{place}: has no {', '.join(ENDINGS)} file, but {first.name}{known and '; '}{known}; move the folder "

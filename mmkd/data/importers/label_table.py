@@ -26,6 +26,10 @@ COLUMNS = {
 """Our names of the table's columns -> those that are known."""
 
 
+MISSING = {"nan", "na", "n/a", "null", "none", "inf", "-inf"}
+"""Labels that are no classes where others are numbers."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Labels that are scores: the first and the last class's score, and how many classes there are, evenly spaced."""
@@ -110,6 +114,13 @@ def read_labels(table: Table, scores: Scores | None) -> tuple[tuple[str, ...], A
         names = tuple(f"{score:g}" for score in np.linspace(scores.first, scores.last, scores.classes))
         return names, nearest_class(numbers, (scores.first, scores.last), scores.classes), numbers.astype(np.float32)
     parsed = [_maybe_number(label) for label in table.labels]
+    texts = {label for label, number in zip(table.labels, parsed, strict=True) if number is None}
+    if any(number is not None for number in parsed) and any(text.lower() in MISSING for text in texts):
+        first = next(n for n, label in enumerate(table.labels) if label.lower() in MISSING)
+        raise UserError(
+            f"{table.path}: label {table.labels[first]!r} of sample {table.ids[first]!r} stands among numbers; remove "
+            f"the lines without a label"
+        )
     if all(number is not None for number in parsed):
         real = [number for number in parsed if number is not None]
         if not all(number.is_integer() for number in real):

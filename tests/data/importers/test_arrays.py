@@ -123,6 +123,16 @@ def test_a_missing_modality_is_reported_by_the_name_of_the_sample(folder: Path) 
         _import(folder)
 
 
+def test_hidden_files_are_not_recordings(folder: Path) -> None:
+    (folder / "audio" / ".DS_Store").write_bytes(b"x")
+    (folder / "audio" / "._s1.npy").write_bytes(b"x")
+    (folder / "notes").mkdir()
+    (folder / "notes" / ".DS_Store").write_bytes(b"x")
+    said: list[str] = []
+    _import(folder, report=said.append)
+    assert not [line for line in said if "left out" in line]
+
+
 def test_files_without_a_line_are_reported(folder: Path) -> None:
     np.save(folder / "audio" / "extra.npy", np.ones((2, 4)))
     said: list[str] = []
@@ -146,6 +156,7 @@ def _spoil(folder: Path, what: str) -> None:
         "no valid": lambda: table.write_text(text.replace("dev", "train")),
         "table of latin1": lambda: table.write_bytes(text.replace("sad", "s\xe4d").encode("latin1")),
         "more cells": lambda: table.write_text(text.replace("s4,sad", "s4,sad,x")),
+        "a label that is missing": lambda: table.write_text(text.replace("sad", "0").replace("happy", "nan")),
         "other features": lambda: np.save(audio / "s4.npy", np.ones((7, 5))),
         "transposed": lambda: np.save(audio / "s4.npy", np.ones((4, 3))),
         "three axes": lambda: np.save(audio / "s4.npy", np.ones((4, 3, 1))),
@@ -181,6 +192,7 @@ def _spoil(folder: Path, what: str) -> None:
         ("no valid", "no sample of valid in the column split"),
         ("table of latin1", "not a CSV file in UTF-8"),
         ("more cells", "line 6 has more cells than the header"),
+        ("a label that is missing", "label 'nan' of sample 's1' stands among numbers; remove the lines"),
         ("other features", r"s4\.npy: its shape is \(7, 5\), but s0\.npy has \(3, 4\)"),
         ("transposed", "transposed"),
         ("three axes", r"its shape is \(4, 3, 1\), not \(steps, features\)"),

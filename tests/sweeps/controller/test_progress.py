@@ -36,6 +36,13 @@ def test_progress_tells_each_running_trials_epochs_and_accuracy(tasks: list[Task
     assert "30 runs to go; running no_kd trial 0 (epoch 0/3), no_kd trial 1 (epoch 1/3, accuracy 0.625)\n" in said
 
 
+def test_pending_jobs_are_counted_apart_with_their_reasons(tasks: list[Task]) -> None:
+    output = io.StringIO()
+    with Reporter(Console(file=output, width=200)) as reporter:
+        reporter.progress(30, tasks[:1], ["Priority", "Resources", "Priority"])
+    assert "running no_kd trial 0 (epoch 0/3); 3 pending (2 Priority, 1 Resources)\n" in output.getvalue()
+
+
 def test_of_many_running_trials_the_first_are_named_and_the_others_counted(tasks: list[Task]) -> None:
     said = progress(tasks)
     assert f"trial {SHOWN - 1} (epoch 0/3), 3 more\n" in said

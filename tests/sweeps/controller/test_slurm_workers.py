@@ -250,6 +250,20 @@ def test_workers_that_end_before_they_start_avoid_the_node_and_end_the_launch_wh
     assert cluster.take_notes() == []
 
 
+def test_what_a_worker_left_that_died_while_no_controller_watched_is_removed(
+    stub: StubSlurm, root: Root, clock: list[float]
+) -> None:
+    dead, alive = start(root, "5_0"), start(root, "6_0")
+    for worker in (dead, alive):
+        worker.lock.write_text("{}")
+    in_queue(stub, root, _6_0="RUNNING")
+    cluster = backend(root)
+    later(clock)
+    cluster.slots(lambda: 99)
+    assert (dead.lock.exists(), dead.inbox.exists(), dead.record.exists()) == (False, False, True)
+    assert alive.lock.exists()
+
+
 def test_a_queue_without_room_delays_workers(stub: StubSlurm, root: Root, clock: list[float]) -> None:
     cluster = backend(root)
     stub.complains("sbatch", "sbatch: error: QOSMaxSubmitJobPerUserLimit")
