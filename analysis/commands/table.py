@@ -9,6 +9,7 @@ import sys
 from analysis.commands.options import Subparsers, load_study, new_command, output_format, write_out
 from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS, write
+from mmkd.steps import show_steps
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -38,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
 
     style = output_format(options, FORMATS)
     columns = options.columns.split(",") if options.columns else None
-    made = table(*load_study(options), error=options.error, columns=columns, rows=options.rows)
+    runs, study = load_study(options)
+    with show_steps() as tell:
+        made = table(runs, study, error=options.error, columns=columns, rows=options.rows, tell=tell)
     if style == "txt" and options.out is None and sys.stdout.isatty():
         write_out(to_text(made, shutil.get_terminal_size().columns), None)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -15,11 +15,13 @@ from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, te
 from analysis.stats.error_bars import Error
 from analysis.stats.gap import Contrast, Gap, gap_recovered
 from analysis.stats.paired import paired
+from analysis.stats.references import compute_references
 from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
 from analysis.stats.scores import Score, family_score, percents, row_score, score_rows
 from analysis.tables.checks import check_rows
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import legend, notes
+from analysis.tables.reference_rows import reference_notes, reference_section
 from analysis.tables.rounding import with_text
 from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
@@ -82,6 +84,7 @@ def table(
     error: Error = "sd",
     columns: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
+    tell: Callable[[str], object] = lambda what: None,
 ) -> Table:
     """The table of the study called `study` under the root of `runs`.
 
@@ -92,6 +95,7 @@ def table(
             95 % interval.
         columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
         rows: names of the rows to show beside the control; by default all. Tests and ranks are among these alone.
+        tell: called with the next step, where reference models are fitted for the first time, which takes seconds.
 
     Raises:
         UserError: there is no such study, column or row, or the study's file is broken.
@@ -99,10 +103,14 @@ def table(
     found = collect(runs, study, rows)
     chosen, control = found.rows, found.control
     basis = Basis(runs, chosen, control, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
+    missing = compute_references(runs, chosen, tell)
     sections = [
-        Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
-        for title, group in groupby(chosen, key=lambda row: row.spec.group)
-        for members in [list(group)]
+        *(
+            Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
+            for title, group in groupby(chosen, key=lambda row: row.spec.group)
+            for members in [list(group)]
+        ),
+        *reference_section(runs, chosen, error, _filled),
     ]
     samples = count_test_samples(runs, chosen)
     whole = len(replicates_by_name(read_study(runs.root, study)))
@@ -117,7 +125,11 @@ def table(
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
         tuple(finding.text for finding in check_rows(runs, chosen)),
         legend(chosen, control, has_untested=has_untested),
-        (*([part] if len(chosen) < whole else []), *notes(runs, chosen, control, samples, error, basis.clock.unit)),
+        (
+            *([part] if len(chosen) < whole else []),
+            *reference_notes(runs, chosen, missing),
+            *notes(runs, chosen, control, samples, error, basis.clock.unit),
+        ),
         provenance(runs, found),
         "" if basis.is_replicated else ONE_TUNING,
     )
@@ -184,7 +196,7 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
     return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
 
 
-def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
+def _filled(cells: Mapping[str, Cell]) -> dict[str, Cell]:
     return {column.key: cells.get(column.key, Cell()) for column in COLUMNS}
 
 

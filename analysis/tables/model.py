@@ -59,11 +59,14 @@ class Cell(Score):
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line; `status` is empty if the row is finished, else its progress or why it failed."""
+    """One line; `status` is empty if the row is finished, else its progress or why it failed.
+
+    A `reference` is the most frequent class, or an untuned linear model.
+    """
 
     name: str
     label: str
-    kind: Literal["teacher", "student"]
+    kind: Literal["teacher", "student", "reference"]
     status: str
     cells: Mapping[str, Cell]
 
