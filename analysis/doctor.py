@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.checks.finding import REMARK, Finding, first_few
+from analysis.checks.finding import EXTENDED, REMARK, Finding, first_few
 from analysis.checks.journals import changed_journals
 from analysis.checks.results import wrong_results
 from analysis.loading.replicate_runs import FINISHED, ReplicateRuns, ended
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect
 from analysis.tables.checks import check_rows
+from analysis.tables.plan_checks import check_plans
 from mmkd.errors import UserError
 from mmkd.finished import describe, read_finished
 from mmkd.formatting import count
@@ -37,7 +38,7 @@ class Examination:
     @property
     def problems(self) -> tuple[Finding, ...]:
         """The findings, less remarks and what is unfinished."""
-        return tuple(finding for finding in self.findings if finding.kind not in (REMARK, UNFINISHED))
+        return tuple(finding for finding in self.findings if finding.kind not in (REMARK, EXTENDED, UNFINISHED))
 
     def tested(self, runs: Runs) -> list[str]:
         """The final runs and teachers that tables show and that completed."""
@@ -72,6 +73,10 @@ def examine(runs: Runs) -> Examination:
             for finding in check_rows(runs, study.rows)
             if finding.kind not in ("rejected", "replicates")
         ),
+        *(
+            Finding("plan" if is_wrong else REMARK, text)
+            for text, is_wrong in check_plans(Root(runs.root), {name: study.record for name, study in studies.items()})
+        ),
         *(Finding("finished.jsonl", text) for text in wrong_lines.values()),
         *(finding for _, one in replicates if one.facts is not None for finding in changed_journals(runs, one)),
         *wrong_results(runs, used[used["status"].isin(FINISHED)]),
@@ -90,15 +95,17 @@ def _studies(runs: Runs) -> tuple[dict[str, StudyRuns], list[Finding]]:
 
 
 def _fates(runs: Runs, rows: Sequence[ReplicateRuns]) -> pd.DataFrame:
-    """The use of each directory, given the rows of all studies."""
+    """The use of each directory, given the rows of all studies. Teachers that were tried for them count as shown."""
     trials = runs.trials
     of_a_study = trials["row"].isin({one.spec.directory for one in rows})
     shown = {name for one in rows for name in (*one.tuning["directory"], *one.final_runs["directory"].dropna())}
+    candidates = {f"teachers/{name}" for one in rows for name in one.spec.candidates}
     is_shown, is_teacher = trials["directory"].isin(shown), trials["kind"] == "teacher"
     fates = pd.Series("teachers of runs that no table shows", trials.index).mask(~is_teacher, "of a row in no study")
     fates = fates.mask(of_a_study, "of a seed that no study asks for").mask(is_shown, IN_A_TABLE)
     fates = fates.mask(of_a_study & trials["superseded"], "superseded")
-    fates = fates.mask(is_teacher & trials["directory"].isin(trials.loc[is_shown, "teacher"]), IN_A_TABLE)
+    teachers = {*trials.loc[is_shown, "teacher"].dropna(), *candidates}
+    fates = fates.mask(is_teacher & trials["directory"].isin(teachers), IN_A_TABLE)
     paths = runs.rejected["path"]
     rejected = pd.DataFrame({"directory": paths[~paths.str.startswith("studies/")], "fate": "rejected"})
     return pd.concat([pd.DataFrame({"directory": trials["directory"], "fate": fates}), rejected], ignore_index=True)

@@ -37,9 +37,9 @@ from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
 from sweeps.launched_study import record_study
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import load_profile
 from sweeps.resolve import open_data
-from sweeps.rows import Machine, plan
 from sweeps.study_file import load_study
 
 CLASSES, VALID, TEST, SEEDS, A_ROW = 7, 200, 400, 5, 500

@@ -29,9 +29,10 @@ from mmkd.lock import FileLock
 from mmkd.rundir import Root
 from sweeps.controller import optuna_study
 from sweeps.controller.optuna_study import Tuning
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import load_profile
 from sweeps.resolve import open_data
-from sweeps.rows import Machine, Row, plan
+from sweeps.rows import Row
 from sweeps.study_file import load_study
 
 STUDY = """

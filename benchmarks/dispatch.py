@@ -40,9 +40,9 @@ from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
 from sweeps.controller.slurm_workers import WorkerBackend
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import load_profile
 from sweeps.resolve import open_data
-from sweeps.rows import Machine, plan
 from sweeps.study_file import load_study
 
 STUDY = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,9 @@ class Attempt:
     @property
     def ended(self) -> float | None:
         """Time of its end in seconds since 1970, by the job's own clock if the job could say."""
-        return self.ran.ended or self.submitted.ended
+        if self.ran.ended is not None or self.ran.started is None or self.submitted.seconds is None:
+            return self.ran.ended or self.submitted.ended
+        return self.ran.started + self.submitted.seconds
 
     @property
     def gpus(self) -> float:
@@ -68,9 +71,20 @@ class Attempt:
         visible = [name for name in self.ran.cuda_visible_devices.split(",") if name.strip()]
         return len(visible) if self.submitted.gpus is None else self.submitted.gpus
 
-    def seconds(self, now: float) -> float:
-        """Seconds that it has run by `now`."""
-        return 0.0 if self.ran.started is None else max((self.ended or now) - self.ran.started, 0.0)
+    def seconds(self, now: float, heard: float | None = None) -> float:
+        """Seconds that it has run.
+
+        Args:
+            now: the time by this host's clock, for an attempt that runs here.
+            heard: the time of the last epoch by its node's clock, for an attempt that runs elsewhere.
+        """
+        if self.ran.started is None:
+            return 0.0
+        if self.ended is None:
+            until = now if self.ran.host == socket.gethostname() else heard or self.ran.started
+            return max(until - self.ran.started, 0.0)
+        known = (self.ran.seconds, self.submitted.seconds, self.submitted.elapsed)
+        return max(next((seconds for seconds in known if seconds is not None), self.ended - self.ran.started), 0.0)
 
 
 def read_attempt(directory: TrialDir, number: int) -> Attempt:

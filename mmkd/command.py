@@ -67,6 +67,15 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+def natural_number(text: str) -> int:
+    """Type of an option: a whole number from 0 on.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    return 0 if re.fullmatch(r"0+", text) else positive_integer(text)
+
+
 def positive_integer(text: str) -> int:
     """Type of an option: a whole number from 1 on.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -206,10 +207,18 @@ class Run(Frozen):
 
 
 class TeacherConfig(Run):
-    """A teacher: `branch` names the modality whose queries alone are used, None is the complete teacher."""
+    """A teacher: `branch` names the modality whose queries alone are used, None is the complete teacher.
+
+    `tuned_from` is the `recipe_digest` of the recipe that a tuned teacher began with, "" of others.
+    """
 
     role: Literal["teacher"] = "teacher"
     branch: str | None = None
+    tuned_from: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
+
+    @model_serializer(mode="wrap")
+    def _omit_usual(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return omit_defaults(self, serialize, "split", "tuned_from")
 
 
 class Distillation(Frozen):
@@ -255,6 +264,11 @@ def digest(value: Any) -> str:
 def digest_of(split: DrawnSplit | None) -> str:
     """The digest of a drawn split; "" for the file's own parts."""
     return "" if split is None else split.digest
+
+
+def recipe_digest(fingerprint: str, teacher: Mapping[str, Any]) -> str:
+    """16 hex digits of a teacher's data, branch, network and training, from JSON values as in a configuration."""
+    return digest([fingerprint, *(teacher.get(key) for key in ("branch", "network", "training"))])[:16]
 
 
 def derived_seed(*parts: Any) -> int:

@@ -184,7 +184,8 @@ def facts_of(config: TeacherConfig | StudentConfig) -> TrialFacts:
     teacher = config if isinstance(config, TeacherConfig) else config.teacher
     if teacher is not None:
         values["teacher"] = Root(Path()).teacher(identity(teacher)).path.as_posix()
-        values["teacher_family"] = identity(teacher.model_copy(update={"seed": 0, "split": None}))[:16]
+        family = identity(teacher.model_copy(update={"seed": 0, "split": None}))[:16]
+        values["teacher_family"] = teacher.tuned_from or family
         values["branch"] = teacher.branch
     return TrialFacts.model_validate(values)
 

@@ -17,11 +17,18 @@ import psutil
 from mmkd.files import read_json
 
 STALE_SECONDS = 180.0
-"""A holder on another host that has not renewed its lock for this long is taken for dead."""
+"""A holder on another host whose heartbeat has not changed for this long is taken for dead."""
 
 
 class LockHeld(Exception):
-    """Somebody else holds the lock; the message says who."""
+    """Somebody else holds the lock; the message says who.
+
+    `is_certain` is False for a holder on another host of which nothing has been heard yet: it may be dead.
+    """
+
+    def __init__(self, message: str, *, is_certain: bool = True) -> None:
+        super().__init__(message)
+        self.is_certain = is_certain
 
 
 class LockLost(Exception):
@@ -32,14 +39,24 @@ class FileLock:
     """One process at a time may hold the lock at `path`.
 
     The kernel's `flock` decides on one host, and wherever the file system carries it between hosts; it goes with
-    the process, however that died. For file systems that keep it local the file names host, process and heartbeat,
-    and a fresh heartbeat of another host is respected. It also names the `purpose`, such as a study.
+    the process, however that died. For file systems that keep it local the file names host, process and heartbeat. A
+    holder on another host is respected until its heartbeat has not changed for `stale` seconds, as this object has seen
+    in repeated calls of `acquire`: the clocks of two hosts may differ, so that a time in the file says nothing.
+
+    Args:
+        path: the lock's file.
+        purpose: the reason to hold it, such as a study; written into the file.
+        stale: see above.
     """
 
-    def __init__(self, path: Path, purpose: str = "") -> None:
-        self.path, self.purpose = path, purpose
+    def __init__(self, path: Path, purpose: str = "", stale: float = STALE_SECONDS) -> None:
+        self.path, self.purpose, self.stale = path, purpose, stale
         self._token = secrets.token_hex(8)
         self._descriptor: int | None = None
+        self._beat: tuple[Any, Any] | None = None
+        """Token and heartbeat of the holder, as read last; first read so at the monotonic time `_since`."""
+        self._since = 0.0
+        self._has_heard = False
 
     def acquire(self) -> None:
         """Take the lock.
@@ -49,16 +66,29 @@ class FileLock:
         """
         descriptor = self._open_locked()
         try:
-            holder, age = self._read(descriptor)
-            elsewhere = holder.get("host") not in (None, socket.gethostname())
-            if elsewhere and age < STALE_SECONDS:
-                raise LockHeld(f"{self.path} is held by {_describe(holder)}, last heartbeat {age:.0f} s ago")
+            holder = self._read(descriptor)
+            if holder.get("host") not in (None, socket.gethostname()):
+                self._refuse_living(holder)
             self._descriptor = descriptor
             self._write()
         except BaseException:
             self._descriptor = None
             os.close(descriptor)
             raise
+
+    def _refuse_living(self, holder: dict[str, Any]) -> None:
+        """Raise unless the heartbeat of a holder on another host has not changed for long enough."""
+        beat, now = (holder.get("token"), holder.get("heartbeat")), time.monotonic()
+        if beat != self._beat:
+            self._has_heard = self._beat is not None
+            self._beat, self._since = beat, now
+        silent = now - self._since
+        if silent < self.stale:
+            raise LockHeld(
+                f"{self.path} is held by {_describe(holder)}, without a heartbeat for {silent:.0f} s "
+                f"(taken over after {self.stale:.0f} s)",
+                is_certain=self._has_heard,
+            )
 
     def renew(self) -> None:
         """Write a fresh heartbeat.
@@ -108,7 +138,7 @@ class FileLock:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder, _ = self._read(descriptor)
+                holder = self._read(descriptor)
                 os.close(descriptor)
                 raise LockHeld(f"{self.path} is held by {_describe(holder)}") from None
             except BaseException:
@@ -121,7 +151,7 @@ class FileLock:
 
     def _is_ours(self) -> bool:
         held = self._descriptor
-        return held is not None and self._is_current(held) and self._read(held)[0].get("token") == self._token
+        return held is not None and self._is_current(held) and self._read(held).get("token") == self._token
 
     def _is_current(self, descriptor: int) -> bool:
         try:
@@ -130,14 +160,13 @@ class FileLock:
             return False
 
     @staticmethod
-    def _read(descriptor: int) -> tuple[dict[str, Any], float]:
-        """The holder as written, and the seconds since it wrote."""
+    def _read(descriptor: int) -> dict[str, Any]:
+        """The holder as written."""
         try:
             holder = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
         except ValueError:
             holder = {}
-        age = time.time() - os.fstat(descriptor).st_mtime
-        return (holder if isinstance(holder, dict) else {}), age
+        return holder if isinstance(holder, dict) else {}
 
 
 def is_held(path: Path) -> bool:
@@ -157,7 +186,11 @@ def is_held(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that wrote a lock's file last, and why; `age` is the seconds since its last heartbeat."""
+    """The process that wrote a lock's file last, and why.
+
+    `age` is the seconds since its last heartbeat by this host's clock. For a holder on another host, whose clock may
+    differ, it is a hint for people: no decision depends on it.
+    """
 
     host: str
     pid: int
@@ -166,7 +199,7 @@ class Holder:
 
     @property
     def alive(self) -> bool:
-        """True if it lives, by its process, or on another host by its heartbeat."""
+        """True if it lives, by its process; of another host's, True if it seems so."""
         if self.host != socket.gethostname():
             return self.age < STALE_SECONDS
         try:

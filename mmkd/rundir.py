@@ -73,6 +73,11 @@ class TrialDir:
     """The result; a trial is finished if it exists."""
     stop = _Below("stop")
     """Written by the controller, with its reason: end at the next epoch."""
+
+    def choice(self, digest: str) -> Path:
+        """Beside the first candidate of a tuned teacher: the record of the chosen one."""
+        return self.path / f"choice-{digest[:8]}.json"
+
     superseded = _Below("superseded")
     """Marks a final run whose row has another winner now; holds the reason."""
 
@@ -210,6 +215,10 @@ class Root:
     def study(self, name: str) -> Path:
         """The record of a study: its rows in the order of its table."""
         return self.path / "studies" / f"{name}.json"
+
+    def plan(self, study: str) -> Path:
+        """The plan of a study, and its changes."""
+        return self.path / "plans" / f"{study}.json"
 
     def stop(self, name: str) -> Path:
         """Written by `launch.py --cancel`: the controller of that study ends its jobs and itself."""

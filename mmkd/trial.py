@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -45,7 +46,9 @@ EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_RESUME = 0, 1, 2, 75
 """75 is sysexits' "temporary failure": the same command resumes from the checkpoint."""
 
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE})
-"""Errors of a full, read-only or lost disk: the trial did not cause them, so they count as a node failure."""
+"""Errors of a full, read-only or lost disk: the trial did not cause them, so they count as a node failure, or as one of
+the storage that all nodes share."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 COMPUTING = (SOURCE / "models", SOURCE / "training" / "trainer.py")
@@ -57,6 +60,9 @@ LOCK_PATIENCE = 120.0
 """Seconds to wait for a superseded attempt of the same trial to notice and end."""
 ATTEMPT_SECONDS = 10.0
 """Within an epoch, the file that names the attempt which may write is read this often."""
+ELSEWHERE_SECONDS = 3 * ATTEMPT_SECONDS
+"""An attempt on another node has noticed after this time that it was superseded, if it still lives: a trial's lock has
+no heartbeats."""
 
 
 class Superseded(Exception):
@@ -197,7 +203,7 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
         print(f"{directory.path}: finished already", flush=True)
         return EXIT_FINISHED
     config = from_json(read_json(directory.config), directory.config)
-    started = time.time()
+    started, began = time.time(), time.monotonic()
     end, message, code = "complete", "", EXIT_FINISHED
     try:
         acquire_patiently(lock, directory, attempt, received)
@@ -225,8 +231,9 @@ def run_attempt(directory: TrialDir, attempt: int, received: Sequence[int], lock
         end, message, code = *describe_error(error), EXIT_ERROR
     if message:
         print(printable(message), file=sys.stderr, flush=True)
-    now = time.time()
-    record_run(directory, attempt, end=str(end), message=message, ended=now, seconds=now - started, **peak_memory())
+    seconds = time.monotonic() - began  # the clock may be set meanwhile, or differ from others
+    times = {"ended": started + seconds, "seconds": seconds}
+    record_run(directory, attempt, end=str(end), message=message, **times, **peak_memory())
     return code
 
 
@@ -243,7 +250,8 @@ def describe_error(error: Exception) -> tuple[Failure, str]:
     file, line = where_raised(error, [SOURCE, *distillation.__path__])
     message = f"{f'{type(error).__name__}: {error}'.splitlines()[0]} ({file}, line {line})"
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return Failure.NODE_FAIL, message
+        is_own = str(error.filename or "").startswith(tempfile.gettempdir())  # the node's own disk
+        return Failure.STORAGE if error.errno in FULL and not is_own else Failure.NODE_FAIL, message
     computing = [*map(Path, distillation.__path__), *COMPUTING]
     computes = any(Path(file).is_relative_to(path) for path in computing)
     by_node = isinstance(error, RuntimeError) and NODE_TROUBLE.search(str(error))
@@ -288,7 +296,7 @@ def main(arguments: list[str] | None = None, received: list[int] | None = None) 
             raise UserError(f"{directory.config}: no such file; a trial's directory holds a config.json")
         by_hand = options.attempt is None
         attempt = current_attempt(directory) if by_hand else options.attempt
-        lock = FileLock(directory.lock)
+        lock = FileLock(directory.lock, stale=ELSEWHERE_SECONDS)
         try:
             return run_attempt(directory, attempt, signals, lock, by_hand=by_hand)
         finally:

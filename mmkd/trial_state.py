@@ -21,6 +21,10 @@ class Failure(StrEnum):
     PREEMPTED = "preempted"
     TIMEOUT = "timeout"
     NODE_FAIL = "node_fail"
+    NOT_STARTED = "not_started"
+    """Its job ended before the trial began: a setup line, a mount, a driver or a prolog failed on its node."""
+    STORAGE = "storage"
+    """The file system that all nodes share is full, or the user's quota is."""
     OUT_OF_MEMORY = "out_of_memory"
     ERROR = "error"
     BUG = "bug"
@@ -34,7 +38,7 @@ class Rule:
 
     The next attempt gets `memory` times as much for each earlier failure of this class, and `avoids_node`: not the
     nodes that failed. From the second such failure in a row on it begins `pause` seconds after the last one's end,
-    doubled each time: a full disk may have room again by then, and another node may be free.
+    doubled each time up to `LONGEST_PAUSE`: a full disk may have room again by then, and another node may be free.
     """
 
     limit: int | None = None
@@ -48,12 +52,15 @@ RULES = {
     Failure.CANCELLED: Rule(),
     Failure.TIMEOUT: Rule(limit=5),
     Failure.NODE_FAIL: Rule(limit=5, avoids_node=True, pause=5.0),
+    Failure.NOT_STARTED: Rule(limit=10, avoids_node=True, pause=5.0),  # of one trial alone: its own files are the cause
+    Failure.STORAGE: Rule(limit=10, pause=15.0),
     Failure.OUT_OF_MEMORY: Rule(limit=3, memory=2.0),  # the third gets as much as is given by default
     Failure.ERROR: Rule(limit=2),
     Failure.BUG: Rule(limit=1),
 }
 MOST_MEMORY = 64.0
 """The largest factor; the site's limit on memory is mostly below it."""
+LONGEST_PAUSE = 600.0
 AVOIDED = 2
 """So many nodes are avoided, the ones that failed last."""
 
@@ -90,15 +97,15 @@ class State(StrEnum):
         return self in (State.PENDING, State.RUNNING)
 
 
-def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, *, since: float = 0.0) -> State:
+def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, *, launch: str = "") -> State:
     """The state of a trial: one function of its directory.
 
     Args:
         directory: the trial's.
         attempts: its attempts, where the caller has read them.
-        since: start of the present launch, whose controller counts its own attempts alone: it retries final runs and
-            teachers that failed in an earlier launch. All other readers count all attempts. A failed tuning trial was
-            reported to Optuna; --retry failed alone retries it, under a new number.
+        launch: the word of the present launch, whose controller counts its own attempts alone: it retries final runs
+            and teachers that failed in an earlier launch. All other readers count all attempts. A failed tuning trial
+            was reported to Optuna; --retry failed alone retries it, under a new number.
     """
     if directory.result.exists():
         return State.FINISHED
@@ -112,15 +119,15 @@ def trial_state(directory: TrialDir, attempts: Sequence[Attempt] | None = None, 
     if number == 0:
         return State.SAMPLED
     known = read_attempts(directory) if attempts is None else attempts
-    return State.FAILED if has_no_retries([a for a in known if a.number <= number], since) else State.RETRY_DUE
+    return State.FAILED if has_no_retries([a for a in known if a.number <= number], launch) else State.RETRY_DUE
 
 
-def decide(directory: TrialDir, launched: float) -> State:
-    """Return the state that a controller launched at `launched` acts on: submit what is due, watch what is live.
+def decide(directory: TrialDir, launch: str) -> State:
+    """Return the state that the controller of a launch acts on: submit what is due, watch what is live.
 
     A trial whose job has recorded its end counts as running until the controller has recorded end and costs.
     """
-    return State.RUNNING if is_unnoted(directory) else trial_state(directory, since=launched)
+    return State.RUNNING if is_unnoted(directory) else trial_state(directory, launch=launch)
 
 
 def is_unnoted(directory: TrialDir) -> bool:
@@ -129,28 +136,31 @@ def is_unnoted(directory: TrialDir) -> bool:
     return last.is_announced and not last.submitted.end and directory.job_record(last.number).exists()
 
 
-def has_no_retries(attempts: Sequence[Attempt], since: float = 0.0) -> bool:
-    """True if as many attempts as the last one's failure allows have ended alike, of those submitted `since`."""
-    alike = fruitless(attempts, since)
+def has_no_retries(attempts: Sequence[Attempt], launch: str = "") -> bool:
+    """True if as many attempts as the last one's failure allows have ended alike, of those of a `launch`."""
+    alike = fruitless(attempts, launch)
     limit = RULES[Failure(str(alike[-1].end))].limit if alike else None
     return limit is not None and len(alike) >= limit
 
 
-def why_failed(attempts: Sequence[Attempt], since: float = 0.0) -> str:
+def why_failed(attempts: Sequence[Attempt], launch: str = "") -> str:
     """The class, number and last message of the attempts after which there are no retries left."""
-    alike = fruitless(attempts, since)
+    alike = fruitless(attempts, launch)
     times = count(len(alike), "attempt")
     return f"{alike[-1].end} in {times}: {alike[-1].message or 'no message'}" if alike else "no attempt"
 
 
-def fruitless(attempts: Sequence[Attempt], since: float = 0.0) -> list[Attempt]:
-    """The last attempts submitted `since` that all ended in the same failure with nothing gained after the first.
+def fruitless(attempts: Sequence[Attempt], launch: str = "") -> list[Attempt]:
+    """The last attempts of a launch ("": of all) that ended in the same failure with nothing gained after the first.
 
     Gained is an epoch, or the steps of one too long for a time limit, which a job has saved that was asked to end.
+    Attempts whose trial never began count among themselves alone.
     """
+    if attempts and attempts[-1].end != Failure.NOT_STARTED:
+        attempts = [attempt for attempt in attempts if attempt.end != Failure.NOT_STARTED]
     alike: list[Attempt] = []
     for attempt in reversed(attempts):
-        if (attempt.submitted.submitted or 0.0) < since or attempt.end not in set(Failure):
+        if (launch and attempt.submitted.launch != launch) or attempt.end not in set(Failure):
             break
         gained = attempt.ran.end in (Failure.PREEMPTED, Failure.TIMEOUT)
         if gained or (alike and (attempt.end, attempt.submitted.epochs) != (alike[0].end, alike[0].submitted.epochs)):
@@ -159,13 +169,14 @@ def fruitless(attempts: Sequence[Attempt], since: float = 0.0) -> list[Attempt]:
     return alike
 
 
-def pause_left(directory: TrialDir, launched: float) -> float:
-    """Return the seconds until a controller launched at `launched` may submit the next attempt of a trial."""
-    alike = fruitless(read_attempts(directory), launched)
+def pause_left(directory: TrialDir, launch: str) -> float:
+    """Return the seconds until the controller of a launch may submit the next attempt of a trial."""
+    alike = fruitless(read_attempts(directory), launch)
     if len(alike) < 2:
         return 0.0
-    pause = RULES[Failure(str(alike[-1].end))].pause * 2.0 ** (len(alike) - 2)
-    return max((alike[-1].submitted.ended or 0.0) + pause - time.time(), 0.0)
+    pause = min(RULES[Failure(str(alike[-1].end))].pause * 2.0 ** (len(alike) - 2), LONGEST_PAUSE)
+    left = (alike[-1].submitted.ended or 0.0) + pause - time.time()
+    return min(max(left, 0.0), pause)  # the clock may have been set back
 
 
 def next_resources(attempts: Sequence[Attempt]) -> tuple[float, tuple[str, ...]]:

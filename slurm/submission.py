@@ -21,6 +21,9 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import UNCHANGED, SlurmSettings
 
+REACHING = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_JWKS")
+"""Variables by which commands find the cluster and prove who we are; a job around us sets none of them by itself."""
+
 SBATCH_SECONDS = 120.0
 """Time limit of one sbatch; it retries by itself while the scheduler is busy."""
 
@@ -30,6 +33,9 @@ UNREACHED = re.compile(r"Unable to contact slurm controller|Connection refused|t
 """sbatch's error if the scheduler was not reached, so that no job was created."""
 UNSURE = re.compile(r"timed out|Zero Bytes|Unexpected message|Transport endpoint|Connection reset", re.IGNORECASE)
 """sbatch's error if the scheduler may have created the job without being able to answer."""
+
+SETUP_FAILED = "mmkd: setup line failed"
+"""The beginning of the message of a job that ends because an entry of `setup` failed."""
 
 HINTS = {
     "unrecognized option": "see sbatch --help, then --slurm.extra",
@@ -121,8 +127,8 @@ class CommandExecutor(SlurmExecutor):
     @property
     def _submitit_command_str(self) -> str:
         # srun, so that Slurm's signals reach the trial and not the shell around it; since 22.05 it does not inherit the
-        # number of cores.
-        srun = f"srun --unbuffered --cpus-per-task={self.settings.cpus}"
+        # number of cores. It does inherit --export=NONE, which would take setup's variables away.
+        srun = f"srun --export=ALL --unbuffered --cpus-per-task={self.settings.cpus}"
         return f"{srun} {self.python} {shlex.join(self.job.command[1:])}"
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
@@ -150,7 +156,7 @@ class CommandExecutor(SlurmExecutor):
         sbatch override a script, so only those are kept for which the script has no value.
         """
         unset = [name for name in UNCHANGED if not getattr(self.settings, name)]
-        kept = {"SLURM_CONF", *(f"SBATCH_{name.upper()}" for name in unset)}
+        kept = {*REACHING, *(f"SBATCH_{name.upper()}" for name in unset)}
         return [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_")) and name not in kept]
 
 
@@ -196,7 +202,7 @@ def _checked(setup: str) -> str:
     what the entry sources, and conda's scripts and the like have lines that fail harmlessly.
     """
     shown = "; ".join(line.strip() for line in setup.splitlines() if line.strip())
-    complaint = f"printf 'mmkd: setup line failed (exit %s): %s\\n' \"$?\" {shlex.quote(shown)} >&2"
+    complaint = f"printf '{SETUP_FAILED} (exit %s): %s\\n' \"$?\" {shlex.quote(shown)} >&2"
     return f"eval {shlex.quote(setup)} || {{ {complaint}; exit 1; }}"
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mmkd.command import run_command
+from mmkd.command import print_error, run_command
 from mmkd.errors import UserError
 from mmkd.terminal import printable
 from sweeps.options import PROG, make_parser, site_changes
@@ -18,6 +18,7 @@ from sweeps.study_file import find_study, read_toml, study_names
 
 if TYPE_CHECKING:
     from mmkd.rundir import Root
+    from sweeps.controller.followed_rows import FollowedRows
     from sweeps.controller.row import RowWork
     from sweeps.controller.stopping import StopRequests
     from sweeps.resolve import Launch
@@ -65,8 +66,9 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     from mmkd.files import remove_leftovers
     from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
-    from sweeps.controller.row import RowWork
-    from sweeps.controller.stopping import Interrupted, StopRequests
+    from sweeps.actions.study_plan import write_plan
+    from sweeps.controller.followed_rows import FollowedRows
+    from sweeps.controller.stopping import Halted, Interrupted, StopRequests
 
     stop = StopRequests(made.root.stop(made.name), detached=bool(options.detached))
     if isinstance(made.backend, DebugBackend):
@@ -75,15 +77,21 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     interrupted = budget_spent = False
     try:
         if options.detached:
-            begin(made)
-        works.extend(RowWork(row, made.parallel, made.origin, made.name) for row in made.rows)
-        made.record(options.max_gpu_hours)  # with the rows' locks: a refused launch changes no record
+            begin()
+        followed = FollowedRows(made.rows, made.parallel, made.origin, made.name)
+        works.extend(followed.take(made.rows))
+        made.record(options.max_gpu_hours)  # a refused launch changes no record
+        for change in write_plan(made):
+            print(f"plan      changed: {change}")
         stop.file.unlink(missing_ok=True)  # a request to an earlier controller
         remove_leftovers(stop.file.parent, made.root.study(made.name).name)  # of an earlier launch that was killed
-        budget_spent = control(made, options, works, stop)
+        budget_spent = control(made, options, works, followed, stop)
     except Interrupted:
         interrupted = True
         stop.file.unlink(missing_ok=True)
+    except Halted as halted:
+        print_error(f"{halted}; when that is fixed, run the same command again to resume")
+        return 1
     finally:
         for work in works:
             work.close()
@@ -93,8 +101,12 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     return hand_over(made, options) if stop.wants_successor() else stop.exit_code
 
 
-def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork], stop: StopRequests) -> bool:
+def control(
+    made: Launch, options: argparse.Namespace, works: list[RowWork], followed: FollowedRows, stop: StopRequests
+) -> bool:
     """Keep the slots busy until all rows are done. Return True if the GPU-hours ran out before that.
+
+    Followed rows that are taken over are added to `works`.
 
     Raises:
         Interrupted: on `stop`; everything is on disk.
@@ -106,6 +118,7 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
     from mmkd.provenance import SOURCE
     from sweeps.actions.detach import continues
     from sweeps.actions.snapshot import CodeWatch
+    from sweeps.actions.study_plan import note_tested
     from sweeps.controller.loop import Controller
     from sweeps.controller.progress import Reporter
     from sweeps.controller.study_journal import StudyJournal
@@ -116,21 +129,35 @@ def control(made: Launch, options: argparse.Namespace, works: Sequence[RowWork],
             again[work.row.name] += work.retry_failed()
         for name, number in again.items():
             print(f"row {name}: retrying {count(number, 'failed trial')}")
-    if any(work.remaining for work in works):
+    if followed or any(work.remaining for work in works):
         check_dataset(made.rows[0].info.path)
     watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
-    copy = StudyJournal(options.journal, [work.tuning for work in works]).update if options.journal else lambda: ""
+    tunings = [work.tuning for work in works] if options.journal else []
+    copy = StudyJournal(options.journal, tunings).update if options.journal else lambda: ""
+
+    def join(work: RowWork) -> str:
+        works.append(work)
+        tunings.extend([work.tuning] if options.journal else [])
+        return watch.join([work])
+
+    def news() -> str:
+        note_tested(made.root, made.name, made.rows)
+        return "; ".join(filter(None, (watch(), copy())))
+
+    followed.joined = join
     # srun --unbuffered gives a job a terminal that nobody watches: write plain lines to its log.
     with Reporter(Console(force_terminal=False if options.detached else None)) as reporter:
-        for said in filter(None, (watch.begin(), copy())):
+        for said in filter(None, (watch.begin(), copy(), *followed.describe())):
             reporter.event(said)
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
-            max_gpu_hours=options.max_gpu_hours, news=lambda: "; ".join(filter(None, (watch(), copy()))),
+            max_gpu_hours=options.max_gpu_hours, news=news, followed=followed,
+            on_choice=lambda: made.record(options.max_gpu_hours),
         )  # fmt: skip
         try:
             controller.run()
         finally:
+            note_tested(made.root, made.name, made.rows)
             if said := copy():
                 reporter.event(said)
     return controller.budget_spent

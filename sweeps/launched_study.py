@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class RecordedRow:
     trials: int
     seeds: tuple[int, ...]
     teachers: tuple[TrialDir, ...]
+    candidates: int = 0
+    """Teachers that are tried to choose one; 0 where they are not tuned."""
 
     @property
     def title(self) -> str:
@@ -108,6 +111,8 @@ def record_study(
     if former and (kept := _name_to_keep(root, former, rows[0].info.fingerprint)):
         print(f"kept      the table of earlier rows of another version or of other data is now {kept}")
         write_record(root.study(kept), former.model_copy(update={"name": kept}))
+        if root.plan(name).exists():
+            os.replace(root.plan(name), root.plan(kept))
     known = {(row.name, row.directory): row for row in former.rows} if former else {}
     recorded = []
     for row in rows:
@@ -160,18 +165,20 @@ def older_rows(root: Root, name: str) -> str:
 
 
 def _record_row(row: Row) -> StudyRow:
-    from sweeps.rows import teacher_directories
+    from sweeps.rows import teacher_directories, tuning_teachers
 
     return StudyRow(
         name=row.name,
         label=row.label,
         group=row.group,
         **({"replicate": row.replicate} if row.replicate else {}),
+        **({"control": row.control} if row.control else {}),
         paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
         directory=row.directory.path.name,
         trials=row.trials,
         seeds=tuple(range(1, row.seeds + 1)),
         teachers=tuple(directory.path.name for directory in teacher_directories(row)),
+        **({"candidates": tuple(d.path.name for d in tuning_teachers(row))} if row.search else {}),
     )
 
 
@@ -214,7 +221,7 @@ def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) ->
         UserError: its record is damaged, or it has no such row.
     """
     study = read_record(root.study(name), StudyRecord)
-    names = select_rows(wanted, [row.name for row in study.rows], study.control)
+    names = select_rows(wanted, study.controls, study.control)
     rows = tuple(
         RecordedRow(
             row.name,
@@ -223,6 +230,7 @@ def read_recorded(root: Root, name: str, wanted: Sequence[str] | None = None) ->
             row.trials,
             row.seeds,
             tuple(TrialDir(root.path / "teachers" / teacher) for teacher in row.teachers),
+            len(row.candidates),
         )
         for row in study.rows
         if row.name in names

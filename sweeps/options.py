@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from mmkd.command import Parser, positive_integer
+from mmkd.command import Parser, natural_number, positive_integer
 from mmkd.config import Scheme
 from mmkd.errors import UserError, errors_about
 from slurm.settings import SlurmSettings
@@ -95,6 +95,11 @@ def make_parser(prog: str = PROG) -> Parser:
         "group (subject, speaker, video); resample-valid: only train and valid are",
     )  # fmt: skip
     budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row and replicate")
+    budget.add_argument(
+        "--teacher-trials", type=natural_number, metavar="N",
+        help="configurations of the teacher that are tried in each replicate; validation chooses one (default: the "
+        "study's, or the profile's: 8 in the default profile, 0 in the others; 0: teachers are not tuned)",
+    )  # fmt: skip
     budget.add_argument("--epochs", type=positive_integer, metavar="N", help="epochs of teachers and students")
     budget.add_argument(
         "--seeds", type=positive_integer, metavar="N",
@@ -245,6 +250,7 @@ def overrides_of(options: argparse.Namespace) -> list[tuple[str, Any]]:
         changes += [("training.epochs", options.epochs), ("teacher_training.epochs", options.epochs)]
         changes += [("rows.*.training.epochs", options.epochs), ("rows.*.teacher_training.epochs", options.epochs)]
     keys = {"data": "data", "primary": "primary", "replicates": "replicates", "splits": "splits.scheme"}
+    keys |= {"teacher_trials": "teacher_tuning.trials"}
     for name, key in keys.items():
         if getattr(options, name) is not None:
             changes.append((key, getattr(options, name)))
@@ -258,8 +264,8 @@ def overrides_of(options: argparse.Namespace) -> list[tuple[str, Any]]:
 
 def changes_in_words(options: argparse.Namespace) -> str:
     """Return the options that change values of the study file, as they were typed; "" if there are none."""
-    names = ("pairing", "replicates", "splits", "trials", "seeds", "sampler", "epochs")
-    given = [f"--{name} {value}" for name in names if (value := getattr(options, name)) is not None]
+    names = ("pairing", "replicates", "splits", "trials", "seeds", "teacher_trials", "sampler", "epochs")
+    given = [f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(options, name)) is not None]
     changes = [f"--set {text if len(text) < 80 else f'{text[:80]}…'}" for text in options.overrides]
     return " ".join([*given, *changes])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ class Profile(Recipe):
     """Networks and training recipe for a kind of data; `sources` are words in the data set's source."""
 
     sources: list[str] = []
+    teacher_tuning: dict[str, Any] = {}
 
 
 def load_profile(name: str, source: str) -> tuple[str, Profile]:

@@ -28,8 +28,9 @@ from sweeps.controller.local_worker import LocalWorker
 from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.launched_study import record_study, table_name
 from sweeps.options import changes_in_words, overrides_of, refuse_contradictions, site_changes
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import load_profile
-from sweeps.rows import Machine, Row, plan
+from sweeps.rows import Row
 from sweeps.site_file import Site, load_site
 from sweeps.snapshot_path import run_from, snapshot_directory
 from sweeps.study_file import StudyFile, find_study, load_study
@@ -88,7 +89,7 @@ def prepare(options: argparse.Namespace) -> Launch:
     threads = threads_of(site.slurm) if backend.name == "slurm" else max(1, usable_cores() // parallel)
     machine = Machine(info.path.absolute(), threads, options.device)
     all_rows = plan(study, described, profile, info, root, machine)
-    wanted = select_rows(options.rows, [row.name for row in all_rows], study.control)
+    wanted = select_rows(options.rows, {row.name: row.control for row in all_rows}, study.control)
     rows = [row for row in all_rows if row.name in wanted]
     make_root(root)
     return Launch(study, origin, name, rows, all_rows, profile_name, root, site, backend, parallel, code, environment)

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from mmkd.config import (
     ALGORITHM_VERSION,
     SEEDS_PER_REPLICATE,
-    DataSource,
-    Distillation,
-    DrawnSplit,
-    Network,
     StudentConfig,
     TeacherConfig,
-    Training,
     digest,
     identity,
 )
 from mmkd.data import DatasetInfo
-from mmkd.data.splits import draw_splits
-from mmkd.distillation.facts import MethodFacts, facts_of, kept_facts
-from mmkd.errors import UserError
+from mmkd.distillation.facts import MethodFacts
 from mmkd.formatting import replicate_title
-from mmkd.models.pairings import Pairing, modality_aliases, resolve_pairing
-from mmkd.presets import PRESETS
 from mmkd.records import RowRecord
 from mmkd.rundir import Root, RowDir, TrialDir
-from mmkd.schema import explain
-from sweeps.profile_file import Profile
-from sweeps.study_file import PaperFigures, Range, RowSpec, StudyFile, merge
-
-M = TypeVar("M", bound=BaseModel)
+from sweeps.search_space import Range
+from sweeps.study_file import PaperFigures
+from sweeps.teacher_search import TeacherSearch
 
 TUNING_SEED = 0
 """Tuning trials and their teacher; final runs have the seeds 1, 2, ..."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Facts of the machine that go into configurations, but not into what a row is."""
-
-    data_path: Path
-    threads: int
-    device: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +33,8 @@ class Row:
     """One replicate of a row, resolved: `ranges` are tuned, `fixed` are not.
 
     `student` is the configuration of its tuning trials, except for these; it contains the teacher's. `info` describes
-    the data with the parts of the replicate's split. Rows of one replicate share their teachers.
+    the data with the parts of the replicate's split. Rows of one replicate share their teachers, and the `search` for
+    them; None: teachers are not tuned.
     """
 
     name: str
@@ -75,6 +53,9 @@ class Row:
     selection: str
     pruner: str
     replicate: int = 0
+    search: TeacherSearch | None = None
+    control: str | None = None
+    """The row that it is compared with; None: the study's control."""
 
     @property
     def title(self) -> str:
@@ -103,7 +84,8 @@ class Row:
         }
         drawn = {"split": student.split.digest} if student.split else {}
         number = {"replicate": self.replicate} if self.replicate else {}  # a study can be extended to replicates
-        return {**facts, **drawn, **number, **({} if self.pruner == "none" else {"pruner": self.pruner})}
+        tuned = {"teacher_tuning": self.search.facts} if self.search else {}
+        return {**facts, **drawn, **number, **tuned, **({} if self.pruner == "none" else {"pruner": self.pruner})}
 
     @cached_property
     def digest(self) -> str:
@@ -126,8 +108,9 @@ class Row:
         }
 
     def teacher_config(self, seed: int) -> TeacherConfig | None:
-        """Return the teacher of a seed; None if the method needs none."""
-        return self.student.teacher and self.student.teacher.model_copy(update=_of_seed(seed, self.replicate))
+        """Return the teacher of a seed; None if the method needs none, or it is tuned and not chosen yet."""
+        teacher = self.search.chosen() if self.search else self.student.teacher
+        return teacher and teacher.model_copy(update=of_seed(seed, self.replicate))
 
     def config(self, parameters: Mapping[str, float], seed: int) -> StudentConfig:
         """Return the configuration of a tuning trial (seed 0) or of a final run (other seeds; only these read test)."""
@@ -138,7 +121,7 @@ class Row:
             "distillation": self.student.distillation.model_copy(update=values),
             "teacher": self.teacher_config(seed),
         }
-        return self.student.model_copy(update=changes | _of_seed(seed, self.replicate))
+        return self.student.model_copy(update=changes | of_seed(seed, self.replicate))
 
     def parameters_of(self, config: StudentConfig) -> dict[str, float]:
         """Return the tuned values in the configuration of one of its trials: the inverse of `config`."""
@@ -153,156 +136,19 @@ class Row:
             "fingerprint": self.info.fingerprint,
             "modalities": self.info.modalities,
             "classes": self.info.classes,
+            "steps": self.info.steps,
         }
         return RowRecord.model_validate({"digest": self.digest, "identity": self.identity, "data": data})
 
 
-def _of_seed(seed: int, replicate: int) -> dict[str, Any]:
+def of_seed(seed: int, replicate: int) -> dict[str, Any]:
+    """Return the keys of a configuration that a seed within a replicate decides."""
     return {"seed": SEEDS_PER_REPLICATE * replicate + seed, "evaluate_test": seed != TUNING_SEED}
 
 
 def seed_within(seed: int) -> int:
     """The seed within its replicate, from the seed of a configuration."""
     return seed % SEEDS_PER_REPLICATE
-
-
-def plan(
-    study: StudyFile, origin: Path | str, profile: Profile, info: DatasetInfo, root: Root, machine: Machine
-) -> list[Row]:
-    """The rows of a study on a data set: those of the first replicate, then those of the next.
-
-    Raises:
-        UserError: a row asks for what the data, the method or the networks do not offer; or the data cannot be split.
-    """
-    planner = _Planner(study, profile, info, root, machine, kept_facts(root.methods))
-    rows = [planner.row(spec, f"{origin}: row {spec.name}") for spec in study.rows]
-    splits = draw_splits(info, study.splits, study.replicates)
-    return [_replicate(row, number, *split) for number, split in enumerate(splits) for row in rows]
-
-
-def _replicate(row: Row, number: int, split: DrawnSplit | None, divided: DatasetInfo) -> Row:
-    """The row as the replicate of that number, on its split."""
-    teacher = row.student.teacher and row.student.teacher.model_copy(update={"split": split})
-    student = row.student.model_copy(update={"split": split, "teacher": teacher})
-    return replace(row, replicate=number, student=student, info=divided)
-
-
-@dataclass(frozen=True)
-class _Planner:
-    """What all rows of a study have in common."""
-
-    study: StudyFile
-    profile: Profile
-    info: DatasetInfo
-    root: Root
-    machine: Machine
-    methods: tuple[MethodFacts, ...]
-
-    def row(self, spec: RowSpec, where: str) -> Row:
-        """Resolve a row; `where` begins the messages of errors."""
-        defaults = self.study.defaults
-        asked = Distillation(method=spec.method, level=spec.level, settings=spec.settings)
-        try:
-            pairing = resolve_pairing(spec.pairing or defaults.pairing, self.study.primary, self.info.modalities)
-            method = facts_of(asked, self.methods)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-        student = self._student(spec, pairing, method, where)
-        ranges, fixed = _space(spec, method, defaults.space.model_dump(exclude_none=True), where, student.training)
-        return Row(
-            name=spec.name,
-            label=_named(spec.label or spec.name, self.study.primary, self.info.modalities),
-            group=spec.group and _named(spec.group, self.study.primary, self.info.modalities),
-            paper=spec.paper,
-            root=self.root,
-            info=self.info,
-            student=student,
-            method=method,
-            ranges=ranges,
-            fixed=fixed,
-            sampler=spec.sampler or defaults.sampler,
-            trials=spec.trials or defaults.trials,
-            seeds=spec.seeds or defaults.seeds,
-            selection=spec.selection or defaults.selection,
-            pruner=spec.pruner or defaults.pruner,
-        )
-
-    def _student(self, spec: RowSpec, pairing: Pairing, method: MethodFacts, where: str) -> StudentConfig:
-        """The configuration of a row's student, with its teacher's, for tuning; weights have their defaults."""
-        tables = {
-            table: merge(getattr(self.profile, table), getattr(self.study, table), getattr(spec, table))
-            for table in ("teacher", "student", "training", "teacher_training")
-        }
-        # The student of pairing `complete` is built as the teacher, width included, but for its inputs.
-        student_table = merge(tables["teacher"], spec.student) if pairing.name == "complete" else tables["student"]
-        network = _build(Network, _with_preset(student_table, where), f"{where}: student")
-        training = _build(Training, tables["training"], f"{where}: training")
-        teacher_table = merge(tables["training"], tables["teacher_training"])
-        teacher_training = _build(Training, teacher_table, f"{where}: teacher_training")
-        common: dict[str, Any] = {
-            "data": DataSource(path=str(self.machine.data_path), fingerprint=self.info.fingerprint),
-            "threads": self.machine.threads,
-            "device": self.machine.device,
-            **_of_seed(TUNING_SEED, 0),
-        }
-        teacher = None
-        if method.needs_teacher:
-            teachers = _build(Network, _with_preset(tables["teacher"], where), f"{where}: teacher")
-            teacher = TeacherConfig(**common, network=teachers, training=teacher_training, branch=pairing.branch)
-        return StudentConfig(
-            **common,
-            network=network,
-            training=training,
-            primary=self.study.primary,
-            pairing=pairing.name,
-            distillation=method.distillation,
-            teacher=teacher,
-        )
-
-
-def _space(
-    spec: RowSpec, method: MethodFacts, shared: Mapping[str, Any], where: str, training: Training
-) -> tuple[dict[str, Range], dict[str, float]]:
-    """Ranges and fixed values of a row: its own, else those shared by all rows, as far as its method has them."""
-    own = spec.space.model_dump(exclude_none=True)
-    allowed = ("learning_rate", *method.tunes)
-    for name in own:
-        if name not in allowed:
-            raise UserError(f"{where}: space.{name}: method {spec.method} has none (it tunes {', '.join(allowed)})")
-    values = {name: own.get(name, shared.get(name)) for name in allowed}
-    ranges = {name: Range.model_validate(value) for name, value in values.items() if isinstance(value, Mapping)}
-    fixed = {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
-    if "learning_rate" not in {*ranges, *fixed}:
-        fixed["learning_rate"] = training.learning_rate
-    usual, default = method.usual_temperature, Distillation.model_fields["temperature"].default
-    if "temperature" in allowed and "temperature" not in {*ranges, *fixed} and usual != default:
-        fixed["temperature"] = usual
-    return ranges, fixed
-
-
-def _named(text: str, primary: str, modalities: Sequence[str]) -> str:
-    """`text` with {primary}, {other1}, ... replaced by the modalities' names."""
-    for alias, modality in modality_aliases(primary, modalities).items():
-        text = text.replace(f"{{{alias}}}", modality)
-    return text
-
-
-def _with_preset(table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A network's table with its `preset`, if it names one, under it."""
-    own = dict(table)
-    preset = own.pop("preset", None)
-    if preset is None:
-        return own
-    if preset not in PRESETS:
-        raise UserError(f"{where}: unknown preset {preset!r} (choices: {', '.join(PRESETS)})")
-    return merge(PRESETS[preset], own)
-
-
-def _build(model: type[M], table: Mapping[str, Any], where: str) -> M:
-    try:
-        return model.model_validate(dict(table))
-    except ValidationError as error:
-        raise UserError(explain(error, where)) from None
 
 
 def replicates_by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -314,6 +160,23 @@ def replicates_by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def teacher_directories(row: Row) -> list[TrialDir]:
-    """Return the directories of the teachers that a row needs: tuning's first, then each seed's."""
-    configs = [row.teacher_config(seed) for seed in range(TUNING_SEED, row.seeds + 1)]
-    return [row.root.teacher(identity(config)) for config in configs if config is not None]
+    """Return the directories of the teachers that a row needs, as far as is known now: tuning's, then each seed's."""
+    configs = [row.teacher_config(seed) for seed in range(1, row.seeds + 1)]
+    return [*tuning_teachers(row), *(row.root.teacher(identity(config)) for config in configs if config is not None)]
+
+
+def tuning_teachers(row: Row) -> list[TrialDir]:
+    """Return the directories of the teachers that tuning needs: one, or the candidates for it; none without teacher."""
+    if row.search is not None:
+        return list(row.search.candidates)
+    config = row.teacher_config(TUNING_SEED)
+    return [] if config is None else [row.root.teacher(identity(config))]
+
+
+def expected_teachers(row: Row) -> list[TrialDir]:
+    """Return `teacher_directories`, with stand-ins for those of the seeds that are not known yet."""
+    known, base = teacher_directories(row), row.student.teacher
+    if base is None or row.teacher_config(TUNING_SEED) is not None:
+        return known
+    configs = (base.model_copy(update=of_seed(seed, row.replicate)) for seed in range(1, row.seeds + 1))
+    return [*known, *(row.root.teacher(identity(config)) for config in configs)]

@@ -14,9 +14,10 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from mmkd import records
 from mmkd.config import SplitSettings
 from mmkd.errors import UserError, choose, errors_about
-from mmkd.records import Line, SearchRange
+from mmkd.records import Line
 from mmkd.rundir import check_name
 from mmkd.schema import Frozen, explain
+from sweeps.search_space import Space
 from sweeps.study_keys import keys_named
 
 STUDIES = Path(__file__).parent / "studies"
@@ -37,54 +38,6 @@ def _as_count(value: object) -> object:
 Trials = Annotated[int, BeforeValidator(_as_count), Field(ge=1, le=1_000_000)]
 Seeds = Annotated[int, BeforeValidator(_as_count), Field(ge=1, lt=10_000)]
 Replicates = Annotated[int, BeforeValidator(_as_count), Field(ge=1, le=10_000)]
-
-
-class Range(SearchRange, Frozen):
-    """A search range as a study file gives it; `default` is tried first."""
-
-    default: float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_no_list(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            raise ValueError("write a range as { low = 0.1, high = 1.0 }, and a fixed value as a number")
-        return value
-
-    @model_validator(mode="after")
-    def _is_possible(self) -> Range:
-        if self.low >= self.high:
-            raise ValueError(f"low = {self.low} is not below high = {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range begins above 0, low = {self.low}")
-        if self.default is not None and not self.low <= self.default <= self.high:
-            raise ValueError(f"default = {self.default} is outside of {self.low} to {self.high}")
-        return self
-
-
-Positive = Annotated[float, Field(gt=0)]
-UnitWeight = Annotated[float, Field(ge=0, le=1)]
-
-
-class Space(Frozen):
-    """The search space: a range or a fixed number per hyperparameter; the method's default if omitted."""
-
-    learning_rate: Range | Positive | None = None
-    alpha: Range | UnitWeight | None = None
-    beta: Range | UnitWeight | None = None
-    temperature: Range | Positive | None = None
-
-    @model_validator(mode="after")
-    def _is_allowed(self) -> Space:
-        for name in ("learning_rate", "temperature"):
-            value = getattr(self, name)
-            if isinstance(value, Range) and value.low <= 0:
-                raise ValueError(f"{name} is above 0, low = {value.low}")
-        for name in ("alpha", "beta"):
-            value = getattr(self, name)
-            if isinstance(value, Range) and not (value.low >= 0 and value.high <= 1):
-                raise ValueError(f"{name} must be in [0, 1] (Eq. 1), not {value.low} to {value.high}")
-        return self
 
 
 class Defaults(Frozen):
@@ -113,7 +66,10 @@ class Recipe(Frozen):
 
 
 class RowSpec(Recipe):
-    """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's."""
+    """One row: a method on a pairing. `settings` are the method's own; tables are partial and override the study's.
+
+    `control` names the row that it is compared with, by default the study's control.
+    """
 
     name: str
     label: Line | None = None
@@ -121,6 +77,7 @@ class RowSpec(Recipe):
     method: str
     level: str | None = None
     settings: dict[str, Any] = {}
+    control: str | None = None
     pairing: str | None = None
     space: Space = Space()
     sampler: Sampler | None = None
@@ -135,7 +92,7 @@ class StudyFile(Recipe):
     """A study file. Its tables override those of the profile of its data in part (see `sweeps/profiles`).
 
     `replicates` is how often each row is tuned and tested, each time on its own split, as `splits` says; `trials`
-    and `seeds` count per replicate.
+    and `seeds` count per replicate. `teacher_tuning` is a partial `TeacherTuning`.
     """
 
     title: Line
@@ -145,6 +102,7 @@ class StudyFile(Recipe):
     profile: str = "auto"
     replicates: Replicates = 1
     splits: SplitSettings = SplitSettings()
+    teacher_tuning: dict[str, Any] = {}
     defaults: Defaults = Defaults()
     rows: Annotated[list[RowSpec], Field(min_length=1)]
 
@@ -168,6 +126,12 @@ class StudyFile(Recipe):
             raise ValueError(f"two rows are called {', '.join(twice)}")
         if self.control is not None and self.control not in names:
             raise ValueError(f"control = {self.control!r} is no row (rows: {', '.join(names)})")
+        for row in self.rows:
+            others = [name for name in names if name != row.name]
+            if row.control is not None and row.control not in others:
+                raise ValueError(
+                    f"row {row.name}: control = {row.control!r} is no other row (other rows: {', '.join(others)})"
+                )
         return self
 
 

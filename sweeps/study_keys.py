@@ -9,12 +9,14 @@ from pydantic import BaseModel
 
 from mmkd.config import Network, Training
 from mmkd.errors import UserError, nearest
+from sweeps.teacher_tuning import TeacherTuning
 
 TABLES: dict[str, type[BaseModel]] = {
     "teacher": Network,
     "student": Network,
     "training": Training,
     "teacher_training": Training,
+    "teacher_tuning": TeacherTuning,
 }
 """Schemas of the partial tables of a `Recipe`."""
 FREE = ("settings", "kernels")

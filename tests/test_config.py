@@ -80,6 +80,7 @@ TEACHER: dict[str, Any] = {
     "device": "cpu",
     "role": "teacher",
     "branch": "audio",
+    "tuned_from": "0123456789abcdef",
 }
 STUDENT: dict[str, Any] = {
     **deepcopy(TEACHER),
@@ -96,7 +97,7 @@ STUDENT: dict[str, Any] = {
     },
     "teacher": deepcopy(TEACHER),
 }
-del STUDENT["branch"]
+del STUDENT["branch"], STUDENT["tuned_from"]
 
 ON_FILE: dict[str, Any] = deepcopy(STUDENT)
 """On the file's own parts, as all configurations were before splits were drawn."""
@@ -105,6 +106,7 @@ del ON_FILE["split"], ON_FILE["teacher"]["split"]
 OTHER: dict[Any, Any] = {
     "residual": "plain",
     "mean": "last",
+    "0123456789abcdef": "fedcba9876543210",
     "mult": "none",
     "updated": "fixed",
     "cosine": "plateau",
@@ -259,6 +261,8 @@ def test_later_keys_at_their_defaults_are_not_in_the_hash_so_that_runs_from_befo
                 place[last] = default
                 if of_student is without:
                     del place[last]
+    with_them["teacher"]["tuned_from"] = ""
+    without["teacher"].pop("tuned_from", None)
     usual = parse(with_them)
     assert to_json(usual) == without
     assert parse(without) == usual

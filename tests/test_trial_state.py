@@ -220,13 +220,13 @@ def test_the_state_is_a_function_of_the_directory(cases: dict[Path, Case]) -> No
 
 def test_the_controller_acts_on_it(cases: dict[Path, Case]) -> None:
     wanted = {path: State.RUNNING if case.is_unrecorded else case.state for path, case in cases.items()}
-    assert {path: decide(TrialDir(path), 0.0) for path in cases} == wanted
+    assert {path: decide(TrialDir(path), "") for path in cases} == wanted
 
 
 def test_a_relaunch_retries_what_failed_and_else_changes_nothing(cases: dict[Path, Case]) -> None:
-    before = {path: decide(TrialDir(path), 0.0) for path in cases}
+    before = {path: decide(TrialDir(path), "") for path in cases}
     wanted = {path: State.RETRY_DUE if state is State.FAILED else state for path, state in before.items()}
-    assert {path: decide(TrialDir(path), 100.0) for path in cases} == wanted
+    assert {path: decide(TrialDir(path), "of another launch") for path in cases} == wanted
 
 
 def test_the_monitor_shows_it(made: tuple[Root, RowDir, dict[Path, Case]], cases: dict[Path, Case]) -> None:
@@ -324,4 +324,4 @@ def test_an_end_that_the_controller_has_not_recorded_is_watched_by_it_and_is_an_
     record_submission(directory, 1, submitted=10.0)
     record_run(directory, 1, started=10.0, end="error")
     write_text(directory.attempt, "1\n")
-    assert (decide(directory, 0.0), trial_state(directory)) == (State.RUNNING, State.RETRY_DUE)
+    assert (decide(directory, ""), trial_state(directory)) == (State.RUNNING, State.RETRY_DUE)

@@ -11,6 +11,9 @@ SHOWN = 4
 REMARK = "remark"
 """Kind of a finding that is worth knowing, but no problem: the patch of what was not committed is kept."""
 
+EXTENDED = "extended"
+"""Kind of the remark that an extended row has another winner: a note of the table, not a warning."""
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -73,14 +73,22 @@ def load_study(options: argparse.Namespace) -> tuple[Runs, str]:
     Raises:
         UserError: there is nothing to load; or no study is named, and there is none, or there are several.
     """
+    return load_root(options), only_study(options)
+
+
+def only_study(options: argparse.Namespace) -> str:
+    """The name of the study that --study names, or of the only one under --root.
+
+    Raises:
+        UserError: no study is named, and there is none, or there are several.
+    """
     from mmkd.records import study_names
 
-    runs = load_root(options)
     if options.study is not None:
-        return runs, options.study
+        return str(options.study)
     names = study_names(options.root)
     if len(names) == 1:
-        return runs, names[0]
+        return names[0]
     if not names:
         raise UserError(f"{options.root}/studies: no study here")
     raise UserError(f"{options.root}: there are several studies, choose one by --study ({', '.join(names)})")

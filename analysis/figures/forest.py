@@ -36,17 +36,17 @@ class Compared:
 
 
 def forest_data(runs: Runs, rows: Sequence[RowRuns], control: RowRuns, metric: str) -> list[Compared]:
-    """All rows but the control, in their order, with the table's own differences in a metric of `METRICS`."""
+    """All rows with a control, in their order, with the table's own differences in a metric of `METRICS`."""
     cells = score_rows(runs, rows, control, "sd")[metric]
     return [
         Compared(row.spec.label, row.spec.group, cells[row.spec.name].difference, cells[row.spec.name].n or 0)
         for row in rows
-        if row is not control
+        if row.control is not None
     ]
 
 
 def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = None) -> Axes:
-    """The differences of all rows to the study's control on test, in the study's order and groups.
+    """The differences of all rows to their controls on test, in the study's order and groups.
 
     Bars are the table's 95 % intervals, of one comparison each. A square is filled where p, corrected for all of the
     comparisons (Holm), is below 5 %. At the right the number of seeds or replicates; a dash is a row that has nothing
@@ -72,7 +72,8 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
     with drawing_on(ax, width=SINGLE if brief else 5.0, height=height) as ax:
         _draw(lines, ax)
         name = shown(f"test_{metric}").label.removesuffix(" (%)")
-        against = wrapped(f"“{control.spec.label}”", 1.9 if brief else 2.8)
+        several = len({row.control for row in found.rows} - {None}) > 1
+        against = "the row's control" if several else wrapped(f"“{control.spec.label}”", 1.9 if brief else 2.8)
         ax.set_xlabel(f"{name}, points above\n{against}\n(95 % intervals; filled: Holm p < .05)")
     return ax
 

@@ -41,7 +41,7 @@ STUDIES: Schema = {
 TRIALS: Schema = {
     **dict.fromkeys(("directory", "kind", "row"), "string"),
     **dict.fromkeys(("replicate", "number", "seed"), "Int64"),
-    "split": "string",
+    **dict.fromkeys(("split", "test_groups"), "string"),
     **dict.fromkeys(("status", "failure", "message"), "string"),
     "superseded": "bool",
     **dict.fromkeys(("learning_rate", "alpha", "beta", "temperature"), "float64"),

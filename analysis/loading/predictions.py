@@ -25,8 +25,9 @@ def predictions(directory: Path) -> Mapping[str, Predictions]:
 def predictions_of(root: Path, directories: Sequence[str]) -> pd.DataFrame:
     """One line per trial, split and sample: `directory`, `split`, `sample` (its id), `label`, `predicted`, `correct`.
 
-    `probability` is the softmax of the predicted class, `nll` minus the logarithm of the label's (nats); `score` is
-    there where the labels are scores. Classes are numbered as in row.json's `classes`.
+    `group` is the sample's (subject, speaker, video), missing where the data have none. `probability` is the softmax of
+    the predicted class, `nll` minus the logarithm of the label's (nats); `score` is there where the labels are scores.
+    Classes are numbered as in row.json's `classes`.
 
     Raises:
         FileNotFoundError, ResultError: a directory is not a finished trial's.
@@ -35,7 +36,7 @@ def predictions_of(root: Path, directories: Sequence[str]) -> pd.DataFrame:
     if not parts:
         parts = [_line_frame("", "", Predictions(np.zeros((0, 1), np.float32), np.zeros(0, np.int64), []))]
     made = pd.concat(parts, ignore_index=True)
-    return made.astype(dict.fromkeys(("directory", "split", "sample"), "string"))
+    return made.astype(dict.fromkeys(("directory", "split", "sample", "group"), "string"))
 
 
 def _lines(directory: str, stored: Mapping[str, Predictions]) -> Iterator[pd.DataFrame]:
@@ -52,6 +53,7 @@ def _line_frame(directory: str, split: str, outputs: Predictions) -> pd.DataFram
             "directory": directory,
             "split": split,
             "sample": outputs.ids,
+            "group": outputs.groups or None,
             "label": outputs.labels,
             "predicted": predicted,
             "correct": predicted == outputs.labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,14 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.loading.frames import ATTEMPTS, REJECTED, ROWS, STUDIES, TRIALS, curves_frame, frame, typed
+from analysis.loading.frames import ATTEMPTS, REJECTED, ROWS, STUDIES, TRIALS, curves_frame, frame, natural, typed
 from analysis.loading.predictions import predictions_of
 from analysis.loading.read_row import read_row
 from analysis.loading.read_trial import Reading, attempt_line, read_curves, read_trial
 from mmkd.attempts import Attempt
 from mmkd.errors import UserError
 from mmkd.formatting import count
-from mmkd.records import RowRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
+from mmkd.records import RowRecord, SplitRecord, StudyRecord, WinnerRecord, as_written, read_record, study_names
 from mmkd.records.schema import R
 from mmkd.result_file import Status
 from mmkd.rundir import Root, RowDir
@@ -44,14 +44,14 @@ class Runs:
             tried again twice) and `winner_*` are missing while it is tuned. All that decides the row follows, one
             column per value: `space.beta.high`, `training.epochs`, `student.width`.
         trials: one line per trial directory; `kind` is tuning, confirm or teacher. `seed` is the configuration's,
-            10,000 times `replicate` plus the seed within the replicate; `split` is as in `rows`. `status` is complete,
-            pruned or diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a
-            trial that has failed or is to be retried. `superseded` is a final run that winner.json does not name.
-            `teacher` is the teacher's directory (a teacher's own), `teacher_family` is what its seeds and splits share.
-            `seconds` are the result's, else those that its attempts recorded; `gpu_seconds` those that a cluster
-            counted. `commit` is the last attempt's, with `+<hash>` where the code was changed since; `weights` a
-            checksum. Metrics are called `<split>_<metric>`; the five that every table shows come first, the others
-            follow by name.
+            10,000 times `replicate` plus the seed within the replicate; `split` is as in `rows`, and `test_groups` are
+            the groups of its test part (subjects, speakers, videos), joined by commas. `status` is complete, pruned or
+            diverged, else the state (`mmkd.trial_state`); `failure` is the class of the last attempt of a trial that
+            has failed or is to be retried. `superseded` is a final run that winner.json does not name. `teacher` is the
+            teacher's directory (a teacher's own), `teacher_family` is what its seeds and splits share. `seconds` are
+            the result's, else those that its attempts recorded; `gpu_seconds` those that a cluster counted. `commit` is
+            the last attempt's, with `+<hash>` where the code was changed since; `weights` a checksum. Metrics are
+            called `<split>_<metric>`; the five that every table shows come first, the others follow by name.
         rejected: what is in no frame, and why.
         recorded: the attempts of each directory in `trials`.
     """
@@ -128,13 +128,15 @@ def load(root: Path | str, *, cache: bool = True, tell: Callable[[str], object] 
     rejects += [(file.relative_to(path).as_posix(), "not a directory") for file in others]
     studies = frame(_study_lines(path, rejects), STUDIES)
     good = [reading for reading in readings if not reading.reason]
+    trials = typed(pd.DataFrame([reading.trial for reading in good]), TRIALS)
+    groups = _test_groups(Root(path), trials["split"].dropna().unique(), rejects)
     rejects = [(name, why.replace(f"{path}/", "")) for name, why in rejects]
     rejects += [(reading.directory, reading.reason) for reading in readings if reading.reason]
     return Runs(
         path,
         studies,
         frame(rows, ROWS),
-        _located(typed(pd.DataFrame([reading.trial for reading in good]), TRIALS), counting),
+        _located(trials, counting, groups),
         frame([{"path": name, "reason": why} for name, why in rejects], REJECTED),
         {reading.directory: reading.attempts for reading in good},
     )
@@ -167,7 +169,8 @@ def _row_line(row_dir: RowDir, row: RowRecord, winner: WinnerRecord | None) -> d
     decided = {"pruner": row.identity.pruner, **as_written(row.identity)}
     decided |= {"replicate": row.identity.replicate, "split": row.identity.split or None}
     decided = {key: value for key, value in decided.items() if value is not None and key != "data"}
-    data = {**row.data.model_dump(include={"source", "fingerprint"}), "modalities": ", ".join(row.data.modalities)}
+    data = row.data.model_dump(include={"source", "fingerprint", "steps"})
+    data["modalities"] = ", ".join(row.data.modalities)
     return {**name, **decided, **data, **won}
 
 
@@ -200,8 +203,8 @@ def _strays(directory: Path, row: str, known: set[str]) -> Iterator[tuple[str, s
             yield f"{row}/{part}", "nothing that a launch makes"
 
 
-def _located(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:
-    """The trials with what their path says: kind, row, number, and for final runs whether they count."""
+def _located(trials: pd.DataFrame, counting: set[str], groups: Mapping[str, str]) -> pd.DataFrame:
+    """The trials with what their path says: kind, row, number, and for final runs whether they count; and groups."""
     parts = trials["directory"].str.split("/", expand=True).reindex(columns=range(4))
     kinds = parts[2].map({"trials": "tuning", "confirm": "confirm"}).fillna("teacher")
     return typed(
@@ -210,6 +213,18 @@ def _located(trials: pd.DataFrame, counting: set[str]) -> pd.DataFrame:
             row=parts[1].where(kinds != "teacher"),
             number=pd.to_numeric(parts[3].where(kinds == "tuning")),
             superseded=(kinds == "confirm") & ~trials["directory"].isin(counting),
+            test_groups=trials["split"].map(groups).astype("string"),
         ),
         TRIALS,
     )
+
+
+def _test_groups(root: Root, splits: Iterable[str], rejects: Rejects) -> dict[str, str]:
+    """The groups of the test part of each drawn split, in natural order; those that cannot be read are rejected."""
+    found = {}
+    for digest in splits:
+        path = root.split(digest)
+        record = _read(path, SplitRecord, path.relative_to(root.path).as_posix(), rejects) if path.exists() else None
+        if record is not None:
+            found[digest] = ", ".join(sorted(record.parts["test"], key=natural))
+    return found

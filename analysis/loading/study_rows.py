@@ -22,11 +22,12 @@ class RowRuns(Selected):
     """A row of a study: its replicates by number, in a study without replicates one.
 
     The frames are those of all replicates, see `Selected`. `title` is the row's label, and its group where another row
-    has the same label.
+    has the same label. `control` is the name of the row that it is compared with, None where it is none.
     """
 
     title: str
     replicates: tuple[ReplicateRuns, ...]
+    control: str | None = None
 
     @property
     def spec(self) -> StudyRow:
@@ -93,8 +94,8 @@ class StudyRuns:
         return known[choose(f"row of study {self.record.name}", name, known)]
 
     def control_of(self, row: RowRuns) -> RowRuns | None:
-        """The control, to be shown beside `row`; None where `row` is the control itself."""
-        return None if row is self.control else self.control
+        """The row that `row` is compared with; None where it is a control itself, or there is none."""
+        return next((other for other in self.rows if other.spec.name == row.control), None)
 
 
 def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRuns:
@@ -110,7 +111,7 @@ def collect(runs: Runs, name: str, rows: Sequence[str] | None = None) -> StudyRu
     """
     study = read_study(runs.root, name)
     if rows is not None:
-        names = select_rows(rows, list(replicates_by_name(study)), study.control)
+        names = select_rows(rows, study.controls, study.control)
         study = study.model_copy(update={"rows": tuple(row for row in study.rows if row.name in names)})
     kept = _collected.setdefault(runs, {})
     if study not in kept:
@@ -137,6 +138,7 @@ def collect_record(runs: Runs, study: StudyRecord) -> StudyRuns:
     trials = runs.trials.set_index("directory", drop=False)
     frames, spans = select_trials(trials, [spec for specs in named.values() for spec in specs])
     labels = [specs[0].label for specs in named.values()]
+    controls = study.controls
     rows = []
     for specs in named.values():
         first = specs[0]
@@ -152,7 +154,11 @@ def collect_record(runs: Runs, study: StudyRecord) -> StudyRuns:
             )
             for spec, span in zip(specs, own, strict=True)
         )
-        rows.append(RowRuns(study=frames, spans=joined_spans(own), title=title, replicates=replicates))
+        rows.append(
+            RowRuns(
+                study=frames, spans=joined_spans(own), title=title, replicates=replicates, control=controls[first.name]
+            )
+        )
     return StudyRuns(study, tuple(rows), next((row for row in rows if row.spec.name == study.control), None))
 
 

@@ -82,6 +82,11 @@ class Selected:
         """The teachers that have a score."""
         return first_lines(self._slice("measured_teachers"))
 
+    @cached_property
+    def teacher_trials(self) -> pd.DataFrame:
+        """The teachers that were tried to choose one in each replicate; none where teachers are not tuned."""
+        return first_lines(self._slice("teacher_trials"))
+
     @property
     def trials(self) -> pd.DataFrame:
         """The tuning trials, the final runs and the teachers; see `values` for one column."""
@@ -105,10 +110,11 @@ def select_trials(trials: pd.DataFrame, specs: Sequence[StudyRow]) -> tuple[Stud
     found = _Positions(trials)
     parts = [found.of(spec) for spec in specs]
     frames = {kind: trials.take(_joined(part[kind] for part in parts)) for kind in ("tuning", "superseded")}
-    kinds = ("tuning", "superseded", "final_runs", "teachers")
+    kinds = ("tuning", "superseded", "final_runs", "teachers", "teacher_trials")
     spans = {kind: _spans([part[kind] for part in parts]) for kind in kinds}
-    seeds, names = ([key for part in parts for key in part[keys]] for keys in ("seeds", "names"))
+    seeds, names, tried = ([key for part in parts for key in part[keys]] for keys in ("seeds", "names", "tried"))
     frames["final_runs"] = _lines(trials, _joined(part["final_runs"] for part in parts), seeds)
+    frames["teacher_trials"] = _lines(trials, _joined(part["teacher_trials"] for part in parts), tried)
     teachers = _lines(trials, _joined(part["teachers"] for part in parts), names)
     # The runs know their teachers' families also where a teacher's directory is missing.
     runs = _joined(part["taught"] for part in parts)
@@ -139,7 +145,10 @@ class _Positions:
         self.teacher = [None if pd.isna(name) else str(name) for name in trials["teacher"]]
 
     def of(self, spec: StudyRow) -> dict[str, list[Any]]:
-        """Positions by kind (-1: missing); seeds of final runs, names of teachers and the runs that name them."""
+        """Positions by kind (-1: missing), seeds of final runs, and names of teachers and of tried teachers.
+
+        `taught` are the runs that name the teachers.
+        """
         own = self.by_row.get(spec.directory, np.zeros(0, np.intp))
         finals = own[self.kind[own] == "confirm"]
         first_seed = SEEDS_PER_REPLICATE * spec.replicate
@@ -156,6 +165,7 @@ class _Positions:
             teacher = self.teacher[place] if place >= 0 else None
             if teacher is not None:
                 taught.setdefault(teacher, place)
+        tried = [f"teachers/{name}" for name in spec.candidates]
         return {
             "tuning": list(own[self.kind[own] == "tuning"]),
             "superseded": list(finals[self.is_superseded[finals]]),
@@ -164,6 +174,8 @@ class _Positions:
             "teachers": [self.place.get(name, -1) for name in taught],
             "names": list(taught),
             "taught": list(taught.values()),
+            "teacher_trials": [self.place.get(name, -1) for name in tried],
+            "tried": tried,
         }
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from analysis.figure_list import FIGURES, IN_REPORT
 from analysis.loading.configurations import LEFT_OUT
 from analysis.loading.runs import Runs
-from analysis.loading.study_rows import RowRuns, collect
+from analysis.loading.study_rows import StudyRuns, collect
 from analysis.report.configurations import LONGEST, list_rows, list_teachers
 from analysis.report.drawings import Drawing, drawings
 from analysis.report.origins import origins
@@ -42,7 +42,7 @@ class Against:
 
 @dataclass(frozen=True)
 class StudyPart:
-    """A study in the report: the title of its control, drawings by kind, the table of `--efficiency`, provenance."""
+    """A study in the report: its control in words, drawings by kind, the table of `--efficiency`, provenance."""
 
     name: str
     title: str
@@ -125,7 +125,7 @@ def _study(
 ) -> StudyPart:
     tell(f"{spec.name}: table and comparisons")
     found = collect(runs, spec.name)
-    control = found.control
+    control, several = found.control, len({row.control for row in found.rows} - {None}) > 1
     shown = {}
     for kind in kinds:
         tell(f"{spec.name}: figures: {kind}")
@@ -136,20 +136,20 @@ def _study(
         spec.name,
         spec.title,
         html_table(table(runs, spec.name)),
-        None if control is None else control.title,
-        () if control is None else tuple(_compared(runs, spec.name, found.rows, control)),
+        None if control is None else "the row's control" if several else control.title,
+        () if control is None else tuple(_compared(runs, found)),
         {kind: drawn for kind, drawn in shown.items() if drawn},
         None if costs is None else html_table(costs(spec.name)),
         origins(runs, ran),
     )
 
 
-def _compared(runs: Runs, study: str, rows: Sequence[RowRuns], control: RowRuns) -> Iterator[Against]:
-    for row in rows:
-        if row is control:
+def _compared(runs: Runs, found: StudyRuns) -> Iterator[Against]:
+    for row in found.rows:
+        if row.control is None:
             continue
         try:
-            yield Against(row.title, compare(runs, study, row.spec.name, control.spec.name))
+            yield Against(row.title, compare(runs, found.record.name, row.spec.name, row.control))
         except UserError as error:
             yield Against(row.title, None, str(error).replace(f"{runs.root}/", ""))
 

@@ -54,15 +54,20 @@ def compared_scores(runs: Runs, rows: Mapping[str, RowRuns], metric: str) -> dic
     }
 
 
-def tests_to_control(scores: Mapping[str, Replicated], control: str) -> dict[str, Paired]:
-    """Test each row against the control over the replicates that both have; rows without any are left out."""
-    if control not in scores:
-        return {}
-    baseline = set(scores[control].replicates)
+def tests_to_control(scores: Mapping[str, Replicated], controls: Mapping[str, str | None]) -> dict[str, Paired]:
+    """Test each row against its control over the replicates that both have; rows without any are left out.
+
+    Args:
+        scores: of the rows, by name.
+        controls: the row that each is compared with; None: with none.
+    """
+    pairs = {
+        name: (scores[name], scores[other]) for name, other in controls.items() if other is not None and other in scores
+    }
     return {
-        name: paired(score, scores[control])
-        for name, score in scores.items()
-        if name != control and baseline & set(score.replicates)
+        name: paired(mine, theirs)
+        for name, (mine, theirs) in pairs.items()
+        if set(mine.replicates) & set(theirs.replicates)
     }
 
 

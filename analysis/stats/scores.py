@@ -46,7 +46,8 @@ class Score:
 
     `error` is shown behind ±. `rank` is 1 for the best and 2 for the second among the students that are compared;
     `tied` is True if the row is not significantly different from the best; None where it is not compared, or
-    `is_untested`: too few values, of it or of the best, for a test.
+    `is_untested`: too few values, of it or of the best, for a test. `difference` is that to the row's own control,
+    `to_study_control` that to the study's, not corrected.
     """
 
     value: float | None = None
@@ -58,6 +59,7 @@ class Score:
     tied: bool | None = None
     is_untested: bool = False
     difference: Difference | None = None
+    to_study_control: Difference | None = None
 
 
 def mean_score(wanted: pd.DataFrame, column: str, error: Error) -> Score:
@@ -98,44 +100,59 @@ def family_score(family: pd.DataFrame, column: str, error: Error, *, replicated:
 def score_rows(
     runs: Runs, rows: Sequence[RowRuns], control: RowRuns | None, error: Error
 ) -> Mapping[str, Mapping[str, Score]]:
-    """By metric and name of the row: the cell of every row, with its rank, tie and difference where it is compared."""
+    """By metric and name of the row: the cell of every row, with its rank, tie and differences where it is compared.
+
+    `control` is the study's, which says what is comparable; differences are to each row's own control.
+    """
     members = comparable(rows, control)
     made = {}
     for metric in METRICS:
         cells = {row.spec.name: row_score(row, f"test_{metric}", error) for row in rows}
         known = [row for row in members if cells[row.spec.name].value is not None]
         values = {row.spec.name: float(cells[row.spec.name].value or 0.0) for row in known}
-        differences, ties = _tests(runs, known, control, metric)
+        differences, to_study_control, ties = _tests(runs, known, control, metric)
         best_first = sorted(set(values.values()), reverse=True)
         for name, value in values.items():
             place = best_first.index(value) + 1
             rank = place if place < 3 and len(values) > 1 else None
-            tied, difference = ties.get(name), differences.get(name)
-            untested = len(values) > 1 and tied is None
-            cells[name] = replace(cells[name], rank=rank, tied=tied, is_untested=untested, difference=difference)
+            tied = ties.get(name)
+            cells[name] = replace(
+                cells[name],
+                rank=rank,
+                tied=tied,
+                is_untested=len(values) > 1 and tied is None,
+                difference=differences.get(name),
+                to_study_control=to_study_control.get(name),
+            )
         made[metric] = cells
     return made
 
 
 def _tests(
     runs: Runs, members: Sequence[RowRuns], control: RowRuns | None, metric: str
-) -> tuple[dict[str, Difference], dict[str, bool | None]]:
-    """Differences to the control, corrected by Holm, and which rows are tied with the best."""
+) -> tuple[dict[str, Difference], dict[str, Difference], dict[str, bool | None]]:
+    """Differences to each row's control, corrected by Holm, and to the study's; which rows are tied with the best."""
     named = {row.spec.name: row for row in members}
-    baseline = control.spec.name if control else ""
+    own = {name: row.control for name, row in named.items()}
+    common = {name: control.spec.name for name, row in named.items() if control is not None and row is not control}
     if any(row.is_replicated for row in members):
         scores = compared_scores(runs, named, metric)
-        found = {name: as_difference(test) for name, test in tests_to_control(scores, baseline).items()}
+        found, to_study_control = (
+            {name: as_difference(test) for name, test in tests_to_control(scores, controls).items()}
+            for controls in (own, common)
+        )
         tied = tied_replicates(list(scores.values()))
     else:
         values = {name: percents(row.measured, f"test_{metric}") for name, row in named.items()}
-        others = {name: sample for name, sample in values.items() if baseline in values and name != baseline}
-        found = {name: difference_of(sample, values[baseline]) for name, sample in others.items()}
+        found, to_study_control = (
+            {n: difference_of(values[n], values[other]) for n, other in controls.items() if other in values}
+            for controls in (own, common)
+        )
         tied = tied_with_best(list(values.values())) if len(values) > 1 else []
     known = {name: difference.p for name, difference in found.items() if difference.p is not None}
     corrected = dict(zip(known, holm(list(known.values())), strict=True))
     differences = {name: replace(difference, corrected=corrected.get(name)) for name, difference in found.items()}
-    return differences, dict(zip(named, tied, strict=True)) if len(named) > 1 else {}
+    return differences, to_study_control, dict(zip(named, tied, strict=True)) if len(named) > 1 else {}
 
 
 def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns]:

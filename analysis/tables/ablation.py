@@ -8,10 +8,12 @@ from itertools import groupby
 
 import pandas as pd
 
+from analysis.checks.finding import EXTENDED
 from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import FINISHED, scored
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, teacher_families
+from analysis.loading.study_trials import first_lines
 from analysis.stats.error_bars import Error
 from analysis.stats.gap import Contrast, Gap, gap_recovered
 from analysis.stats.paired import paired
@@ -27,6 +29,8 @@ from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
 from mmkd.errors import choose
 from mmkd.records import read_study
+from mmkd.rundir import Root
+from mmkd.study_plan import plan_note
 
 COLUMNS = (
     Column("accuracy", "accuracy\N{NO-BREAK SPACE}%", "spread", "higher"),
@@ -36,6 +40,7 @@ COLUMNS = (
     Column(
         "difference", "Δ\N{NO-BREAK SPACE}accuracy [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]", "difference", "higher"
     ),
+    Column("to_control", "Δ to the study's control", "difference", "higher"),
     Column("effect", "effect size", "effect", "higher"),
     Column("p", "p (Holm)", "p"),
     Column("gap", "gap\N{NO-BREAK SPACE}%", "gap", "higher"),
@@ -61,11 +66,12 @@ P_OF_ONE_TUNING = "p (Holm), one\N{NO-BREAK SPACE}tuning"
 
 @dataclass(frozen=True)
 class Basis:
-    """Facts that all rows of a table share."""
+    """Facts that all rows of a table share; `control` is the study's, `controls` are the rows' own by their names."""
 
     runs: Runs
     rows: Sequence[RowRuns]
     control: RowRuns | None
+    controls: Mapping[str, RowRuns | None]
     scores: Mapping[str, Mapping[str, Score]]
     clock: Clock
     error: Error
@@ -102,7 +108,9 @@ def table(
     """
     found = collect(runs, study, rows)
     chosen, control = found.rows, found.control
-    basis = Basis(runs, chosen, control, score_rows(runs, chosen, control, error), choose_clock(chosen), error, [])
+    controls = {row.spec.name: found.control_of(row) for row in chosen}
+    scores = score_rows(runs, chosen, control, error)
+    basis = Basis(runs, chosen, control, controls, scores, choose_clock(chosen), error, [])
     missing = compute_references(runs, chosen, tell)
     sections = [
         *(
@@ -114,19 +122,22 @@ def table(
     ]
     samples = count_test_samples(runs, chosen)
     whole = len(replicates_by_name(read_study(runs.root, study)))
-    part = f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone"
     shown = _columns(basis, columns)
     has_untested = any(row.cells["accuracy"].is_untested for section in sections for row in section.rows)
+    findings = list(check_rows(runs, chosen))
+    noted = [plan_note(Root(runs.root), study), *(found.text for found in findings if found.kind == EXTENDED)]
+    if len(chosen) < whole:
+        noted.append(f"rows: {len(chosen)} of the study's {whole}; tests and ranks are among these alone")
     return Table(
         study,
         found.record.title,
         shown,
         tuple(with_text(sections, COLUMNS, samples)),
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
-        tuple(finding.text for finding in check_rows(runs, chosen)),
+        tuple(finding.text for finding in findings if finding.kind != EXTENDED),
         legend(chosen, control, has_untested=has_untested),
         (
-            *([part] if len(chosen) < whole else []),
+            *filter(None, noted),
             *reference_notes(runs, chosen, missing),
             *notes(runs, chosen, control, samples, error, basis.clock.unit),
         ),
@@ -144,7 +155,11 @@ def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
         return tuple(known[choose("column", key, known)] for key in wanted)
     left_out = set() if any(map(_is_the_papers, basis.rows)) else {"paper_accuracy", "paper_f1"}
     if basis.control is None:
+        left_out |= {"to_control"}
+    if not any(basis.controls.values()):
         left_out |= {"difference", "effect", "p"}
+    if all(row.control == basis.control.spec.name for row in basis.rows if basis.control and row is not basis.control):
+        left_out.add("to_control")
     if not basis.is_replicated:
         left_out.add("effect")
     return tuple(column for key, column in known.items() if key not in left_out)
@@ -169,8 +184,12 @@ def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow
         digest = str(family["teacher_family"].iloc[0])
         status = "" if len(scored(family)) else "no score yet"
         cells = {metric: Cell.of(_family_score(basis, family, metric)) for metric in (*METRICS, "majority_share")}
-        cells |= _measured(cells, family) | {"cost": _cost(basis, family)}
         taught = [row for row in members if digest in set(row.teachers["teacher_family"])]
+        tried = first_lines(pd.concat([row.teacher_trials for row in taught]))
+        cells |= _measured(cells, family) | {"cost": _cost(basis, first_lines(pd.concat([family, tried])))}
+        if len(tried):
+            ended = int(tried["status"].isin(FINISHED).sum())
+            cells["trials"] = Cell(float(len(tried)), n=ended, wanted=len(tried))
         paper = next((row.spec.paper for row in taught if _is_the_papers(row)), None)
         if paper:
             cells |= _paper_cells(paper.teacher_accuracy, paper.teacher_f1)
@@ -191,9 +210,12 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
         cells["difference"] = Cell(difference.value, difference=difference)
         cells["effect"] = Cell(difference.effect)
         cells["p"] = Cell(difference.corrected)
+    common = cells["accuracy"].to_study_control
+    if common is not None:
+        cells["to_control"] = Cell(common.value, difference=common)
     if row.spec.paper and _is_the_papers(row):
         cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
-    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells))
+    return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells), row.control)
 
 
 def _filled(cells: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -244,9 +266,9 @@ def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
 
 def _gap(basis: Basis, row: RowRuns) -> Cell:
     """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
-    control = basis.control
+    control = basis.controls[row.spec.name]
     student = _mean(row.means("test_accuracy"))
-    if row is control or pd.isna(student):
+    if pd.isna(student) or (control is None and _is_control(basis, row)):
         return Cell()
     teacher = _mean(row.teacher_means("test_accuracy"))
     baseline = _mean(control.means("test_accuracy")) if control else float("nan")
@@ -259,6 +281,10 @@ def _gap(basis: Basis, row: RowRuns) -> Cell:
     if reason not in basis.footnotes:
         basis.footnotes.append(reason)
     return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
+
+
+def _is_control(basis: Basis, row: RowRuns) -> bool:
+    return row is basis.control or any(row is other for other in basis.controls.values())
 
 
 def _gap_with_interval(runs: Runs, row: RowRuns, control: RowRuns) -> Gap | None:

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.checks.configurations import unlike_their_row
 from analysis.checks.copies import copied_runs
 from analysis.checks.environments import unequal_environments
-from analysis.checks.finding import REMARK, Finding, first_few, names_of, unequal
+from analysis.checks.finding import EXTENDED, REMARK, Finding, first_few, names_of, unequal
 from analysis.checks.references import below_references
 from analysis.checks.training import too_short
 from analysis.loading.outcomes import outcome
@@ -19,6 +19,7 @@ from analysis.loading.replicate_runs import ReplicateRuns, failures
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
 from analysis.stats.replicates import METRICS
+from analysis.tables.matched_controls import unlike_controls
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
@@ -41,6 +42,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     for column in dict.fromkeys(key for row in started for key in row.facts or ()):
         if column.startswith(("training.", "space.learning_rate.", "teacher.training.", "teacher.network.")):
             yield from _unequal("configurations", column, started, [row.fact(column) for row in started])
+    yield from (Finding("controls", text) for text in unlike_controls(rows))
     yield from _unequal_splits(runs, started)
     yield from copied_runs(runs, rows)
     yield from unlike_their_row(runs, started)
@@ -52,6 +54,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from below_references(runs, rows)
     for row in started:
         yield from _chosen_on_test(row)
+    yield from _extended(started)
     yield from _incomplete(rows)
     yield from _rejected(runs, rows)
 
@@ -139,12 +142,18 @@ def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
             f"({names_of(measured)})",
         )
     yield from _other_winner(row, selection)
-    former = sum(not pd.isna(accuracy) for accuracy in row.values("test_accuracy", ["superseded"]))
-    if former and row.winner is not None:
+
+
+def _extended(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
+    """Rows in which another trial won after they were extended."""
+    scores = {row.title: row.values("test_accuracy", ["superseded"]) for row in rows if row.winner is not None}
+    former = {title: sum(not pd.isna(score) for score in found) for title, found in scores.items()}
+    titles = [title for title, runs in former.items() if runs]
+    if titles:
         yield Finding(
-            "selection",
-            f"{row.title}: the row was extended and another trial won; test was also read for the former winner "
-            f"({count(former, 'run')}, not shown)",
+            EXTENDED,
+            f"extended, and then another trial won: {first_few(titles)}; test was also read for the former winners "
+            f"({count(sum(former.values()), 'run')}, not shown)",
         )
 
 

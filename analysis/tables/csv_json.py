@@ -17,9 +17,10 @@ FIELDS = (
     "study", "group", "row", "label", "kind", "status", "metric", "unit", "value", "sd", "sem", "ci95", "n", "wanted",
     "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
     "effect_size", "correlation", "low", "high", "text",
+    "control", "to_study_control", "to_study_control_low", "to_study_control_high",
 )  # fmt: skip
 UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count", "gap": "percent"}
-DERIVED = ("difference", "effect", "p")
+DERIVED = ("difference", "to_control", "effect", "p")
 """Columns that repeat what the row of `accuracy` says."""
 
 
@@ -45,6 +46,7 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
     for section in table.sections:
         for row in section.rows:
             known = {"study": table.name, "group": section.title, "row": row.name, "label": row.label}
+            known["control"] = row.control
             for column in table.columns:
                 if column.key not in DERIVED:
                     cell = row.cells[column.key]
@@ -71,6 +73,10 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         known |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
         known |= {"p": found.p, "p_holm": found.corrected}
         known |= {"effect_size": found.effect, "correlation": found.correlation}
+    if cell.to_study_control is not None:
+        common = cell.to_study_control
+        known |= {"to_study_control": common.value}
+        known |= {"to_study_control_low": common.low, "to_study_control_high": common.high}
     return known
 
 

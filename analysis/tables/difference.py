@@ -228,7 +228,7 @@ def _tested(metric: str, a: tuple[Runs, RowRuns], b: tuple[Runs, RowRuns]) -> Di
         return difference_of(*(percents(row.measured, f"test_{metric}") for row in (first, second)))
     if runs is others and have_same_splits(first, second):
         scores = compared_scores(runs, {"a": first, "b": second}, metric)
-        tests = tests_to_control(scores, "b")
+        tests = tests_to_control(scores, {"a": "b"})
         if tests:
             return as_difference(tests["a"])
     return difference_of(*(100 * np.array(row.means(f"test_{metric}")) for row in (first, second)))

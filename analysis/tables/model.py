@@ -61,7 +61,8 @@ class Cell(Score):
 class TableRow:
     """One line; `status` is empty if the row is finished, else its progress or why it failed.
 
-    A `reference` is the most frequent class, or an untuned linear model.
+    A `reference` is the most frequent class, or an untuned linear model. `control` is the name of the row that it is
+    compared with, None where it is none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class TableRow:
     kind: Literal["teacher", "student", "reference"]
     status: str
     cells: Mapping[str, Cell]
+    control: str | None = None
 
     @property
     def shown(self) -> str:

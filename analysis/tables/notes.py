@@ -41,19 +41,20 @@ def notes(
     yield _scores(rows, error)
     members = comparable(rows, control)
     if any(row.is_replicated for row in rows):
-        yield from _over_replicates(runs, members, control)
+        yield from _over_replicates(runs, members)
     else:
-        yield from _over_seeds(members, control)
+        yield from _over_seeds(members)
     yield _tuning(rows)
+    if tried := dict.fromkeys(len(row.spec.candidates) for row in rows if row.spec.candidates):
+        each = "in each replicate " if any(row.is_replicated for row in rows) else ""
+        yield f"teachers are tuned: {each}the best of {' or '.join(map(str, tried))} on validation"
     lower = [row.title for row in rows if row.fact("training.precision") == "bf16"]
     if lower:
         yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
     yield from _majority(rows)
-    if control is not None:
-        yield (
-            f"gap: (row - control) / (teacher - control) on mean accuracy, with its 95 % interval (Fieller); the "
-            f"control is “{control.title}”"
-        )
+    yield from _controls(rows, control)
+    if any(row.control for row in rows):
+        yield "gap: (row - control) / (teacher - control) on mean accuracy, with its 95 % interval (Fieller)"
     yield (
         "params: trained parameters; compr.: the teacher's parameters over the student's; trials: sampled, failed ones "
         f"too (n/N: n of them ended with a result); {cost}: tuning and final runs, for teachers their training"
@@ -92,15 +93,34 @@ def _scores(rows: Sequence[RowRuns], error: Error) -> str:
     )
 
 
-def _over_seeds(members: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
+def _controls(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
+    """The rows that others are compared with."""
+    titles = {row.spec.name: row.title for row in rows}
+    if control is not None:
+        yield f"control: “{control.title}”"
+    own = {
+        row.spec.name: row.control
+        for row in rows
+        if row.control and (control is None or row.control != control.spec.name)
+    }
+    for name in dict.fromkeys(own.values()):
+        compared = ", ".join(row for row, other in own.items() if other == name)
+        yield f"control of {compared}: “{titles.get(str(name), name)}”, the same student without KD"
+    if own and control is not None:
+        yield (
+            f"Δ to the study's control: the same difference to “{control.title}”, with the 95 % interval of one "
+            "comparison, not corrected; it mixes the method's effect with that of another student"
+        )
+
+
+def _over_seeds(members: Sequence[RowRuns]) -> Iterator[str]:
     """Tests over the seeds of one tuning."""
     scores = {row.spec.name: percents(row.measured, "test_accuracy") for row in members}
-    baseline = scores.get(control.spec.name) if control else None
-    others = [] if baseline is None else [scores[row.spec.name] for row in members if row is not control]
-    compared = sum(difference_of(values, baseline).p is not None for values in others if baseline is not None)
-    if control is not None and compared:
+    pairs = [(scores[row.spec.name], scores[row.control]) for row in members if row.control in scores]
+    compared = sum(difference_of(*pair).p is not None for pair in pairs)
+    if compared:
         yield (
-            f"Δ: mean accuracy minus that of the control “{control.title}”, in points, with Welch's 95 % interval of "
+            "Δ: mean accuracy minus that of the row's control, in points, with Welch's 95 % interval of "
             "this comparison alone; p: Welch's t test, two-sided, corrected by Holm for "
             f"{count(compared, 'comparison')}"
         )
@@ -115,7 +135,7 @@ def _over_seeds(members: Sequence[RowRuns], control: RowRuns | None) -> Iterator
     )
 
 
-def _over_replicates(runs: Runs, members: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
+def _over_replicates(runs: Runs, members: Sequence[RowRuns]) -> Iterator[str]:
     """Tests over replicates."""
     scores = compared_scores(runs, {row.spec.name: row for row in members}, "accuracy")
     grouped = any(score.groups for score in scores.values())
@@ -124,15 +144,16 @@ def _over_replicates(runs: Runs, members: Sequence[RowRuns], control: RowRuns | 
         yield f"{covers}, split and test groups; not that replicates share parts of train"
     else:
         yield f"{covers}, and train and validation where they are drawn; all replicates have the same test samples"
-    if control is None:
+    controls = {row.spec.name: row.control for row in members}
+    if not any(controls.values()):
         return
-    tests = [test for test in tests_to_control(scores, control.spec.name).values() if test.error > 0]
+    tests = [test for test in tests_to_control(scores, controls).values() if test.error > 0]
     if not tests:
-        yield "no row has two replicates in common with the control: no difference can be told from chance"
+        yield "no row has two replicates in common with its control: no difference can be told from chance"
         return
     way = "two-way t test, clustered by replicate and by test group," if grouped else "paired t test,"
     yield (
-        f"Δ: mean accuracy minus that of the control “{control.title}” in the same replicates, in points, with the "
+        "Δ: mean accuracy minus that of the row's control in the same replicates, in points, with the "
         f"95 % interval of this comparison alone; effect size: Δ in SDs of the differences of replicates; p: {way} "
         f"two-sided, corrected by Holm for {count(len(tests), 'comparison')}"
     )

@@ -17,7 +17,7 @@ def with_text(sections: Sequence[Section], columns: Sequence[Column], samples: i
     rows = [row for section in sections for row in section.rows]
     decimals = {column.key: _decimals(column, rows, samples) for column in columns}
     # A difference is as fine as what it is a difference of.
-    decimals["difference"] = decimals["accuracy"]
+    decimals |= {column.key: decimals["accuracy"] for column in columns if column.style == "difference"}
     finest = finest_decimals(samples)
     for section in sections:
         yield Section(section.title, tuple(_row_with_text(row, columns, decimals, finest) for row in section.rows))

@@ -14,7 +14,7 @@ from analysis.loading.study_rows import StudyRuns
 
 def provenance(runs: Runs, study: StudyRuns) -> dict[str, Any]:
     """The study, and for each replicate of its rows the directories (relative to the root) behind its figures."""
-    rows = [_row(runs, one) for row in study.rows for one in row.replicates]
+    rows = [{**_row(runs, one), "control": row.control} for row in study.rows for one in row.replicates]
     return {"study": study.record.name, "control": study.record.control, "rows": rows}
 
 

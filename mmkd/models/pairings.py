@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -82,6 +82,18 @@ def modality_aliases(primary: str, modalities: Sequence[str]) -> dict[str, str]:
     """The modality of each alias `primary`, `other1`, `other2`, ..."""
     others = [m for m in modalities if m != primary]
     return {"primary": primary} | {f"other{number}": m for number, m in enumerate(others, 1)}
+
+
+def proxies_differ(pairing: Pairing, primary: str, steps: Mapping[str, int]) -> bool:
+    """True if the proxies `down` and `up` of `build_student` give students that differ, for sequences of such lengths.
+
+    Args:
+        pairing: of the student.
+        primary: the modality that proxies are made from.
+        steps: modality -> length of its sequences.
+    """
+    replaced = {m for ends in pairing.stacks for m in ends} - set(pairing.inputs)
+    return any(steps[m] != steps[primary] for m in replaced)
 
 
 def resolve_pairing(name: str, primary: str, modalities: Sequence[str]) -> Pairing:

@@ -9,12 +9,21 @@ from mmkd.records.rows import (
     RowRecord,
     SearchRange,
     SnapshotRecord,
+    TeacherChoice,
     WinnerRecord,
     code_versions,
 )
 from mmkd.records.schema import FileName, Line, Percent, Record, as_written, find_record, read_record, write_record
 from mmkd.records.splits import SplitRecord, store_split
-from mmkd.records.studies import PaperFigures, StudyRecord, StudyRow, read_study, select_rows, study_names
+from mmkd.records.studies import (
+    PaperFigures,
+    StudyRecord,
+    StudyRow,
+    compared_with,
+    read_study,
+    select_rows,
+    study_names,
+)
 from mmkd.records.trials import AttemptRecord, FinishedTrial, RunRecord, SubmissionRecord, TrialFacts
 from mmkd.records.workers import AssignmentRecord, ProcessRecord, WorkerRecord, assign
 
@@ -40,12 +49,14 @@ __all__ = [
     "StudyRecord",
     "StudyRow",
     "SubmissionRecord",
+    "TeacherChoice",
     "TrialFacts",
     "WinnerRecord",
     "WorkerRecord",
     "as_written",
     "assign",
     "code_versions",
+    "compared_with",
     "differences",
     "find_record",
     "leaves",

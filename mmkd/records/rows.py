@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, RootModel
 
-from mmkd.records.schema import Record, read_record
+from mmkd.records.schema import FileName, Record, read_record
 from mmkd.rundir import RowDir
 
 
@@ -41,16 +41,21 @@ class RowIdentity(Record):
     pruner: str = "none"
     split: str = ""
     replicate: int = 0
+    teacher_tuning: Mapping[str, Any] | None = None
 
 
 class RowData(Record):
-    """Data set of a row; `path` is where it was when the row began."""
+    """Data set of a row; `path` is where it was when the row began.
+
+    `steps` is modality -> length of its sequences; empty in records of earlier versions.
+    """
 
     path: str
     source: str
     fingerprint: str
     modalities: tuple[str, ...]
     classes: tuple[str, ...]
+    steps: Mapping[str, int] = {}
 
 
 class RowRecord(Record):
@@ -78,6 +83,17 @@ class WinnerRecord(Record):
     seeds: tuple[int, ...]
     confirm: Mapping[int, str]
     journal: int = 0
+
+
+class TeacherChoice(Record):
+    """`choice-<digest>.json`, beside the first candidate of a tuned teacher: the chosen directory below `teachers`.
+
+    `values` are the validation metrics `selection` of the candidates that completed, by directory.
+    """
+
+    teacher: FileName
+    selection: str
+    values: Mapping[str, float]
 
 
 class CodeVersion(Record):

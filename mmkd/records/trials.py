@@ -25,12 +25,16 @@ class SubmissionRecord(Record):
     """The assignment's name, where `name` and `job` are those of a worker that runs several trials."""
     gpus: float | None = None
     """GPUs of the job; of a worker, the trial's share."""
+    launch: str = ""
+    """A random word of the launch whose controller submitted it."""
     submitted: float | None = None
     node: str = ""
     end: str = ""
     message: str = ""
     epochs: int = 0
     ended: float | None = None
+    seconds: float | None = None
+    """Seconds that it ran, as far as the controller knows; no difference of two machines' clocks."""
     elapsed: float | None = None
     gpu_seconds: float | None = None
 
@@ -38,7 +42,8 @@ class SubmissionRecord(Record):
 class RunRecord(Record):
     """`attempts/<k>.job.json`: the job's own record of an attempt, with what `mmkd.provenance` says of its process.
 
-    Times are in seconds since 1970 by the clock of the job's node. None: not known.
+    Times are in seconds since 1970 by the clock of the job's node, which may differ from others. `seconds` is measured
+    by a clock that is never set. None: not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
@@ -67,7 +72,8 @@ class AttemptRecord(Record):
 class TrialFacts(Record):
     """Facts that a trial's configuration decides, as tables show them; `teacher` is its directory in the root.
 
-    `split` is the digest of a drawn split. `teacher_family` is what teachers share that differ only in seed and split.
+    `split` is the digest of a drawn split. `teacher_family` is what teachers share that differ only in seed and split,
+    or that were tuned from the same recipe.
     None: the trial has no such value.
     """
 

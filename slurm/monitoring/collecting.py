@@ -168,7 +168,8 @@ def _teacher(directory: TrialDir) -> Entry:
     replicate, seed = divmod(int(config.get("seed", 0)), SEEDS_PER_REPLICATE)
     label = replicate_title(teacher_label(config.get("branch")), replicate)
     split = (config.get("split") or {}).get("digest", "")
-    owner = family(config, config.get("data", {}).get("fingerprint"), split)
+    tuned_from = str(config.get("tuned_from", ""))
+    owner = family(config, config.get("data", {}).get("fingerprint"), split, tuned_from)
     return Entry(
         directory, owner, "teacher", label, f"s{seed}", int(config.get("training", {}).get("epochs", 0)), "loss"
     )

@@ -231,13 +231,14 @@ def best_of(row: Row, tuning: Sequence[Watched]) -> Trial | None:
 
 
 def teachers_needed(rows: Sequence[Row]) -> int:
-    """One of each family and replicate for tuning, and one for each seed."""
+    """One of each family and replicate for tuning, or several to choose from, and one for each seed."""
 
     def shared_by(row: Row) -> tuple[str, int]:
         return row.family, row.replicate
 
     with_teacher = sorted((row for row in rows if row.family), key=shared_by)
-    return sum(1 + max(row.seeds for row in same) for _, same in groupby(with_teacher, key=shared_by))
+    groups = [list(same) for _, same in groupby(with_teacher, key=shared_by)]
+    return sum(max(1, *(row.candidates for row in same)) + max(row.seeds for row in same) for same in groups)
 
 
 def count_failures(trials: Sequence[Watched]) -> list[FailureCount]:

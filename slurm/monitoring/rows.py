@@ -12,12 +12,22 @@ from typing import Any
 from rich.text import Text
 
 from mmkd.attempts import current_attempt
+from mmkd.config import recipe_digest
 from mmkd.errors import UserError, choose
 from mmkd.files import last_lines
 from mmkd.find_trial import matching
 from mmkd.formatting import replicate_title
 from mmkd.lock import Holder, read_holder
-from mmkd.records import RowRecord, StudyRecord, StudyRow, WinnerRecord, find_record, read_record, study_names
+from mmkd.records import (
+    RowIdentity,
+    RowRecord,
+    StudyRecord,
+    StudyRow,
+    WinnerRecord,
+    find_record,
+    read_record,
+    study_names,
+)
 from mmkd.rundir import Root, RowDir, TrialDir
 
 LOG_BYTES = 32768
@@ -56,6 +66,8 @@ class Row:
     controller: Holder | None
     is_begun: bool = True
     """False if no launch has included the row yet (see launch.py --rows)."""
+    candidates: int = 0
+    """Teachers that are tried to choose one; 0 where they are not tuned."""
 
     @property
     def title(self) -> str:
@@ -158,20 +170,29 @@ def _read_row(
         seeds=max((len(row.seeds) for _, row in entries), default=0),
         epochs=0 if identity is None else int(identity.training.get("epochs", 0)),
         selection="loss" if identity is None else identity.selection,
-        family="" if identity is None else family(identity.teacher, identity.data, identity.split),
+        family="" if identity is None else _family(identity),
+        candidates=max((len(row.candidates) for _, row in entries), default=0),
         winner=find_record(directory.winner, WinnerRecord),
         controller=holder if holder and holder.alive else None,
         is_begun=directory.path.is_dir(),
     )
 
 
-def family(teacher: Mapping[str, Any] | None, fingerprint: object, split: str = "") -> str:
+def _family(identity: RowIdentity) -> str:
+    tuned = identity.teacher_tuning is not None and identity.teacher is not None
+    recipe = recipe_digest(identity.data, identity.teacher or {}) if tuned else ""
+    return family(identity.teacher, identity.data, identity.split, recipe)
+
+
+def family(teacher: Mapping[str, Any] | None, fingerprint: object, split: str = "", tuned_from: str = "") -> str:
     """The identity of teachers that differ only in their seed, from a row's identity or a teacher's configuration.
 
-    `split` is the digest of the drawn split, "" for the data file's own.
+    `split` is the digest of the drawn split, "" for the data file's own; `tuned_from` as in `TeacherConfig`.
     """
     if not teacher:
         return ""
+    if tuned_from:
+        return json.dumps([tuned_from, split])
     facts = [fingerprint, split, *(teacher.get(key) for key in ("branch", "network", "training"))]
     return json.dumps(facts, sort_keys=True)
 

@@ -68,7 +68,7 @@ def members(study: RecordedStudy) -> Iterator[Path]:
     """Yield the study's files, without locks, leftovers and checkpoints of finished runs."""
     root = study.root
     yield root.study(study.name)
-    yield from (p for p in [root.controller_log(study.name)] if p.exists())
+    yield from (p for p in [root.plan(study.name), root.controller_log(study.name)] if p.exists())
     for directory in [*(row.path for row in study.row_directories()), *(teacher.path for teacher in study.teachers())]:
         for path, _ in files_under(directory):
             finished = path.name == "checkpoint.pt" and TrialDir(path.parent).result.exists()

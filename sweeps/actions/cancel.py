@@ -12,7 +12,7 @@ from mmkd.config import from_json
 from mmkd.errors import UserError
 from mmkd.files import read_json, write_text
 from mmkd.formatting import count
-from mmkd.lock import FileLock, LockHeld, read_holder
+from mmkd.lock import STALE_SECONDS, FileLock, LockHeld, read_holder
 from mmkd.rundir import RowDir, TrialDir
 from slurm.accounting import NoAnswer, QueuedJob, scancel, squeue
 from slurm.local_backend import host_of
@@ -25,8 +25,9 @@ from sweeps.launched_study import RecordedStudy, without_end
 from sweeps.resolve import past_backend, refuse_without_slurm
 from sweeps.site_file import Site
 
-PATIENCE = 120.0
-"""Seconds for controllers and jobs to end: a checkpoint, then Slurm's KillWait for a job that does not react."""
+PATIENCE = STALE_SECONDS + 20.0
+"""Seconds for controllers and jobs to end: a checkpoint, then Slurm's KillWait for a job that does not react. Also for
+seeing that a controller on another host is dead."""
 POLL = 5.0
 """Seconds between queries to Slurm while waiting; short, because the wait lasts two minutes at most."""
 
@@ -71,8 +72,9 @@ def _without_controller(study: RecordedStudy, patience: float) -> Iterator[RowLo
     stop = study.root.stop(study.name)
     deadline = time.monotonic() + patience
     asked = False
+    known: dict[RowDir, FileLock] = {}
     while True:
-        with take_rows(study.row_directories()) as locks:
+        with take_rows(study.row_directories(), known=known) as locks:
             ours = [row for row in locks.refused if _works_for(study, row)]
             if not ours and (locks.held or not locks.refused):
                 stop.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from mmkd.errors import UserError
-from mmkd.lock import STALE_SECONDS
+from mmkd.lock import is_held, read_holder
 from mmkd.provenance import SOURCE
 from mmkd.rundir import Root
 from mmkd.schema import explain
@@ -21,7 +21,6 @@ from slurm.accounting import NoAnswer, QueuedJob, scancel, squeue
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import SlurmSettings, seconds
 from sweeps.controller.job_names import controller_job
-from sweeps.controller.row_locks import take_rows, wait_for_rows
 from sweeps.resolve import refuse_without_slurm, slurm_backend
 from sweeps.site_file import Site
 from sweeps.snapshot_path import run_from
@@ -144,18 +143,18 @@ def refuse_second(made: Launch) -> None:
             f"--detach: job {there[0].id} ({there[0].state}) is already this study's controller; --status shows it, "
             f"--cancel ends it"
         )
-    with take_rows(row.directory for row in made.rows if row.directory.path.is_dir()) as locks:
-        for holder in locks.refused.values():
+    for row in made.rows:
+        holder = read_holder(row.directory.lock)
+        if holder is not None and holder.purpose == made.name and is_held(row.directory.lock):
             raise UserError(
                 f"--detach: a controller is running: {holder}; end it first (kill -USR1 leaves its jobs running)"
             )
 
 
-def begin(made: Launch) -> None:
-    """Start a detached controller: print where it runs, and wait for the locks of a dead predecessor."""
+def begin() -> None:
+    """Print where a detached controller runs. It follows the rows of a dead predecessor until it can take them over."""
     number, restart = os.environ.get("SLURM_JOB_ID", "?"), os.environ.get("SLURM_RESTART_COUNT", "0")
     print(f"controller: job {number}, start {int(restart) + 1}, on {socket.gethostname()}, {time.ctime()}", flush=True)
-    wait_for_rows((row.directory for row in made.rows), STALE_SECONDS + 60)
 
 
 def continues(options: argparse.Namespace) -> bool:

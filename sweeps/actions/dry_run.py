@@ -25,8 +25,10 @@ from sweeps.controller.tasks import Task
 from sweeps.launched_study import without_end
 from sweeps.nearest_row import nearest_neighbour, stored_identities
 from sweeps.resolve import Launch
-from sweeps.rows import TUNING_SEED, Row, replicates_by_name, teacher_directories
+from sweeps.rows import Row, expected_teachers, replicates_by_name
+from sweeps.search_space import Range
 from sweeps.study_file import StudyFile
+from sweeps.teacher_search import TeacherSearch
 
 
 def dry_run(made: Launch, options: argparse.Namespace) -> int:
@@ -59,11 +61,15 @@ def show_plan(
     stored = stored_identities(root)
     for replicates in replicates_by_name(rows).values():
         _show_row(replicates, stored)
-    teachers = {directory for row in rows for directory in teacher_directories(row)}
+    teachers = {directory for row in rows for directory in expected_teachers(row)}
     trained = sum(directory.result.exists() for directory in teachers)
     if teachers:
         each = "in each replicate " if study.replicates > 1 else ""
-        print(f"teachers  {len(teachers)} ({each}one for tuning and one per seed), {trained} trained")
+        search = next((row.search for row in rows if row.search), None)
+        of_tuning = f"{search.settings.trials} to choose one from" if search else "one for tuning"
+        print(f"teachers  {len(teachers)} ({each}{of_tuning} and one per seed), {trained} trained")
+        if search:
+            print(f"          {describe_search(search)}")
     show_splits({row.replicate: row.info for row in rows}, study.splits.scheme, most)
     if backend != "slurm":
         runs = (run for row in rows for run in (*row.directory.trials(), *row.directory.final_runs()))
@@ -75,7 +81,7 @@ def _show_row(replicates: Sequence[Row], stored: Mapping[RowDir, Mapping[str, An
     row, several = replicates[0], len(replicates) > 1
     done, seconds = map(sum, zip(*(finished(one.directory) for one in replicates), strict=True))
     print(f"row       {row.name}: {row.label}")
-    print(f"          {describe_method(row)}")
+    print(f"          {describe_method(row)}{f'; compared with {row.control}' if row.control else ''}")
     print(f"          {describe_space(row)}")
     print(
         f"          {f'{len(replicates)} replicates of ' if several else ''}{count(row.trials, 'trial')} "
@@ -160,12 +166,26 @@ def describe_method(row: Row) -> str:
 
 def describe_space(row: Row) -> str:
     """Describe the row's search space in one line: what is tuned, and the values of the rest."""
-    tuned = [f"{name} {r.low:g} to {r.high:g}{' (log)' if r.log else ''}" for name, r in row.ranges.items()]
+    tuned = [describe_range(name, r) for name, r in row.ranges.items()]
     distillation = row.student.distillation
     rest = {name: getattr(distillation, name) for name in row.method.tunes}
     values = {name: value for name, value in {**rest, **row.fixed}.items() if name not in row.ranges}
     fixed = f"; fixed: {', '.join(f'{name} = {value:g}' for name, value in values.items())}" if values else ""
     return f"tunes {', '.join(tuned) or 'nothing: all its trials train the same configuration'}{fixed}"
+
+
+def describe_search(search: TeacherSearch) -> str:
+    """Describe how teachers are tuned in one line."""
+    tuning = search.settings
+    names = ("learning_rate", "dropout", "augmentation")
+    ranges = (describe_range(name.replace("_", " "), getattr(tuning, name)) for name in names)
+    readouts = f"readout {' or '.join(tuning.readout)}"
+    return f"the best of {tuning.trials} by valid {search.selection}: {', '.join([*ranges, readouts])}"
+
+
+def describe_range(name: str, space: Range) -> str:
+    """Describe a search range."""
+    return f"{name} {space.low:g} to {space.high:g}{' (log)' if space.log else ''}"
 
 
 def finished(row: RowDir) -> tuple[int, float]:
@@ -186,9 +206,8 @@ def _seconds(directory: TrialDir) -> float | None:
 
 def example_job(row: Row, root: Root, environment: Mapping[str, str]) -> Job:
     """Make the job of the row's first trial."""
-    config = row.config(row.default(), TUNING_SEED)
     name = f"{row.directory.path.name}.t0"
-    task = Task(name, f"{row.title} trial 0", "tuning", row.directory.trial(0), config)
+    task = Task(name, f"{row.title} trial 0", "tuning", row.directory.trial(0), row.student)
     return make_job(task, 1, job_tag(root), environment)
 
 

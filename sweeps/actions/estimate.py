@@ -25,10 +25,11 @@ from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from sweeps.actions.status import read_journal
 from sweeps.controller.job_names import job_tag
-from sweeps.controller.jobs import last_line, make_job
+from sweeps.controller.jobs import make_job
+from sweeps.controller.last_words import last_line
 from sweeps.controller.tasks import Task, teacher_task, write_config
 from sweeps.nearest_row import stored_identities
-from sweeps.rows import TUNING_SEED, Row, replicates_by_name, teacher_directories
+from sweeps.rows import TUNING_SEED, Row, expected_teachers, replicates_by_name, tuning_teachers
 
 ALIKE = ("data", "primary", "pairing", "method", "level", "settings", "student")
 """Keys of a row's identity that decide how long an epoch takes, with the teacher's network and the training recipe."""
@@ -77,8 +78,8 @@ def left_of(row: Row, *, retry_failed: bool = False) -> Left:
     tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
     final = row.seeds if tuning else max(row.seeds - len(counting), 0)
-    teachers = teacher_directories(row)
-    first = teachers[:1] if tuning else []
+    teachers = expected_teachers(row)
+    first = tuning_teachers(row) if tuning else []
     missing = [teacher for teacher in teachers if not teacher.result.exists()]
     others = tuple(teacher for teacher in missing if teacher not in first)
     return Left(row, tuning, final, tuple(t for t in missing if t in first), others if final else ())
@@ -141,6 +142,8 @@ def teacher_from_finished(config: Run, root: Root, backend: Backend) -> Estimate
 
 
 def _kind_of_teacher(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    if tuned_from := config.get("tuned_from"):
+        return (tuned_from,)
     return (config["data"]["fingerprint"], config["network"], config.get("branch"), _recipe(config["training"]))
 
 
@@ -158,7 +161,7 @@ def estimates_of(left: Sequence[Left], root: Root, backend: Backend) -> Estimate
     estimates: Estimates = {name: from_finished(rows, backend, stored) for name, rows in by_name.items()}
     known: dict[str, Estimate | None] = {}
     for row in left:
-        config = row.row.teacher_config(TUNING_SEED)
+        config = row.row.student.teacher
         if config is not None and row.teachers:
             kind = digest(_kind_of_teacher(config.model_dump(mode="json")))
             if kind not in known:
@@ -234,7 +237,7 @@ def probe(left: Sequence[Left], estimates: Estimates, environment: Mapping[str, 
             if not missing and not unknown:
                 continue
             student = row.row.student
-            short = replace(row.row, root=root, student=_of_one_epoch(student))
+            short = replace(row.row, root=root, student=_of_one_epoch(student), search=None)
             if student.teacher is not None:
                 kind = digest(_kind_of_teacher(student.teacher.model_dump(mode="json")))
                 if kind not in measured:

@@ -75,11 +75,17 @@ class CodeWatch:
 
     def begin(self) -> str:
         """Record the code of each row with work left. Return a warning if a row has runs of other code, else ""."""
-        self.rows = [work for work in self.rows if not work.is_done and left_of(work.row).runs]
-        if self.rows:
+        rows, self.rows = self.rows, []
+        return self.join(rows)
+
+    def join(self, rows: Sequence[RowWork]) -> str:
+        """See `begin`, for rows that are worked on from now on."""
+        rows = [work for work in rows if not work.is_done and left_of(work.row).runs]
+        self.rows += rows
+        if rows:
             keep_patch(self.root)
         changed = []
-        for work in self.rows:
+        for work in rows:
             last = self._note(work)
             if last is not None and any((work.directory.trials(), work.directory.final_runs())):
                 changed.append((work.row.name, last))
@@ -109,10 +115,12 @@ class CodeWatch:
     def _note(self, work: RowWork) -> CodeVersion | None:
         """Add the code to the row's record if it is new. Return the version before, if there was one."""
         known = code_versions(work.directory)
+        if not work.is_locked:
+            return None  # it is done
         if known and known[-1].code == self._now:
             return None
         work.lock.check()
-        version = CodeVersion(code=self._now, **_origin(self.source), since=time.time())
+        version = CodeVersion(code=self._now, **origin_of(self.source), since=time.time())
         write_record(work.directory.code, CodeRecord((*known, version)))
         return known[-1] if known else None
 
@@ -128,7 +136,7 @@ class CodeWatch:
         return f"git checkout {then.commit[:12]}{patch}"
 
 
-def _origin(source: Path) -> dict[str, str]:
+def origin_of(source: Path) -> dict[str, str]:
     """Return commit and patch hash of a package: our own's, or those recorded in a snapshot."""
     if source == SOURCE:
         return git_commit()

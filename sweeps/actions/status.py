@@ -98,7 +98,9 @@ def show_status(study: RecordedStudy, *, each_replicate: bool = False) -> None:
     states = count_states(study.teachers())
     if states:
         unfinished = [f"{states[state]} {_WORDS[state]}" for state in _WORDS if states[state]]
-        print(f"teachers    {', '.join([f'{states[State.FINISHED]} of {states.total()} trained', *unfinished])}")
+        tuned = max(row.candidates for row in study.rows)
+        best = [f"the best of {tuned} is chosen in each replicate"] if tuned else []
+        print(f"teachers    {', '.join([f'{states[State.FINISHED]} of {states.total()} trained', *unfinished, *best])}")
     alive = without_end(study.unlisted())
     name_of_workers = worker_job(study.root, study.name)
     if workers := describe_workers(study.root, [job for job in queue or () if job.name == name_of_workers]):

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from mmkd.errors import UserError
 from mmkd.finished import add_finished, describe, line_name, read_finished, write_finished
-from mmkd.lock import FileLock
+from mmkd.lock import FileLock, LockLost
 from mmkd.result_file import ResultError
 from mmkd.rundir import RowDir, TrialDir
 
@@ -19,7 +19,7 @@ class FinishedList:
 
     Args:
         directory: the row's.
-        lock: the row's lock, held.
+        lock: the row's lock; nothing is written without holding it.
     """
 
     def __init__(self, directory: RowDir, lock: FileLock) -> None:
@@ -29,7 +29,8 @@ class FinishedList:
         self.lines = found.trials
         """By `mmkd.finished.line_name`."""
         if not found.is_clean:
-            with suppress(OSError):  # its readers leave out the same lines
+            with suppress(OSError, LockLost):  # its readers leave out the same lines
+                lock.check()
                 write_finished(directory, found.trials.values())
 
     def __contains__(self, trial: TrialDir) -> bool:
@@ -40,6 +41,11 @@ class FinishedList:
         """Remember a finished trial that has to be added."""
         if trial not in self:
             self._missing[trial] = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if nothing has to be added."""
+        return not self._missing
 
     def add_missing(self, unaccounted: Collection[TrialDir] = (), limit: int | None = None) -> None:
         """Append finished trials, in one write.

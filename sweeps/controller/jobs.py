@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mmkd.attempts import current_attempt, last_attempt, read_attempt, read_attempts, record_submission
 from mmkd.errors import UserError
-from mmkd.files import last_lines, write_text
+from mmkd.files import write_text
 from mmkd.lock import is_held
 from mmkd.metrics_log import read_metrics
 from mmkd.records import RunRecord
-from mmkd.rundir import Root, TrialDir
+from mmkd.rundir import Root, RowDir, TrialDir
 from mmkd.trial_state import Failure, next_resources
-from slurm.accounting import FAILURES, KILLED_FOR_MEMORY, SRUN_ECHO
+from slurm.accounting import FAILURES
 from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from sweeps.controller.bad_nodes import BadNodes
 from sweeps.controller.job_names import handle_of, job_tag
+from sweeps.controller.last_words import has_failed_setup, last_line, why_ended
 from sweeps.controller.row import RowWork
+from sweeps.controller.run_times import RunTimes
+from sweeps.controller.storms import Storms
 from sweeps.controller.tasks import Task, write_config
 
 SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0
@@ -42,6 +45,8 @@ class Running:
     handle: Handle
     gpus: float
     """GPUs of its job, or its share of them."""
+    avoid: tuple[str, ...] = ()
+    """Nodes that it was to avoid."""
 
 
 @dataclass(frozen=True)
@@ -71,23 +76,35 @@ class Jobs:
         backend: runs the jobs.
         environment: variables for each job.
         spent: GPU-seconds of earlier attempts.
+        launch: the word of this launch, see `trial_state`.
     """
 
-    def __init__(self, root: Root, backend: Backend, environment: Mapping[str, str], spent: float = 0.0) -> None:
-        self.backend, self.environment, self.tag = backend, environment, job_tag(root)
+    def __init__(
+        self, root: Root, backend: Backend, environment: Mapping[str, str], spent: float = 0.0, launch: str = ""
+    ) -> None:
+        self.backend, self.environment, self.tag, self.launch = backend, environment, job_tag(root), launch
+        self.nodes, self.storms = BadNodes(), Storms()
+        self.news: list[str] = []
+        """Lines about nodes and storms that were not reported yet."""
         self.running: dict[TrialDir, Running] = {}
         self.delayed = ""
         """The scheduler's reason to delay submissions; "" if it does not."""
         self._wait, self._again = SHORTEST_WAIT, 0.0
         self._spent = spent
         self._records: dict[TrialDir, tuple[int, RunRecord]] = {}
+        self._times = RunTimes()
         self._late: dict[TrialDir, float] = {}
         self._unaccounted: dict[Handle, Unaccounted] = {}
 
     @property
     def blocked(self) -> bool:
-        """True while a delayed submission waits for its next try."""
-        return time.monotonic() < self._again
+        """True while a delayed submission waits for its next try, or a storm of cancellations to pass."""
+        return time.monotonic() < self._again or self.storms.is_pausing
+
+    @property
+    def hopeless(self) -> str:
+        """The reason why a person has to act before anything more is submitted; "" if there is none."""
+        return self.storms.hopeless or self.nodes.hopeless
 
     def submit(self, task: Task, owner: RowWork | None) -> bool:
         """Announce a new attempt, submit it and record its id. Return False if the scheduler delays it.
@@ -101,10 +118,11 @@ class Jobs:
         write_config(task)
         directory = task.directory
         number = current_attempt(directory) + 1
-        job = make_job(task, number, self.tag, self.environment)
+        job = make_job(task, number, self.tag, self.environment, self.nodes.excluded)
         gpus = self.backend.gpus_for(job)
         facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "gpus": gpus}
-        record_submission(directory, number, **facts, submitted=time.time())
+        facts |= {"launch": self.launch, "submitted": time.time()}
+        record_submission(directory, number, **facts)
         write_text(directory.attempt, f"{number}\n")
         handle = Handle(job.name)
         try:
@@ -122,7 +140,7 @@ class Jobs:
         else:
             _record_handle(directory, number, handle)
             self.delayed, self._wait = "", SHORTEST_WAIT
-        self.running[directory] = Running(task, owner, number, handle, gpus)
+        self.running[directory] = Running(task, owner, number, handle, gpus, job.avoid)
         return True
 
     def attach(self, task: Task, owner: RowWork | None) -> None:
@@ -150,15 +168,22 @@ class Jobs:
         """Directories whose attempt's record will be given the scheduler's costs."""
         return {ended.directory for ended in self._unaccounted.values()}
 
+    def concern(self, row: RowDir) -> bool:
+        """True if a trial of the row is running, or its costs are not accounted yet."""
+        return any(d.path.is_relative_to(row.path) for d in (*self.running, *self.unaccounted))
+
     def cancel(self) -> None:
         """Request all jobs to end."""
         self.backend.cancel([running.handle for running in self.running.values()])
 
     def gpu_seconds(self) -> float:
         """Sum the GPU-seconds of ended and running attempts."""
-        now, records = time.time(), self._records.items()
-        running = sum(self.running[d].gpus * (now - record.started) for d, (_, record) in records if record.started)
+        running = sum(running.gpus * self._times.seconds(directory) for directory, running in self.running.items())
         return self._spent + running + self.backend.idle_gpu_seconds()
+
+    def add_spent(self, gpu_seconds: float) -> None:
+        """Count what was spent by others."""
+        self._spent += gpu_seconds
 
     def close_accounts(self) -> None:
         """Query accounting a last time; it records an end a little later than we do."""
@@ -187,13 +212,16 @@ class Jobs:
         if known is None or known[0] != stamp:
             known = (stamp, read_attempt(running.task.directory, running.attempt).ran)
             self._records[running.task.directory] = known
+            if self._times.see(running.task.directory, known[1]):
+                self.nodes.start(known[1].node)
         return known[1].end != ""
 
     def _is_late(self, running: Running, report: Report) -> bool:
         """True if the job's result or last record may still become visible on this node."""
         directory = running.task.directory
         ran = read_attempt(directory, running.attempt).ran
-        unsaid = not ran.end and (report.failure == "" or (report.failure == Failure.ERROR and ran.started is not None))
+        is_error = report.failure == Failure.ERROR and not has_failed_setup(directory, running.attempt)
+        unsaid = not ran.end and (report.failure == "" or is_error)
         if self.backend.prompt or directory.result.exists() or not (unsaid or ran.end == "complete"):
             return False
         return time.monotonic() - self._late.setdefault(directory, time.monotonic()) < VISIBLE_SECONDS
@@ -211,17 +239,25 @@ class Jobs:
             end, message = "complete", ""
         else:
             reported = Failure.PREEMPTED if ending else report.failure
-            if reported == Failure.ERROR and ran.started is not None and not ran.end:
-                reported = Failure.NODE_FAIL  # a job records its own errors: it was killed, or the disk was full
+            if reported == Failure.ERROR and not ran.end and not self.backend.prompt:
+                # A job records its own errors: it was killed, or the disk was full.
+                reported = Failure.NODE_FAIL if ran.started is not None else Failure.NOT_STARTED
             end = why_ended(directory, running.attempt, ran.end, reported)
             message = ran.message or f"{report.message}; {last_line(directory, running.attempt)}"
         handle = running.handle if running.handle.id else report.handle or running.handle
-        seconds = 0.0 if ran.started is None else (ran.ended or time.time()) - ran.started
+        seconds = self._times.end(directory, ran)
         cost = round(running.gpus * seconds, 3)
         facts = {"end": end, "message": message, "epochs": len(read_metrics(directory)), "ended": time.time()}
+        facts |= {"seconds": round(seconds, 3)}
         facts |= {"name": handle.name, "job": handle.id, "gpus": running.gpus, "gpu_seconds": cost}
         facts |= {"node": report.node} if report.node else {}
         record_submission(directory, running.attempt, **facts)
+        if end == "complete" or ran.started is not None:
+            self.nodes.start(ran.node or report.node)
+        if end == Failure.NOT_STARTED:
+            self._tell(self.nodes.fail(report.node, running.avoid, message, others_run=bool(self._times)))
+        elif end == Failure.CANCELLED == report.failure and handle.id and not ending:
+            self._tell(self.storms.note(len(self.running)))
         self._records.pop(directory, None)
         self._late.pop(directory, None)
         self._again = 0.0  # where the site's limit was full, there is room now
@@ -240,24 +276,22 @@ class Jobs:
             cause = FAILURES.get(str(facts.get("state")), Failure.ERROR)
             if end == Failure.PREEMPTED and cause != Failure.ERROR:
                 facts = {**facts, "end": cause}  # a job that gets SIGTERM cannot tell why
+                if cause == Failure.CANCELLED:
+                    self._tell(self.storms.note(len(self.running)))
             record_submission(ended.directory, ended.attempt, **facts)
             self._spent += float(facts.get("gpu_seconds", ended.reckoned)) - ended.reckoned
         oldest = time.monotonic() - ACCOUNTS_SECONDS
         self._unaccounted = {handle: ended for handle, ended in self._unaccounted.items() if ended.since > oldest}
 
+    def _tell(self, line: str) -> None:
+        self.news += [line] if line else []
 
-def why_ended(directory: TrialDir, attempt: int, said: str, reported: str) -> str:
-    """Return the class of a failure: the job's own (`said`) before the scheduler's (`reported`).
 
-    A kill for lack of memory may begin with a SIGTERM, so that the job says preempted: the log decides.
+def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str], excluded: Sequence[str] = ()) -> Job:
+    """Make the job of a task's attempt, with the memory that earlier failures require.
+
+    It avoids the nodes of these failures, and those that are `excluded`.
     """
-    if said in ("", Failure.PREEMPTED) and KILLED_FOR_MEMORY.search(last_words(directory.log(attempt), 20)):
-        return Failure.OUT_OF_MEMORY
-    return said if said in set(Failure) else reported or Failure.ERROR
-
-
-def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> Job:
-    """Make the job of a task's attempt, with the memory and nodes that earlier failures require."""
     threads = str(task.config.threads)
     environment = {**shared, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if task.config.device == "cpu":
@@ -265,6 +299,7 @@ def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str]) -> J
     directory = str(task.directory.path.absolute())
     command = (sys.executable, "-m", "mmkd.trial", directory, "--attempt", str(attempt))
     memory, avoid = next_resources(read_attempts(task.directory))
+    avoid = tuple(dict.fromkeys((*avoid, *excluded)))
     name, log = f"{tag}.{task.name}.a{attempt}", task.directory.log(attempt)
     return Job(name, command, log, environment, memory=memory, avoid=avoid)
 
@@ -278,19 +313,3 @@ def _take_back(directory: TrialDir, number: int) -> None:
     """Revoke an announced attempt without a job: its number is free again."""
     write_text(directory.attempt, f"{number - 1}\n")
     directory.controller_record(number).unlink()
-
-
-def last_line(directory: TrialDir, attempt: int) -> str:
-    """Return the last line that an attempt printed before srun's own message."""
-    said = last_words(directory.log(attempt), 4).split("\n")
-    return next((line for line in reversed(said) if not SRUN_ECHO.match(line)), said[-1])
-
-
-def last_words(log: Path, count: int) -> str:
-    """Return the last non-empty lines of a log, each cut to 300 characters, or that there are none."""
-    try:
-        lines = last_lines(log, 4096 * count)
-    except FileNotFoundError:
-        return "it left no log"
-    said = [text[:300] for line in lines if (text := line.decode("utf-8", "replace").strip())]
-    return "\n".join(said[-count:]) if said else "its log is empty"

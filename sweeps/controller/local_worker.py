@@ -18,7 +18,7 @@ from mmkd.records import AssignmentRecord, ProcessRecord, assign, find_record
 from mmkd.rundir import WorkerDir
 from slurm.backend import Job
 from slurm.local_backend import Process, living_process, start_process
-from sweeps.controller.jobs import last_words
+from sweeps.controller.last_words import last_words
 
 TRIAL = (sys.executable, "-m", "mmkd.trial")
 """The command that a worker runs without starting Python again."""

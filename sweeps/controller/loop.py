@@ -9,19 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mmkd.attempts import gpu_seconds_of
 from mmkd.errors import UserError
-from mmkd.formatting import count
+from mmkd.formatting import count, replicate_title, teacher_label
 from mmkd.rundir import Root
 from mmkd.trial_state import decide, pause_left
 from slurm.backend import Backend, SubmissionDelayed, SubmissionRefused
+from sweeps.controller.followed_rows import FollowedRows
 from sweeps.controller.jobs import Ended, Jobs
 from sweeps.controller.progress import Reporter
-from sweeps.controller.row import RowWork
-from sweeps.controller.stopping import Interrupted, Stop
+from sweeps.controller.pruning import Pruning
+from sweeps.controller.row import RowWork, spent_before
+from sweeps.controller.stopping import Halted, Interrupted, Stop
 from sweeps.controller.tasks import Task
 from sweeps.controller.teachers import Teachers
-from sweeps.rows import TUNING_SEED, teacher_directories
+from sweeps.rows import TUNING_SEED
+from sweeps.teacher_search import TeacherSearch
 
 HEARTBEAT_SECONDS = 30.0
 ENDING_SECONDS = 60.0
@@ -35,8 +37,6 @@ PATIENCE, LONGEST_ROUND = 0.01, 0.5
 lost by looking less often."""
 LISTED_A_ROUND = 20
 """A round adds at most so many finished trials to each `finished.jsonl`; a first relaunch has thousands to add."""
-PRUNING_SECONDS = 5.0
-"""Interval between looks at the progress of running trials in rows with a pruner."""
 
 
 class Controller:
@@ -52,7 +52,9 @@ class Controller:
         environment: variables for each job.
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
+        on_choice: called when a tuned teacher is chosen: from then on the teachers of all seeds are known.
         interval: shortest time between rounds, in seconds; None: the backend's.
+        followed: the study's rows that other controllers work on.
     """
 
     def __init__(
@@ -67,22 +69,27 @@ class Controller:
         environment: Mapping[str, str] | None = None,
         max_gpu_hours: float | None = None,
         news: Callable[[], str] = lambda: "",
+        on_choice: Callable[[], None] = lambda: None,
         interval: float | None = None,
+        followed: FollowedRows | None = None,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
-        self.stop_asked, self.news = stop_asked, news
+        self.stop_asked, self.news, self.followed = stop_asked, news, followed
         self.interval = backend.round_seconds if interval is None else interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
-        self.teachers = Teachers()
-        self.launched = self.teachers.launched
-        self.jobs = Jobs(root, backend, environment or {}, self._spent() if max_gpu_hours else 0.0)
+        self.teachers, self.on_choice, self.prune = Teachers(self._report_choice), on_choice, Pruning()
+        self.launch = self.teachers.launch
+        for work in self.rows:
+            work.launch = self.launch
+        spent = spent_before(self.rows) if max_gpu_hours else 0.0
+        self.jobs = Jobs(root, backend, environment or {}, spent, self.launch)
         self.budget_spent = False
-        """True once a submission was withheld because the budget is spent."""
+        """True while submissions are withheld because the budget is spent."""
         self._delay = ""
         """The reason of a delay that was said last."""
         self._failures: dict[str, str] = {}
         """What was said about a failure, and the trial of which it was said first."""
-        self._renewed = self._looked = self._ended = time.monotonic()
+        self._renewed = self._ended = time.monotonic()
 
     def run(self) -> None:
         """Work until every row is done, or nothing more may be submitted.
@@ -91,25 +98,31 @@ class Controller:
             Interrupted: `stop_asked` answered; everything is on disk and the same command resumes.
             LockLost: another controller has taken over a row.
             UserError: the backend refuses such jobs.
+            Halted: a person has to change something.
         """
         try:
             self._attach_living()
             while True:
+                self._join()
                 for ended in self.jobs.collect():
                     self._follow_up(ended)
+                self._report_news()
                 unaccounted = self.jobs.unaccounted
                 for work in self.rows:
                     work.finished.add_missing(unaccounted, LISTED_A_ROUND)
+                    if work.is_finished and not self.jobs.concern(work.directory):
+                        work.close()  # another study may need the row
                 self._renew()  # Slurm may have taken its time to answer, and may again
                 busy = self._fill()
                 self.reporter.progress(self._remaining(), [r.task for r in self.jobs.running.values()])
-                if not self.jobs.running and (not busy or self.budget_spent):
+                if not self.jobs.running and self._is_over(busy):
                     return self.backend.release()
                 if stop := self.stop_asked():
                     self._stop(stop)
                     raise Interrupted
                 self._renew()
-                self._prune()
+                for label in self.prune(self.jobs.running.values()):
+                    self.reporter.event(f"{label}: asked to stop by the pruner")
                 patience = min(PATIENCE * (time.monotonic() - self._ended), LONGEST_ROUND)
                 time.sleep(max(self.interval, patience, len(self.jobs.running) / LOOKS_A_SECOND))
         finally:
@@ -118,25 +131,58 @@ class Controller:
             for work in self.rows:
                 work.finished.add_missing()
 
-    def _spent(self) -> float:
-        """GPU-seconds of earlier launches: of the rows, and of their teachers, each once."""
-        teachers = dict.fromkeys(teacher for work in self.rows for teacher in teacher_directories(work.row))
-        return sum(work.gpu_seconds() for work in self.rows) + gpu_seconds_of(teachers)
+    def _is_over(self, busy: bool) -> bool:
+        """True if there is nothing to wait for, where nothing runs; `busy`: work is left."""
+        if self.budget_spent:
+            self.jobs.close_accounts()  # the scheduler's costs may be lower
+            return self._budget_is_spent()
+        return not busy and not self.followed
+
+    def _join(self) -> None:
+        """Work on rows that were followed so far, if their controllers have ended or died."""
+        for work in self.followed.look() if self.followed else ():
+            assert self.followed is not None
+            work.launch = self.launch
+            self.rows.append(work)
+            self.jobs.add_spent(work.gpu_seconds())
+            how = "taken over" if work.remaining else "finished by another controller"
+            self.reporter.event("; ".join(filter(None, (f"row {work.row.title}: {how}", self.followed.joined(work)))))
+            self._attach_living()
+
+    def _report_news(self) -> None:
+        """Report what the jobs' ends say about nodes and people; end the jobs if a person has to act.
+
+        Raises:
+            Halted: in that case.
+        """
+        while self.jobs.news:
+            self.reporter.event(self.jobs.news.pop(0))
+        if self.jobs.hopeless:
+            self._stop(Stop.WITH_JOBS)
+            raise Halted(self.jobs.hopeless)
 
     def _remaining(self) -> int:
         teachers = {
-            self.teachers.task(work.row, seed).directory
+            task.directory
             for work in self.rows
             for seed in work.teacher_seeds()
             if not self.teachers.ready(work.row, seed)
+            for task in self.teachers.needed(work.row, seed)
+            if not self.teachers.is_trained(task.directory)
         }
         return len(teachers) + sum(work.remaining for work in self.rows)
+
+    def _report_choice(self, search: TeacherSearch, how: str) -> None:
+        """Report which candidate is the teacher of a replicate."""
+        name = replicate_title(teacher_label(search.base.branch), search.replicate)
+        self.reporter.event(f"{name}: {how}")
+        self.on_choice()
 
     def _follow_up(self, ended: Ended) -> None:
         """Report how an attempt ended and record the outcome of a finished trial."""
         self._ended = time.monotonic()
         task, owner = ended.running.task, ended.running.owner
-        if decide(task.directory, self.launched).is_due:
+        if decide(task.directory, self.launch).is_due:
             number = ended.running.attempt
             self.reporter.event(f"{task.label}: attempt {number} ended ({ended.end}: {ended.message}); retrying")
         elif owner is None:
@@ -149,7 +195,8 @@ class Controller:
         """Watch all jobs of an earlier controller, even if they exceed the slots."""
         for task, owner in self._due(sample=False):
             mine = owner is not None or self.teachers.claim(task.directory)
-            if mine and decide(task.directory, self.launched).is_live:
+            is_new = task.directory not in self.jobs.running
+            if mine and is_new and decide(task.directory, self.launch).is_live:
                 self.jobs.attach(task, owner)
 
     def _fill(self) -> bool:
@@ -166,12 +213,12 @@ class Controller:
             waiting = True
             if owner is None and not self.teachers.claim(task.directory):
                 continue  # another controller trains this teacher
-            state = decide(task.directory, self.launched)
+            state = decide(task.directory, self.launch)
             if state.is_live:
                 self.jobs.attach(task, owner)
             elif not state.is_due:
                 self._settle(task, owner, news=task.kind == "tuning")
-            elif pause_left(task.directory, self.launched):
+            elif pause_left(task.directory, self.launch):
                 continue
             elif not may_submit or not self._submit(task, owner):
                 return True
@@ -206,12 +253,11 @@ class Controller:
         self._delay = reason
 
     def _budget_is_spent(self) -> bool:
-        if self.max_gpu_seconds is None or self.jobs.gpu_seconds() < self.max_gpu_seconds or not self._remaining():
-            return False
-        if not self.budget_spent:
+        before, limit = self.budget_spent, self.max_gpu_seconds
+        self.budget_spent = limit is not None and self.jobs.gpu_seconds() >= limit and self._remaining() > 0
+        if self.budget_spent and not before:
             self.reporter.event(f"{self.jobs.gpu_seconds() / 3600:.2f} GPU-hours are spent: nothing new is submitted")
-        self.budget_spent = True
-        return True
+        return self.budget_spent
 
     def _settle(self, task: Task, owner: RowWork | None, *, news: bool) -> None:
         line = owner.settle(task) if owner else ""
@@ -238,30 +284,24 @@ class Controller:
             for seed in work.teacher_seeds():
                 if (seed == TUNING_SEED) is not urgent or self.teachers.ready(work.row, seed):
                     continue
-                task = self.teachers.task(work.row, seed)
-                if task.directory in self.teachers.failed:
-                    work.miss_teacher(seed, self.teachers.failed[task.directory])
-                elif task.directory not in seen:
-                    seen.add(task.directory)
-                    yield task, None
+                tasks = self.teachers.needed(work.row, seed)
+                failures = [self.teachers.failed.get(task.directory) for task in tasks]
+                if reason := all(failures) and failures[0]:
+                    work.miss_teacher(seed, reason)
+                for task, failure in zip(tasks, failures, strict=True):
+                    if not failure and task.directory not in seen and not self.teachers.is_trained(task.directory):
+                        seen.add(task.directory)
+                        yield task, None
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > HEARTBEAT_SECONDS:
             for work in self.rows:
-                work.lock.renew()
+                if work.is_locked:
+                    work.lock.renew()
             self.teachers.renew()
             self._renewed = time.monotonic()
             if said := self.news():
                 self.reporter.event(said)
-
-    def _prune(self) -> None:
-        """Let rows with a pruner check their running trials."""
-        if time.monotonic() - self._looked < PRUNING_SECONDS:
-            return
-        self._looked = time.monotonic()
-        for running in self.jobs.running.values():
-            if running.owner is not None and running.owner.wants_pruned(running.task):
-                self.reporter.event(f"{running.task.label}: asked to stop by the pruner")
 
     def _stop(self, stop: Stop) -> None:
         """End the jobs and wait for their checkpoints, or leave them running."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -15,17 +13,19 @@ from mmkd.config import from_json, identity
 from mmkd.errors import UserError
 from mmkd.files import remove_leftovers, write_text
 from mmkd.finished import attempts_of
-from mmkd.lock import FileLock, LockHeld
+from mmkd.lock import FileLock
 from mmkd.metrics_log import read_curve
 from mmkd.records import RowRecord, find_record, write_record
 from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import TrialDir
 from mmkd.trial_state import Failure, State, decide, is_unnoted, why_failed
+from sweeps.controller.failed_rows import has_only_failures, set_aside_failures
 from sweeps.controller.finished_list import FinishedList
 from sweeps.controller.optuna_study import Tuning
+from sweeps.controller.row_locks import try_lock
 from sweeps.controller.tasks import Task, final_tasks, stored_parameters, tuning_task
 from sweeps.controller.tuned import Tuned, read_tuned, write_winner
-from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories
+from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories, tuning_teachers
 
 HOPELESS = 3
 """A row fails once so many trials failed and none completed: the cause is not the parameters. One bug is enough."""
@@ -37,31 +37,36 @@ REPORTED = ("loss", "accuracy", "weighted_f1", "macro_f1")
 class RowWork:
     """A row that this controller works on: holds its lock, its Optuna study and its open trials.
 
+    A row on which nothing is left to do needs no lock.
+
     Args:
         row: the row.
         parallel: number of slots.
         study_file: copied beside the row when it begins.
         study: name of the study's table, which the lock shows.
+        lock: the row's lock, if it was tried before.
 
     Raises:
-        UserError: another controller works on this row.
+        LockHeld: another controller works on this row.
     """
 
-    def __init__(self, row: Row, parallel: int, study_file: Path, study: str = "") -> None:
-        self.row, self.launched = row, time.time()
+    def __init__(
+        self, row: Row, parallel: int, study_file: Path, study: str = "", lock: FileLock | None = None
+    ) -> None:
+        self.row = row
+        self.launch = ""
+        """The word of the controller's launch, see `trial_state`."""
         self.directory = row.directory
         self.directory.path.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.directory.lock, purpose=study)
-        try:
-            self.lock.acquire()
-        except LockHeld as held:
-            raise UserError(
-                f"row {row.title}: another controller is at work: {held}; studies share equal rows: "
-                "launch again when that one is done"
-            ) from None
-        remove_leftovers(self.directory.path)
+        self.lock = FileLock(self.directory.lock, purpose=study) if lock is None else lock
+        held = try_lock(self.lock)
+        if held is not None and not self.directory.winner.exists():
+            raise held
+        self.is_locked = held is None
         self.finished = FinishedList(self.directory, self.lock)
-        if find_record(self.directory.row, RowRecord) is None:
+        if self.is_locked:
+            remove_leftovers(self.directory.path)
+        if self.is_locked and find_record(self.directory.row, RowRecord) is None:
             shutil.copyfile(study_file, self.directory.study)
             write_record(self.directory.row, row.describe())
         self.failed: str = ""
@@ -70,10 +75,11 @@ class RowWork:
         self._opened: Tuning | None = None
         self._parallel = parallel
         self._tuned = self._read_tuned()
+        if self._tuned is None and held is not None:
+            raise held
         if self._tuned is None:
             self._open_tuning()
-        tuned_by = teacher_directories(row)[:1]
-        self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuned_by)
+        self._has_begun_tuning_teacher = any(teacher.path.exists() for teacher in tuning_teachers(row))
         self._final = {} if self._tuned is None else final_tasks(self.row, self._tuned.winner.params)
         self._finished: set[int] = set(self._final)
         """Seeds whose final run is finished or failed."""
@@ -91,8 +97,8 @@ class RowWork:
 
     def _open_tuning(self) -> Tuning:
         tuning = Tuning(self.row, self.lock, self._parallel)
-        if self._has_only_failures(tuning):
-            self._set_aside()
+        if self.is_locked and has_only_failures(tuning, self.directory):
+            set_aside_failures(self.directory, self.row.title)
             tuning = Tuning(self.row, self.lock, self._parallel)
         self._opened = tuning
         self._open = {
@@ -109,24 +115,8 @@ class RowWork:
             return None
         final = {seed: task.directory for seed, task in final_tasks(self.row, tuned.winner.params).items()}
         named = {seed: self.directory.path / "confirm" / name for seed, name in tuned.winner.confirm.items()}
-        is_done = named.keys() == final.keys() and all(
-            named[seed] == run.path and run in self.finished for seed, run in final.items()
-        )
+        is_done = all(named.get(seed) == run.path and run in self.finished for seed, run in final.items())
         return tuned if is_done else None
-
-    def _has_only_failures(self, tuning: Tuning) -> bool:
-        """True if all trials failed without a result: an error of the code, which may be fixed by now."""
-        states = {t.state for t in tuning.trials()}
-        return states == {TrialState.FAIL} and not any(t.result.exists() for t in self.directory.trials())
-
-    def _set_aside(self) -> None:
-        number = 1 + len(list(self.directory.path.glob("failed-*")))
-        aside = self.directory.path / f"failed-{number}"
-        aside.mkdir()
-        for path in (self.directory.path / "trials", self.directory.journal):
-            if path.exists():
-                os.replace(path, aside / path.name)
-        print(f"row {self.row.title}: nothing completed when it last ran; it begins again ({aside} keeps what failed)")
 
     def _is_open(self, trial: FrozenTrial) -> bool:
         """True if a trial runs, or lost its result after it was reported: it runs again and is not reported again.
@@ -147,6 +137,7 @@ class RowWork:
     def close(self) -> None:
         """Release the lock."""
         self.lock.release()
+        self.is_locked = False
 
     @property
     def remaining(self) -> int:
@@ -155,6 +146,11 @@ class RowWork:
             return 0
         tuning = max(self.row.trials - self.tuning.sampled, 0) + len(self._open)
         return tuning + self.row.seeds - len(self._finished)
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the row is locked and nothing is left to do or to write."""
+        return self.is_locked and not self.remaining and self.finished.is_complete
 
     @property
     def _is_tuning(self) -> bool:
@@ -206,6 +202,8 @@ class RowWork:
     def retry_failed(self) -> int:
         """Enqueue the parameters of failed trials under new numbers. Return how many."""
         failed = self.failed_trials()
+        if failed and not self.is_locked:
+            raise UserError(f"row {self.row.title}: --retry failed: another controller holds the row; wait for it")
         for number in failed:
             self.tuning.retry(number)
         if failed and self._tuned is not None:
@@ -233,14 +231,14 @@ class RowWork:
     def settle(self, task: Task) -> str:
         """Record the outcome of a finished or failed trial once. Return a line about it, "" if nothing is new."""
         result = usable_result(task.directory)
-        if result is None and decide(task.directory, self.launched) is not State.FAILED:
+        if result is None and decide(task.directory, self.launch) is not State.FAILED:
             return ""
         if result is not None and identity(from_json(result.config, task.directory.result)) != identity(task.config):
             raise UserError(
                 f"{task.directory.path}: its result is another configuration's (was the journal removed or replaced?); "
                 f"move the directory away, and its trial runs again"
             )
-        reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launched)
+        reason = "" if result is not None else why_failed(read_attempts(task.directory), self.launch)
         clean_up(task.directory)
         if result is not None:
             self.finished.miss(task.directory)
@@ -310,3 +308,10 @@ class RowWork:
             return
         self._final = final_tasks(self.row, winner.params)
         write_winner(self.directory, self.tuning, self.row.selection, self._final, self.lock)
+
+
+def spent_before(rows: Iterable[RowWork]) -> float:
+    """Sum the GPU-seconds of earlier launches: of the rows, and of their teachers, each once."""
+    rows = list(rows)
+    teachers = dict.fromkeys(teacher for work in rows for teacher in teacher_directories(work.row))
+    return sum(work.gpu_seconds() for work in rows) + gpu_seconds_of(teachers)

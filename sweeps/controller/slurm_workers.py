@@ -19,7 +19,7 @@ from slurm.monitoring.workers import worker_records
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import ABSENT_SECONDS, SlurmBackend
 from sweeps.controller.job_names import worker_job
-from sweeps.controller.jobs import last_words
+from sweeps.controller.last_words import last_words
 from sweeps.controller.local_worker import ONE_THREAD
 
 LOOK_SECONDS = 0.2

@@ -21,6 +21,10 @@ class Interrupted(Exception):
     """The controller was asked to stop; everything is on disk."""
 
 
+class Halted(Exception):
+    """The controller cannot go on by itself: a person has to change something, and then launch again."""
+
+
 class StopRequests:
     """Collect requests to stop the controller. Signal handlers only set a flag.
 

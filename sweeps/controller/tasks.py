@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mmkd.config import Run, StudentConfig, digest, from_json, identity, to_json
+from mmkd.config import Run, StudentConfig, TeacherConfig, digest, from_json, identity, to_json
 from mmkd.files import read_json, write_json
 from mmkd.formatting import replicate_title, teacher_label
 from mmkd.rundir import TrialDir
 from sweeps.rows import TUNING_SEED, Row
 from sweeps.study_file import merge
+from sweeps.teacher_search import TeacherSearch
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,20 @@ def teacher_task(row: Row, seed: int) -> Task:
     config = row.teacher_config(seed)
     assert config is not None
     directory = row.root.teacher(identity(config))
-    label = f"{replicate_title(teacher_label(config.branch), row.replicate)} seed {seed}"
-    return Task(f"teacher-{directory.path.name[:8]}.s{seed}", label, "teacher", directory, config)
+    return _teacher_task(config, directory, row.replicate, f"seed {seed}", f"s{seed}")
+
+
+def candidate_tasks(search: TeacherSearch) -> list[Task]:
+    """Return the tasks of the candidates of a tuned teacher."""
+    return [
+        _teacher_task(config, directory, search.replicate, f"trial {number}", f"t{number}")
+        for number, (directory, config) in enumerate(search.candidates.items())
+    ]
+
+
+def _teacher_task(config: TeacherConfig, directory: TrialDir, replicate: int, which: str, mark: str) -> Task:
+    label = f"{replicate_title(teacher_label(config.branch), replicate)} {which}"
+    return Task(f"teacher-{directory.path.name[:8]}.{mark}", label, "teacher", directory, config)
 
 
 def tuning_task(row: Row, number: int, parameters: Mapping[str, float]) -> Task:

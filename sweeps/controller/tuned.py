@@ -66,6 +66,14 @@ def write_winner(row: RowDir, tuning: Tuning, selection: str, final: Mapping[int
     """
     winner = tuning.winner
     assert winner is not None
+    named = {seed: task.directory.path.name for seed, task in final.items()}
+    marks = {name.partition("-")[2] for name in named.values()}
+    # Runs of further seeds, which another study of this row may show, count as well.
+    for other in row.final_runs():
+        seed, _, mark = other.path.name.partition("-")
+        if mark in marks:
+            named.setdefault(int(seed), other.path.name)
+    named = dict(sorted(named.items()))
     record = WinnerRecord(
         trial=winner.number,
         value=float(winner.value or 0.0),
@@ -73,16 +81,15 @@ def write_winner(row: RowDir, tuning: Tuning, selection: str, final: Mapping[int
         trials=tuning.sampled,
         numbers=tuning.numbers,
         selection=selection,
-        seeds=tuple(final),
-        confirm={seed: task.directory.path.name for seed, task in final.items()},
+        seeds=tuple(named),
+        confirm=named,
         journal=journal_size(row),
     )
     if find_record(row.winner, WinnerRecord) != record:
         lock.check()
         write_record(row.winner, record)
-    current = {task.directory.path.name.partition("-")[2] for task in final.values()}
     for other in row.final_runs():
-        if other.path.name.partition("-")[2] in current:
+        if other.path.name.partition("-")[2] in marks:
             other.superseded.unlink(missing_ok=True)
         elif not other.superseded.exists():
             write_text(other.superseded, f"trial {winner.number} is the row's winner now\n")

@@ -48,7 +48,10 @@ def messy(ablation: Lab) -> Lab:
 
 def test_nothing_is_wrong_with_a_sound_root(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--root", str(ablation.path)]) == 0
-    assert capsys.readouterr().out == "13 directories: 13 in a table\nnothing is wrong\n"
+    assert capsys.readouterr().out == (
+        "13 directories: 13 in a table\nremark: study demo: no plan: the study was launched by a version of mmkd that "
+        "wrote none\nnothing is wrong\n"
+    )
 
 
 def test_every_directory_has_one_fate(messy: Lab) -> None:
@@ -77,7 +80,7 @@ def test_each_problem_is_said_with_its_reason(messy: Lab) -> None:
         "remark: trials that diverged: 1 (rows/crd-01234567/trials/10)",
         "remark: rows/other-01234567: in no study's table",
         "unfinished: study demo: 1 of 2 rows have no final score: CRD on attention maps (final runs 2/3)",
-        "selection: study demo: CRD on attention maps: the row was extended and another trial won",
+        "extended: study demo: extended, and then another trial won: CRD on attention maps; test was also read",
     ):
         assert words in said
     assert main(["doctor", "--root", str(messy.path)]) == 1

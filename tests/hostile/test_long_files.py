@@ -13,7 +13,7 @@ from mmkd.metrics_log import last_metrics, read_metrics
 from mmkd.rundir import TrialDir
 from slurm.monitor import main as monitor
 from slurm.monitoring.rows import tail_log
-from sweeps.controller.jobs import last_words
+from sweeps.controller.last_words import last_words
 
 MIB = 2**20
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from tiny_study import STUDY, write_tiny_data
 
-from mmkd.trial_state import RULES, Failure
+from mmkd.trial_state import RULES
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries after repeated node failures begin at once."""
-    monkeypatch.setitem(RULES, Failure.NODE_FAIL, replace(RULES[Failure.NODE_FAIL], pause=0.0))
+    """Retries after repeated failures begin at once."""
+    for failure, rule in RULES.items():
+        monkeypatch.setitem(RULES, failure, replace(rule, pause=0.0))
 
 
 @pytest.fixture(scope="session")

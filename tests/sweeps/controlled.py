@@ -12,8 +12,9 @@ from mmkd.rundir import Root
 from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import load_profile
-from sweeps.rows import Machine, Row, plan
+from sweeps.rows import Row
 from sweeps.study_file import load_study, parse_override
 
 
@@ -26,14 +27,19 @@ def rows_of(path: Path, tmp_path: Path, *overrides: str) -> dict[str, Row]:
 
 
 def run(
-    rows: list[Row], root: Root, backend: FakeBackend, parallel: int = 2, stop: Callable[[], bool] = lambda: False
+    rows: list[Row],
+    root: Root,
+    backend: FakeBackend,
+    parallel: int = 2,
+    stop: Callable[[], bool] = lambda: False,
+    on_choice: Callable[[], None] = lambda: None,
 ) -> list[RowWork]:
     """What one launch does, without its command line."""
     works: list[RowWork] = []
     try:
         works.extend(RowWork(row, parallel, Path(__file__)) for row in rows)
         with Reporter(Console(quiet=True)) as reporter:
-            Controller(works, root, backend, parallel, reporter, stop, interval=0.0).run()
+            Controller(works, root, backend, parallel, reporter, stop, on_choice=on_choice, interval=0.0).run()
     finally:
         for work in works:
             work.close()

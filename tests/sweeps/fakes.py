@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmkd.attempts import record_run
-from mmkd.config import StudentConfig, from_json, to_json
+from mmkd.config import StudentConfig, TeacherConfig, from_json, to_json
 from mmkd.files import read_json
 from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import TrialDir
@@ -73,9 +73,15 @@ class FakeBackend(Backend):
 
 
 def fake_result(directory: TrialDir, status: Status = Status.COMPLETE) -> None:
-    """Write a result whose loss is the distance of the learning rate from 1e-3 in powers of ten."""
+    """Write a result whose loss is the distance of the learning rate from 1e-3 in powers of ten; a teacher's is 1.
+
+    A tuned teacher's is the distance from 5e-3.
+    """
     config = from_json(read_json(directory.config), directory.config)
-    loss = abs(np.log10(config.training.learning_rate) + 3) if isinstance(config, StudentConfig) else 1.0
+    best = 1e-3 if isinstance(config, StudentConfig) else 5e-3
+    loss = abs(float(np.log10(config.training.learning_rate / best)))
+    if isinstance(config, TeacherConfig) and not config.tuned_from:
+        loss = 1.0
     splits = ("valid", "test") if config.evaluate_test else ("valid",)
     rng = random.Random(config.seed)
     metrics = {s: dict.fromkeys(("accuracy", "weighted_f1", "macro_f1"), rng.random()) for s in splits}

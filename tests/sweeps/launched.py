@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from controlled import rows_of, run
@@ -24,9 +25,11 @@ def launched(
 ) -> RecordedStudy:
     """Launch the study under `folder`/runs until it is done or stopped; what was recorded of it."""
     root, rows = Root(folder / "runs"), planned(study_file, folder, *overrides)
-    record_study(root, name, load_study(study_file, [parse_override(text) for text in overrides]), rows)
+    study = load_study(study_file, [parse_override(text) for text in overrides])
+    record = partial(record_study, root, name, study, rows)
+    record()
     with suppress(Interrupted):
-        run(rows, root, backend or FakeBackend(), stop=stop)
+        run(rows, root, backend or FakeBackend(), stop=stop, on_choice=record)
     return read_recorded(root, name)
 
 

@@ -173,9 +173,11 @@ def test_the_study_runs_in_this_process_with_the_debug_backend(
     assert (tmp_path / "runs" / "studies" / "mine.json").exists()
 
 
-def test_a_launch_beside_another_controller_changes_no_record(refused, study_file: Path, tmp_path: Path) -> None:
+def test_a_launch_beside_another_controller_of_the_study_changes_no_record(
+    refused, study_file: Path, tmp_path: Path
+) -> None:
     row = planned(study_file, tmp_path)[0]
-    holder = RowWork(row, 1, study_file)
+    holder = RowWork(row, 1, study_file, study_file.stem)
     said = refused("--study", study_file, "--root", tmp_path / "runs", "--cluster", "local", "--seeds", "9")
     holder.close()
     assert f"row {row.name}: another controller is at work" in said

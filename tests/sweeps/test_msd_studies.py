@@ -13,8 +13,9 @@ from mmkd.models.pairings import resolve_pairing
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import Root
 from mmkd.trial import run_trial
+from sweeps.planning import Machine, plan
 from sweeps.profile_file import PROFILES, load_profile
-from sweeps.rows import Machine, Row, plan
+from sweeps.rows import Row
 from sweeps.study_file import find_study, load_study
 
 

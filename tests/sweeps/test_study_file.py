@@ -43,6 +43,8 @@ def test_the_name_of_a_file_that_is_here_without_its_ending_is_understood(
         ("rows.crd.name=no_kd", r"two rows are called no_kd"),
         ("rows.crd.name='../x'", r"row '../x': use 1 to 80 letters"),
         ("control=nobody", r"control = 'nobody' is no row"),
+        ("rows.crd.control=nobody", r"row crd: control = 'nobody' is no other row \(other rows: no_kd\)"),
+        ("rows.crd.control=crd", r"row crd: control = 'crd' is no other row"),
         ("rows=[]", r"rows: .*at least 1"),
     ],
 )
@@ -152,3 +154,20 @@ def test_places_stand_for_the_datas_modalities(study_file: Path, tmp_path: Path)
     assert row.student.teacher is not None
     assert (row.student.pairing, row.student.teacher.branch) == ("video", "video")
     assert row.group == "KD from the video branch"
+
+
+AGAIN = """
+[[rows]]
+name = "again"
+method = "no_kd"
+trials = 2
+"""
+
+
+def test_two_equal_rows_are_refused_unless_one_is_a_control_of_others(study_file: Path, tmp_path: Path) -> None:
+    study_file.write_text(study_file.read_text() + AGAIN)
+    with pytest.raises(UserError, match="rows no_kd and again are the same, but for label and budget"):
+        rows_of(study_file, tmp_path)
+    rows = rows_of(study_file, tmp_path, "rows.crd.control=again")
+    assert list(rows) == ["no_kd", "crd"]
+    assert rows["crd"].control == "no_kd"

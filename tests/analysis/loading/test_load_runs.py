@@ -1,18 +1,21 @@
 """Everything under a root is in a frame, or rejected with its reason."""
 
+from dataclasses import replace
+
 import h5py
 import pandas as pd
 import pytest
-from roots import SAMPLES, Lab, fail, finish, student_config, teacher_config
+from roots import SAMPLES, Lab, fail, finish, predicted, student_config, teacher_config
 
 from analysis import load
 from analysis.loading.frames import TRIALS
 from analysis.loading.predictions import predictions
 from mmkd.attempts import record_submission
-from mmkd.config import identity, to_json
+from mmkd.config import DrawnSplit, identity, to_json
 from mmkd.errors import UserError
 from mmkd.files import write_json
 from mmkd.metrics_log import append_metrics
+from mmkd.records import SplitRecord, store_split
 from mmkd.result_file import Status, read_result, write_result
 
 
@@ -155,6 +158,25 @@ def test_predictions_are_read_on_demand(ablation: Lab) -> None:
     stored = predictions(ablation.root.rows()[0].final_run(1, "abcdef01").path)
     assert sorted(stored) == ["test", "valid"]
     assert stored["test"].logits.shape == (SAMPLES, 3)
+
+
+def test_predictions_and_trials_name_the_groups(lab: Lab) -> None:
+    split = SplitRecord(scheme="group-folds", parts={"test": {"s10": ("0",), "s9": ("1",)}, "train": {}, "valid": {}})
+    store_split(lab.root, split)
+    grouped = replace(predicted(0.8, 1), groups=["s9"] * (SAMPLES // 2) + ["s10"] * (SAMPLES // 2))
+    drawn_as = DrawnSplit(scheme="group-folds", replicate=0, digest=split.digest)
+    row, config = lab.begin_row("crd"), student_config(1, None).model_copy(update={"split": drawn_as})
+    final_run = row.final_run(1, "abcdef01")
+    finish(final_run, config, 0.8, outputs=grouped)
+    lab.choose(row, {1: final_run})
+    lab.row("none", [0.7])
+    runs = load(lab.path, cache=False)
+    of_row = runs.trials.set_index("directory")["test_groups"]
+    drawn = of_row.index.str.contains("crd")
+    assert set(of_row[drawn]) == {"s9, s10"}
+    assert of_row[~drawn].isna().all()
+    groups = runs.predictions.merge(runs.trials[["directory", "row"]], on="directory").groupby("row")["group"]
+    assert [sorted(own.dropna().unique()) for _, own in groups] == [["s10", "s9"], []]
 
 
 def test_a_directory_in_which_nothing_was_launched_is_refused(lab: Lab) -> None:

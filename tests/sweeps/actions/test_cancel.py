@@ -1,6 +1,5 @@
 """Ending a study's jobs so that they can go on: with its controller and without one, and never somebody else's."""
 
-import json
 import os
 import socket
 import sys
@@ -15,13 +14,12 @@ from launched import after, launched
 
 from mmkd.attempts import read_attempts, record_submission
 from mmkd.errors import UserError
-from mmkd.files import write_text
 from mmkd.lock import FileLock
 from mmkd.rundir import Root, TrialDir
 from slurm.backend import Job
 from slurm.local_backend import LocalBackend
 from sweeps.actions.cancel import cancel
-from sweeps.controller.row_locks import take_rows, wait_for_rows
+from sweeps.controller.row_locks import take_rows
 from sweeps.controller.stopping import Stop
 from sweeps.launch import main
 from sweeps.launched_study import RecordedStudy, read_recorded, without_end
@@ -145,14 +143,3 @@ def test_a_job_that_does_not_listen_is_reported_and_left_to_a_second_try(
     process.kill()
     process.wait()
     assert cancel(study, Site(), patience=5.0) == 0
-
-
-def test_a_detached_controller_waits_until_the_heartbeat_of_a_dead_one_is_old(
-    study: RecordedStudy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = study.rows[0].directory.lock
-    write_text(lock, json.dumps({"host": "elsewhere", "pid": 1, "token": "x", "heartbeat": 0.0}))
-    monkeypatch.setattr("sweeps.controller.row_locks.time.sleep", lambda seconds: os.utime(lock, (0, 0)))
-    wait_for_rows(study.row_directories(), 5.0)
-    assert capsys.readouterr().out.count("waiting: ") == 1
-    FileLock(lock).acquire()

@@ -94,7 +94,7 @@ def test_gpu_hours_of_attempts_that_have_not_ended_are_counted(said, study_file:
     study = launched(study_file, tmp_path, stop=after(3, Stop.WITHOUT_JOBS), backend=FakeBackend(delay=99))
     trial = without_end(study.directories())[0]
     record_submission(trial, 1, gpus=2)
-    record_run(trial, 1, started=time.time() - 1800)
+    record_run(trial, 1, started=time.time() - 1800, host=socket.gethostname())
     record_submission(study.rows[0].directory.trial(7), 1, gpu_seconds=7200.0)
     assert "GPU-hours   3.00, of which 1.00 by attempts that have not ended" in said(study)
 

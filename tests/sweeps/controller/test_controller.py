@@ -11,8 +11,8 @@ from fakes import FakeBackend, fake_result
 from rich.console import Console
 
 from mmkd.attempts import read_attempts, record_submission
-from mmkd.errors import UserError
 from mmkd.files import read_json, write_json
+from mmkd.lock import LockHeld
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure, State, trial_state
@@ -186,7 +186,7 @@ def test_a_diverged_trial_is_a_result_told_as_failed(rows: list[Row], root: Root
 
 def test_a_second_controller_on_a_row_is_refused_and_told_who_holds_it(rows: list[Row], root: Root) -> None:
     holder = RowWork(rows[0], 1, Path(__file__))
-    with pytest.raises(UserError, match=r"row no_kd: another controller is at work: .*process \d+ on"):
+    with pytest.raises(LockHeld, match=r"process \d+ on"):
         RowWork(rows[0], 1, Path(__file__))
     holder.close()
     RowWork(rows[0], 1, Path(__file__)).close()

@@ -120,7 +120,7 @@ def test_a_result_that_never_appears_is_an_error(row: Row, root: Root) -> None:
     assert ends(row) == ["error", "complete"]
 
 
-@pytest.mark.parametrize(("ran", "end"), [({"started": 1.0}, "node_fail"), (None, "error")])
+@pytest.mark.parametrize(("ran", "end"), [({"started": 1.0}, "node_fail"), (None, "not_started")])
 def test_a_job_that_began_and_was_killed_without_a_word_counts_as_a_node_that_failed(
     row: Row, root: Root, ran: Mapping[str, Any] | None, end: str
 ) -> None:
@@ -206,9 +206,9 @@ def test_a_failure_that_gains_nothing_is_given_up_after_its_limit(failure: Failu
     assert limit is not None
     attempts_that_ended(below, *[(failure, None)] * (limit - 1))
     attempts_that_ended(at, *[(failure, None)] * limit)
-    assert decide(below, 0.0) is (State.RETRY_DUE if limit > 1 else State.SAMPLED)
-    assert decide(at, 0.0) is State.FAILED
-    assert decide(at, launched=11.0) is State.RETRY_DUE, "a relaunch tries anew"
+    assert decide(below, "") is (State.RETRY_DUE if limit > 1 else State.SAMPLED)
+    assert decide(at, "") is State.FAILED
+    assert decide(at, launch="another") is State.RETRY_DUE, "a relaunch tries anew"
 
 
 def test_node_failures_in_a_row_are_retried_after_a_pause_that_doubles(
@@ -222,9 +222,9 @@ def test_node_failures_in_a_row_are_retried_after_a_pause_that_doubles(
         attempts_that_ended(directory, *[("node_fail", None)] * number)
         if number:
             record_submission(directory, number, ended=98.0)
-        pauses.append(pause_left(directory, 0.0))
+        pauses.append(pause_left(directory, ""))
     assert pauses == [0.0, 0.0, 3.0, 8.0, 18.0]
-    assert pause_left(directory, launched=11.0) == 0.0, "a relaunch retries at once"
+    assert pause_left(directory, launch="another") == 0.0, "a relaunch retries at once"
 
 
 def test_memory_is_raised_to_four_times_before_it_is_given_up(tmp_path: Path) -> None:
@@ -239,4 +239,4 @@ def test_a_trial_whose_epochs_are_longer_than_the_time_limit_goes_on_as_long_as_
 ) -> None:
     directory = TrialDir(tmp_path / "trial")
     attempts_that_ended(directory, *[("timeout", "timeout")] * 20)
-    assert decide(directory, 0.0) is State.RETRY_DUE
+    assert decide(directory, "") is State.RETRY_DUE
