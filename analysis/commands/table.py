@@ -11,6 +11,9 @@ from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS, write
 from mmkd.steps import show_steps
 
+WIDTH = 100
+"""Characters of a text that is no terminal's."""
+
 
 def add_command(subparsers: Subparsers) -> None:
     """Add the command."""
@@ -29,6 +32,11 @@ def add_command(subparsers: Subparsers) -> None:
         help="value after ±: SD over seeds, SEM, or half of the 95%% interval (default: sd)",
     )
     parser.add_argument("--columns", metavar="A,B,...", help="only these columns, by their names in --format csv")
+    parser.add_argument(
+        "--notes",
+        choices=("short", "all"),
+        help="short: only the main columns and notes that fit (default on standard output as text); all: everything",
+    )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows and the control")
 
 
@@ -42,8 +50,11 @@ def run(options: argparse.Namespace) -> int:
     runs, study = load_study(options)
     with show_steps() as tell:
         made = table(runs, study, error=options.error, columns=columns, rows=options.rows, tell=tell)
-    if style == "txt" and options.out is None and sys.stdout.isatty():
-        write_out(to_text(made, shutil.get_terminal_size().columns), None)
-    else:
+    if style != "txt":
         write_out(write(made, style), options.out)
+        return 0
+    is_shown = options.out is None
+    width = shutil.get_terminal_size().columns if is_shown and sys.stdout.isatty() else WIDTH
+    short = options.notes == "short" or (is_shown and options.notes is None)
+    write_out(to_text(made, width, short=short), options.out)
     return 0

@@ -22,11 +22,12 @@ from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
 from analysis.stats.scores import Score, family_score, percents, row_score, score_rows
 from analysis.tables.checks import check_rows
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
-from analysis.tables.notes import legend, notes
+from analysis.tables.notes import brief_notes, legend, notes
 from analysis.tables.reference_rows import reference_notes, reference_section
 from analysis.tables.rounding import with_text
 from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
+from analysis.tables.verdict import verdict
 from mmkd.errors import choose
 from mmkd.records import read_study
 from mmkd.rundir import Root
@@ -143,6 +144,8 @@ def table(
         ),
         provenance(runs, found),
         "" if basis.is_replicated else ONE_TUNING,
+        verdict(runs, chosen, control, scores["accuracy"]),
+        (*filter(None, noted), *brief_notes(chosen, error)),
     )
 
 
