@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from analysis.tables.ablation import table
     from analysis.tables.comparison import compare
     from analysis.tables.csv_json import to_csv, to_json
+    from analysis.tables.data_sets import across
     from analysis.tables.html import to_html
     from analysis.tables.latex import to_latex
     from analysis.tables.markdown import to_markdown
+    from analysis.tables.power_forecast import planned_power
     from analysis.tables.text import to_text
 
 __all__ = [
+    "across",
     "compare",
     "examine",
     "load",
     "per_class",
+    "planned_power",
     "table",
     "to_csv",
     "to_html",
@@ -39,10 +43,12 @@ __all__ = [
 ]
 
 _MODULES = {
+    "across": "tables.data_sets",
     "compare": "tables.comparison",
     "examine": "doctor",
     "load": "loading.runs",
     "per_class": "stats.per_class",
+    "planned_power": "tables.power_forecast",
     "table": "tables.ablation",
     "to_csv": "tables.csv_json",
     "to_html": "tables.html",

@@ -9,7 +9,19 @@ from importlib import import_module
 from analysis.commands.options import Subparsers
 from mmkd.command import Parser, run_command
 
-COMMANDS = ("table", "compare", "diff", "plan", "doctor", "figures", "efficiency", "missing", "report", "export-runs")
+COMMANDS = (
+    "table",
+    "compare",
+    "diff",
+    "plan",
+    "power",
+    "doctor",
+    "figures",
+    "efficiency",
+    "missing",
+    "report",
+    "export-runs",
+)
 """Subcommands in the order of --help; each is a module of `analysis.commands` (with `_` for `-`)."""
 
 

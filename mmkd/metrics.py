@@ -72,33 +72,28 @@ def classification_metrics(logits: Floats, labels: Ints, commonest: int) -> dict
 
 
 def score_metrics(logits: Floats, scores: Floats, centres: Floats) -> dict[str, float]:
-    """Metrics of the expected score sum_c p_c centre_c against scores (N,).
+    """Metrics of the expected score sum_c p_c centre_c against scores (N,), of which those that apply; MulT's names.
 
-    MulT's acc7, acc5, acc2 and acc2_f1 are there for centres from -3 to 3 alone. acc7 and acc5 round half to even after
-    clipping to 3 and 2; acc2 and its weighted F1 compare signs (> 0) and leave out samples whose true score is 0; they
-    are absent if there is no other sample. `acc2_f1` equals scikit-learn's weighted F1; MulT's code passes labels and
-    predictions in each other's place, so that it weights by the predicted classes. The correlation is 0 where either
-    side is constant.
+    mae and correlation (0 where either side is constant) apply to every range. acc7 and acc5 round half to even after
+    clipping to 3 and 2; they are there for centres from -3 to 3 alone. acc2 and its weighted F1 compare signs (> 0) and
+    leave out samples whose true score is 0; they are there for ranges around 0, unless there is no other sample.
+    `acc2_f1` equals scikit-learn's weighted F1; MulT's code passes labels and predictions in each other's place, so
+    that it weights by the predicted classes.
     """
     expected = softmax(logits) @ np.asarray(centres, np.float64)
     truth = np.asarray(scores, np.float64)
-    metrics = _mult_accuracies(expected, truth) if (centres[0], centres[-1]) == (-3, 3) else {}
-    metrics["mae"] = float(np.mean(np.abs(expected - truth)))
-    varies = expected.std() > 0 and truth.std() > 0
-    metrics["correlation"] = float(np.corrcoef(expected, truth)[0, 1]) if varies else 0.0
-    return metrics
-
-
-def _mult_accuracies(expected: Floats, truth: Floats) -> dict[str, float]:
-    metrics = {
-        f"acc{2 * bound + 1}": float(
-            np.mean(np.round(np.clip(expected, -bound, bound)) == np.round(np.clip(truth, -bound, bound)))
-        )
-        for bound in (3, 2)
-    }
+    first, last = float(centres[0]), float(centres[-1])
+    metrics: dict[str, float] = {}
+    if (first, last) == (-3.0, 3.0):
+        for bound in (3, 2):
+            right = np.round(np.clip(expected, -bound, bound)) == np.round(np.clip(truth, -bound, bound))
+            metrics[f"acc{2 * bound + 1}"] = float(np.mean(right))
     signed = truth != 0
-    if signed.any():
+    if first == -last and signed.any():
         predicted, positive = (expected[signed] > 0).astype(int), (truth[signed] > 0).astype(int)
         metrics["acc2"] = float(np.mean(predicted == positive))
         metrics["acc2_f1"] = f1_scores(predicted, positive, 2)[0]
+    metrics["mae"] = float(np.mean(np.abs(expected - truth)))
+    varies = expected.std() > 0 and truth.std() > 0
+    metrics["correlation"] = float(np.corrcoef(expected, truth)[0, 1]) if varies else 0.0
     return metrics

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mmkd.errors import UserError
 from mmkd.records import SnapshotRecord, find_record
 
 PACKAGES = ("mmkd", "torch", "numpy", "h5py", "triton")
@@ -80,6 +81,24 @@ def patch_digest(patch: str) -> str:
 def loaded_code() -> dict[str, Any]:
     """Hash and commit of the code of this process, by the files at the first call."""
     return {"code": source_digest(), "git": git_commit()}
+
+
+def refuse_other_code(sent_with: str | None) -> None:
+    """Refuse to run other code than the controller sent the trial with.
+
+    An edit of the same directory is allowed: the controller warns of it.
+
+    Raises:
+        UserError: this process has imported mmkd from elsewhere.
+    """
+    expected, _, directory = (sent_with or "").partition("@")
+    if not expected or Path(directory) == SOURCE or (found := str(loaded_code()["code"])) == expected:
+        return
+    raise UserError(
+        f"{SOURCE}: this job imported mmkd from here (code {found}), and was sent with {directory} (code {expected}): "
+        f"its environment was changed on the way (PYTHONPATH is {os.environ.get('PYTHONPATH')!r}); look at setup, "
+        f"prefix (--cleanenv) and extra (export)"
+    )
 
 
 def gpus_given() -> str:

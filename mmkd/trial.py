@@ -32,13 +32,13 @@ from mmkd.errors import UserError, where_raised
 from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.models.network import count_parameters
-from mmkd.provenance import SOURCE, describe_process
+from mmkd.provenance import SOURCE, describe_process, refuse_other_code
 from mmkd.result_file import Predictions, Result, Status, read_result, weights_checksum, write_result
 from mmkd.rundir import TrialDir
 from mmkd.terminal import printable
 from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read_checkpoint, save_weights
 from mmkd.training.evaluation import evaluate
-from mmkd.training.lesson import Lesson, make_lesson, prepare_torch
+from mmkd.training.lesson import Lesson, make_lesson, prepare_torch, warn_of_single_class_batches
 from mmkd.training.trainer import Diverged, Preempted, Pruned, Trainer
 from mmkd.trial_state import Failure
 
@@ -111,6 +111,7 @@ def run_trial(
         remove_leftovers(directory, written.name)
     device = prepare_torch(config)
     lesson = make_lesson(config, trial, device)
+    warn_of_single_class_batches(config, lesson)
     trainer = Trainer(config, lesson, trial, load_checkpoint(config, trial, device), check_attempt, must_end)
     status, reason = Status.COMPLETE, ""
     try:
@@ -288,12 +289,17 @@ def main(arguments: list[str] | None = None, received: list[int] | None = None) 
     )
     parser.add_argument("directory", type=Path, metavar="DIR")
     parser.add_argument("--attempt", type=int, help="this attempt's number (default: the one in DIR/attempt)")
+    parser.add_argument(
+        "--code", metavar="HASH@DIRECTORY",
+        help="hash and directory of the code that it was sent with: other code in another directory refuses to run",
+    )  # fmt: skip
 
     def run(options: argparse.Namespace) -> int:
         signals = listen() if received is None else received
         directory = TrialDir(options.directory)
         if not directory.config.exists():
             raise UserError(f"{directory.config}: no such file; a trial's directory holds a config.json")
+        refuse_other_code(options.code)
         by_hand = options.attempt is None
         attempt = current_attempt(directory) if by_hand else options.attempt
         lock = FileLock(directory.lock, stale=ELSEWHERE_SECONDS)

@@ -95,8 +95,8 @@ _QUEUE_FIELDS = {
 _ACCOUNT_FIELDS = ("JobID", "State", "ExitCode", "ElapsedRaw", "AllocTRES", "NodeList", "MaxRSS", "JobName")
 
 
-def ask(*command: str) -> str:
-    """The output of a command of Slurm.
+def ask(*command: str, patience: float = PATIENCE) -> str:
+    """The output of a command of Slurm, which may take `patience` seconds.
 
     Raises:
         NoAnswer: see there.
@@ -105,31 +105,48 @@ def ask(*command: str) -> str:
     plain = {name: v for name, v in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_", "SCANCEL_"))}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, env=plain, stdin=subprocess.DEVNULL
+            command, capture_output=True, text=True, timeout=patience, env=plain, stdin=subprocess.DEVNULL
         )
     except FileNotFoundError:
         missing = f"{command[0]}: no such command on this machine; is this a node of a Slurm cluster?"
         raise NoAnswer(missing, of_no_cluster=True) from None
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        raise NoAnswer(f"{command[0]} has not answered for {patience:.0f} s") from None
+    except OSError as error:
         raise NoAnswer(f"{command[0]}: {error}") from None
     if done.returncode:
         raise NoAnswer(done.stderr.strip() or f"{command[0]} ended with code {done.returncode}")
     return done.stdout
 
 
-def squeue(user: str | None = None) -> list[QueuedJob]:
+def squeue(user: str | None = None, patience: float = PATIENCE) -> list[QueuedJob]:
     """All jobs of a user (default: ours), including hidden partitions and recently ended jobs.
+
+    Args:
+        user: name or number.
+        patience: seconds to wait for an answer.
 
     Raises:
         NoAnswer: see there.
     """
     columns = "|".join(_QUEUE_FIELDS.values())
     # By number, as the name in the environment may be another user's (su, containers).
-    text = ask("squeue", "-h", "-r", "-a", "-t", "all", "-u", user or str(os.getuid()), "-o", columns)
+    text = ask(
+        "squeue", "-h", "-r", "-a", "-t", "all", "-u", user or str(os.getuid()), "-o", columns, patience=patience
+    )
     fields = (line.split("|", len(_QUEUE_FIELDS) - 1) for line in text.splitlines())
     # The name of a user's other job may contain a line break; what follows it is no job.
     whole = (values for values in fields if len(values) == len(_QUEUE_FIELDS))
     return [QueuedJob(**dict(zip(_QUEUE_FIELDS, values, strict=True))) for values in whole]
+
+
+def script_of(identifier: str) -> str:
+    """The path of a queued job's script; "" if Slurm does not show it.
+
+    Raises:
+        NoAnswer: see there.
+    """
+    return ask("squeue", "-h", "-a", "-t", "all", "-j", identifier, "-o", "%o").strip()
 
 
 def sacct(ids: Collection[str]) -> dict[str, EndedJob]:

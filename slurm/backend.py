@@ -40,12 +40,14 @@ class Handle:
     """A submitted job: its name, and the backend's id ("" if the submitter died before it recorded the id).
 
     Ids repeat on a cluster that was rebuilt, so both must match. Where a worker runs the job, name and id are the
-    worker's, and `worker` is the job's own name.
+    worker's, and `worker` is the job's own name. `script` is the path of the job's sbatch script, if it is known: a job
+    that somebody has renamed is recognized by it.
     """
 
     name: str
     id: str = ""
     worker: str = ""
+    script: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Backend(Protocol):
     """GPUs per job."""
     round_seconds: float = 0.05
     """Shortest time between two rounds of a controller, which looks at each running job."""
+    trouble: str = ""
+    """The reason why nothing new is known of the jobs, all of which count as running meanwhile; "" if there is none."""
 
     def submit(self, job: Job) -> Handle:
         """Start or queue `job`.
@@ -113,6 +117,10 @@ class Backend(Protocol):
     def idle_gpu_seconds(self) -> float:
         """GPU-seconds that were spent without a job."""
         return 0.0
+
+    def take_notes(self) -> list[str]:
+        """Lines for the user that were not taken yet."""
+        return []
 
     def release(self) -> None:
         """End what waits for further jobs: none will be submitted."""

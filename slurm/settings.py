@@ -19,7 +19,8 @@ _ONE_PROCESS = "each trial is one process in one job"
 _NO_SUBMISSION = "sbatch would not just submit the script and print the job's id"
 DECIDED = {
     **dict.fromkeys((*UNCHANGED, "exclude", "time"), "it has its own key"),
-    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "mem decides it"),
+    **dict.fromkeys(("mem", "mem-per-gpu"), "mem decides it"),
+    "mem-per-cpu": "mem_per_cpu decides it",
     **dict.fromkeys(("cpus-per-task", "cpus-per-gpu"), "cpus decides it"),
     **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task"), "gpus decides it"),
     **dict.fromkeys(("error", "job-name", "open-mode", "output"), "mmkd finds its jobs and their logs by it"),
@@ -84,6 +85,24 @@ def _as_name(value: str) -> str | None:
     return value or None
 
 
+def _as_memory_or_none(value: object) -> object:
+    return NO_MEMORY if str(value).strip().lower() == NO_MEMORY else _as_memory(value)
+
+
+def _as_node(value: str | None) -> str | None:
+    """Refuse several nodes: to sbatch, they are nodes that each job needs all of."""
+    if value and re.search(r"[,\[]", value):
+        raise ValueError(
+            f"{value!r}: Slurm would give each job all of these nodes; name one node, or use the option that keeps to "
+            f"some: --slurm.exclude with the other nodes, --slurm.constraint, or a reservation in --slurm.extra"
+        )
+    return value
+
+
+NO_MEMORY = "none"
+"""The value of `mem` for sites that allow no request for memory."""
+MemoryOrNone = Annotated[str, BeforeValidator(_as_memory_or_none)]
+"""`Memory`, or `NO_MEMORY`."""
 Memory = Annotated[str, BeforeValidator(_as_memory)]
 """See `megabytes`. Without a unit, a number below 1000 is refused: 16 is meant as 16G, and Slurm reads 16 MB."""
 TimeLimit = Annotated[str, BeforeValidator(_as_time)]
@@ -108,13 +127,16 @@ class SlurmSettings(BaseModel):
         "1", "number of GPUs; or type:number (h200:1); or a gres in the site's notation (gpu:volta:1); 0 for none"
     )
     cpus: Annotated[int, Field(ge=1, description="cores of a job, and threads of a trial")] = 4
-    mem: Memory = _field("16G", "memory of a job")
+    mem: MemoryOrNone = _field("16G", "memory of a job; none where the site accepts no request for memory")
+    mem_per_cpu: Memory | None = _field(
+        None, "memory of each core of a job (--mem-per-cpu), for sites that require it; replaces mem"
+    )
     mem_limit: Memory | None = _field(
         None, "upper limit of memory for retries of jobs that ran out of it (default: four times mem)"
     )
     time: TimeLimit = _field("4:00:00", "time limit of one attempt (the next one resumes from the checkpoint)")
     constraint: str | None = _field(None, "features that nodes must have")
-    nodelist: Name | None = _field(None, "nodes to use")
+    nodelist: Annotated[Name | None, AfterValidator(_as_node)] = _field(None, "the node to use")
     exclude: Name | None = _field(None, "nodes to avoid")
     setup: tuple[str, ...] = _field(
         (),
@@ -198,8 +220,14 @@ class SlurmSettings(BaseModel):
 
     @model_validator(mode="after")
     def _has_consistent_limits(self) -> SlurmSettings:
-        if self.mem_limit is not None and megabytes(self.mem_limit) < megabytes(self.mem):
-            raise ValueError(f"mem_limit {self.mem_limit} is below mem {self.mem}: raise one or lower the other")
+        if self.mem_limit is not None and self._usual_memory > megabytes(self.mem_limit):
+            key = "mem" if self.mem_per_cpu is None else f"{self.cpus} cpus times mem_per_cpu"
+            raise ValueError(
+                f"mem_limit {self.mem_limit} is below {key} {self.mem_per_cpu or self.mem}: raise one or lower the "
+                f"other"
+            )
+        if self.mem_per_cpu is not None and "mem" in self.model_fields_set and self.mem != NO_MEMORY:
+            raise ValueError(f"mem {self.mem} and mem_per_cpu {self.mem_per_cpu}: give one of them")
         if 0 < seconds(self.time) <= self.grace:  # 0 means no limit
             raise ValueError(f"time {self.time} is not above the grace of {self.grace} s: raise time or lower grace")
         return self
@@ -215,8 +243,27 @@ class SlurmSettings(BaseModel):
             return {}
         return {"gres" if self.gpus.startswith("gpu") else "gpus-per-node": self.gpus}
 
-    def memory(self, factor: float) -> str:
-        """sbatch's --mem for `factor` times the usual memory, within the limit."""
-        usual = megabytes(self.mem)
+    @property
+    def _usual_memory(self) -> float:
+        """Megabytes of a job; 0.0 if none are requested."""
+        if self.mem_per_cpu is not None:
+            return self.cpus * megabytes(self.mem_per_cpu)
+        return 0.0 if self.mem == NO_MEMORY else megabytes(self.mem)
+
+    def memory_options(self, factor: float) -> dict[str, str]:
+        """The sbatch option that requests `factor` times the usual memory, within the limit; empty if `mem` is none."""
+        if self.mem_per_cpu is None and self.mem == NO_MEMORY:
+            return {}
+        usual = self._usual_memory
         limit = megabytes(self.mem_limit) if self.mem_limit else 4 * usual
-        return f"{min(usual * factor, limit):.0f}M"
+        granted = min(usual * factor, limit)
+        if self.mem_per_cpu is not None:
+            return {"mem-per-cpu": f"{granted / self.cpus:.0f}M"}
+        return {"mem": f"{granted:.0f}M"}
+
+    def describe_request(self) -> str:
+        """The resources of a job in words, with those marked that nobody chose."""
+        memory = "mem_per_cpu" if self.mem_per_cpu is not None else "mem"
+        names = (name for name in ("cpus", memory, "gpus") if getattr(self, name) not in ("0", NO_MEMORY))
+        chosen = self.model_fields_set
+        return ", ".join(f"{n} = {getattr(self, n)}{'' if n in chosen else ', the default'}" for n in names)

@@ -6,6 +6,8 @@ import io
 import os
 import re
 import shlex
+import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
@@ -21,7 +23,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import UNCHANGED, SlurmSettings
 
-REACHING = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_JWKS")
+REACHING = ("SLURM_CLUSTERS", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY", "SLURM_SACK_JWKS")
 """Variables by which commands find the cluster and prove who we are; a job around us sets none of them by itself."""
 
 SBATCH_SECONDS = 120.0
@@ -120,9 +122,28 @@ class CommandExecutor(SlurmExecutor):
         except FailedSubmissionError as error:
             raise SubmissionDelayed(f"nothing: {error}", certain=False) from None
         except FailedJobError as error:
-            raise _submission_error(error) from None
+            raise _submission_error(error, self.settings) from None
         finally:
             watchdog.cancel()
+
+    def test_only(self) -> str:
+        """Ask sbatch whether it would accept the job, without submitting it. Return its answer with a start estimate.
+
+        Raises:
+            SubmissionDelayed, SubmissionRefused: it would not, or does not answer.
+        """
+        with tempfile.NamedTemporaryFile("w", prefix="mmkd-", suffix=".sbatch") as script, _without(self._inherited()):
+            script.write(self.script)
+            script.flush()
+            command = ["sbatch", "--test-only", script.name]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=SBATCH_SECONDS)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise SubmissionDelayed(f"nothing: {error}", certain=True) from None
+        if done.returncode:
+            raise _explain(done.stderr or f"exit code {done.returncode}", self.settings)
+        said = [line.removeprefix("sbatch: ") for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        return said[-1] if said else "sbatch accepts it"
 
     @property
     def _submitit_command_str(self) -> str:
@@ -177,7 +198,7 @@ def _parameters(job: Job, settings: SlurmSettings) -> dict[str, Any]:
         log = f"{log.removesuffix(job.log.suffix)}.%A_%a{job.log.suffix}"
     additional = {
         "output": log, "error": log, "requeue" if job.requeue else "no-requeue": True,
-        "mem": settings.memory(job.memory),
+        **settings.memory_options(job.memory),
         "cpus-per-task": settings.cpus, "time": settings.time, "signal": f"USR2@{settings.grace}",
         **({"array": f"0-{job.copies - 1}"} if job.copies else {}),
         **settings.gpu_options(), **{name: value or True for name, value in settings.extra.items()},
@@ -206,19 +227,28 @@ def _checked(setup: str) -> str:
     return f"eval {shlex.quote(setup)} || {{ {complaint}; exit 1; }}"
 
 
-def _submission_error(error: FailedJobError) -> SubmissionDelayed | SubmissionRefused:
+def _submission_error(error: FailedJobError, settings: SlurmSettings) -> SubmissionDelayed | SubmissionRefused:
     """Classify a failed sbatch: try again later, or never."""
     failed = error.__cause__
     if not isinstance(failed, CalledProcessError):  # its output could not be read
         return SubmissionDelayed(f"nothing legible: {failed}", certain=False)
     if failed.returncode < 0:  # by the watchdog, or by Ctrl-C, which reaches it too
         return SubmissionDelayed("nothing: sbatch was killed", certain=False)
-    text = str(failed.stderr)
-    parts = [part.removeprefix("sbatch: error: ") for part in text.splitlines() if part.strip()]
-    line = "; ".join(parts) or f"exit code {failed.returncode}"
+    return _explain(str(failed.stderr) if str(failed.stderr).strip() else f"exit code {failed.returncode}", settings)
+
+
+def _explain(text: str, settings: SlurmSettings) -> SubmissionDelayed | SubmissionRefused:
+    """Classify sbatch's error message, and name the option to change and what was asked for."""
+    words = (line.removeprefix("sbatch: error: ").removeprefix("sbatch: ") for line in text.splitlines())
+    line = "; ".join(filter(str.strip, words))
     # sbatch retries by itself and may have printed several messages: one that leaves a doubt decides.
     for pattern, certain in ((FULL, True), (UNSURE, False), (UNREACHED, True)):
         if pattern.search(text):
             return SubmissionDelayed(line, certain=certain)
     hints = [hint for word, hint in HINTS.items() if word in text.lower()]
-    return SubmissionRefused(f"sbatch refused: {line}" + (f"; {hints[0]}" if hints else ""))
+    asked = (
+        f" (the job asked for {settings.describe_request()})"
+        if re.search(r"memory|node config|cpu", text, re.I)
+        else ""
+    )
+    return SubmissionRefused(f"sbatch refused: {line}{asked}" + (f"; {hints[0]}" if hints else ""))

@@ -18,6 +18,7 @@ from sweeps.study_file import find_study, read_toml, study_names
 
 if TYPE_CHECKING:
     from mmkd.rundir import Root
+    from sweeps.actions.on_event import Notifier
     from sweeps.controller.followed_rows import FollowedRows
     from sweeps.controller.row import RowWork
     from sweeps.controller.stopping import StopRequests
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 EXIT_BUDGET = 3
 """Exit code: the GPU-hours of --max-gpu-hours are spent and runs are left."""
+OUTCOMES = {
+    0: ("ended", "all rows are done"),
+    1: ("failed", "some runs failed and have no retries left"),
+    EXIT_BUDGET: ("attention", "--max-gpu-hours is spent and runs are left"),
+}
+"""Events of --on-event, by exit code."""
 
 
 def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> None:
@@ -38,10 +45,21 @@ def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> Non
     print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width, short=True)))
 
 
+def planned_power(made: Launch) -> str:
+    """Say in one line what the table of a planned study could detect."""
+    import analysis
+    from sweeps.launched_study import study_record
+
+    record, names = study_record(made.name, made.study, made.all_rows), {row.name for row in made.rows}
+    part = record.model_copy(update={"rows": tuple(row for row in record.rows if row.name in names)})
+    return analysis.planned_power(made.root.path, part)
+
+
 def launch(options: argparse.Namespace) -> int:
     """Run a study to its table and return the exit code."""
     from sweeps.actions.detach import detach
     from sweeps.actions.dry_run import dry_run, show_plan
+    from sweeps.actions.on_event import Notifier
     from sweeps.actions.snapshot import take_snapshot
     from sweeps.controller.study_journal import check_path
     from sweeps.launched_study import older_rows
@@ -55,20 +73,43 @@ def launch(options: argparse.Namespace) -> int:
     if said := older_rows(made.root, made.name):
         print(f"older     {said}")
     if options.dry_run:
-        return dry_run(made, options)
+        code = dry_run(made, options)
+        print(f"power     {planned_power(made)}")
+        return code
     if made.code is not None:
         print(f"code      a copy in {take_snapshot(made.root)}")
-    return detach(made, options) if options.detach else run(made, options)
+    if options.detach:
+        return detach(made, options)
+    return run_and_tell(made, options, Notifier(options.on_event or made.site.on_event, made.name))
 
 
-def run(made: Launch, options: argparse.Namespace) -> int:
-    """Run the rows until they are done, print the table and return the exit code."""
+def run_and_tell(made: Launch, options: argparse.Namespace, tell: Notifier) -> int:
+    """See `run`; tells of the study's end, of failures, and if a person has to act."""
+    from sweeps.controller.stopping import Halted
+
+    try:
+        return run(made, options, tell)
+    except Halted as halted:
+        print_error(f"{halted}; when that is fixed, run the same command again to resume")
+        tell("attention", halted)
+        return 1
+    except Exception as error:
+        tell("failed", error)
+        raise
+
+
+def run(made: Launch, options: argparse.Namespace, tell: Notifier) -> int:
+    """Run the rows until they are done, print the table and return the exit code.
+
+    Raises:
+        Halted: a person has to act.
+    """
     from mmkd.files import remove_leftovers
     from slurm.local_backend import DebugBackend
     from sweeps.actions.detach import begin, hand_over
     from sweeps.actions.study_plan import write_plan
     from sweeps.controller.followed_rows import FollowedRows
-    from sweeps.controller.stopping import Halted, Interrupted, StopRequests
+    from sweeps.controller.stopping import Interrupted, StopRequests
 
     stop = StopRequests(made.root.stop(made.name), detached=bool(options.detached))
     if isinstance(made.backend, DebugBackend):
@@ -89,14 +130,13 @@ def run(made: Launch, options: argparse.Namespace) -> int:
     except Interrupted:
         interrupted = True
         stop.file.unlink(missing_ok=True)
-    except Halted as halted:
-        print_error(f"{halted}; when that is fixed, run the same command again to resume")
-        return 1
     finally:
         for work in works:
             work.close()
     if not interrupted:
-        return conclude(made, options, works, budget_spent=budget_spent)
+        code = conclude(made, options, works, budget_spent=budget_spent)
+        tell(*OUTCOMES[code])
+        return code
     print("stopped; run the same command again to resume")
     return hand_over(made, options) if stop.wants_successor() else stop.exit_code
 
@@ -115,7 +155,7 @@ def control(
 
     from mmkd.data import check_dataset
     from mmkd.formatting import count
-    from mmkd.provenance import SOURCE
+    from mmkd.provenance import SOURCE, source_digest
     from sweeps.actions.detach import continues
     from sweeps.actions.snapshot import CodeWatch
     from sweeps.actions.study_plan import note_tested
@@ -131,7 +171,8 @@ def control(
             print(f"row {name}: retrying {count(number, 'failed trial')}")
     if followed or any(work.remaining for work in works):
         check_dataset(made.rows[0].info.path)
-    watch = CodeWatch(works, made.root, SOURCE if made.code is None else made.code / "mmkd")
+    source = SOURCE if made.code is None else made.code / "mmkd"
+    watch = CodeWatch(works, made.root, source)
     tunings = [work.tuning for work in works] if options.journal else []
     copy = StudyJournal(options.journal, tunings).update if options.journal else lambda: ""
 
@@ -151,7 +192,7 @@ def control(
             reporter.event(said)
         controller = Controller(
             works, made.root, made.backend, made.parallel, reporter, stop, environment=made.environment,
-            max_gpu_hours=options.max_gpu_hours, news=news, followed=followed,
+            max_gpu_hours=options.max_gpu_hours, news=news, followed=followed, code=f"{source_digest(source)}@{source}",
             on_choice=lambda: made.record(options.max_gpu_hours),
         )  # fmt: skip
         try:

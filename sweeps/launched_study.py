@@ -113,20 +113,32 @@ def record_study(
         write_record(root.study(kept), former.model_copy(update={"name": kept}))
         if root.plan(name).exists():
             os.replace(root.plan(name), root.plan(kept))
+    for split in {row.replicate: row.info.split for row in rows}.values():
+        if split is not None:
+            store_split(root, split)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(path, study_record(name, study, rows, former, max_gpu_hours, launched=launched))
+
+
+def study_record(
+    name: str,
+    study: StudyFile,
+    rows: Sequence[Row],
+    former: StudyRecord | None = None,
+    max_gpu_hours: float | None = None,
+    *,
+    launched: Sequence[Row] | None = None,
+) -> StudyRecord:
+    """Make the record of a study; see `record_study`. `former` is the one before."""
     known = {(row.name, row.directory): row for row in former.rows} if former else {}
     recorded = []
     for row in rows:
         line = _record_row(row)
         is_launched = launched is None or row in launched
         recorded.append(line if is_launched else known.get((line.name, line.directory), line))
-    for split in {row.replicate: row.info.split for row in rows}.values():
-        if split is not None:
-            store_split(root, split)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record = StudyRecord(
+    return StudyRecord(
         name=name, title=study.title, control=study.control, max_gpu_hours=max_gpu_hours, rows=tuple(recorded)
     )
-    write_record(path, record)
 
 
 def _name_to_keep(root: Root, former: StudyRecord, fingerprint: str) -> str:
@@ -175,7 +187,7 @@ def _record_row(row: Row) -> StudyRow:
         **({"control": row.control} if row.control else {}),
         paper=row.paper and PaperFigures.model_validate(row.paper.model_dump()),
         directory=row.directory.path.name,
-        trials=row.trials,
+        trials=row.budget,
         seeds=tuple(range(1, row.seeds + 1)),
         teachers=tuple(directory.path.name for directory in teacher_directories(row)),
         **({"candidates": tuple(d.path.name for d in tuning_teachers(row))} if row.search else {}),

@@ -26,7 +26,7 @@ examples:
       the same on real data
   %(prog)s --study crd_attention --data utd.h5 --primary accelerometer --dry-run
       show what that would run, and its cost so far
-  %(prog)s --study crd_attention --trials 30 --seeds 10
+  %(prog)s --study crd_attention --replicates 8 --trials 6
       extend a finished study; finished trials are kept
   %(prog)s --study crd_attention --cluster slurm --detach
       on a cluster, with the controller as a Slurm job; then --status, --cancel, --archive FILE.tar.gz
@@ -145,6 +145,11 @@ def add_where(parser: argparse.ArgumentParser) -> None:
         "--no-workers", dest="workers", action="store_false",
         help="local: start each trial as a new Python process instead of forking it from one that has imported torch "
         "and read the data, which saves seconds of each start",
+    )  # fmt: skip
+    where.add_argument(
+        "--on-event", metavar="COMMAND",
+        help="run this when the study has ended, failed, or needs a person, at most 30 s: {event} (ended, failed, "
+        "attention), {study} and {message} in it are replaced; the message is also its standard input",
     )  # fmt: skip
     where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="directory of all results (default: ./runs)")

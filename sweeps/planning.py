@@ -148,6 +148,7 @@ class _Planner:
             selection=spec.selection or defaults.selection,
             pruner=spec.pruner or defaults.pruner,
             control=spec.control,
+            finalists=self.study.finalists,
         )
 
     def _student(self, spec: RowSpec, pairing: Pairing, method: MethodFacts, where: str) -> StudentConfig:

@@ -6,6 +6,7 @@ import argparse
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,8 @@ from sweeps.snapshot_path import run_from, snapshot_directory
 from sweeps.study_file import StudyFile, find_study, load_study
 
 S = TypeVar("S", bound=SlurmBackend)
+SINFO_SECONDS, RETRY_SECONDS = 10.0, 10.0
+"""Time limit of the question whether Slurm answers, and between two such questions."""
 
 
 @dataclass(frozen=True)
@@ -146,21 +149,32 @@ def make_root(root: Root) -> None:
 def choose_cluster(options: argparse.Namespace) -> str:
     """Choose slurm, local or debug; `auto` is Slurm if an option requests it or this machine belongs to a cluster.
 
+    Waits while the scheduler of a cluster does not answer, except with --dry-run.
+
     Raises:
-        UserError, ConnectionError: Slurm is requested, or this machine belongs to a cluster, but it does not answer.
+        UserError: Slurm is requested, and this machine has none.
+        ConnectionError: --dry-run needs it, and it does not answer.
     """
     if options.cluster in ("local", "debug"):
         return str(options.cluster)
     asking = option_for_slurm(options)
     if not asking and shutil.which("sbatch") is None:
         return "local"
-    try:
-        ask("sinfo", "-h", "-o", "%P")
-    except NoAnswer as error:
-        if not asking and error.of_no_cluster:
-            return "local"  # installed, but this machine belongs to no cluster
-        refuse_without_slurm(asking, error, "; --cluster local runs the study on this machine")
-    return "slurm"
+    said = False
+    while True:
+        try:
+            ask("sinfo", "-h", "-o", "%P", patience=SINFO_SECONDS)
+            return "slurm"
+        except NoAnswer as error:
+            if not asking and error.of_no_cluster:
+                return "local"  # installed, but this machine belongs to no cluster
+            instead = "--cluster local runs the study on this machine"
+            if error.of_no_cluster or options.dry_run:
+                refuse_without_slurm(asking, error, f"; {instead}")
+            if not said:
+                print(f"waiting until Slurm answers ({one_line(error)}); Ctrl-C ends this, and {instead}", flush=True)
+            said = True
+        time.sleep(RETRY_SECONDS)
 
 
 def option_for_slurm(options: argparse.Namespace) -> str:

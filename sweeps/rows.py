@@ -21,7 +21,7 @@ from mmkd.formatting import replicate_title
 from mmkd.records import RowRecord
 from mmkd.rundir import Root, RowDir, TrialDir
 from sweeps.search_space import Range
-from sweeps.study_file import PaperFigures
+from sweeps.study_file import Finalists, PaperFigures
 from sweeps.teacher_search import TeacherSearch
 
 TUNING_SEED = 0
@@ -56,6 +56,7 @@ class Row:
     search: TeacherSearch | None = None
     control: str | None = None
     """The row that it is compared with; None: the study's control."""
+    finalists: Finalists | None = None
 
     @property
     def title(self) -> str:
@@ -85,6 +86,8 @@ class Row:
         drawn = {"split": student.split.digest} if student.split else {}
         number = {"replicate": self.replicate} if self.replicate else {}  # a study can be extended to replicates
         tuned = {"teacher_tuning": self.search.facts} if self.search else {}
+        if self.finalists:
+            tuned["finalists"] = self.finalists.model_dump()
         return {**facts, **drawn, **number, **tuned, **({} if self.pruner == "none" else {"pruner": self.pruner})}
 
     @cached_property
@@ -107,6 +110,11 @@ class Row:
             for name, r in self.ranges.items()
         }
 
+    @property
+    def budget(self) -> int:
+        """Tuning trials, the runs of finalists included."""
+        return self.trials + (min(self.finalists.best, self.trials) * self.finalists.seeds if self.finalists else 0)
+
     def teacher_config(self, seed: int) -> TeacherConfig | None:
         """Return the teacher of a seed; None if the method needs none, or it is tuned and not chosen yet."""
         teacher = self.search.chosen() if self.search else self.student.teacher
@@ -122,6 +130,11 @@ class Row:
             "teacher": self.teacher_config(seed),
         }
         return self.student.model_copy(update=changes | of_seed(seed, self.replicate))
+
+    def finalist_config(self, parameters: Mapping[str, float], run: int) -> StudentConfig:
+        """Return the configuration of a finalist's further run (from 1 on): a tuning trial with another seed."""
+        seed = SEEDS_PER_REPLICATE * (self.replicate + 1) - run
+        return self.config(parameters, TUNING_SEED).model_copy(update={"seed": seed})
 
     def parameters_of(self, config: StudentConfig) -> dict[str, float]:
         """Return the tuned values in the configuration of one of its trials: the inverse of `config`."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError, model_validator
 from mmkd.config import Count
 from mmkd.errors import UserError
 from mmkd.schema import Frozen, explain
-from slurm.settings import Memory, Name, SlurmSettings, TimeLimit
+from slurm.settings import MemoryOrNone, Name, SlurmSettings, TimeLimit
 from sweeps.study_file import merge, read_toml
 
 SITE_FILE = "mmkd/site.toml"
@@ -25,18 +25,20 @@ class ControllerJob(Frozen):
     account: Name | None = None
     qos: Name | None = None
     cpus: Count = 1
-    mem: Memory = "4G"
+    mem: MemoryOrNone = "4G"
     time: TimeLimit = "1-00:00:00"
 
 
 class Site(Frozen):
     """A site file: `[slurm]` for trials, `[detach]` for detached controllers, and shared settings.
 
-    `parallel`: jobs at once, including pending ones; `stage`: copy the data to the node's disk ($TMPDIR) first.
+    `parallel`: jobs at once, including pending ones; `stage`: copy the data to the node's disk ($TMPDIR) first;
+    `on_event`: see --on-event.
     """
 
     parallel: Count = 16
     stage: bool = False
+    on_event: str | None = None
     slurm: SlurmSettings = SlurmSettings()
     detach: ControllerJob = ControllerJob()
 

@@ -52,6 +52,13 @@ class Defaults(Frozen):
     pruner: Pruner = "none"
 
 
+class Finalists(Frozen):
+    """The `best` trials of each row run again on `seeds` more seeds; the winner has the best mean on validation."""
+
+    best: Annotated[int, Field(ge=2, le=1000)]
+    seeds: Annotated[int, Field(ge=1, le=100)]
+
+
 class PaperFigures(records.PaperFigures, Frozen):
     """The paper's figures as a study file gives them."""
 
@@ -93,6 +100,7 @@ class StudyFile(Recipe):
 
     `replicates` is how often each row is tuned and tested, each time on its own split, as `splits` says; `trials`
     and `seeds` count per replicate. `teacher_tuning` is a partial `TeacherTuning`.
+    Without `finalists`, the best trial wins.
     """
 
     title: Line
@@ -103,6 +111,7 @@ class StudyFile(Recipe):
     replicates: Replicates = 1
     splits: SplitSettings = SplitSettings()
     teacher_tuning: dict[str, Any] = {}
+    finalists: Finalists | None = None
     defaults: Defaults = Defaults()
     rows: Annotated[list[RowSpec], Field(min_length=1)]
 

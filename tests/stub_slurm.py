@@ -22,6 +22,7 @@ class StubSlurm:
                 f'for word in "$@"; do printf "%s\\0" "$word"; done > {prefix}.words',
                 f"env -0 > {prefix}.environment",
                 f"echo x >> {prefix}.calls",
+                f"sleep $(cat {prefix}.hang 2> /dev/null || echo 0)",
                 f"cat {prefix}.answer 2> /dev/null",
                 f"cat {prefix}.complaint >&2 2> /dev/null",
                 f"exit $(cat {prefix}.code 2> /dev/null || echo 0)",
@@ -41,6 +42,10 @@ class StubSlurm:
         self._tell(command, "answer", "")
         self._tell(command, "complaint", text)
         self._tell(command, "code", "1")
+
+    def hangs(self, command: str, seconds: float) -> None:
+        """The command takes so long from now on."""
+        self._tell(command, "hang", f"{seconds}")
 
     def calls(self, command: str) -> int:
         """How often it was called."""

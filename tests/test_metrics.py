@@ -144,6 +144,21 @@ def test_confusion_counts_are_true_by_predicted_class() -> None:
     assert counts.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "names"),
+    [
+        (-3, 3, {"acc7", "acc5", "acc2", "acc2_f1", "mae", "correlation"}),
+        (-1, 1, {"acc2", "acc2_f1", "mae", "correlation"}),
+        (1, 5, {"mae", "correlation"}),
+        (-2, 5, {"mae", "correlation"}),
+    ],
+)
+def test_only_metrics_that_apply_to_the_range_are_there(first: float, last: float, names: set[str]) -> None:
+    rng = np.random.default_rng(0)
+    centres = np.linspace(first, last, 5)
+    assert set(score_metrics(rng.normal(size=(30, 5)), rng.uniform(first, last, 30), centres)) == names
+
+
 def test_mults_accuracies_are_for_scores_from_minus_three_to_three_alone() -> None:
     found = score_metrics(sure([1.0, -1.0]), np.array([1.0, 4.0]), np.linspace(0, 6, 7))
     assert sorted(found) == ["correlation", "mae"]

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.checks.finding import Finding, first_few, names_of, unequal
 from analysis.loading.replicate_runs import ReplicateRuns
 from analysis.loading.runs import Runs
+from mmkd.config import recipe_digest
 from mmkd.files import read_json
 from mmkd.records import RowIdentity, RowRecord, as_written, find_record, leaves
 from mmkd.rundir import RowDir, TrialDir
@@ -60,8 +61,16 @@ def _of_row(identity: RowIdentity) -> dict[str, Any]:
         "training": written["training"],
         "network": written["student"],
         "distillation": method,
-        **({"teacher": written["teacher"]} if written.get("teacher") else {}),
+        **({"teacher": _teacher_of(identity.data, written)} if written.get("teacher") else {}),
     }
+
+
+def _teacher_of(fingerprint: str, written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The teacher's configuration; of a tuned one the recipe that it was tuned from."""
+    teacher: Mapping[str, Any] = written["teacher"]
+    if not written.get("teacher_tuning"):
+        return teacher
+    return {"branch": teacher.get("branch"), "tuned_from": recipe_digest(fingerprint, teacher)}
 
 
 def _of_run(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a check finds, and how it is said."""
+"""Findings of checks: their kinds, and the words that they have in common."""
 
 from __future__ import annotations
 

@@ -6,9 +6,10 @@ import argparse
 import shutil
 import sys
 
-from analysis.commands.options import Subparsers, load_study, new_command, output_format, write_out
+from analysis.commands.options import Subparsers, load_root, load_study, new_command, output_format, write_out
 from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS, write
+from mmkd.errors import UserError
 from mmkd.steps import show_steps
 
 WIDTH = 100
@@ -37,19 +38,42 @@ def add_command(subparsers: Subparsers) -> None:
         choices=("short", "all"),
         help="short: only the main columns and notes that fit (default on standard output as text); all: everything",
     )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="test, too, that rows equal their controls within so many points of accuracy",
+    )
+    parser.add_argument(
+        "--across",
+        nargs="+",
+        metavar="STUDY",
+        help="one table of the rows of several studies, each on other data, with mean ranks",
+    )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows and the control")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print or write the table; on a terminal as wide as that is."""
+    """Print or write the table; on a terminal as wide as that is.
+
+    Raises:
+        UserError: options that exclude each other, or see `analysis.table` and `analysis.across`.
+    """
     from analysis.tables.ablation import table
+    from analysis.tables.data_sets import across
     from analysis.tables.text import to_text
 
     style = output_format(options, FORMATS)
     columns = options.columns.split(",") if options.columns else None
-    runs, study = load_study(options)
-    with show_steps() as tell:
-        made = table(runs, study, error=options.error, columns=columns, rows=options.rows, tell=tell)
+    if options.across is not None:
+        if options.study or columns or options.margin is not None:
+            raise UserError("--across: shows whole studies; leave out --study, --columns and --margin")
+        made = across(load_root(options), options.across, error=options.error, rows=options.rows)
+    else:
+        runs, study = load_study(options)
+        chosen = {"columns": columns, "rows": options.rows, "margin": options.margin}
+        with show_steps() as tell:
+            made = table(runs, study, error=options.error, tell=tell, **chosen)
     if style != "txt":
         write_out(write(made, style), options.out)
         return 0

@@ -119,7 +119,7 @@ def colour_bar(values: ScalarMappable, axes: Sequence[Axes], label: str) -> None
     bar = figure_of(axes[0]).colorbar(values, ax=list(axes), label=label, aspect=30, pad=0.02)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     bar.ax.tick_params(labelsize=SMALL, length=2.5, width=0.6)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def figure_of(ax: Axes) -> Figure:

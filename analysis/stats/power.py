@@ -34,12 +34,21 @@ class MinimumDetectable:
 
 def paired_noncentrality(freedom: int, level: float) -> float:
     """The true difference in standard errors that a t test with that `freedom` finds with power .8."""
-    critical = float(stdtrit(freedom, 1 - level / 2))
-    return _solve(lambda ncp: float(_rejects(critical, freedom, ncp)))
+    return _solve(lambda ncp: paired_power(ncp, freedom, level))
+
+
+def paired_power(ncp: float, freedom: int, level: float) -> float:
+    """Power of a t test with that `freedom` for a true difference of `ncp` standard errors."""
+    return float(_rejects(float(stdtrit(freedom, 1 - level / 2)), freedom, ncp))
 
 
 def welch_noncentrality(n: int, level: float) -> float:
-    """The true difference in standard errors, s sqrt(2 / n), that Welch's test of two rows of `n` finds with power .8.
+    """The true difference that Welch's test of two rows of `n` finds with power .8, in s sqrt(2 / n)."""
+    return _solve(lambda ncp: welch_power(ncp, n, level))
+
+
+def welch_power(ncp: float, n: int, level: float) -> float:
+    """Power of Welch's test of two rows of `n` for a true difference of `ncp` standard errors.
 
     For equal variances of the rows: their pooled t is noncentral t with 2n - 2 degrees of freedom and independent of
     the share b of one sample variance in their sum, which is Beta((n-1)/2, (n-1)/2) and decides the degrees of freedom
@@ -48,7 +57,7 @@ def welch_noncentrality(n: int, level: float) -> float:
     nodes, weights = leggauss(NODES)
     share = betaincinv((n - 1) / 2, (n - 1) / 2, (nodes + 1) / 2)
     critical = stdtrit((n - 1) / (share**2 + (1 - share) ** 2), 1 - level / 2)
-    return _solve(lambda ncp: float(weights / 2 @ _rejects(critical, 2 * n - 2, ncp)))
+    return float(weights / 2 @ _rejects(critical, 2 * n - 2, ncp))
 
 
 def _rejects(critical: Floats | float, freedom: int, ncp: float) -> Floats:

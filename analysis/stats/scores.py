@@ -15,6 +15,7 @@ from analysis.loading.frames import Floats
 from analysis.loading.replicate_runs import scored
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
+from analysis.stats.equivalence import equivalence_p
 from analysis.stats.error_bars import Error
 from analysis.stats.paired import Paired, tied_replicates
 from analysis.stats.replicates import METRICS, compared_scores, have_same_splits, tests_to_control
@@ -28,7 +29,8 @@ class Difference:
     all rows that are compared. None where there are too few seeds or replicates.
 
     Over replicates also the `effect` size (Cohen's d of pairs: the mean difference in SDs of the differences) and the
-    `correlation` of the pairs.
+    `correlation` of the pairs. `error` and `freedom` are those of its t; `equivalence` is the p, corrected likewise, of
+    two one-sided tests that it is smaller than a margin, where one was given.
     """
 
     value: float
@@ -38,6 +40,9 @@ class Difference:
     corrected: float | None = None
     effect: float | None = None
     correlation: float | None = None
+    error: float | None = None
+    freedom: float | None = None
+    equivalence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Score:
     `error` is shown behind ±. `rank` is 1 for the best and 2 for the second among the students that are compared;
     `tied` is True if the row is not significantly different from the best; None where it is not compared, or
     `is_untested`: too few values, of it or of the best, for a test. `difference` is that to the row's own control,
-    `to_study_control` that to the study's, not corrected.
+    `to_study_control` that to the study's, not corrected; `over_samples` is `difference` over other test samples.
     """
 
     value: float | None = None
@@ -60,6 +65,7 @@ class Score:
     is_untested: bool = False
     difference: Difference | None = None
     to_study_control: Difference | None = None
+    over_samples: Difference | None = None
 
 
 def mean_score(wanted: pd.DataFrame, column: str, error: Error) -> Score:
@@ -98,11 +104,12 @@ def family_score(family: pd.DataFrame, column: str, error: Error, *, replicated:
 
 
 def score_rows(
-    runs: Runs, rows: Sequence[RowRuns], control: RowRuns | None, error: Error
+    runs: Runs, rows: Sequence[RowRuns], control: RowRuns | None, error: Error, margin: float | None = None
 ) -> Mapping[str, Mapping[str, Score]]:
     """By metric and name of the row: the cell of every row, with its rank, tie and differences where it is compared.
 
-    `control` is the study's, which says what is comparable; differences are to each row's own control.
+    `control` is the study's, which says what is comparable; differences are to each row's own control. `margin`
+    (points) asks for tests of equivalence.
     """
     members = comparable(rows, control)
     made = {}
@@ -110,7 +117,7 @@ def score_rows(
         cells = {row.spec.name: row_score(row, f"test_{metric}", error) for row in rows}
         known = [row for row in members if cells[row.spec.name].value is not None]
         values = {row.spec.name: float(cells[row.spec.name].value or 0.0) for row in known}
-        differences, to_study_control, ties = _tests(runs, known, control, metric)
+        differences, to_study_control, ties = _tests(runs, known, control, metric, margin)
         best_first = sorted(set(values.values()), reverse=True)
         for name, value in values.items():
             place = best_first.index(value) + 1
@@ -129,7 +136,7 @@ def score_rows(
 
 
 def _tests(
-    runs: Runs, members: Sequence[RowRuns], control: RowRuns | None, metric: str
+    runs: Runs, members: Sequence[RowRuns], control: RowRuns | None, metric: str, margin: float | None
 ) -> tuple[dict[str, Difference], dict[str, Difference], dict[str, bool | None]]:
     """Differences to each row's control, corrected by Holm, and to the study's; which rows are tied with the best."""
     named = {row.spec.name: row for row in members}
@@ -151,8 +158,22 @@ def _tests(
         tied = tied_with_best(list(values.values())) if len(values) > 1 else []
     known = {name: difference.p for name, difference in found.items() if difference.p is not None}
     corrected = dict(zip(known, holm(list(known.values())), strict=True))
-    differences = {name: replace(difference, corrected=corrected.get(name)) for name, difference in found.items()}
+    within = {} if margin is None else _equivalent(found, margin)
+    differences = {
+        name: replace(difference, corrected=corrected.get(name), equivalence=within.get(name))
+        for name, difference in found.items()
+    }
     return differences, to_study_control, dict(zip(named, tied, strict=True)) if len(named) > 1 else {}
+
+
+def _equivalent(found: Mapping[str, Difference], margin: float) -> dict[str, float]:
+    """p of tests of equivalence, corrected by Holm."""
+    p = {
+        name: equivalence_p(one.value, one.error, one.freedom, margin)
+        for name, one in found.items()
+        if one.error is not None and one.freedom is not None
+    }
+    return dict(zip(p, holm(list(p.values())), strict=True))
 
 
 def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns]:
@@ -173,7 +194,14 @@ def comparable(rows: Sequence[RowRuns], control: RowRuns | None) -> list[RowRuns
 def difference_of(a: Floats, b: Floats) -> Difference:
     """The mean of `a` less that of `b`, by Welch's test; p is not corrected."""
     test = welch(a, b)
-    return Difference(float(test.difference), _known(test.low), _known(test.high), _known(test.p))
+    return Difference(
+        float(test.difference),
+        _known(test.low),
+        _known(test.high),
+        _known(test.p),
+        error=_known(test.error),
+        freedom=_known(test.freedom),
+    )
 
 
 def as_difference(test: Paired) -> Difference:
@@ -186,6 +214,8 @@ def as_difference(test: Paired) -> Difference:
         _known(test.p),
         effect=_known(test.effect),
         correlation=_known(test.correlation),
+        error=_known(test.error),
+        freedom=test.freedom,
     )
 
 

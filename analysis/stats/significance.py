@@ -24,13 +24,17 @@ PAIRS_NEEDED = 29
 
 @dataclass(frozen=True)
 class Welch:
-    """Mean of A minus mean of B, its 95 % interval and two-sided p; NaN where a side has under two values or neither
-    side varies. Arrays where the samples had leading axes."""
+    """Mean of A minus mean of B, its 95 % interval and two-sided p, its standard error and degrees of freedom.
+
+    NaN where a side has under two values or neither side varies. Arrays where the samples had leading axes.
+    """
 
     difference: Floats
     low: Floats
     high: Floats
     p: Floats
+    error: Floats
+    freedom: Floats
 
 
 def welch(a: ArrayLike, b: ArrayLike) -> Welch:
@@ -39,7 +43,7 @@ def welch(a: ArrayLike, b: ArrayLike) -> Welch:
     difference = first.mean(axis=-1) - second.mean(axis=-1)
     if min(first.shape[-1], second.shape[-1]) < 2:
         unknown = np.full_like(difference, np.nan)
-        return Welch(difference, unknown, unknown, unknown)
+        return Welch(difference, *[unknown] * 5)
     # Where neither side varies there is nothing to divide by, and nothing is claimed.
     varies = (np.ptp(first, axis=-1) > 0) | (np.ptp(second, axis=-1) > 0)
     parts = [sample.var(axis=-1, ddof=1) / sample.shape[-1] for sample in (first, second)]
@@ -49,7 +53,8 @@ def welch(a: ArrayLike, b: ArrayLike) -> Welch:
         freedom = error**4 / sum(part**2 / (n - 1) for part, n in zip(parts, sizes, strict=True))
         half = error * stdtrit(freedom, 1 - ALPHA / 2)
         p = 2 * stdtr(freedom, -np.abs(difference) / error)
-    return Welch(difference, *(np.where(varies, value, np.nan) for value in (difference - half, difference + half, p)))
+    found = (difference - half, difference + half, p, error, freedom)
+    return Welch(difference, *(np.where(varies, value, np.nan) for value in found))
 
 
 def holm(p: Sequence[float]) -> list[float]:

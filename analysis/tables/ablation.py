@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -21,6 +22,14 @@ from analysis.stats.references import compute_references
 from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
 from analysis.stats.scores import Score, family_score, percents, row_score, score_rows
 from analysis.tables.checks import check_rows
+from analysis.tables.difference_cells import (
+    DIFFERENCES,
+    check_margin,
+    difference_cells,
+    difference_notes,
+    unshown_differences,
+    with_intervals_over_samples,
+)
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import brief_notes, legend, notes
 from analysis.tables.reference_rows import reference_notes, reference_section
@@ -38,12 +47,7 @@ COLUMNS = (
     Column("weighted_f1", "weighted F1\N{NO-BREAK SPACE}%", "spread", "higher"),
     Column("macro_f1", "macro F1\N{NO-BREAK SPACE}%", "spread", "higher"),
     Column("seeds", "n", "ratio"),
-    Column(
-        "difference", "Δ\N{NO-BREAK SPACE}accuracy [95\N{NO-BREAK SPACE}%\N{NO-BREAK SPACE}CI]", "difference", "higher"
-    ),
-    Column("to_control", "Δ to the study's control", "difference", "higher"),
-    Column("effect", "effect size", "effect", "higher"),
-    Column("p", "p (Holm)", "p"),
+    *DIFFERENCES,
     Column("gap", "gap\N{NO-BREAK SPACE}%", "gap", "higher"),
     Column("majority_share", "maj. %", "mean"),
     Column("parameters", "params", "count"),
@@ -53,8 +57,12 @@ COLUMNS = (
     Column("paper_accuracy", "paper's acc. %", "mean"),
     Column("paper_f1", "paper's F1 %", "mean"),
 )
-PAPER_DATA, PAPER_PRIMARY, PAPER_OTHERS = "CMU-MOSEI", "video", ("audio", "language")
-"""The paper's own figures are shown beside students of these data and modalities, in this order."""
+PAPER_DATA = re.compile(r"CMU-MOSEI(, MulT's pickle \(unaligned\))?")
+PAPER_PRIMARY, PAPER_OTHERS = "video", ("audio", "language")
+"""The paper's own figures are shown beside students of these data and modalities, in this order.
+
+Aligned files of CMU-MOSEI, and those with other features, are other data.
+"""
 DASH = "\N{EN DASH}"
 NOT_BETTER = "no gap: the teacher is not shown to be better than the control (95 % interval)"
 ONE_TUNING = (
@@ -91,6 +99,7 @@ def table(
     error: Error = "sd",
     columns: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
+    margin: float | None = None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> Table:
     """The table of the study called `study` under the root of `runs`.
@@ -102,15 +111,18 @@ def table(
             95 % interval.
         columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
         rows: names of the rows to show beside the control; by default all. Tests and ranks are among these alone.
+        margin: points of accuracy that do not matter: adds tests that rows equal their controls within it.
         tell: called with the next step, where reference models are fitted for the first time, which takes seconds.
 
     Raises:
-        UserError: there is no such study, column or row, or the study's file is broken.
+        UserError: there is no such study, column or row, the study's file is broken, or the margin makes no sense.
     """
+    check_margin(margin, columns)
     found = collect(runs, study, rows)
     chosen, control = found.rows, found.control
     controls = {row.spec.name: found.control_of(row) for row in chosen}
-    scores = score_rows(runs, chosen, control, error)
+    scores = dict(score_rows(runs, chosen, control, error, margin))
+    scores["accuracy"] = with_intervals_over_samples(runs, controls, chosen, scores["accuracy"])
     basis = Basis(runs, chosen, control, controls, scores, choose_clock(chosen), error, [])
     missing = compute_references(runs, chosen, tell)
     sections = [
@@ -123,8 +135,10 @@ def table(
     ]
     samples = count_test_samples(runs, chosen)
     whole = len(replicates_by_name(read_study(runs.root, study)))
-    shown = _columns(basis, columns)
+    shown = _columns(basis, columns, margin)
     has_untested = any(row.cells["accuracy"].is_untested for section in sections for row in section.rows)
+    groups = count_test_groups(runs, chosen)
+    compared = difference_notes(chosen, control, scores["accuracy"].values(), margin, groups)
     findings = list(check_rows(runs, chosen))
     noted = [plan_note(Root(runs.root), study), *(found.text for found in findings if found.kind == EXTENDED)]
     if len(chosen) < whole:
@@ -141,6 +155,7 @@ def table(
             *filter(None, noted),
             *reference_notes(runs, chosen, missing),
             *notes(runs, chosen, control, samples, error, basis.clock.unit),
+            *compared,
         ),
         provenance(runs, found),
         "" if basis.is_replicated else ONE_TUNING,
@@ -149,22 +164,17 @@ def table(
     )
 
 
-def _columns(basis: Basis, wanted: Sequence[str] | None) -> tuple[Column, ...]:
+def _columns(basis: Basis, wanted: Sequence[str] | None, margin: float | None) -> tuple[Column, ...]:
     """The columns to show, the cost's called by its unit."""
     known = {column.key: replace(column, label=column.label or basis.clock.unit) for column in COLUMNS}
     if not basis.is_replicated:
         known["p"] = replace(known["p"], label=P_OF_ONE_TUNING)
+    if margin is not None:
+        known["equivalence"] = replace(known["equivalence"], label=f"p within ±{margin:g}")
     if wanted is not None:
         return tuple(known[choose("column", key, known)] for key in wanted)
     left_out = set() if any(map(_is_the_papers, basis.rows)) else {"paper_accuracy", "paper_f1"}
-    if basis.control is None:
-        left_out |= {"to_control"}
-    if not any(basis.controls.values()):
-        left_out |= {"difference", "effect", "p"}
-    if all(row.control == basis.control.spec.name for row in basis.rows if basis.control and row is not basis.control):
-        left_out.add("to_control")
-    if not basis.is_replicated:
-        left_out.add("effect")
+    left_out |= unshown_differences(basis.rows, basis.control, basis.scores["accuracy"].values(), margin)
     return tuple(column for key, column in known.items() if key not in left_out)
 
 
@@ -179,6 +189,12 @@ def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
         first = [outcome(runs, done["directory"].iloc[0]).ids for done in measured if len(done)]
         counts.append(len(set().union(*first)))
     return min((number for number in counts if number), default=0)
+
+
+def count_test_groups(runs: Runs, rows: Sequence[RowRuns]) -> int:
+    """Groups of the test samples of the first run that was measured; 0 if the data have none."""
+    first = next((row.measured["directory"].iloc[0] for row in rows if len(row.measured)), None)
+    return 0 if first is None else len(set(outcome(runs, first).groups))
 
 
 def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow]:
@@ -208,14 +224,7 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
         "trials": _trials(row),
         "cost": _cost(basis, pd.concat([row.tuning, row.final_runs])),
     }
-    difference = cells["accuracy"].difference
-    if difference is not None:
-        cells["difference"] = Cell(difference.value, difference=difference)
-        cells["effect"] = Cell(difference.effect)
-        cells["p"] = Cell(difference.corrected)
-    common = cells["accuracy"].to_study_control
-    if common is not None:
-        cells["to_control"] = Cell(common.value, difference=common)
+    cells |= difference_cells(cells["accuracy"])
     if row.spec.paper and _is_the_papers(row):
         cells |= _paper_cells(row.spec.paper.accuracy, row.spec.paper.f1)
     return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells), row.control)
@@ -229,7 +238,7 @@ def _is_the_papers(row: RowRuns) -> bool:
     """True if the paper has figures for the row, and had a student of these modalities."""
     others = [name for name in row.fact("modalities").split(", ") if name != PAPER_PRIMARY]
     of_the_paper = (row.fact("primary"), *others) == (PAPER_PRIMARY, *PAPER_OTHERS)
-    return row.spec.paper is not None and PAPER_DATA in row.fact("source") and of_the_paper
+    return row.spec.paper is not None and of_the_paper and bool(PAPER_DATA.fullmatch(row.fact("source")))
 
 
 def _paper_cells(accuracy: float | None, f1: float | None) -> dict[str, Cell]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -11,8 +10,9 @@ import pandas as pd
 from analysis.checks.configurations import unlike_their_row
 from analysis.checks.copies import copied_runs
 from analysis.checks.environments import unequal_environments
-from analysis.checks.finding import EXTENDED, REMARK, Finding, first_few, names_of, unequal
+from analysis.checks.finding import REMARK, Finding, first_few, names_of, unequal
 from analysis.checks.references import below_references
+from analysis.checks.selection import chosen_on_test, extended
 from analysis.checks.training import too_short
 from analysis.loading.outcomes import outcome
 from analysis.loading.replicate_runs import ReplicateRuns, failures
@@ -22,8 +22,7 @@ from analysis.stats.replicates import METRICS
 from analysis.tables.matched_controls import unlike_controls
 from mmkd.config import ALGORITHM_VERSION
 from mmkd.formatting import count
-from mmkd.metrics import best_trial
-from mmkd.result_file import ResultError, Status
+from mmkd.result_file import ResultError
 
 
 def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
@@ -53,8 +52,8 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from too_short(rows)
     yield from below_references(runs, rows)
     for row in started:
-        yield from _chosen_on_test(row)
-    yield from _extended(started)
+        yield from chosen_on_test(row)
+    yield from extended(started)
     yield from _incomplete(rows)
     yield from _rejected(runs, rows)
 
@@ -126,67 +125,6 @@ def _commits(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
         yield Finding("code", f"code commits are unequal (+ marks uncommitted changes): {listed}")
     elif any("+" in commit for commit in counts):
         yield Finding(REMARK, f"the code had uncommitted changes: {known[0]}")
-
-
-def _chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
-    """Ways in which test data may have influenced the selection."""
-    selection = row.fact("selection")
-    if selection.startswith("test"):
-        yield Finding("selection", f"{row.title}: selection on test: its selection metric is {selection!r}")
-    tuned = zip(row.values("directory", ["tuning"]), row.values("test_accuracy", ["tuning"]), strict=True)
-    measured = [directory for directory, accuracy in tuned if not pd.isna(accuracy)]
-    if measured:
-        yield Finding(
-            "selection",
-            f"{row.title}: selection on test is possible: {len(measured)} tuning trials were measured on test "
-            f"({names_of(measured)})",
-        )
-    yield from _other_winner(row, selection)
-
-
-def _extended(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
-    """Rows in which another trial won after they were extended."""
-    scores = {row.title: row.values("test_accuracy", ["superseded"]) for row in rows if row.winner is not None}
-    former = {title: sum(not pd.isna(score) for score in found) for title, found in scores.items()}
-    titles = [title for title, runs in former.items() if runs]
-    if titles:
-        yield Finding(
-            EXTENDED,
-            f"extended, and then another trial won: {first_few(titles)}; test was also read for the former winners "
-            f"({count(sum(former.values()), 'run')}, not shown)",
-        )
-
-
-def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
-    """The winner is the best by validation among the trials sampled when it was chosen, the earliest of equals;
-    and the final runs have its hyperparameters."""
-    column, winner = f"valid_{selection}", row.winner
-    if winner is None or row.facts is None or column not in row.study.frames["tuning"]:
-        return
-    number, value, status = (row.values(name, ["tuning"]) for name in ("number", column, "status"))
-    complete = {
-        int(n): float(x)
-        for n, x, state in zip(number, value, status, strict=True)
-        if state == Status.COMPLETE and n < row.facts["numbers"] and not pd.isna(x)
-    }
-    best = best_trial(selection, complete)
-    if best not in (None, winner):
-        yield Finding(
-            "selection",
-            f"{row.title}: the winner is trial {winner}, but trial {best} is the best by validation {selection}",
-        )
-    stored = float(row.facts["winner_value"])
-    if winner in complete and not math.isclose(complete[winner], stored, rel_tol=1e-6):
-        said = f"winner.json says {stored:.6g}, the trial {complete[winner]:.6g}"
-        yield Finding("selection", f"{row.title}: validation {selection} of trial {winner}: {said}")
-    if winner not in number:
-        return
-    for name in ("learning_rate", "alpha", "beta", "temperature"):
-        chosen = row.values(name, ["tuning"])[number.index(winner)]
-        runs = zip(*(row.values(column, ["final_runs"]) for column in (name, "learning_rate")), strict=True)
-        if any(not pd.isna(rate) and mine != chosen and not (pd.isna(mine) and pd.isna(chosen)) for mine, rate in runs):
-            yield Finding("selection", f"{row.title}: final runs have other hyperparameters than trial {winner}")
-            return
 
 
 def _incomplete(rows: Sequence[RowRuns]) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from analysis.loading.outcomes import Outcome, outcome
 from analysis.loading.replicate_runs import seed_name
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect
+from analysis.stats.over_samples import clustered_difference, share_right
 from analysis.stats.paired import paired
 from analysis.stats.replicates import compared_scores
 from analysis.stats.scores import Difference, as_difference, difference_of, percents
@@ -51,6 +52,7 @@ class Comparison:
             paired test over these, as in the table: would other replicates?
         test: that test, in words.
         samples: how many test samples, in all replicates.
+        groups: how many groups the samples have; 0 if the data have none.
         over_samples: each sample's share of A's runs that got it right, less B's: the mean, its paired bootstrap
             interval over samples, and the p of McNemar's test with the sample as the cluster (Durkalski et al. 2003):
             would other samples say the same, of these very runs? None where the runs have no predictions in common.
@@ -67,6 +69,7 @@ class Comparison:
     over_seeds: Difference
     test: str
     samples: int
+    groups: int
     over_samples: Difference
     pairs: tuple[SeedPair, ...]
     better: float | None
@@ -86,8 +89,7 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
             raise UserError(f"{row.title}: no score yet ({row.status or 'no seed completed'})")
     ours, theirs = _outcomes(runs, first), _outcomes(runs, second)
     common = _same_samples(first, ours, second, theirs)
-    differences = _by_sample([(_runs_of(ours, number), _runs_of(theirs, number)) for number in common])
-    low, high = paired_bootstrap(differences)
+    differences, groups = _by_sample([(_runs_of(ours, number), _runs_of(theirs, number)) for number in common])
     shared = [seed for seed in ours if seed in theirs]
     tested, test = _over_seeds(runs, first, second)
     accuracies = ([float(of[seed].right.mean()) for seed in shared] for of in (ours, theirs))
@@ -100,7 +102,8 @@ def compare(runs: Runs, study: str, a: str, b: str) -> Comparison:
         tested,
         test,
         len(differences),
-        Difference(float(differences.mean()), low, high, clustered_mcnemar(differences)),
+        len(set(groups)),
+        _over_samples(differences, groups),
         tuple(SeedPair(seed, *mcnemar(ours[seed].right, theirs[seed].right)) for seed in shared),
         probability_of_better(*accuracies) if shared else None,
         tuple(finding.text for finding in check_rows(runs, [first, second])),
@@ -135,14 +138,22 @@ def _same_samples(a: RowRuns, ours: Outcomes, b: RowRuns, theirs: Outcomes) -> l
     return common
 
 
-def _by_sample(pairs: Sequence[tuple[Sequence[Outcome], Sequence[Outcome]]]) -> Floats:
-    """(N,) the share of A's runs that got each sample right minus that of B's, in points; mean over its replicates."""
-    shares = [[np.mean([found.right for found in outcomes], axis=0) for outcomes in pair] for pair in pairs]
-    differences = np.concatenate([100 * (a - b) for a, b in shares])
-    if len(pairs) == 1:
-        return np.asarray(differences)
-    ids = [sample for ours, _ in pairs for sample in ours[0].ids]
-    return pd.Series(differences).groupby(ids, sort=False).mean().to_numpy(np.float64)
+def _by_sample(pairs: Sequence[tuple[Sequence[Outcome], Sequence[Outcome]]]) -> tuple[Floats, list[str]]:
+    """(N,) the share of A's runs that got each sample right minus that of B's, in points, mean over its replicates; and
+    the samples' groups, none where the data have none."""
+    differences = np.concatenate([share_right(ours) - share_right(theirs) for ours, theirs in pairs])
+    tested = [ours[0] for ours, _ in pairs]
+    ids = [sample for found in tested for sample in found.ids]
+    group_of = dict(zip(ids, (group for found in tested for group in found.groups), strict=False))
+    means = pd.Series(differences).groupby(ids, sort=False).mean()
+    return means.to_numpy(np.float64), [group_of[sample] for sample in means.index] if group_of else []
+
+
+def _over_samples(differences: Floats, groups: Sequence[str]) -> Difference:
+    if groups:
+        return clustered_difference(differences, groups)
+    low, high = paired_bootstrap(differences)
+    return Difference(float(differences.mean()), low, high, clustered_mcnemar(differences))
 
 
 def _over_seeds(runs: Runs, a: RowRuns, b: RowRuns) -> tuple[Difference, str]:
@@ -169,16 +180,15 @@ def _lines(found: Comparison) -> Iterator[str]:
     unit = "run" if found.replicates > 1 else "seed"
     yield f"A  {found.a} ({count(found.seeds_a, unit)})"
     yield f"B  {found.b} ({count(found.seeds_b, unit)})"
-    seeds, samples = difference_text(found.over_seeds), difference_text(found.over_samples)
+    seeds, samples = difference_text(found.over_seeds), difference_text(found.over_samples, "groups")
     yield "Test accuracy of A minus that of B, in points:"
     if found.replicates > 1:
         yield f"  other replicates?  {seeds}  ({found.test}, {found.replicates} of both rows)"
     else:
         yield f"  other seeds?    {seeds}  ({found.test}, these {found.samples} samples)"
-    yield (
-        f"  other samples?  {samples}  (paired bootstrap and clustered McNemar over samples, these "
-        "runs; samples taken as independent)"
-    )
+    independent = "paired bootstrap and clustered McNemar over samples, these runs; samples taken as independent"
+    how = f"t over {found.groups} groups of samples, these runs" if found.groups else independent
+    yield f"  other samples?  {samples}  ({how})"
     for pair in found.pairs:
         yield (
             f"  {seed_name(pair.seed)}: {pair.only_a} samples right in A alone, {pair.only_b} in B alone, "
@@ -193,8 +203,8 @@ def _lines(found: Comparison) -> Iterator[str]:
     yield from (f"WARNING: {warning}" for warning in found.warnings)
 
 
-def difference_text(found: Difference) -> str:
-    """A difference in points, with its interval and p where there are seeds enough."""
+def difference_text(found: Difference, unit: str = "seeds") -> str:
+    """A difference in points, with its interval and p where there are enough of the unit that it is over."""
     if found.low is None or found.high is None or found.p is None:
-        return f"{found.value:+z.2f} (too few seeds for an interval)"
+        return f"{found.value:+z.2f} (too few {unit} for an interval)"
     return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {p_value(found.p)}"

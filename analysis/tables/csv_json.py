@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from analysis.stats.uncertainty import half_width
+from analysis.tables.difference_cells import DIFFERENCES
 from analysis.tables.model import Cell, Column, Table
 
 FIELDS = (
@@ -18,9 +19,11 @@ FIELDS = (
     "rank", "tied_with_best", "difference", "difference_low", "difference_high", "p", "p_holm",
     "effect_size", "correlation", "low", "high", "text",
     "control", "to_study_control", "to_study_control_low", "to_study_control_high",
+    "p_equivalence", "over_samples_low", "over_samples_high",
 )  # fmt: skip
 UNITS = {"spread": "percent", "mean": "percent", "count": "", "times": "ratio", "ratio": "count", "gap": "percent"}
-DERIVED = ("difference", "to_control", "effect", "p")
+UNITS |= {"difference": "points", "rank": "", "p": ""}
+DERIVED = tuple(column.key for column in DIFFERENCES)
 """Columns that repeat what the row of `accuracy` says."""
 
 
@@ -73,7 +76,9 @@ def _numbers(cell: Cell) -> dict[str, Any]:
         found = cell.difference
         known |= {"difference": found.value, "difference_low": found.low, "difference_high": found.high}
         known |= {"p": found.p, "p_holm": found.corrected}
-        known |= {"effect_size": found.effect, "correlation": found.correlation}
+        known |= {"effect_size": found.effect, "correlation": found.correlation, "p_equivalence": found.equivalence}
+    if cell.over_samples is not None:
+        known |= {"over_samples_low": cell.over_samples.low, "over_samples_high": cell.over_samples.high}
     if cell.to_study_control is not None:
         common = cell.to_study_control
         known |= {"to_study_control": common.value}

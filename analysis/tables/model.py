@@ -13,7 +13,9 @@ TIED, UNTESTED = "≈", "?"
 ARROWS = {"higher": "\N{NO-BREAK SPACE}↑", "lower": "\N{NO-BREAK SPACE}↓", None: ""}
 """What follows a column's label."""
 
-Style = Literal["spread", "mean", "ratio", "count", "times", "cost", "difference", "effect", "p", "gap"]
+Style = Literal[
+    "spread", "mean", "ratio", "count", "times", "cost", "difference", "effect", "p", "gap", "interval", "rank"
+]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Column:
 
     `spread` shows mean ± error, `mean` the mean alone, `ratio` n or n/N, `count` a whole number, `times` a factor,
     `cost` minutes or hours, `difference` a difference and its interval, `effect` an effect size, `p` a p value, `gap` a
-    whole number and its interval.
+    whole number and its interval, `interval` the interval alone, `rank` a mean rank.
     """
 
     key: str

@@ -52,7 +52,6 @@ def notes(
     if lower:
         yield f"trained with networks in bfloat16, evaluated in float32: {'; '.join(lower)}"
     yield from _majority(rows)
-    yield from _controls(rows, control)
     if any(row.control for row in rows):
         yield "gap: (row - control) / (teacher - control) on mean accuracy, with its 95 % interval (Fieller)"
     yield (
@@ -98,26 +97,6 @@ def _scores(rows: Sequence[RowRuns], error: Error) -> str:
         f"scores: test split, mean ± {ERRORS[error]} over n final runs (seeds {' or '.join(seeds)}), {epoch}; "
         "n/N: n of N seeds have a score; ± says nothing about other test samples"
     )
-
-
-def _controls(rows: Sequence[RowRuns], control: RowRuns | None) -> Iterator[str]:
-    """The rows that others are compared with."""
-    titles = {row.spec.name: row.title for row in rows}
-    if control is not None:
-        yield f"control: “{control.title}”"
-    own = {
-        row.spec.name: row.control
-        for row in rows
-        if row.control and (control is None or row.control != control.spec.name)
-    }
-    for name in dict.fromkeys(own.values()):
-        compared = ", ".join(row for row, other in own.items() if other == name)
-        yield f"control of {compared}: “{titles.get(str(name), name)}”, the same student without KD"
-    if own and control is not None:
-        yield (
-            f"Δ to the study's control: the same difference to “{control.title}”, with the 95 % interval of one "
-            "comparison, not corrected; it mixes the method's effect with that of another student"
-        )
 
 
 def _over_seeds(runs: Runs, members: Sequence[RowRuns]) -> Iterator[str]:

@@ -37,7 +37,7 @@ def reference_section(
 
 
 def reference_notes(runs: Runs, rows: Sequence[RowRuns], missing: Sequence[str]) -> Iterator[str]:
-    """What the linear models are, and why there are none for some data."""
+    """Notes on the linear models, and the reason if there are none for some data."""
     for problem in missing:
         yield f"no reference models: {problem}"
     known = _by_modalities(runs, rows)

@@ -17,7 +17,7 @@ def with_text(sections: Sequence[Section], columns: Sequence[Column], samples: i
     rows = [row for section in sections for row in section.rows]
     decimals = {column.key: _decimals(column, rows, samples) for column in columns}
     # A difference is as fine as what it is a difference of.
-    decimals |= {column.key: decimals["accuracy"] for column in columns if column.style == "difference"}
+    decimals |= {column.key: decimals["accuracy"] for column in columns if column.style in ("difference", "interval")}
     finest = finest_decimals(samples)
     for section in sections:
         yield Section(section.title, tuple(_row_with_text(row, columns, decimals, finest) for row in section.rows))
@@ -57,6 +57,8 @@ def cell_text(column: Column, cell: Cell, decimals: int, finest: int = 0) -> str
             return f"{cell.value:+z.2f}".replace("-", MINUS)
         case "difference":
             return _difference(cell, decimals)
+        case "interval":
+            return f"[{', '.join(f'{end:+z.{decimals}f}' for end in cell.interval or ())}]".replace("-", MINUS)
         case "gap":
             return _with_interval(f"{cell.value:z,.0f}", [f"{end:z,.0f}" for end in cell.interval or ()])
     if column.style != "spread" or cell.error is None:

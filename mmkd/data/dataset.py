@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -28,8 +28,9 @@ class Split:
     """The samples of one split, N of them.
 
     Attributes:
-        arrays: modality -> (N, T_m, F_m) float32 or float16: padding (zeros) in front, the last step real.
-        labels: (N,) int64, class index.
+        arrays: modality -> (N, T_m, F_m) float32 or float16: padding (zeros) in front, the last step real. On writing,
+            also tensors, other numbers, or a list of N arrays (T, F_m), whose lengths may differ.
+        labels: (N,) int64, class index. On writing, also texts, or True and False.
         lengths: modality -> (N,) int64, real steps of each sample, 1 to T_m. On writing, a modality may be left out:
             then its leading all-zero steps are padding.
         scores: (N,) float32 in the score's own units, or None where labels are plain classes.
@@ -37,10 +38,10 @@ class Split:
         groups: the group of each sample (its subject, speaker or video), N names; empty where none are known.
     """
 
-    arrays: dict[str, Array]
-    labels: Array
+    arrays: dict[str, Any]
+    labels: Any
     lengths: dict[str, Array] = field(default_factory=dict)
-    scores: Array | None = None
+    scores: Any | None = None
     ids: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
 
@@ -85,26 +86,23 @@ def is_padding(lengths: Array, steps: int) -> Array:
     return padding
 
 
-def real_lengths(array: Array) -> Array:
-    """(N,) int64: steps of each sample of `array` (N, T, F) after its leading all-zero ones; at least 1."""
-    lengths = np.ones(len(array), np.int64)
+def edge_zeros(array: Array) -> tuple[Array, Array]:
+    """All-zero steps at the beginning and at the end of each sample of `array` (N, T, F): (N,) int64 each.
+
+    Both are T for a sample that is zero throughout.
+    """
+    leading, trailing = np.empty(len(array), np.int64), np.empty(len(array), np.int64)
     for rows in chunks(array):
         used = (array[rows] != 0).any(axis=2)
-        lengths[rows] = np.where(used.any(axis=1), used.shape[1] - used.argmax(axis=1), 1)
+        blank = np.where(used.any(axis=1), 0, used.shape[1])
+        leading[rows], trailing[rows] = blank + used.argmax(axis=1), blank + used[:, ::-1].argmax(axis=1)
+    return leading, trailing
+
+
+def real_lengths(array: Array) -> Array:
+    """(N,) int64: steps of each sample of `array` (N, T, F) after its leading all-zero ones; at least 1."""
+    lengths: Array = np.maximum(array.shape[1] - edge_zeros(array)[0], 1)
     return lengths
-
-
-def complete(name: str, split: Split) -> Split:
-    """Fill in the lengths and ids that were left out. Copies no array."""
-    arrays = {modality: np.asarray(given) for modality, given in split.arrays.items()}
-    lengths = {modality: np.asarray(given) for modality, given in split.lengths.items()}
-    for modality, array in arrays.items():
-        if modality not in lengths and array.ndim == 3 and array.size:  # `validate` refuses other shapes
-            lengths[modality] = real_lengths(array)
-    scores = None if split.scores is None else np.asarray(split.scores, np.float32)
-    ids = list(split.ids) or [f"{name}-{i}" for i in range(len(split))]
-    labels, groups = np.asarray(split.labels), list(split.groups)
-    return replace(split, arrays=arrays, labels=labels, lengths=lengths, scores=scores, ids=ids, groups=groups)
 
 
 def train_statistics(train: Split, vectors: Mapping[str, int]) -> dict[str, tuple[Array, Array]]:

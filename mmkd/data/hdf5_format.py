@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 
 from mmkd.data.dataset import SPLITS, Array, Meaning, Split, fingerprint, train_statistics
+from mmkd.data.identify import identify
 from mmkd.data.untrusted import check_stored
 from mmkd.data.validation import validate, validate_structure
 from mmkd.errors import UserError, errors_about
@@ -97,7 +98,8 @@ _DAMAGE = (KeyError, ValueError, TypeError, AttributeError, IndexError, OSError,
 
 def _check_version(file: Any) -> None:
     if "mmkd_layout" not in file.attrs:
-        raise UserError("an HDF5 file, but not of mmkd's layout; import it, see `mmkd data --help`")
+        known = identify(file.filename) or "import it, see `mmkd data --help`"
+        raise UserError(f"an HDF5 file, but not of mmkd's layout; {known}")
     version = int(read_attribute(file, "mmkd_layout"))
     if version != LAYOUT_VERSION:
         remedy = "update mmkd" if version > LAYOUT_VERSION else "import the data again"
@@ -105,6 +107,8 @@ def _check_version(file: Any) -> None:
 
 
 def _open(path: Path) -> Any:
+    if path.is_dir():
+        raise UserError(f"{path}: a directory, and no such data file; {identify(path) or 'see `mmkd data --help`'}")
     if not path.is_file():
         raise UserError(f"{path}: no such data file; make one, see `mmkd data --help`")
     try:
@@ -113,7 +117,8 @@ def _open(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except OSError as error:
         problem = "a truncated or damaged HDF5 file" if h5py.is_hdf5(path) else "not an HDF5 file"
-        raise UserError(f"{path}: {problem}; import the data again, see `mmkd data --help`") from error
+        remedy = identify(path) or "import the data again, see `mmkd data --help`"
+        raise UserError(f"{path}: {problem}; {remedy}") from error
 
 
 def _view_split(group: Any, path: Path) -> Split:
@@ -202,7 +207,7 @@ def check_dataset(path: str | Path) -> DatasetInfo:
                 f"{info.fingerprint[:12]}: it was changed since; import it again"
             )
         for modality, expected in train_statistics(splits["train"], info.vectors).items():
-            attributes = splits["train"].arrays[modality].attrs  # type: ignore[attr-defined]
+            attributes = splits["train"].arrays[modality].attrs
             stored = attributes["mean"], attributes["std"]
             if np.shape(stored) != np.shape(expected) or not np.allclose(stored, expected):
                 raise UserError(f"modality {modality!r}: mean or std are not those of train; import it again")

@@ -31,4 +31,5 @@ def _select(samples: Samples, chosen: Tensor) -> Samples:
     x = {m: value[positions.to(value.device)] for m, value in samples.x.items()}
     y, scores = samples.y[positions.to(samples.y.device)], None if samples.scores is None else samples.scores[positions]
     ids, groups = ([names[n] for n in positions.tolist()] if names else [] for names in (samples.ids, samples.groups))
-    return Samples(x, y, scores, ids, samples.in_host_memory, groups)
+    lengths = {m: value[positions.to(value.device)] for m, value in samples.lengths.items()}
+    return Samples(x, y, scores, ids, samples.in_host_memory, groups, lengths)

@@ -135,7 +135,7 @@ def _read_array(info: DatasetInfo, stored: Stored, part: _Part, modality: str) -
     array = np.empty((len(part.samples), info.steps[modality], info.features[modality]), np.float32)
     if info.split is None:
         (name,) = part.places
-        stored[name].arrays[modality].read_direct(array)  # type: ignore[attr-defined]  # an h5py.Dataset
+        stored[name].arrays[modality].read_direct(array)
     else:
         for values, rows in part.blocks(info, stored, modality):
             array[rows] = values

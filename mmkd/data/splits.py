@@ -178,13 +178,13 @@ def _test_fold(groups: Groups, settings: SplitSettings, replicate: int, classes:
     if folds > len(groups):
         raise UserError(f"folds = {folds}, but the file has {count(len(groups), 'group')}")
     partition, fold = divmod(replicate, folds)
-    dealt = _deal(groups, folds, [settings.seed, partition], classes)
+    dealt = deal(groups, folds, [settings.seed, partition], classes)
     for names in dealt:
         _validation_size(settings, len(groups) - len(names), len(names))
     return dealt[fold], partition
 
 
-def _deal(groups: Groups, folds: int, key: Sequence[Any], classes: int) -> list[list[str]]:
+def deal(groups: Groups, folds: int, key: Sequence[Any], classes: int) -> list[list[str]]:
     """Deal groups to folds with about equal shares of all samples and of each class.
 
     Larger groups are dealt first, in the order of a shuffle among groups of about one size. Each goes to the fold where

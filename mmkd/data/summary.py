@@ -11,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from mmkd.data.dataset import SPLITS, Array, Split, chunks, is_padding
+from mmkd.data.dataset import SPLITS, Array, Split, chunks, edge_zeros, is_padding
 from mmkd.data.hdf5_format import DatasetInfo
+from mmkd.data.padding import FEW, FEW_SHARE
 from mmkd.data.splits import missing_classes, shared_groups
 from mmkd.formatting import count
 
@@ -28,6 +29,7 @@ def find_oddities(info: DatasetInfo, splits: Mapping[str, Split]) -> list[str]:
         *_class_oddities(info),
         *_group_oddities(info),
         *(line for modality in info.modalities for line in _feature_oddities(modality, splits["train"])),
+        *_zero_oddities(info, splits),
         *_duplicates(splits),
     ]
 
@@ -53,7 +55,7 @@ def _group_oddities(info: DatasetInfo) -> Iterator[str]:
 
 def _feature_oddities(modality: str, train: Split) -> Iterator[str]:
     array, lengths = train.arrays[modality], train.lengths[modality]
-    mean, std = array.attrs["mean"], array.attrs["std"]  # type: ignore[attr-defined]  # an h5py.Dataset
+    mean, std = array.attrs["mean"], array.attrs["std"]
     low, high = np.full(len(mean), np.inf), np.full(len(mean), -np.inf)
     for rows in chunks(array):
         real = array[rows][~is_padding(lengths[rows], array.shape[1])]
@@ -72,27 +74,53 @@ def _feature_oddities(modality: str, train: Split) -> Iterator[str]:
         yield f"{modality} is padding for {padded:.0%} of its steps in train"
 
 
+def _zero_oddities(info: DatasetInfo, splits: Mapping[str, Split]) -> Iterator[str]:
+    for modality in info.modalities:
+        samples = ending = 0
+        for split in splits.values():
+            leading, trailing = edge_zeros(split.arrays[modality])
+            ending += int(((trailing > 0) & (leading < info.steps[modality])).sum())
+            samples += len(split)
+        if ending > max(FEW, FEW_SHARE * samples):
+            yield f"{modality} ends in all-zero steps in {ending} of {samples} samples: they are data here, not padding"
+
+
 def _duplicates(splits: Mapping[str, Split]) -> Iterator[str]:
+    """Equal samples of two splits: by all modalities; and by a single one, which is all that a student sees."""
     marks = {name: _marks(split) for name, split in splits.items()}
     for first, second in combinations(SPLITS, 2):
-        shared = marks[first].keys() & marks[second].keys()
+        shared = _shared(_joint(marks[first]), _joint(marks[second]))
         if shared:
-            one = min(shared, key=marks[first].__getitem__)
-            yield (
-                f"{first} and {second} share {len(shared)} identical samples, "
-                f"{marks[first][one]} and {marks[second][one]} for one"
-            )
+            yield f"{first} and {second} share {len(shared)} identical samples, {shared[0]} for one"
+        for modality in marks[first] if len(marks[first]) > 1 else ():
+            alone = _shared(marks[first][modality], marks[second][modality])
+            if len(alone) > len(shared):
+                yield f"{first} and {second} share {len(alone)} samples of identical {modality}, {alone[0]} for one"
 
 
-def _marks(split: Split) -> dict[bytes, str]:
-    """Hash of all modalities of a sample -> its id."""
-    digests = [hashlib.sha256() for _ in split.ids]
-    for modality in sorted(split.arrays):
-        array = split.arrays[modality]
+def _shared(first: Mapping[str, bytes], second: Mapping[str, bytes]) -> list[str]:
+    """`id and id` of each content that is in both, in the order of the first ids."""
+    owners = {mark: sample for sample, mark in reversed(list(first.items()))}
+    pairs = {owners[mark]: sample for sample, mark in reversed(list(second.items())) if mark in owners}
+    return [f"{sample} and {pairs[sample]}" for sample in sorted(pairs)]
+
+
+def _joint(marks: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
+    """Marks of all modalities together."""
+    everything = [marks[modality] for modality in sorted(marks)]
+    samples = dict.fromkeys(sample for each in everything for sample in each)
+    return {sample: b"".join(each.get(sample, b"") for each in everything) for sample in samples}
+
+
+def _marks(split: Split) -> dict[str, dict[str, bytes]]:
+    """modality -> id -> hash of the sample; samples that lack the modality (all zero) are left out."""
+    marks: dict[str, dict[str, bytes]] = {modality: {} for modality in split.arrays}
+    for modality, array in split.arrays.items():
         for rows in chunks(array):
-            for digest, sample in zip(digests[rows], array[rows], strict=True):
-                digest.update(sample.data)
-    return {digest.digest(): sample for digest, sample in zip(digests, split.ids, strict=True)}
+            for name, sample in zip(split.ids[rows], array[rows], strict=True):
+                if sample.any():
+                    marks[modality][name] = hashlib.sha256(sample.data).digest()
+    return marks
 
 
 def render(info: DatasetInfo, splits: Mapping[str, Split], oddities: list[str]) -> RenderableType:
@@ -125,7 +153,8 @@ def _facts(info: DatasetInfo) -> Table:
 
 
 def _modalities(info: DatasetInfo, splits: Mapping[str, Split]) -> Table:
-    table = _table("modality", "steps", "features", "dtype", "real steps: min", "median", "max", "vectors of")
+    real = ("real steps: min", "median", "max", "of them zero", "padded")
+    table = _table("modality", "steps", "features", "dtype", *real, "vectors of")
     for modality in info.modalities:
         lengths: Array = np.concatenate([split.lengths[modality] for split in splits.values()])
         table.add_row(
@@ -134,9 +163,18 @@ def _modalities(info: DatasetInfo, splits: Mapping[str, Split]) -> Table:
             str(info.features[modality]),
             str(splits["train"].arrays[modality].dtype),
             *(f"{summary:g}" for summary in (lengths.min(), np.median(lengths), lengths.max())),
+            f"{sum(_zero_steps(split, modality) for split in splits.values()):,}",
+            f"{len(lengths) * info.steps[modality] - lengths.sum():,}",
             str(info.vectors.get(modality, "-")),
         )
     return table
+
+
+def _zero_steps(split: Split, modality: str) -> int:
+    """Real steps in which all features are 0."""
+    array, lengths = split.arrays[modality], split.lengths[modality]
+    blank = (~(array[rows] != 0).any(axis=2) & ~is_padding(lengths[rows], array.shape[1]) for rows in chunks(array))
+    return sum(int(each.sum()) for each in blank)
 
 
 def _classes(info: DatasetInfo) -> Table:

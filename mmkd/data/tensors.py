@@ -28,6 +28,9 @@ SHARE = 0.5
 class Samples:
     """One split: x[modality] (N, T_m, F_m) float32 standardised, y (N,), scores (N,) or None, ids, groups or [].
 
+    `lengths` are the real steps of each modality, (N,) beside the labels; a modality that is left out has padding in
+    its leading all-zero steps.
+
     Labels are on the device that computes. So are the inputs; or, `in_host_memory`, each batch is copied there.
     """
 
@@ -37,6 +40,7 @@ class Samples:
     ids: list[str]
     in_host_memory: bool = False
     groups: list[str] = field(default_factory=list)
+    lengths: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -86,6 +90,7 @@ def load_samples(
         data.ids,
         in_host_memory,
         data.groups,
+        {m: torch.from_numpy(data.lengths[m]).to(device) for m in modalities},
     )
 
 

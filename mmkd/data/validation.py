@@ -104,7 +104,9 @@ def _validate_groups(name: str, split: Split, train: Split) -> None:
 def _validate_labels(name: str, split: Split, meaning: Meaning) -> None:
     labels, scores, top = split.labels, split.scores, len(meaning.classes) - 1
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UserError(f"split {name!r}: labels are {labels.dtype} {labels.shape}, not integers (N,)")
+        raise UserError(
+            f"split {name!r}: labels are {labels.dtype} {labels.shape}, not integers (N,){_label_hint(labels)}"
+        )
     _refuse((labels < 0) | (labels > top), f"split {name!r}", split.ids, labels, f"label {{}} is not in 0..{top}")
     if (scores is not None) != (meaning.label_kind == "score"):
         has = "no scores" if scores is None else "scores"
@@ -119,9 +121,16 @@ def _validate_labels(name: str, split: Split, meaning: Meaning) -> None:
     _refuse(far, f"split {name!r}", split.ids, scores, "score {} is nearer to another class than to its label")
 
 
+def _label_hint(labels: Array) -> str:
+    """The line that converts labels of another form."""
+    if labels.ndim == 2:
+        return "; convert them with .reshape(-1)" if labels.shape[1] == 1 else "; convert one-hot ones with .argmax(1)"
+    return "; convert whole numbers with .astype(int)" if labels.dtype.kind == "f" else ""
+
+
 def _validate_shape(where: str, array: Array, samples: int, train: Array) -> None:
     if array.dtype not in (np.float32, np.float16):
-        raise UserError(f"{where}: dtype is {array.dtype}; convert it with .astype('float32') (or 'float16')")
+        raise UserError(f"{where}: dtype is {array.dtype}; convert it with .astype('float32')")
     if array.ndim != 3 or len(array) != samples or 0 in array.shape:
         raise UserError(f"{where}: shape is {array.shape}, not ({samples}, steps, features), one row per label")
     if array.shape[1:] != train.shape[1:]:
@@ -138,11 +147,18 @@ def _validate_values(where: str, array: Array, lengths: Array, ids: list[str]) -
     for rows in chunks(array):
         x = array[rows]
         finite = np.logical_and.reduce(np.isfinite(x), axis=(1, 2))
-        _refuse(~finite, where, ids[rows], None, "holds NaN or infinity; repair or drop the sample")
+        _refuse(
+            ~finite,
+            where,
+            ids[rows],
+            None,
+            "holds NaN or infinity; repair or drop the sample (importers: --replace-inf 0, --drop-nan)",
+        )
         used: Array = (x != 0).any(axis=2)
         dirty = np.logical_or.reduce(used & is_padding(lengths[rows], x.shape[1]), axis=1)
         problem = (
-            "has values other than 0 before its last {} steps, which its length calls real; pad with zeros in front"
+            "has values other than 0 before its last {} steps, which its length calls real; pad with zeros in "
+            "front, or name the side of the padding (padding=, --padding)"
         )
         _refuse(dirty, where, ids[rows], lengths[rows], problem)
 

@@ -64,6 +64,8 @@ class DistillationMethod(nn.Module):
         self.problem = problem
         self.monitored: dict[str, Tensor] = {}
         """Scalars of the last batch to record besides the loss; the trainer averages them over the epoch."""
+        self.contrasts_classes = False
+        """True if L_KD compares samples of a batch of unlike classes: it is 0 for a batch of a single class."""
 
     @classmethod
     def parse(cls, config: Distillation) -> Frozen:

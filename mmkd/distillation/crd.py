@@ -153,6 +153,7 @@ class Method(DistillationMethod):
             self.embeddings[name] = nn.ModuleList(Embedding(w, self.settings.embedding) for w in widths)
         if self.settings.estimator == "bank":
             self._make_banks(problem)
+        self.contrasts_classes = self.settings.estimator == "in_batch" and self.settings.mask_same_class
 
     @classmethod
     def parse(cls, config: Distillation) -> CRDSettings:

@@ -42,6 +42,7 @@ class RowIdentity(Record):
     split: str = ""
     replicate: int = 0
     teacher_tuning: Mapping[str, Any] | None = None
+    finalists: Mapping[str, int] | None = None
 
 
 class RowData(Record):
@@ -69,6 +70,7 @@ class RowRecord(Record):
 class WinnerRecord(Record):
     """`winner.json`: the winning tuning trial, and the directory of the final run that counts for each seed.
 
+    `value` is its validation metric, the mean over its runs if it was one of several finalists.
     `trials` count against the budget; all that took part have numbers below `numbers`, which is larger if failed
     trials were tried again under new numbers. `journal` is the size of the row's journal in bytes then: as long as it
     is the same, nothing was sampled or reported since.

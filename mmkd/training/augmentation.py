@@ -12,7 +12,11 @@ from mmkd.config import Augmentation
 
 
 def augment(
-    x: Mapping[str, Tensor], config: Augmentation, vectors: Mapping[str, int], generator: torch.Generator | None = None
+    x: Mapping[str, Tensor],
+    config: Augmentation,
+    vectors: Mapping[str, int],
+    generator: torch.Generator | None = None,
+    lengths: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Augmented copies of x[modality] (B, T_m, F_m), in standardised units; a strength of 0 omits its step.
 
@@ -24,29 +28,39 @@ def augment(
     - `shift` s: N(0, s^2) added to each feature, constant over time.
     - `noise` n: N(0, n^2) added to every value.
 
-    Steps that are all zero are padding and stay so.
+    Padding stays exactly 0: what stands before the `lengths` (B,) of a modality, or the leading all-zero steps of one
+    that has none. Times in padding read 0.
 
     Everything is drawn on the device of x, from `generator` (None: torch's default one there).
     """
     first = next(iter(x.values()))
     batch = len(first)
-    changed = dict(x)
+    changed, shaken = dict(x), bool(config.shift or config.noise)
+    real = {m: _is_real(v, (lengths or {}).get(m)).to(v.dtype) for m, v in x.items()} if shaken else {}
     if config.crop or config.warp:
         ends = config.crop * first.new_empty(batch, 2).uniform_(-1, 1, generator=generator)
         bend = config.warp * first.new_empty(batch, 1).uniform_(-1, 1, generator=generator) / math.pi
         changed = {m: _retime(v, ends, bend) for m, v in changed.items()}
+        real = {m: (_retime(v, ends, bend) > 0).to(v.dtype) for m, v in real.items()}
     for m, v in changed.items():
-        real = v.any(2, keepdim=True).to(v.dtype)  # padding stays exactly 0
         if config.rotation and vectors.get(m) == 3:
             v = _rotate(v, _rotations(config.rotation * v.new_empty(batch, 3).normal_(generator=generator)))
         if config.scale:
             v = v * v.new_empty(batch, 1, 1).normal_(1, config.scale, generator=generator)
         if config.shift:
-            v = v + v.new_empty(batch, 1, v.shape[2]).normal_(0, config.shift, generator=generator) * real
+            v = v + v.new_empty(batch, 1, v.shape[2]).normal_(0, config.shift, generator=generator) * real[m]
         if config.noise:
-            v = v + torch.empty_like(v).normal_(0, config.noise, generator=generator) * real
+            v = v + torch.empty_like(v).normal_(0, config.noise, generator=generator) * real[m]
         changed[m] = v
     return changed
+
+
+def _is_real(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """(B, T, 1) bool: False where a step of x (B, T, F) is padding."""
+    if lengths is None:
+        return x.any(2, keepdim=True).int().cumsum(1) > 0
+    steps = x.shape[1]
+    return (torch.arange(steps, device=x.device) >= steps - lengths[:, None])[..., None]
 
 
 def _retime(x: Tensor, ends: Tensor, bend: Tensor) -> Tensor:

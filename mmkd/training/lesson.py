@@ -7,11 +7,12 @@ import sys
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, derived_seed
+from mmkd.config import Augmentation, Run, StudentConfig, TeacherConfig, Training, derived_seed
 from mmkd.data import DatasetInfo
 from mmkd.data.hold_out import hold_out
-from mmkd.data.tensors import Samples, load_samples
+from mmkd.data.tensors import Samples, epoch_batches, load_samples
 from mmkd.distillation import load_method
 from mmkd.distillation.base import DistillationMethod, Problem
 from mmkd.distillation.frozen_teacher import FrozenTeacher
@@ -109,3 +110,27 @@ def make_lesson(config: TeacherConfig | StudentConfig, directory: TrialDir, devi
     return Lesson(
         network.to(device), train, valid, info, stream, method, teacher, distillation.alpha, distillation.beta
     )
+
+
+def single_class_batches(labels: Tensor, training: Training, seed: int) -> tuple[int, int]:
+    """Count the training batches that have a single class, and all batches, of labels (N,) of train."""
+    single = batches = 0
+    for epoch in range(training.epochs):
+        for batch in epoch_batches(len(labels), training.batch_size, seed, epoch):
+            single += bool((labels[batch] == labels[batch[0]]).all())
+            batches += 1
+    return single, batches
+
+
+def warn_of_single_class_batches(config: Run, lesson: Lesson) -> None:
+    """Print how many batches teach nothing, where the method compares samples of unlike classes within a batch."""
+    if lesson.method is None or not lesson.method.contrasts_classes:
+        return
+    single, batches = single_class_batches(lesson.train.y.cpu(), config.training, config.seed)
+    if single:
+        print(
+            f"warning: {single:,} of {batches:,} training batches have samples of a single class; L_KD is 0 there. "
+            f"A larger batch_size has fewer of them",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -122,7 +122,8 @@ def _load(
 class RawStudent(nn.Module):
     """A trained student with its standardisation inside: raw features (B, T, F) of its modality to logits (B, C).
 
-    Steps that are all zero are padding and stay zero, as in training.
+    The lengths (B,) int64 count the real steps at the end of each sequence; what stands before them is padding and
+    becomes 0, as in training. Steps that are all zero are data like any other where the length says so.
     """
 
     mean: Tensor
@@ -134,24 +135,31 @@ class RawStudent(nn.Module):
         self.register_buffer("mean", mean.float())
         self.register_buffer("std", std.float())
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """See the class."""
-        real = (features != 0).any(-1, keepdim=True)
-        standardised = (features - self.mean) / self.std * real
+        steps = features.shape[1]
+        real = torch.arange(steps, device=features.device) >= steps - lengths[:, None]
+        standardised = torch.where(real[..., None], (features - self.mean) / self.std, 0.0)
         logits: Tensor = self.network({self.modality: standardised}).logits
         return logits
 
 
 @dataclass(frozen=True)
 class TrainedStudent:
-    """A student in evaluation mode, its configuration and result, its input shape (T, F) and its classes."""
+    """A student in evaluation mode: its trial, configuration, result and data set, and its input shape (T, F)."""
 
     model: RawStudent
+    directory: TrialDir
     config: StudentConfig
     result: Result
+    info: DatasetInfo
     steps: int
     features: int
-    classes: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by index."""
+        return self.info.classes
 
 
 def load_student(directory: Path) -> TrainedStudent:
@@ -168,9 +176,8 @@ def load_student(directory: Path) -> TrainedStudent:
         raise UserError(f"{directory}: a multimodal student; prediction and export are for students of one modality")
     mean, std = result.standardisation[config.primary]
     model = RawStudent(trained.network, config.primary, torch.from_numpy(mean), torch.from_numpy(std)).eval()
-    return TrainedStudent(
-        model, config, result, info.steps[config.primary], info.features[config.primary], info.classes
-    )
+    steps, features = info.steps[config.primary], info.features[config.primary]
+    return TrainedStudent(model, TrialDir(directory), config, result, info, steps, features)
 
 
 def open_data(config: Run) -> DatasetInfo:

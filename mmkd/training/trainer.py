@@ -127,9 +127,9 @@ class Trainer:
     def _step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step on a batch of train before augmentation; the loss terms, and the method's own scalars."""
         lesson, training = self.lesson, self.config.training
-        batch = replace(
-            batch, x=augment(batch.x, training.augmentation, lesson.info.vectors, self._augmenting(batch.y.device))
-        )
+        lengths = {m: known[batch.index] for m, known in lesson.train.lengths.items()}
+        generator = self._augmenting(batch.y.device)
+        batch = replace(batch, x=augment(batch.x, training.augmentation, lesson.info.vectors, generator, lengths))
         if lesson.method is not None:
             rate = self.optimizer.param_groups[0]["lr"]
             with lesson.stream:

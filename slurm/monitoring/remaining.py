@@ -62,7 +62,7 @@ def gpu_hours(trials: Sequence[Watched], survey: Survey) -> GpuHours:
     seconds = 0.0
     for watched in trials:
         for attempt in watched.trial.attempts:
-            now = attempt.gpus * attempt.seconds(survey.taken) if _runs(watched, attempt) else 0.0
+            now = attempt.gpus * attempt.seconds(survey.taken, watched.trial.heard) if _runs(watched, attempt) else 0.0
             seconds += now or attempt.submitted.gpu_seconds or 0.0
     seconds += sum(idle_gpu_seconds(Root(survey.root), study.name) for study in survey.studies)
     limits = [study.record.max_gpu_hours for study in survey.studies]

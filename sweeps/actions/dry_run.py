@@ -10,16 +10,18 @@ from typing import Any
 from mmkd.attempts import last_attempt
 from mmkd.data import DatasetInfo
 from mmkd.data.splits import missing_classes
+from mmkd.errors import UserError
 from mmkd.finished import line_name, read_finished
 from mmkd.formatting import columns, count, shortened
 from mmkd.result_file import ResultError, read_summary
 from mmkd.rundir import Root, RowDir, TrialDir
-from slurm.backend import Job
+from mmkd.terminal import one_line
+from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from slurm.slurm_backend import SlurmBackend
 from sweeps.actions.detach import controller_script
 from sweeps.actions.estimate import estimates_of, left_of, probe, show_estimate
 from sweeps.controller.job_names import job_tag
-from sweeps.controller.jobs import make_job
+from sweeps.controller.make_job import make_job
 from sweeps.controller.slurm_workers import WorkerBackend
 from sweeps.controller.tasks import Task
 from sweeps.launched_study import without_end
@@ -83,9 +85,11 @@ def _show_row(replicates: Sequence[Row], stored: Mapping[RowDir, Mapping[str, An
     print(f"row       {row.name}: {row.label}")
     print(f"          {describe_method(row)}{f'; compared with {row.control}' if row.control else ''}")
     print(f"          {describe_space(row)}")
+    finalists = _describe_finalists(row)
     print(
         f"          {f'{len(replicates)} replicates of ' if several else ''}{count(row.trials, 'trial')} "
-        f"({row.sampler} sampler); best by valid {row.selection} retrained on {count(row.seeds, 'fresh seed')}; "
+        f"({row.sampler} sampler){finalists}; "
+        f"best by valid {row.selection} retrained on {count(row.seeds, 'fresh seed')}; "
         f"{count(done, 'run')} done, {seconds:.0f} s spent"
     )
     for line, number in Counter(line for one in replicates for line in beyond_budget(one)).items():
@@ -97,6 +101,12 @@ def _show_row(replicates: Sequence[Row], stored: Mapping[RowDir, Mapping[str, An
     elif new and (found := nearest_neighbour(row, stored)):
         other, lines = found
         print(f"          new; differs from {other.path.name} in {shortened(lines)}")
+
+
+def _describe_finalists(row: Row) -> str:
+    if row.finalists is None:
+        return ""
+    return f", {count(row.budget - row.trials, 'run')} of the best {row.finalists.best} on more seeds"
 
 
 def show_splits(infos: Mapping[int, DatasetInfo], scheme: str, most: int) -> None:
@@ -139,8 +149,8 @@ def beyond_budget(row: Row) -> list[str]:
     trials = sum(1 for _ in row.directory.trials())
     seeds = len({run.path.name.partition("-")[0] for run in row.directory.final_runs() if not run.superseded.exists()})
     said = []
-    if trials > row.trials:
-        said.append(f"{trials} tuning trials exist, more than the {row.trials} asked for: all are kept, and all count")
+    if trials > row.budget:
+        said.append(f"{trials} tuning trials exist, more than the {row.budget} asked for: all are kept, and all count")
     if seeds > row.seeds:
         said.append(f"final runs on {seeds} seeds exist: all are kept, and the table uses seeds 1 to {row.seeds}")
     return said
@@ -223,11 +233,27 @@ def show_script(made: Launch, job: Job) -> None:
                 f"memory    finished trials took up to {max(peaks):.0f} MB each; {at_once} take {needed:.0f} MB at most"
             )
         print(f"\n{made.backend.worker_script()}")
+        ask_slurm(made.backend, made.backend.worker_job())
     elif isinstance(made.backend, SlurmBackend):
         print(
             "script    example: the first trial; other trials differ in name and directory, retries also in options\n"
         )
         print(made.backend.script(job))
+        ask_slurm(made.backend, job)
+
+
+def ask_slurm(backend: SlurmBackend, job: Job) -> None:
+    """Print what Slurm says of a job that is not submitted: when and where it would start.
+
+    Raises:
+        UserError: it would refuse the job.
+    """
+    try:
+        print(f"slurm     {backend.test_only(job)}")
+    except SubmissionDelayed as delay:
+        print(f"slurm     cannot say now: {one_line(delay)}")
+    except SubmissionRefused as refusal:
+        raise UserError(str(refusal)) from None
 
 
 def _peaks(row: RowDir) -> list[float]:
@@ -242,5 +268,5 @@ def say_next(study: StudyFile, root: Root, name: str, *, succeeded: bool) -> Non
     if succeeded and study.data.startswith("synthetic:"):
         print(
             "This was synthetic data. To use your own: mmkd data import --help, then\n"
-            f"mmkd launch --study {name} --data YOUR.h5 --primary MODALITY --trials 30 --seeds 5"
+            f"mmkd launch --study {name} --data YOUR.h5 --primary MODALITY --replicates 8 --trials 6"
         )

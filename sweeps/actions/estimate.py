@@ -25,8 +25,8 @@ from mmkd.rundir import Root, RowDir, TrialDir
 from slurm.backend import Backend
 from sweeps.actions.status import read_journal
 from sweeps.controller.job_names import job_tag
-from sweeps.controller.jobs import make_job
 from sweeps.controller.last_words import last_line
+from sweeps.controller.make_job import make_job
 from sweeps.controller.tasks import Task, teacher_task, write_config
 from sweeps.nearest_row import stored_identities
 from sweeps.rows import TUNING_SEED, Row, expected_teachers, replicates_by_name, tuning_teachers
@@ -75,7 +75,7 @@ def left_of(row: Row, *, retry_failed: bool = False) -> Left:
     """
     journal = read_journal(row.directory, read_finished(row.directory).trials)
     again = [n for n in journal.failed if retry_failed and not row.directory.trial(n).result.exists()]
-    tuning = max(row.trials - journal.sampled, 0) + len(journal.open) + len(again)
+    tuning = max(row.budget - journal.sampled, 0) + len(journal.open) + len(again)
     counting = [run for run in row.directory.final_runs() if run.result.exists() and not run.superseded.exists()]
     final = row.seeds if tuning else max(row.seeds - len(counting), 0)
     teachers = expected_teachers(row)

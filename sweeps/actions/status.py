@@ -19,6 +19,7 @@ from mmkd.finished import attempts_of
 from mmkd.formatting import columns, count, shortened
 from mmkd.lock import read_holder
 from mmkd.metrics import best_trial
+from mmkd.metrics_log import last_metrics
 from mmkd.records import FinishedTrial, RowRecord, find_record
 from mmkd.rundir import RowDir, TrialDir
 from mmkd.trial_state import State, trial_state
@@ -28,6 +29,9 @@ from slurm.monitoring.workers import describe_workers, idle_gpu_seconds
 from sweeps.controller.job_names import controller_job, handle_of, worker_job
 from sweeps.controller.tuned import read_tuned
 from sweeps.launched_study import RecordedRow, RecordedStudy, without_end
+
+PATIENCE = 10.0
+"""Seconds to wait for squeue."""
 
 
 @dataclass(frozen=True)
@@ -107,24 +111,33 @@ def show_status(study: RecordedStudy, *, each_replicate: bool = False) -> None:
         print(f"workers     {workers}")
     for line in _jobs(alive, queue, complaint):
         print(f"jobs        {line}")
-    now, idle = time.time(), idle_gpu_seconds(study.root, study.name)
+    idle = idle_gpu_seconds(study.root, study.name)
     listed = (attempt for row in study.rows for line in row.lines.values() for attempt in attempts_of(line))
     spent = idle + gpu_seconds_of(study.unlisted()) + sum(a.submitted.gpu_seconds or 0.0 for a in listed)
-    running = sum(attempt.gpus * attempt.seconds(now) for attempt in map(last_attempt, alive))
+    running = sum(_gpu_seconds(directory) for directory in alive)
     print(
         f"GPU-hours   {(spent + running) / 3600:.2f}, of which {running / 3600:.2f} by attempts that have not ended"
         + (f" and {idle / 3600:.2f} by free slots of workers" if idle else "")
     )
 
 
+def _gpu_seconds(directory: TrialDir) -> float:
+    """GPU-seconds of an attempt that has not ended; of one on another host, until its last epoch."""
+    attempt = last_attempt(directory)
+    return attempt.gpus * attempt.seconds(time.time(), last_metrics(directory).get("time"))
+
+
 def _ask_slurm(study: RecordedStudy) -> tuple[list[QueuedJob] | None, str]:
-    """All our jobs, or None and why not; Slurm is left alone where nothing of the study ever ran on it."""
+    """All jobs of the study's owner, or None and why not.
+
+    Slurm is left alone where nothing of the study ever ran on it.
+    """
     open_trials = map(last_attempt, without_end(study.unlisted()))
     on_slurm = study.root.workers.exists() or any(attempt.submitted.backend == "slurm" for attempt in open_trials)
     if not on_slurm and not study.root.controller_log(study.name).exists():
         return None, ""
     try:
-        return squeue(), ""
+        return squeue(str(study.root.study(study.name).stat().st_uid), patience=PATIENCE), ""
     except NoAnswer as error:
         return None, str(error).replace("\n", "; ")
 

@@ -29,9 +29,10 @@ class BadNodes:
     """Nodes of a study on which jobs ended before their trial started.
 
     A node that fails several jobs in a row is excluded for a while. `hopeless` says why no node is left, "" while one
-    may be.
+    may be; it begins with `what`.
     """
 
+    what: str = "jobs end before their trial starts"
     hopeless: str = ""
     _nodes: dict[str, _Node] = field(default_factory=dict)
     _failing: dict[str, None] = field(default_factory=dict)
@@ -42,6 +43,11 @@ class BadNodes:
         """Names of the nodes that are excluded now."""
         now = time.monotonic()
         return tuple(name for name, node in self._nodes.items() if node.until > now)
+
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """Names of the nodes that are excluded, or have failed since a job started last."""
+        return tuple(dict.fromkeys((*self.excluded, *filter(None, self._failing))))
 
     def start(self, node: str) -> None:
         """Note that a trial has started on a node."""
@@ -65,7 +71,7 @@ class BadNodes:
         has_no_other = name in avoided or (not name and node.failures >= IN_A_ROW)
         if not others_run and (has_no_other or len(self._failing) >= MOST_NODES):
             where = ", ".join(filter(None, self._failing)) or "the cluster"
-            self.hopeless = f"jobs end before their trial starts, on every node that was tried ({where}): {message}"
+            self.hopeless = f"{self.what}, on every node that was tried ({where}): {message}"
         if not name or node.failures < IN_A_ROW or node.until > time.monotonic():
             return ""
         pause = FIRST_EXCLUSION * 2.0**node.exclusions

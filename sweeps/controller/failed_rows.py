@@ -17,7 +17,7 @@ def has_only_failures(tuning: Tuning, row: RowDir) -> bool:
 
 
 def set_aside_failures(row: RowDir, title: str) -> None:
-    """Move a row's trials and journal into a new directory of their own, and say so."""
+    """Move a row's trials and journal into a new directory, and say so."""
     number = 1 + len(list(row.path.glob("failed-*")))
     aside = row.path / f"failed-{number}"
     aside.mkdir()

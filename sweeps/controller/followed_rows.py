@@ -24,7 +24,7 @@ class FollowedRows:
         parallel, study_file, study: see `RowWork`.
     """
 
-    def __init__(self, rows: Iterable[Row], parallel: int, study_file: Path, study: str) -> None:
+    def __init__(self, rows: Iterable[Row] = (), parallel: int = 1, study_file: Path = Path(), study: str = "") -> None:
         self._parallel, self._study_file, self.study = parallel, study_file, study
         self._locks = {row.directory: FileLock(row.directory.lock, purpose=study) for row in rows}
         self.holders: dict[RowDir, tuple[Row, LockHeld]] = {}

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from mmkd.attempts import current_attempt, last_attempt, read_attempt, read_attempts, record_submission
+from mmkd.attempts import current_attempt, last_attempt, read_attempt, record_submission
 from mmkd.errors import UserError
 from mmkd.files import write_text
 from mmkd.lock import is_held
 from mmkd.metrics_log import read_metrics
 from mmkd.records import RunRecord
 from mmkd.rundir import Root, RowDir, TrialDir
-from mmkd.trial_state import Failure, next_resources
+from mmkd.trial_state import Failure
 from slurm.accounting import FAILURES
-from slurm.backend import Backend, Handle, Job, Report, SubmissionDelayed, SubmissionRefused
+from slurm.backend import Backend, Handle, Report, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.bad_nodes import BadNodes
 from sweeps.controller.job_names import handle_of, job_tag
 from sweeps.controller.last_words import has_failed_setup, last_line, why_ended
+from sweeps.controller.make_job import make_job
 from sweeps.controller.row import RowWork
 from sweeps.controller.run_times import RunTimes
 from sweeps.controller.storms import Storms
@@ -77,12 +77,20 @@ class Jobs:
         environment: variables for each job.
         spent: GPU-seconds of earlier attempts.
         launch: the word of this launch, see `trial_state`.
+        code: hash and directory of the code that trials must run, see `mmkd.trial`; "": any.
     """
 
     def __init__(
-        self, root: Root, backend: Backend, environment: Mapping[str, str], spent: float = 0.0, launch: str = ""
+        self,
+        root: Root,
+        backend: Backend,
+        environment: Mapping[str, str],
+        spent: float = 0.0,
+        launch: str = "",
+        code: str = "",
     ) -> None:
         self.backend, self.environment, self.tag, self.launch = backend, environment, job_tag(root), launch
+        self.code = code
         self.nodes, self.storms = BadNodes(), Storms()
         self.news: list[str] = []
         """Lines about nodes and storms that were not reported yet."""
@@ -92,7 +100,7 @@ class Jobs:
         self._wait, self._again = SHORTEST_WAIT, 0.0
         self._spent = spent
         self._records: dict[TrialDir, tuple[int, RunRecord]] = {}
-        self._times = RunTimes()
+        self._times, self._is_in_trouble = RunTimes(), False
         self._late: dict[TrialDir, float] = {}
         self._unaccounted: dict[Handle, Unaccounted] = {}
 
@@ -118,7 +126,7 @@ class Jobs:
         write_config(task)
         directory = task.directory
         number = current_attempt(directory) + 1
-        job = make_job(task, number, self.tag, self.environment, self.nodes.excluded)
+        job = make_job(task, number, self.tag, self.environment, self.nodes.excluded, self.code)
         gpus = self.backend.gpus_for(job)
         facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "gpus": gpus}
         facts |= {"launch": self.launch, "submitted": time.time()}
@@ -149,11 +157,14 @@ class Jobs:
         handle = handle_of(attempt)
         if attempt.submitted.backend != self.backend.name:
             handle = replace(handle, id="")
+        script = task.directory.log(attempt.number).with_suffix(".sbatch").absolute()
+        handle = replace(handle, script=str(script))
         self.running[task.directory] = Running(task, owner, attempt.number, handle, attempt.gpus)
 
     def collect(self, *, ending: bool = False) -> Iterator[Ended]:
         """Record and yield the attempts that have ended; `ending`: because of `cancel`."""
         reports = self._reports()
+        self._note_trouble()
         for directory, running in list(self.running.items()):
             report = reports[directory]
             if report.alive:
@@ -200,6 +211,15 @@ class Jobs:
         # Where the backend cannot tell, the job's own lock does; it may also have died before it began.
         found = {d: answers.get(h) or Report(is_held(d.lock), Failure.NODE_FAIL) for d, h in asked.items()}
         return said | found
+
+    def _note_trouble(self) -> None:
+        """Tell once that the backend knows nothing new, and once that it does again; pass on its notes."""
+        self.news += self.backend.take_notes()
+        trouble = self.backend.trouble
+        if bool(trouble) is not self._is_in_trouble:
+            until = f"Slurm does not answer ({trouble}): all jobs count as running until it does"
+            self._tell(until if trouble else "Slurm answers again")
+        self._is_in_trouble = bool(trouble)
 
     def _has_ended(self, running: Running) -> bool:
         """True if the job itself recorded its end; reads its record when it has changed."""
@@ -285,23 +305,6 @@ class Jobs:
 
     def _tell(self, line: str) -> None:
         self.news += [line] if line else []
-
-
-def make_job(task: Task, attempt: int, tag: str, shared: Mapping[str, str], excluded: Sequence[str] = ()) -> Job:
-    """Make the job of a task's attempt, with the memory that earlier failures require.
-
-    It avoids the nodes of these failures, and those that are `excluded`.
-    """
-    threads = str(task.config.threads)
-    environment = {**shared, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    if task.config.device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    directory = str(task.directory.path.absolute())
-    command = (sys.executable, "-m", "mmkd.trial", directory, "--attempt", str(attempt))
-    memory, avoid = next_resources(read_attempts(task.directory))
-    avoid = tuple(dict.fromkeys((*avoid, *excluded)))
-    name, log = f"{tag}.{task.name}.a{attempt}", task.directory.log(attempt)
-    return Job(name, command, log, environment, memory=memory, avoid=avoid)
 
 
 def _record_handle(directory: TrialDir, attempt: int, handle: Handle) -> None:

@@ -50,6 +50,7 @@ class Controller:
         reporter: receives events and progress.
         stop_asked: called in every round; any answer ends the run with `Interrupted`.
         environment: variables for each job.
+        code: hash and directory of the code that trials must run, see `mmkd.trial`; "": any.
         max_gpu_hours: submit no new attempt once this much is spent.
         news: called at each heartbeat; its text is reported.
         on_choice: called when a tuned teacher is chosen: from then on the teachers of all seeds are known.
@@ -67,6 +68,7 @@ class Controller:
         stop_asked: Callable[[], Stop | None] = lambda: None,
         *,
         environment: Mapping[str, str] | None = None,
+        code: str = "",
         max_gpu_hours: float | None = None,
         news: Callable[[], str] = lambda: "",
         on_choice: Callable[[], None] = lambda: None,
@@ -74,19 +76,18 @@ class Controller:
         followed: FollowedRows | None = None,
     ) -> None:
         self.rows, self.backend, self.parallel, self.reporter = list(rows), backend, parallel, reporter
-        self.stop_asked, self.news, self.followed = stop_asked, news, followed
+        self.stop_asked, self.news, self.followed = stop_asked, news, followed or FollowedRows()
         self.interval = backend.round_seconds if interval is None else interval
         self.max_gpu_seconds = None if max_gpu_hours is None else 3600 * max_gpu_hours
         self.teachers, self.on_choice, self.prune = Teachers(self._report_choice), on_choice, Pruning()
         self.launch = self.teachers.launch
         for work in self.rows:
             work.launch = self.launch
-        spent = spent_before(self.rows) if max_gpu_hours else 0.0
-        self.jobs = Jobs(root, backend, environment or {}, spent, self.launch)
+        spent = spent_before(self.rows)
+        self.jobs = Jobs(root, backend, environment or {}, spent, self.launch, code)
         self.budget_spent = False
         """True while submissions are withheld because the budget is spent."""
         self._delay = ""
-        """The reason of a delay that was said last."""
         self._failures: dict[str, str] = {}
         """What was said about a failure, and the trial of which it was said first."""
         self._renewed = self._ended = time.monotonic()
@@ -140,13 +141,12 @@ class Controller:
 
     def _join(self) -> None:
         """Work on rows that were followed so far, if their controllers have ended or died."""
-        for work in self.followed.look() if self.followed else ():
-            assert self.followed is not None
+        for work in self.followed.look():
             work.launch = self.launch
             self.rows.append(work)
             self.jobs.add_spent(work.gpu_seconds())
             how = "taken over" if work.remaining else "finished by another controller"
-            self.reporter.event("; ".join(filter(None, (f"row {work.row.title}: {how}", self.followed.joined(work)))))
+            self.reporter.event(f"row {work.row.title}: {how} {self.followed.joined(work)}".rstrip())
             self._attach_living()
 
     def _report_news(self) -> None:

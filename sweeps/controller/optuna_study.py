@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mmkd.config import derived_seed
 from mmkd.lock import FileLock
 from mmkd.metrics import best_trial, lower_is_better
+from sweeps.controller.finalists import ATTRIBUTE, Finalist, finalist_of, runs_due, winner_of
 from sweeps.controller.journal import Journal, complement, damage_named, heal_journal
 from sweeps.rows import Row
 
@@ -114,8 +115,9 @@ class Tuning:
         self.numbers = len(trials) - self._waiting
         """Numbers given to trials so far, retried ones included."""
         self._replaced = {int(t.user_attrs["retry_of"]) for t in trials if "retry_of" in t.user_attrs}
-        self.winner = self._best_of(trials)
-        """The best complete trial, the earliest among equals; None if none completed."""
+        self._finalists = {t.number: finalist for t in trials if (finalist := finalist_of(t)) is not None}
+        self.winner = self._best_of([t for t in trials if t.number not in self._finalists])
+        """The best complete trial, the earliest among equals; None if none completed. It is not a finalist's run."""
 
     def trials(self) -> list[FrozenTrial]:
         """Return the sampled trials by number, without those that are only enqueued."""
@@ -150,12 +152,61 @@ class Tuning:
 
     @property
     def sampled(self) -> int:
-        """Trials that count against the budget: a failed one and its retry are one."""
+        """Trials that count against the budget: a failed one and its retry are one. Includes runs of finalists."""
         return self.numbers - len(self._replaced)
 
+    @property
+    def proposed(self) -> int:
+        """`sampled` without the runs of finalists."""
+        return self.sampled - len(self._finalists)
+
+    @property
+    def left(self) -> int:
+        """Trials that are not sampled yet; runs of finalists are counted as planned until it is known which."""
+        proposals = max(self.row.trials - self.proposed, 0)
+        if proposals or any(not t.state.is_finished() for t in self.trials()):
+            return proposals + max(self.row.budget - self.row.trials - len(self._finalists), 0)
+        return len(self.finalists_due())
+
+    def finalist(self, number: int) -> Finalist | None:
+        """Return which run of a finalist a trial is; None for one that the sampler proposed."""
+        return self._finalists.get(number)
+
+    def finalists_due(self) -> list[Finalist]:
+        """Return the runs of finalists that are not sampled, once all proposed trials are reported."""
+        trials, finalists = self.trials(), self.row.finalists
+        if finalists is None or self.proposed < self.row.trials or self._waiting:
+            return []
+        if any(not t.state.is_finished() for t in trials if t.number not in self._finalists):
+            return []
+        return runs_due(trials, self.row.selection, finalists.best, finalists.seeds)
+
+    def sample_finalist(self, finalist: Finalist) -> tuple[int, dict[str, float]]:
+        """Return the number and the parameters of a finalist's run, which is one line of the journal."""
+        parameters, number = self._trial(finalist.trial).params, self.numbers
+        attributes = {"origin": "finalist", ATTRIBUTE: list(finalist)}
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=parameters,
+                distributions=self.distributions,
+                user_attrs=attributes,
+            )
+        )
+        self._finalists[number] = finalist
+        self.numbers += 1
+        return number, {name: float(parameters[name]) for name in self.distributions}
+
+    def chosen(self) -> tuple[FrozenTrial, float] | None:
+        """Return the winner and its value: the best trial, or the finalist of best mean; None if none completed."""
+        if self.row.finalists is None:
+            return None if self.winner is None else (self.winner, float(self.winner.value or 0.0))
+        return winner_of(self.trials(), self.row.selection, self.row.finalists.best, self.row.finalists.seeds)
+
     def failed(self) -> list[int]:
-        """Return the trials that were reported as failed and not retried."""
-        return [t.number for t in self.trials() if t.state is TrialState.FAIL and t.number not in self._replaced]
+        """Return the proposed trials that were reported as failed and not retried."""
+        gone = {*self._replaced, *self._finalists}
+        return [t.number for t in self.trials() if t.state is TrialState.FAIL and t.number not in gone]
 
     def retry(self, number: int) -> None:
         """Sample the parameters of a failed trial again next, in its place."""
@@ -167,7 +218,7 @@ class Tuning:
     def should_prune(self, number: int, curve: Sequence[float]) -> bool:
         """Report a running trial's selection metric by epoch. True if the pruner stops it."""
         trial = self._trial(number)
-        if trial.state.is_finished() or len(curve) <= len(trial.intermediate_values):
+        if number in self._finalists or trial.state.is_finished() or len(curve) <= len(trial.intermediate_values):
             return False  # a reported trial that runs again because its result was lost runs to its end
         with self.journal.one_write():
             complement(self.study, trial, {}, by_epoch(curve))
@@ -211,7 +262,8 @@ class Tuning:
         state = TrialState.FAIL if value is None else TrialState.PRUNED if pruned else TrialState.COMPLETE
         final = value if state is TrialState.COMPLETE else None
         reported = self.study.tell(number, final, state=state, skip_if_finished=True)
-        self.winner = self._best_of([reported] if self.winner is None else [self.winner, reported])
+        if number not in self._finalists:
+            self.winner = self._best_of([reported] if self.winner is None else [self.winner, reported])
 
     def _trial(self, number: int) -> FrozenTrial:
         storage = self.study._storage

@@ -100,18 +100,15 @@ class RowWork:
         if self.is_locked and has_only_failures(tuning, self.directory):
             set_aside_failures(self.directory, self.row.title)
             tuning = Tuning(self.row, self.lock, self._parallel)
-        self._opened = tuning
-        self._open = {
-            trial.number: tuning_task(self.row, trial.number, tuning.complete(trial, self._stored_parameters))
-            for trial in tuning.trials()
-            if self._is_open(trial)
-        }
+        self._opened, self._open = tuning, {}
+        for trial in filter(self._is_open, tuning.trials()):
+            self._begin(trial.number, tuning.complete(trial, self._stored_parameters))
         return tuning
 
     def _read_tuned(self) -> Tuned | None:
         """Return the row's winner if nothing of the row is left to do; its lines show that all results are right."""
         tuned = read_tuned(self.directory, self.finished.lines)
-        if tuned is None or tuned.winner.trials < self.row.trials or tuned.winner.selection != self.row.selection:
+        if tuned is None or tuned.winner.trials < self.row.budget or tuned.winner.selection != self.row.selection:
             return None
         final = {seed: task.directory for seed, task in final_tasks(self.row, tuned.winner.params).items()}
         named = {seed: self.directory.path / "confirm" / name for seed, name in tuned.winner.confirm.items()}
@@ -144,7 +141,7 @@ class RowWork:
         """Trials and final runs that are not finished yet, as far as is known now."""
         if self.failed or self._tuned is not None:
             return 0
-        tuning = max(self.row.trials - self.tuning.sampled, 0) + len(self._open)
+        tuning = self.tuning.left + len(self._open)
         return tuning + self.row.seeds - len(self._finished)
 
     @property
@@ -156,7 +153,11 @@ class RowWork:
     def _is_tuning(self) -> bool:
         if self._tuned is not None:
             return False
-        return bool(self._open) or self.tuning.sampled < self.row.trials
+        return bool(self._open) or self.tuning.proposed < self.row.trials or bool(self.tuning.finalists_due())
+
+    def _begin(self, number: int, parameters: dict[str, float]) -> Task:
+        self._open[number] = tuning_task(self.row, number, parameters, self.tuning.finalist(number))
+        return self._open[number]
 
     def teacher_seeds(self) -> list[int]:
         """Return the seeds of the teachers that the row still needs, tuning's first.
@@ -192,7 +193,7 @@ class RowWork:
     def failed_trials(self) -> list[int]:
         """Return the numbers of tuning trials that failed (no retries left); diverged ones have a result."""
         if self._tuned is not None:
-            return list(self._tuned.failed)
+            return [n for n in self._tuned.failed if self.tuning.finalist(n) is None]
         return [n for n in self.tuning.failed() if not self.directory.trial(n).result.exists()]
 
     def failed_seeds(self) -> list[int]:
@@ -216,10 +217,10 @@ class RowWork:
             return
         if self._is_tuning and has_teacher(self.row, TUNING_SEED):
             yield from list(self._open.values())
-            while sample and self.tuning.sampled < self.row.trials:
-                number, parameters = self.tuning.sample(self._stored_parameters)
-                self._open[number] = tuning_task(self.row, number, parameters)
-                yield self._open[number]
+            while sample and self.tuning.proposed < self.row.trials:
+                yield self._begin(*self.tuning.sample(self._stored_parameters))
+            for finalist in self.tuning.finalists_due() if sample else ():
+                yield self._begin(*self.tuning.sample_finalist(finalist))
         if self._is_tuning:
             return
         if not self._final:
@@ -302,11 +303,11 @@ class RowWork:
 
     def _choose_winner(self) -> None:
         """Once all trials are reported, record the winner and its final runs, and mark those of another winner."""
-        winner = self.tuning.winner
-        if winner is None:
+        chosen = self.tuning.chosen()
+        if chosen is None:
             self.failed = f"none of {self.tuning.sampled} trials completed; see {self.directory.path}/trials/*/log"
             return
-        self._final = final_tasks(self.row, winner.params)
+        self._final = final_tasks(self.row, chosen[0].params)
         write_winner(self.directory, self.tuning, self.row.selection, self._final, self.lock)
 
 

@@ -18,6 +18,7 @@ from slurm.backend import Handle, Job, Report, SubmissionDelayed, SubmissionRefu
 from slurm.monitoring.workers import worker_records
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import ABSENT_SECONDS, SlurmBackend
+from sweeps.controller.bad_nodes import BadNodes
 from sweeps.controller.job_names import worker_job
 from sweeps.controller.last_words import last_words
 from sweeps.controller.local_worker import ONE_THREAD
@@ -28,8 +29,6 @@ CODES_SECONDS = 2.0
 """Between two looks for exit codes: only of a killed trial they say more than its own record."""
 DELAY_SECONDS = 30.0
 """Until a delayed submission of workers is tried again."""
-MOST_FAILED = 3
-"""So many workers may end before they start, if none has started yet: a setup line that fails, for example."""
 SILENT_SECONDS = 300.0
 """A worker that has not counted up for so long is cancelled; it may read a large data set for minutes."""
 
@@ -87,12 +86,20 @@ class WorkerBackend(SlurmBackend):
         """Ids of submitted workers that the queue has not shown yet."""
         self._looked = self._coded = self._again = 0.0
         self._failed: set[str] = set()
+        self.nodes = BadNodes("workers end before they start")
+        self._avoided: dict[str, tuple[str, ...]] = {}
+        """Nodes that a worker was to avoid, by job id."""
+        self._notes: list[str] = []
         self._records = worker_records(root, study)
         """Of all workers of the study, past ones included, by job id."""
 
     def worker_script(self) -> str:
         """The sbatch script of the workers."""
-        return self.script(self._job(self.settings.workers))
+        return self.script(self.worker_job())
+
+    def worker_job(self) -> Job:
+        """The array of all workers."""
+        return self._job(self.settings.workers)
 
     def gpus_for(self, job: Job) -> float:
         """See `Backend`: a job's GPUs are divided by its slots."""
@@ -193,8 +200,11 @@ class WorkerBackend(SlurmBackend):
         if count <= 0:
             return
         self.root.workers.mkdir(exist_ok=True)
-        array = super().submit(self._job(count)).id
-        self._submitted |= {f"{array}_{number}": time.monotonic() for number in range(count)}
+        avoid = self.nodes.failing
+        array = super().submit(replace(self._job(count), avoid=avoid)).id
+        workers = [f"{array}_{number}" for number in range(count)]
+        self._submitted |= dict.fromkeys(workers, time.monotonic())
+        self._avoided |= dict.fromkeys(workers, avoid)
 
     def _queued(self) -> dict[str, QueuedJob]:
         """Workers that wait or run, by job id."""
@@ -218,6 +228,8 @@ class WorkerBackend(SlurmBackend):
             if record is not None:
                 self._records[job] = record
                 new = Worker(job, directory, record.slots, record.node, record.beat, now)
+                if job not in self._workers:
+                    self.nodes.start(record.node)
                 worker = self._workers.setdefault(job, new)
                 worker.closed = directory.closed.exists()
                 if record.beat != worker.beat:
@@ -229,20 +241,27 @@ class WorkerBackend(SlurmBackend):
                 scancel(silent)
 
     def _refuse_failures(self) -> None:
-        """Give up where workers end before they start.
+        """Note the nodes on which workers end before they start.
 
         Raises:
-            SubmissionRefused: several did, and none has started.
+            SubmissionRefused: no node is left.
         """
         ended = [j for j in self._queue.values() if j.name == self.name_of_workers and j.state == "FAILED"]
-        failed = {job.id for job in ended if not self.root.worker(job.id).record.exists()}
-        self._failed = set() if self._workers else self._failed | failed
-        if len(self._failed) >= MOST_FAILED:
-            job = max(self._failed)
-            log = self.root.workers / f"{self.study}.{job}.log"
-            raise SubmissionRefused(
-                f"{len(self._failed)} workers ended before they started: {log}: {last_words(log, 1)}"
-            )
+        for job in ended:
+            if job.id in self._failed or self.root.worker(job.id).record.exists():
+                continue
+            self._failed.add(job.id)
+            log = self.root.workers / f"{self.study}.{job.id}.log"
+            avoided, words = self._avoided.get(job.id, ()), f"{log}: {last_words(log, 1)}"
+            said = self.nodes.fail(job.node, avoided, words, others_run=bool(self._workers))
+            self._notes += [said] if said else []
+        if self.nodes.hopeless:
+            raise SubmissionRefused(self.nodes.hopeless)
+
+    def take_notes(self) -> list[str]:
+        """See `Backend`."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def _find_assignment(self, handle: Handle) -> Handle:
         """The handle of a job whose submitter died before it recorded the worker."""

@@ -9,6 +9,7 @@ from mmkd.config import Run, StudentConfig, TeacherConfig, digest, from_json, id
 from mmkd.files import read_json, write_json
 from mmkd.formatting import replicate_title, teacher_label
 from mmkd.rundir import TrialDir
+from sweeps.controller.finalists import Finalist
 from sweeps.rows import TUNING_SEED, Row
 from sweeps.study_file import merge
 from sweeps.teacher_search import TeacherSearch
@@ -56,10 +57,11 @@ def _teacher_task(config: TeacherConfig, directory: TrialDir, replicate: int, wh
     return Task(f"teacher-{directory.path.name[:8]}.{mark}", label, "teacher", directory, config)
 
 
-def tuning_task(row: Row, number: int, parameters: Mapping[str, float]) -> Task:
-    """Return the task of a tuning trial."""
-    config = row.config(parameters, TUNING_SEED)
-    name, label = f"{row.directory.path.name}.t{number}", f"{row.title} trial {number}"
+def tuning_task(row: Row, number: int, parameters: Mapping[str, float], finalist: Finalist | None = None) -> Task:
+    """Return the task of a tuning trial; `finalist`: it is a further run of an earlier one."""
+    config = row.config(parameters, TUNING_SEED) if finalist is None else row.finalist_config(parameters, finalist.run)
+    again = f" (trial {finalist.trial} again, {finalist.run})" if finalist else ""
+    name, label = f"{row.directory.path.name}.t{number}", f"{row.title} trial {number}{again}"
     return Task(name, label, "tuning", row.directory.trial(number), config)
 
 

@@ -64,8 +64,9 @@ def write_winner(row: RowDir, tuning: Tuning, selection: str, final: Mapping[int
     Raises:
         LockLost: another controller has taken over the row.
     """
-    winner = tuning.winner
-    assert winner is not None
+    chosen = tuning.chosen()
+    assert chosen is not None
+    winner, value = chosen
     named = {seed: task.directory.path.name for seed, task in final.items()}
     marks = {name.partition("-")[2] for name in named.values()}
     # Runs of further seeds, which another study of this row may show, count as well.
@@ -76,7 +77,7 @@ def write_winner(row: RowDir, tuning: Tuning, selection: str, final: Mapping[int
     named = dict(sorted(named.items()))
     record = WinnerRecord(
         trial=winner.number,
-        value=float(winner.value or 0.0),
+        value=value,
         params={name: float(value) for name, value in winner.params.items()},
         trials=tuning.sampled,
         numbers=tuning.numbers,

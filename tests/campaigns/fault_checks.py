@@ -23,6 +23,10 @@ LOST, DOUBLED, CHANGED, LEFT = "lost", "doubled", "changed", "left"
 """A trial or a telling is missing, or one too many; a number is not the undisturbed; a process or a file is left."""
 
 
+LONGEST_SECONDS = 3600.0
+"""No attempt of a tiny study lasts so long; a wrong clock is two hours off."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that is not as it must be; `kind` is one of the four above."""
@@ -129,6 +133,10 @@ def _attempts(root: Path) -> Iterator[Finding]:
             yield Finding(DOUBLED, f"{directory.path}: {ends['complete']} attempts ended complete")
         if ends[""]:
             yield Finding(LEFT, f"{directory.path}: {ends['']} attempts of which nobody noted the end")
+        for attempt in read_attempts(directory):
+            costs = (attempt.submitted.gpu_seconds, attempt.submitted.seconds, attempt.ran.seconds)
+            if any(not 0 <= cost < LONGEST_SECONDS for cost in costs if cost is not None):
+                yield Finding(CHANGED, f"{directory.path}: attempt {attempt.number} cost {costs} s")
         epochs = [line["epoch"] for line in read_metrics(directory)]
         if epochs != list(range(1, len(epochs) + 1)):
             yield Finding(CHANGED, f"{directory.metrics}: not one line an epoch: {epochs}")

@@ -27,6 +27,7 @@ from fault_damage import (
     teacher_flipped,
     torn_lines,
 )
+from fault_sites import bad_node, clock_ahead, clock_behind, hanging_queue, stripped_environment
 from fault_study import AttackedStudy, directory_of, environment, kill
 from survival import Stuck, wait_for
 
@@ -289,12 +290,13 @@ LOCAL: dict[str, Fault] = {
         trial_interrupted, controller_paused, trial_paused, full_disk, read_only, torn_lines, journal_cut,
         finished_damaged, checkpoint_truncated, checkpoint_flipped, result_truncated, result_flipped, teacher_flipped,
         clock_jump, duplicated_job, slow_files, two_launches, worker_killed, worker_paused, worker_out_of_memory,
-        torn_inbox, second_worker,
+        torn_inbox, second_worker, clock_ahead, clock_behind,
     )
 }  # fmt: skip
 """By name, as tables have it."""
 ON_SLURM: dict[str, Fault] = {
-    **LOCAL, "slurmctld-killed": slurmctld_killed, "slurmdbd-killed": slurmdbd_killed, "slurmd-killed": slurmd_killed
+    **LOCAL, "slurmctld-killed": slurmctld_killed, "slurmdbd-killed": slurmdbd_killed, "slurmd-killed": slurmd_killed,
+    "bad-node": bad_node, "stripped-environment": stripped_environment, "hanging-queue": hanging_queue,
 }  # fmt: skip
 NEEDS_DISK = frozenset({"full-disk", "read-only"})
 """Kinds that need a file system of the study's own, which only root can mount."""

@@ -137,18 +137,19 @@ class AttackedStudy:
         shutil.copytree(self.disk, self.folder / "kept", symlinks=True)
         self.unmount()
 
-    def start(self, *, slow: bool = False) -> subprocess.Popen[bytes]:
-        """Start a controller; `slow`: its writes and its jobs' take their time."""
+    def start(self, *options: str, slow: bool = False, **more: str) -> subprocess.Popen[bytes]:
+        """Start a controller; `slow`: its writes and its jobs' take their time. Both get the variables `more`."""
         slots = 4 if self.cluster else usable_cores()
         cluster = ("--slurm.poll", "2", "--slurm.cpus", "1", "--slurm.mem", "1G") if self.cluster else ()
         cluster += ("--slurm.workers", "2", "--slurm.trials_per_worker", "2") if self.with_workers else ()
         where = ("--cluster", "slurm" if self.cluster else "local", "--parallel", str(slots), *cluster)
+        study = study_file(self.folder.parent, self.variant)
         with self.log.open("ab") as log:
             controller = subprocess.Popen(
-                [*launch_command(study_file(self.folder.parent, self.variant), self.root, self.variant), *where],
+                [*launch_command(study, self.root, self.variant), *where, *options],
                 stdout=log,
                 stderr=log,
-                env=environment(slow=slow),
+                env={**environment(slow=slow), **more},
             )
         self.controllers.append(controller)
         self.launches += 1

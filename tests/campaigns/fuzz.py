@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fuzz_importers import IMPORTERS
+
 SECONDS_AN_INPUT, MEBIBYTES = 20, 4096
 INSTRUMENTED = ["mmkd", "h5py"]
 """Python whose coverage guides. C code (HDF5, numpy, pickle) is not instrumented, nor is torch: that takes minutes."""
@@ -37,6 +39,10 @@ TOKENS = """\
 "\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff"
 "ctorch._utils\\x0a_rebuild_tensor_v2\\x0a" "ccollections\\x0aOrderedDict\\x0a" "ctorch\\x0aFloatStorage\\x0a"
 "Q" "\\x8a"
+"train" "valid" "test" "vision" "audio" "text" "regression_labels" "audio_lengths" "vision_lengths" "id"
+"@data\\x0a" "@classLabel" "@timeStamps" "@targetLabel" ":" "?" "NaN" "inf" "1e39"
+"\\x93NUMPY\\x01\\x00" "'descr': '<f8'" "'shape': (" "PK\\x03\\x04" "PK\\x05\\x06" "MATLAB 7.3"
+"id,label,split,group\\x0a" "ustar"
 """
 
 
@@ -136,6 +142,28 @@ def seed_checkpoint(path: Path, kept: list[bytes] = []) -> bytes:  # noqa: B006 
     return kept[0]
 
 
+def fuzz_identify(path: Path, content: bytes) -> None:
+    """What a wrong file is."""
+    from mmkd.data.identify import identify
+    from mmkd.terminal import one_line
+
+    path.write_bytes(content)
+    said = identify(path)
+    assert len(one_line(said)) < 2000
+
+
+def identify_seeds(path: Path) -> Iterator[bytes]:
+    """A file of each kind that is known."""
+    yield from pickle_seeds(path)
+    yield from dataset_seeds(path)
+    yield from (content[1:] for content in IMPORTERS["arrays"][1](path))
+    yield next(IMPORTERS["uea"][1](path))
+    yield b"MATLAB 5.0 MAT-file"
+    yield b"\0\0\0\x18ftypmp42"
+    yield b"\0" * 257 + b"ustar" + b"\0" * 300
+    yield b"@relation x\n@data\n"
+
+
 def pickle_seeds(path: Path) -> Iterator[bytes]:
     """Pickles of every protocol, with all kinds of arrays."""
     import pickle
@@ -198,6 +226,8 @@ TARGETS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[Path], Iterato
     "dataset": (fuzz_dataset, dataset_seeds),
     "result": (fuzz_result, result_seeds),
     "checkpoint": (fuzz_checkpoint, checkpoint_seeds),
+    **IMPORTERS,
+    "identify": (fuzz_identify, identify_seeds),
 }
 
 

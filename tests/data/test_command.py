@@ -19,6 +19,7 @@ from mmkd.data import Split, write_dataset
 from mmkd.data.__main__ import main
 from mmkd.data.hdf5_format import open_dataset
 from mmkd.data.summary import find_oddities
+from mmkd.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,9 +107,11 @@ def _odd_splits() -> dict[str, Split]:
         split.arrays["audio"][:, :, 1] = 2.0
         split.labels[:] = 0
     splits["train"].labels[0] = 1
-    video = np.zeros((12, 60, 1), "float32")
-    video[:, -2:] = np.random.default_rng(0).normal(size=(12, 2, 1))
-    splits = {n: replace(s, arrays={**s.arrays, "video": video.copy()}) for n, s in splits.items()}
+    rng = np.random.default_rng(0)
+    for name, split in splits.items():
+        video = np.zeros((12, 60, 1), "float32")
+        video[:, -2:] = rng.normal(size=(12, 2, 1))
+        splits[name] = replace(split, arrays={**split.arrays, "video": video})
     for modality, array in splits["test"].arrays.items():
         array[4] = splits["train"].arrays[modality][7]
     return splits
@@ -163,3 +166,39 @@ def test_inspect_tells_of_extreme_values_and_imbalance(tmp_path: Path) -> None:
     assert oddities[0] == "classes are imbalanced: train has 1997 samples of no, 1 of maybe"
     assert "video has extreme values: 1 of its features" in oddities[1]
     assert len(oddities) == 2
+
+
+def test_inspect_finds_samples_that_the_students_modality_alone_shares(tmp_path: Path) -> None:
+    splits = make_splits()
+    splits["test"].arrays["audio"][[2, 5]] = splits["train"].arrays["audio"][[4, 8]]
+    write_dataset(tmp_path / "d.h5", splits, **FACTS)
+    with open_dataset(tmp_path / "d.h5") as (info, views):
+        oddities = find_oddities(info, views)
+    assert [line for line in oddities if "identical" in line] == [
+        "train and test share 2 samples of identical audio, train-4 and test-2 for one"
+    ]
+
+
+def test_a_modality_that_samples_lack_is_no_duplicate(tmp_path: Path) -> None:
+    splits = make_splits()
+    for split in splits.values():
+        split.arrays["audio"][3] = 0
+    write_dataset(tmp_path / "d.h5", splits, **FACTS)
+    with open_dataset(tmp_path / "d.h5") as (info, views):
+        assert not [line for line in find_oddities(info, views) if "identical" in line]
+
+
+def test_inspect_counts_padded_steps_and_real_ones_that_are_zero(tmp_path: Path) -> None:
+    splits = make_splits()
+    for split in splits.values():
+        split.arrays["audio"][:] = 1
+        split.arrays["audio"][:, 4] = 0  # inside: data
+        split.arrays["audio"][:6, :3] = 0  # leading: padding
+        split.arrays["audio"][:, -1] = 0
+    with pytest.raises(UserError, match="36 of 36 samples end in all-zero steps and 18 begin with them"):
+        write_dataset(tmp_path / "d.h5", splits, **FACTS)
+    write_dataset(tmp_path / "d.h5", splits, padding="front", **FACTS)
+    account = _run("inspect", tmp_path / "d.h5").stdout
+    (line,) = [line.split() for line in account.splitlines() if line.startswith("audio ")]
+    assert line == ["audio", "9", "2", "float16", "6", "7.5", "9", "72", "54", "-"]
+    assert "audio ends in all-zero steps in 36 of 36 samples: they are data here" in account

@@ -43,7 +43,14 @@ BAD_SPLITS: dict[str, tuple[Callable[[Splits], Splits], str]] = {
     "a modality is missing": (lambda s: _replace(s, "test", arrays={"video": s["test"].arrays["video"]}), "'test' has"),
     "NaN": (lambda s: _set(s, "test", "audio", (5, 8, 1), np.nan), "'test', modality 'audio', sample 'test-5'.* NaN"),
     "infinity": (lambda s: _set(s, "train", "video", (2, 5, 0), -np.inf), "'video', sample 'train-2'.* infinity"),
-    "float64": (lambda s: _array(s, "valid", "audio", lambda a: a.astype(float)), "float64; convert it with"),
+    "complex": (
+        lambda s: _array(s, "valid", "audio", lambda a: a.astype(complex)),
+        "complex128, not .*; convert it with",
+    ),
+    "a float64 too large": (
+        lambda s: _array(s, "valid", "audio", lambda a: a.astype(float) * 1e39),
+        r"'valid', modality 'audio', sample 'valid-0': -?\d.*e\+\d+ does not fit float32",
+    ),
     "rank 2": (lambda s: _array(s, "valid", "audio", lambda a: a[:, :, 0]), r"shape is \(12, 9\), not \(12, steps"),
     "no steps": (lambda s: _array(s, "valid", "audio", lambda a: a[:, :0]), r"shape is \(12, 0, 2\)"),
     "too few rows": (lambda s: _array(s, "valid", "audio", lambda a: a[:5]), r"shape is \(5, 9, 2\), not \(12"),

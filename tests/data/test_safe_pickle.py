@@ -164,6 +164,13 @@ def test_admitted_names_with_crafted_arguments_are_refused(tmp_path: Path, conte
         _load(tmp_path, content)
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_characters_beyond_unicode_are_refused(tmp_path: Path, protocol: int) -> None:
+    text = np.array([0x110000], "<u4").view("<U1")
+    with pytest.raises(UserError, match="refused, it holds a text with characters beyond Unicode"):
+        _load(tmp_path, pickle.dumps(text, protocol=protocol))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"no pickle", b"\x80\x04", pickle.dumps(np.arange(99.0))[:-200], b"\x80\x04K\x01R."]
 )

@@ -125,7 +125,7 @@ def test_data_commands_refuse(refuses: Refusals) -> None:
     for arguments, said in (
         ([], "required: COMMAND"),
         (["export"], "invalid choice: 'export'"),
-        (["import"], "required: DATASET"),
+        (["import"], "required: IMPORTER"),
         (["import", "imagenet", "a", "b"], "invalid choice: 'imagenet'"),
         (["inspect", here / "gone.h5"], "gone.h5: no such data file"),
         (["inspect", here], "no such data file"),

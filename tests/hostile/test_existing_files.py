@@ -88,7 +88,11 @@ def test_an_export_replaces_neither_a_model_nor_the_file_that_its_card_would_be(
 @pytest.mark.parametrize(
     ("main", "command", "said"),
     [
-        (export.main, ["--trial", "gone", "--out", "model.onnx"], "--out model.onnx: give a name that ends in .pt2"),
+        (
+            export.main,
+            ["--trial", "gone", "--out", "model.pth"],
+            "--out model.pth: give a name that ends in .pt2 or .onnx",
+        ),
         (predict.main, ["--trial", "gone", "--data", "d.h5", "--out", "p.xlsx"], "p.xlsx: give a name .* in .csv"),
         (data.main, ["synthetic", "data.csv"], "data.csv: give a name that ends in .h5 or .hdf5"),
         (analyse, ["report", "--root", "gone", "--out", "r.pdf"], "r.pdf: give a name that ends in .html or .htm"),

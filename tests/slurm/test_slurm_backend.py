@@ -1,13 +1,15 @@
 """The Slurm backend against commands that say what Slurm was seen to say. The real one: test_slurm_survival.py."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from stub_slurm import StubSlurm, install, queued
+from survival import wait_for
 
 from slurm.accounting import KILLED_FOR_MEMORY, sacct, squeue
-from slurm.backend import Handle, Report, SubmissionRefused
+from slurm.backend import Handle, Job, Report, SubmissionRefused
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import ABSENT_SECONDS, SlurmBackend
 
@@ -34,6 +36,15 @@ def ask(cluster: SlurmBackend, handle: Handle, clock: list[float], after: float 
     cluster.poll([handle])
     clock[0] += after
     return cluster.poll([handle])[handle]
+
+
+def ask_long(cluster: SlurmBackend, handle: Handle, clock: list[float]) -> Report:
+    """What the backend knows of a job after squeue has lacked it for so long that it counts as lost."""
+    ask(cluster, handle, clock)
+    for _ in range(3):
+        clock[0] += 31
+        report = cluster.poll([handle])[handle]
+    return report
 
 
 # --- what Slurm prints
@@ -173,7 +184,9 @@ def test_what_the_queue_has_forgotten_accounting_tells(stub: StubSlurm, clock: l
 
 def test_without_accounting_a_forgotten_job_is_gone(stub: StubSlurm, clock: list[float]) -> None:
     stub.complains("sacct", "Slurm accounting storage is disabled")
-    report = ask(backend(), Handle("mine", "7"), clock)
+    cluster, mine = backend(), Handle("mine", "7")
+    assert ask(cluster, mine, clock).alive, "one answer may be empty by mistake"
+    report = ask_long(cluster, mine, clock)
     assert (report.alive, report.failure) == (False, "node_fail")
 
 
@@ -181,7 +194,7 @@ def test_an_id_that_another_job_bears_by_now_is_not_ours(stub: StubSlurm, clock:
     stub.answers("squeue", queued("7", "somebody's", "RUNNING"))
     stub.answers("sacct", "7|RUNNING|0:0|3600|gres/gpu=1|n2||somebody's")
     cluster, mine = backend(), Handle("mine", "7")
-    report = ask(cluster, mine, clock)
+    report = ask_long(cluster, mine, clock)
     assert (report.alive, report.failure) == (False, "node_fail")
     assert cluster.usage([mine], at_once=True) == {}
     cluster.cancel([mine])
@@ -228,3 +241,83 @@ def test_a_machine_without_slurm_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SubmissionRefused, match="--cluster local"):
         backend()
+
+
+# --- what people and slow daemons do to it
+
+
+def test_a_job_that_was_renamed_is_found_by_its_script(stub: StubSlurm, clock: list[float], tmp_path: Path) -> None:
+    cluster, script = backend(), str(tmp_path / "attempt-1.sbatch")
+    mine = Handle("mine", "7", script=script)
+    assert mine == Handle("mine", "7"), "the script is no part of its identity"
+    cluster._renamed["7"] = True  # as squeue -o %o said
+    stub.answers("squeue", queued("7", "important", "RUNNING", node="n2"))
+    report = ask(cluster, mine, clock)
+    assert (report.alive, report.message, report.node) == (True, "RUNNING", "n2")
+    cluster.cancel([mine])
+    assert "7" in stub.words("scancel")
+    stub.answers("squeue")
+    stub.answers("sacct", "7|COMPLETED|0:0|10|gres/gpu=2|n2||important")
+    clock[0] += 31
+    assert cluster.poll([mine])[mine].failure == ""
+    assert cluster.usage([mine], at_once=True)[mine]["gpu_seconds"] == 20
+
+
+def test_slurm_is_asked_once_whose_script_a_job_of_another_name_runs(stub: StubSlurm, clock: list[float]) -> None:
+    stub.answers("squeue", queued("7", "somebody's", "RUNNING"))
+    cluster = backend()
+    mine = Handle("mine", "7", script="/root/rows/r/trials/0/log/attempt-1.sbatch")
+    assert not ask_long(cluster, mine, clock).alive, "its answer is no such path"
+    calls = stub.calls("squeue")
+    cluster.poll([mine])
+    assert stub.calls("squeue") == calls
+
+
+def test_a_queue_that_hangs_is_reported_at_once_and_stops_nothing(
+    stub: StubSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slurm.slurm_backend.QUICK_SECONDS", 0.2)
+    monkeypatch.setattr(SlurmBackend._ask, "__defaults__", (0.2,))
+    cluster, mine = backend(poll=0.01), Handle("mine", "7")
+    stub.hangs("squeue", 1.5)
+    began = time.monotonic()
+    cluster.poll([mine])
+    for _ in range(20):
+        assert cluster.poll([mine])[mine].alive
+    assert time.monotonic() - began < 1.0
+    assert "squeue has not answered for" in cluster.trouble
+    stub.hangs("squeue", 0)
+    stub.answers("squeue", queued("7", "mine", "TIMEOUT"))
+    wait_for("an answer", lambda: not cluster.poll([mine])[mine].alive, 20)
+    assert cluster.trouble == ""
+
+
+def test_accounting_that_hangs_leaves_jobs_running_until_it_answers(
+    stub: StubSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slurm.slurm_backend.QUICK_SECONDS", 0.1)
+    cluster, mine = backend(poll=0.01), Handle("mine", "7")
+    stub.answers("sacct", "7|FAILED|1:0|10|gres/gpu=2|n2||mine")
+    stub.hangs("sacct", 1.0)
+    cluster.poll([mine])
+    time.sleep(0.05)
+    assert cluster.poll([mine])[mine].alive
+    failed = Report(False, "error", "Slurm says FAILED (1:0)", mine, "n2")
+    wait_for("sacct", lambda: cluster.poll([mine])[mine] == failed, 20)
+
+
+@pytest.mark.parametrize("name", ["SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_KEY"])
+def test_what_reaches_the_cluster_is_kept_and_what_a_job_sets_is_dropped(
+    stub: StubSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "value")
+    monkeypatch.setenv("SLURM_EXPORT_ENV", "NONE")
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    stub.answers("sbatch", "17")
+    job = Job("mine", ("python", "-c", ""), tmp_path / "log" / "attempt-1.log", {"OMP_NUM_THREADS": "3"})
+    handle = backend().submit(job)
+    assert handle.script == str(tmp_path / "log" / "attempt-1.sbatch")
+    environment = stub.environment("sbatch")
+    assert environment[name] == "value"
+    assert not {"SLURM_EXPORT_ENV", "SBATCH_EXPORT"} & environment.keys()
+    assert "srun --export=ALL " in Path(handle.script).read_text(), "also after --slurm.extra export=NONE"

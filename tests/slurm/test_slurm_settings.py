@@ -49,6 +49,8 @@ def test_a_time_is_read_as_sbatch_reads_it(text: str, expected: int) -> None:
         ("partition", "g pu", "a name, or several with commas and no space"),
         ("account", "lab 42", "no space"),
         ("nodelist", "n1, n2", "no space"),
+        ("nodelist", "n1,n2", "--slurm.exclude with the other nodes"),
+        ("nodelist", "n[1-2]", "Slurm would give each job all of these nodes"),
         ("exclude", "n1\tn2", "a single line"),
         ("constraint", "a\nb", "a single line"),
         ("mem", 16, 'write "16G", or "16M" if you mean that'),
@@ -65,7 +67,7 @@ def test_a_time_is_read_as_sbatch_reads_it(text: str, expected: int) -> None:
         ("extra", {"parsable": ""}, "parsable cannot be given: sbatch would not just submit"),
         ("extra", {"wait": ""}, "wait cannot be given: sbatch would not"),
         ("extra", {"wrap": "ls"}, "wrap cannot be given: sbatch would not"),
-        ("extra", {"mem-per-cpu": "2G"}, "mem-per-cpu cannot be given: mem decides it"),
+        ("extra", {"mem-per-cpu": "2G"}, "mem-per-cpu cannot be given: mem_per_cpu decides it"),
         ("extra", {"gpus-per-task": "1"}, "gpus-per-task cannot be given: gpus decides it"),
         ("extra", {"signal": "TERM@9"}, "signal cannot be given: grace decides it"),
         ("extra", {"partition": "gpu"}, "partition cannot be given: it has its own key"),
@@ -101,16 +103,22 @@ def test_gpus_are_asked_for_in_the_sites_own_way(gpus: str, count: int, options:
 
 def test_memory_grows_after_each_loss_up_to_a_limit() -> None:
     usual = SlurmSettings(mem="10G")
-    assert [usual.memory(factor) for factor in (1, 2, 4, 8, 64)] == ["10240M", "20480M", "40960M", "40960M", "40960M"]
+    assert [usual.memory_options(factor)["mem"] for factor in (1, 2, 4, 8, 64)] == [
+        "10240M",
+        "20480M",
+        "40960M",
+        "40960M",
+        "40960M",
+    ]
     bounded = SlurmSettings(mem="10G", mem_limit="15G")
-    assert [bounded.memory(factor) for factor in (1, 2, 4)] == ["10240M", "15360M", "15360M"]
+    assert [bounded.memory_options(factor)["mem"] for factor in (1, 2, 4)] == ["10240M", "15360M", "15360M"]
     with pytest.raises(ValidationError, match="mem_limit 1G is below mem 10G: raise one or lower the other"):
         SlurmSettings(mem="10G", mem_limit="1G")
 
 
 @pytest.mark.parametrize(("value", "asked"), [(16000, "16000M"), ("4096", "4096M"), ("64M", "64M"), ("0", "0M")])
 def test_memory_without_a_unit_is_megabytes_where_nobody_can_mean_gigabytes(value: object, asked: str) -> None:
-    assert SlurmSettings.model_validate({"mem": value}).memory(1) == asked
+    assert SlurmSettings.model_validate({"mem": value}).memory_options(1) == {"mem": asked}
 
 
 def test_a_gres_that_is_no_gpu_may_stand_beside_gpus_that_are_asked_for_by_type() -> None:
@@ -132,3 +140,14 @@ def test_an_empty_name_is_none_so_that_an_option_can_take_the_sites_away() -> No
 
 def test_one_setup_line_may_stand_without_a_list() -> None:
     assert SlurmSettings.model_validate({"setup": "module load cuda"}).setup == ("module load cuda",)
+
+
+def test_memory_is_requested_as_the_site_wants_it() -> None:
+    per_cpu = SlurmSettings(cpus=4, mem_per_cpu="2G", mem_limit="12G")
+    assert [per_cpu.memory_options(factor) for factor in (1, 2)] == [{"mem-per-cpu": "2048M"}, {"mem-per-cpu": "3072M"}]
+    assert SlurmSettings.model_validate({"mem": "None"}).memory_options(4) == {}
+    with pytest.raises(ValidationError, match="mem 8G and mem_per_cpu 2G: give one of them"):
+        SlurmSettings(mem="8G", mem_per_cpu="2G")
+    with pytest.raises(ValidationError, match="below 4 cpus times mem_per_cpu 2G"):
+        SlurmSettings(cpus=4, mem_per_cpu="2G", mem_limit="7G")
+    SlurmSettings(mem="none", mem_per_cpu="2G")

@@ -260,7 +260,7 @@ def test_the_trial_gets_its_words_and_variables_whatever_stands_in_them(stub: St
     path.write_text(script)
     subprocess.run(["bash", str(path)], check=True)
     trial = [sys.executable, "-m", "mmkd.trial", str(place / "trial"), "--attempt", "1"]
-    assert stub.words("srun") == ["--unbuffered", "--cpus-per-task=4", "env", "VIA=a b", *trial]
+    assert stub.words("srun") == ["--export=ALL", "--unbuffered", "--cpus-per-task=4", "env", "VIA=a b", *trial]
     seen = stub.environment("srun")
     assert {name: seen[name] for name in ("MINE", "LINES", "FROM_SETUP")} == {**variables, "FROM_SETUP": "a b"}
 

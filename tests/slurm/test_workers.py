@@ -143,7 +143,7 @@ def test_workers_that_cannot_start_end_the_launch_with_their_last_words(start: S
     controller = running.start()
     controller.wait()
     assert controller.returncode == 2
-    assert "workers ended before they started" in running.said
+    assert "workers end before they start, on every node that was tried" in running.said
     assert "mmkd: setup line failed" in running.said
     wait_for("an empty queue", lambda: not running.jobs())
     assert not list(Root(running.root).workers.glob("*/worker.json"))

@@ -27,7 +27,7 @@ def sinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def put(words: str | None) -> None:
         folder = tmp_path / "bin"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         monkeypatch.setenv("PATH", str(folder))
         for name in ("sinfo", "sbatch") if words is not None else ():
             (folder / name).write_text(f"#!/bin/sh\necho '{words}' >&2\nexit {1 if words else 0}\n")
@@ -52,7 +52,7 @@ def test_who_asks_for_slurm_where_it_does_not_answer_is_told_why_and_nothing_run
     words: str | None, cause: str, code: int, asking: list[str],
 ) -> None:  # fmt: skip
     sinfo(words)
-    assert main(["--study", str(study_file), "--root", str(tmp_path / "runs"), *asking]) == code
+    assert main(["--study", str(study_file), "--root", str(tmp_path / "runs"), *asking, "--dry-run"]) == code
     said = capsys.readouterr()
     option = " ".join(asking) if asking[0] == "--cluster" else asking[0]
     assert said.err.startswith(
@@ -85,7 +85,24 @@ def test_without_such_an_option_slurm_is_taken_where_it_answers(
 def test_a_cluster_whose_scheduler_is_down_is_no_reason_to_train_on_its_login_node(sinfo) -> None:
     sinfo(DOWN)
     with pytest.raises(ConnectionError, match=r"^Slurm does not answer \(slurm_load_partitions: Unable to contact"):
-        choose_cluster(make_parser().parse_args(["--study", "kd"]))
+        choose_cluster(make_parser().parse_args(["--study", "kd", "--dry-run"]))
+
+
+def test_a_launch_waits_for_a_scheduler_that_is_down_and_says_so_once(
+    sinfo, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinfo(DOWN)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            sinfo("")
+
+    monkeypatch.setattr("sweeps.resolve.time.sleep", wait)
+    assert choose_cluster(make_parser().parse_args(["--study", "kd", "--slurm.cpus", "2"])) == "slurm"
+    assert waits == [10.0] * 3
+    assert capsys.readouterr().out.count("waiting until Slurm answers (slurm_load_partitions: Unable to contact") == 1
 
 
 def test_slurm_in_a_site_file_alone_does_not_ask_for_it(

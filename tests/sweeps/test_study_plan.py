@@ -170,3 +170,16 @@ def test_the_command_prints_plan_and_changes(study_file: Path, root: Root, capsy
     said = capsys.readouterr().out
     assert "before test was read" in said.splitlines()[0]
     assert "UTC after 4 final runs had been tested:\n  seeds 2 → 3\n" in said
+
+
+def test_a_dry_run_says_what_the_table_could_detect(
+    study_file: Path, root: Root, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch(study_file, "--dry-run")
+    assert "power     not known: nothing of tiny has finished here" in capsys.readouterr().out
+    launch(study_file)
+    capsys.readouterr()
+    launch(study_file, "--dry-run", "--seeds", "5")
+    assert "points with 5 seeds of one tuning per row (5 % / 1, power .8; spread of" in capsys.readouterr().out
+    launch(study_file, "--dry-run", "--replicates", "4")
+    assert "power     not known: no two replicates" in capsys.readouterr().out

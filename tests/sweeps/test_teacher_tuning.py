@@ -255,7 +255,9 @@ def test_the_budget_is_shown(study: Path, tmp_path: Path, capsys: pytest.Capture
 
 def test_doctor_knows_the_candidates(study: Path, tmp_path: Path) -> None:
     found = launched(study, tmp_path, *TUNED)
-    fates = examine(analysis.load(found.root.path)).fates
+    examined = examine(analysis.load(found.root.path))
+    assert not [finding for finding in examined.problems if finding.kind in ("configurations", "teachers")]
+    fates = examined.fates
     teachers = fates[fates["directory"].str.startswith("teachers/")]
     assert set(teachers["fate"]) == {"in a table"}
     assert len(teachers) == 12

@@ -149,3 +149,21 @@ def test_noise_has_its_deviation_on_every_value() -> None:
     assert difference.std().item() == pytest.approx(0.3, rel=0.1)
     assert difference.std(0).min() > 0.15
     assert difference.mean().abs() < 0.03
+
+
+@pytest.mark.parametrize("strengths", [{"shift": 0.5}, {"noise": 0.5}, {"noise": 0.5, "warp": 0.3, "crop": 0.1}])
+def test_lengths_say_which_zeros_are_data(strengths: dict[str, float]) -> None:
+    x = {"imu": torch.zeros(BATCH, 8, 2)}
+    lengths = {"imu": torch.full((BATCH,), 5)}
+    torch.manual_seed(0)
+    changed = augment(x, Augmentation(**strengths), {}, None, lengths)["imu"]
+    assert not changed[:, :2].any(), "padding stays 0"
+    assert changed[:, 4:].any(2).all(), "real steps of zeros change"
+
+
+def test_without_lengths_leading_zeros_are_padding_and_inner_ones_data() -> None:
+    x = {"imu": torch.ones(BATCH, 8, 2)}
+    x["imu"][:, :3] = x["imu"][:, 5] = 0
+    changed = change(x, noise=0.5)["imu"]
+    assert not changed[:, :3].any()
+    assert changed[:, 3:].any(2).all()

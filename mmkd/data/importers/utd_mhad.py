@@ -20,6 +20,7 @@ import scipy.io
 
 from mmkd.data.dataset import Array, Split
 from mmkd.data.hdf5_write import write_dataset
+from mmkd.data.identify import identify
 from mmkd.data.untrusted import memory_for
 from mmkd.errors import UserError
 
@@ -39,6 +40,7 @@ SHOULDER_CENTRE, HIP_CENTRE, LEFT_HIP, RIGHT_HIP = 1, 3, 12, 16
 REST_FRAMES = 5
 
 _FILE = re.compile(r"(?:^|/)a(\d{1,3})_s(\d{1,3})_t(\d{1,3})_(inertial|skeleton)\.mat$")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 _LARGEST_FILE = 16 * 2**20  # bytes; real ones have at most 60 thousand
 _LARGEST_SUM = 2**30  # bytes; the real ones' are 31 million
 _BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
@@ -70,7 +72,7 @@ def import_utd_mhad(
 
     Args:
         source: directory or archive (tar, zip) with `a{action}_s{subject}_t{trial}_{inertial,skeleton}.mat` at any
-            depth. Archives are read in memory, not unpacked to disk.
+            depth, or a directory of such archives. These are read in memory, not unpacked to disk.
         out: the file to write.
         steps: modality -> steps that every recording is resampled to, linearly; None keeps every recording's own
             length, with zeros in front up to the longest.
@@ -163,23 +165,36 @@ def _read_recordings(source: Path, raw: bool) -> dict[Trial, dict[str, Array]]:
             raise UserError(f"{source}: {name} and {files[trial][match[4]][0]} are the same recording; keep one")
         files[trial][match[4]] = name, content
     if not files:
-        raise UserError(f"{source}: no file like Inertial/a1_s1_t1_inertial.mat in it; is it UTD-MHAD?")
+        known = identify(source)
+        raise UserError(f"{source}: no file like Inertial/a1_s1_t1_inertial.mat in it; {known or 'is it UTD-MHAD?'}")
     return {trial: _recording(source, trial, files[trial], raw) for trial in files}
 
 
 def _mat_files(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file in `source` with the name of a recording. Archives are read in memory."""
+    """Name and content of every file in `source` with the name of a recording. Archives are read in memory.
+
+    A folder without such files may hold archives, as the authors' page has them: `Inertial.zip` and `Skeleton.zip`.
+    """
     if source.is_dir():
-        for path in sorted(source.rglob("*.mat")):
+        paths = sorted(source.rglob("*.mat"))
+        for path in paths:
             yield path.relative_to(source).as_posix(), path.read_bytes()
+        if not any(_FILE.search(path.as_posix()) for path in paths):
+            for path in sorted(p for p in source.iterdir() if p.name.lower().endswith(_ARCHIVES)):
+                yield from _archive(path)
         return
     if not source.is_file():
         raise UserError(f"{source}: no such directory or archive")
+    yield from _archive(source)
+
+
+def _archive(source: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with memory_for(source):
             yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)
     except (*_BROKEN_ARCHIVE, OverflowError, ValueError, MemoryError) as error:
-        raise UserError(f"{source}: not a whole tar or zip archive ({error}); fetch it again") from error
+        known = identify(source)
+        raise UserError(f"{source}: not a whole tar or zip archive ({error}); {known or 'fetch it again'}") from error
 
 
 def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
@@ -219,6 +234,8 @@ def _recording(source: Path, trial: Trial, files: Mapping[str, tuple[str, bytes]
 
 def _variable(source: Path, name: str, content: bytes, key: str, shape: tuple[int | None, ...]) -> Array:
     """The float64 array `key` of a MATLAB file; None in `shape` is the time axis, of any length but 0."""
+    if content.startswith(b"MATLAB 7.3"):
+        raise UserError(f"{source}: {name}: a MATLAB file of version 7.3; save it again with save(FILE, '-v7')")
     try:
         value = np.asarray(scipy.io.loadmat(io.BytesIO(content), variable_names=[key])[key])
     except KeyError:

@@ -158,3 +158,38 @@ def test_with_one_replicate_the_table_says_that_it_is_one_tuned_configuration(ab
     assert "one tuned configuration" in result.subtitle
     assert result.subtitle in " ".join(to_text(result).split())
     assert "one\N{NO-BREAK SPACE}tuning" in next(column.label for column in result.columns if column.key == "p")
+
+
+def test_the_interval_over_samples_stands_beside_the_paired_t_of_a_fixed_test_part(lab: Lab, drawn: bool) -> None:
+    rows = {row.name: row for row in made(lab).rows}
+    keys = [column.key for column in made(lab).columns]
+    assert ("over_samples" in keys) is not drawn
+    if drawn:
+        return
+    ours, control = by_hand(lab.path, "good"), by_hand(lab.path, "none")
+    shares = [np.mean([np.mean([r for r, _ in of[k]], axis=0) for k in range(8)], axis=0) for of in (ours, control)]
+    d, groups = 100 * (shares[0] - shares[1]), ours[0][0][1]
+    sums = np.array([(d - d.mean())[groups == name].sum() for name in np.unique(groups)])
+    error = (GROUPS / (GROUPS - 1) * (sums**2).sum()) ** 0.5 / len(d)
+    half = stats.t.ppf(0.975, GROUPS - 1) * error
+    assert rows["good"].cells["over_samples"].interval == pytest.approx((d.mean() - half, d.mean() + half))
+    found = compare(load(lab.path, cache=False), "demo", "good", "none")
+    assert (found.over_samples.low, found.over_samples.high) == pytest.approx((d.mean() - half, d.mean() + half))
+    assert found.groups == GROUPS
+
+
+def test_a_margin_adds_tests_of_equivalence(lab: Lab, drawn: bool) -> None:
+    result = table(load(lab.path, cache=False), "demo", margin=30)
+    rows = {row.name: row for row in result.rows}
+    p = {}
+    for name in ("good", "same"):
+        difference = rows[name].cells["accuracy"].difference
+        assert difference is not None
+        assert difference.error is not None
+        freedom = 7
+        low, high = ((difference.value + sign * 30) / difference.error for sign in (-1, 1))
+        p[name] = max(stats.t.cdf(low, freedom), stats.t.sf(high, freedom))
+    corrected = {name: max(2 * min(p.values()), p[name]) for name in p}
+    assert {name: rows[name].cells["equivalence"].value for name in p} == pytest.approx(corrected)
+    assert any(note.startswith("p within ±30: ") for note in result.notes)
+    assert "p_equivalence" in to_csv(result).splitlines()[0]

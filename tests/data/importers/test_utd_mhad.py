@@ -209,3 +209,19 @@ def test_the_real_archive_has_861_trials_and_subjects_never_mix(tmp_path: Path) 
     height = skeleton.reshape(-1, 40, 20, 3)[:, 0, :, 1].mean(axis=0)
     assert height.argmax() == 0  # the head
     assert set(height.argsort()[:4]) == {14, 15, 18, 19}  # ankles and feet
+
+
+def test_a_folder_with_the_two_archives_of_the_authors_page_is_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "zips").mkdir()
+    for kind in ("Inertial", "Skeleton"):
+        with zipfile.ZipFile(tmp_path / "zips" / f"{kind}.zip", "w") as archive:
+            for path in folder.rglob(f"*_{kind.lower()}.mat"):
+                archive.write(path, f"{kind}/{path.name}")
+    assert import_utd_mhad(tmp_path / "zips", tmp_path / "a.h5") == import_utd_mhad(folder, tmp_path / "b.h5")
+
+
+def test_a_file_of_version_7_3_is_named(folder: Path, tmp_path: Path) -> None:
+    file = next(folder.rglob("*_inertial.mat"))
+    file.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512, b" ") + b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(UserError, match=rf"{file.name}: a MATLAB file of version 7\.3; save it again with save"):
+        import_utd_mhad(folder, tmp_path / "a.h5")

@@ -17,9 +17,9 @@ from mmkd.rundir import Root, TrialDir
 from mmkd.trial_state import Failure
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.job_names import job_tag
-from sweeps.controller.jobs import make_job
 from sweeps.controller.last_words import last_line
 from sweeps.controller.loop import Controller
+from sweeps.controller.make_job import make_job
 from sweeps.controller.progress import Reporter
 from sweeps.controller.row import RowWork
 from sweeps.controller.stopping import Interrupted, Stop

@@ -279,7 +279,9 @@ def test_a_row_that_begins_again_and_dies_with_half_of_it_set_aside_loses_nothin
     rows, root = planned(study, tmp_path), Root(tmp_path / "runs")
     run(rows, root, Backend(lambda job, attempt: Failure.ERROR if "/no_kd-" in job.command[3] else None))
     failed = len(list(rows[0].directory.path.glob("trials/*")))
-    moved = Point("sweeps.controller.row.os.replace", after=True, when=lambda source, _: Path(source).name == "trials")
+    moved = Point(
+        "sweeps.controller.failed_rows.os.replace", after=True, when=lambda source, _: Path(source).name == "trials"
+    )
     dies_at(moved, lambda: run(rows, root, Backend()))
     run(rows, root, Backend())
     assert len(list(rows[0].directory.path.glob("failed-*/trials/*"))) == failed > 0

@@ -12,7 +12,7 @@ from mmkd.rundir import Root, WorkerDir
 from slurm.backend import Handle, Job, SubmissionDelayed, SubmissionRefused
 from slurm.settings import SlurmSettings
 from sweeps.controller.job_names import worker_job
-from sweeps.controller.slurm_workers import MOST_FAILED, SILENT_SECONDS, WorkerBackend
+from sweeps.controller.slurm_workers import SILENT_SECONDS, WorkerBackend
 
 TRIAL = (sys.executable, "-m", "mmkd.trial", "/trial", "--attempt", "1")
 
@@ -229,19 +229,25 @@ def test_a_worker_that_does_not_count_up_is_cancelled(stub: StubSlurm, root: Roo
     assert stub.words("scancel")[-1] == "7_0"
 
 
-def test_workers_that_end_before_they_start_end_the_launch(stub: StubSlurm, root: Root, clock: list[float]) -> None:
+def test_workers_that_end_before_they_start_avoid_the_node_and_end_the_launch_where_there_is_no_other(
+    stub: StubSlurm, root: Root, clock: list[float]
+) -> None:
     cluster = backend(root)
     cluster.slots(lambda: 99)
     (root.workers / "mine.7_1.log").write_text("mmkd: setup line failed (exit 1): module load none\n")
     in_queue(stub, root, _7_0="FAILED", _7_1="FAILED")
     later(clock)
+    stub.answers("sbatch", "8")
     cluster.slots(lambda: 99)
-    failed = {f"_7_{number}": "FAILED" for number in range(MOST_FAILED)}
-    (root.workers / f"mine.7_{MOST_FAILED - 1}.log").write_text("mmkd: setup line failed (exit 1): module load none\n")
-    in_queue(stub, root, **failed)
+    script = Path(stub.words("sbatch")[-1]).read_text()
+    assert "#SBATCH --exclude=n1\n" in script
+    (root.workers / "mine.8_0.log").write_text("mmkd: setup line failed (exit 1): module load none\n")
+    in_queue(stub, root, _7_0="FAILED", _7_1="FAILED", _8_0="FAILED")
     later(clock)
-    with pytest.raises(SubmissionRefused, match=r"3 workers ended before they started: .*module load none"):
+    with pytest.raises(SubmissionRefused, match=r"on every node that was tried \(n1\): .*8_0.log: .*module load none"):
         cluster.slots(lambda: 99)
+    assert [line for line in cluster.take_notes() if "node n1 is excluded for 30 min" in line]
+    assert cluster.take_notes() == []
 
 
 def test_a_queue_without_room_delays_workers(stub: StubSlurm, root: Root, clock: list[float]) -> None:
