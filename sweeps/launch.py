@@ -42,7 +42,7 @@ def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> Non
 
     width = shutil.get_terminal_size(fallback=(100, 24)).columns
     print()
-    print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width)))
+    print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width, short=True)))
 
 
 def planned_power(made: Launch) -> str:
