@@ -22,6 +22,7 @@ class Job:
         after: id of a job that must have ended, successfully or not, before this one starts.
         requeue: True if the scheduler may run the job again by itself.
         copies: number of such jobs, submitted as one array; 0 for a single job.
+        failures: failure classes of earlier attempts, in order.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Job:
     after: str = ""
     requeue: bool = False
     copies: int = 0
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ class Backend(Protocol):
     def gpus_for(self, job: Job) -> float:
         """GPUs of a job, or its share of a GPU."""
         return self.gpus
+
+    def request_of(self, job: Job) -> dict[str, str]:
+        """The part of a job's request that depends on its earlier failures, for its record."""
+        return {}
 
     def idle_gpu_seconds(self) -> float:
         """GPU-seconds that were spent without a job."""

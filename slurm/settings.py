@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -245,6 +246,10 @@ class SlurmSettings(BaseModel):
             raise ValueError(f"mem {self.mem} and mem_per_cpu {self.mem_per_cpu}: give one of them")
         if 0 < seconds(self.time) <= self.grace:  # 0 means no limit
             raise ValueError(f"time {self.time} is not above the grace of {self.grace} s: raise time or lower grace")
+        return self
+
+    def after(self, failures: Sequence[str]) -> SlurmSettings:
+        """The settings of an attempt after earlier ones that failed in these classes."""
         return self
 
     @property

@@ -74,7 +74,17 @@ class SlurmBackend(Backend):
         Raises:
             SubmissionRefused: a name or a path would break out of its line of options.
         """
-        return CommandExecutor(job, self.settings).script
+        return CommandExecutor(job, self.settings.after(job.failures)).script
+
+    def gpus_for(self, job: Job) -> float:
+        """See `Backend`."""
+        return self.settings.after(job.failures).gpu_count
+
+    def request_of(self, job: Job) -> dict[str, str]:
+        """See `Backend`."""
+        settings = self.settings.after(job.failures)
+        values = {"partition": settings.partition, "gpus_requested": settings.gpus, "constraint": settings.constraint}
+        return {name: value for name, value in values.items() if value}
 
     def test_only(self, job: Job) -> str:
         """Ask sbatch whether it would accept a job, and when it would start, without submitting it.
@@ -82,17 +92,17 @@ class SlurmBackend(Backend):
         Raises:
             SubmissionDelayed, SubmissionRefused: it would not, or does not answer.
         """
-        return CommandExecutor(job, self.settings).test_only()
+        return CommandExecutor(job, self.settings.after(job.failures)).test_only()
 
     def submit(self, job: Job) -> Handle:
         """See `Backend`."""
         try:
-            executor = CommandExecutor(job, self.settings)
+            executor = CommandExecutor(job, self.settings.after(job.failures))
             return Handle(job.name, executor.submit_command().job_id, script=str(executor.script_file.absolute()))
         except SubmissionRefused:
             if not job.avoid:
                 raise
-            return self.submit(replace(job, avoid=()))  # perhaps there is no other node
+            return SlurmBackend.submit(self, replace(job, avoid=()))  # perhaps there is no other node
 
     def poll(self, handles: Collection[Handle]) -> dict[Handle, Report]:
         """See `Backend`. Slurm is asked at most every `settings.poll` seconds; until then the last answer counts."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError, model_validator
 from mmkd.config import Count
 from mmkd.errors import UserError
 from mmkd.schema import Frozen, explain
+from slurm.fallback import TrialSettings
 from slurm.settings import MemoryOrNone, Name, SlurmSettings, TimeLimit
 from sweeps.study_file import merge, read_toml
 
@@ -39,7 +40,7 @@ class Site(Frozen):
     parallel: Count = 16
     stage: bool = False
     on_event: str | None = None
-    slurm: SlurmSettings = SlurmSettings()
+    slurm: TrialSettings = TrialSettings()
     detach: ControllerJob = ControllerJob()
 
     @model_validator(mode="before")

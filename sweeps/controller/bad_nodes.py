@@ -35,6 +35,8 @@ class BadNodes:
     what: str = "jobs end before their trial starts"
     hopeless: str = ""
     _nodes: dict[str, _Node] = field(default_factory=dict)
+    _words: str = ""
+    """The last words of a job on a node."""
     _failing: dict[str, None] = field(default_factory=dict)
     """Nodes that failed since a job started last."""
 
@@ -68,10 +70,12 @@ class BadNodes:
         node = self._nodes.setdefault(name, _Node())
         node.failures += 1
         self._failing[name] = None
-        has_no_other = name in avoided or (not name and node.failures >= IN_A_ROW)
+        self._words = message if name else self._words or message
+        # Slurm may accept a job that avoids all nodes, and end it on none.
+        has_no_other = name in avoided or (not name and (bool(avoided) or node.failures >= IN_A_ROW))
         if not others_run and (has_no_other or len(self._failing) >= MOST_NODES):
             where = ", ".join(filter(None, self._failing)) or "the cluster"
-            self.hopeless = f"{self.what}, on every node that was tried ({where}): {message}"
+            self.hopeless = f"{self.what}, on every node that was tried ({where}): {self._words}"
         if not name or node.failures < IN_A_ROW or node.until > time.monotonic():
             return ""
         pause = FIRST_EXCLUSION * 2.0**node.exclusions

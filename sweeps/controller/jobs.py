@@ -99,7 +99,7 @@ class Jobs:
         job = make_job(task, number, self.tag, self.environment, self.nodes.excluded, self.code)
         gpus = self.backend.gpus_for(job)
         facts = {"attempt": number, "backend": self.backend.name, "name": job.name, "gpus": gpus}
-        facts |= {"launch": self.launch, "submitted": time.time()}
+        facts |= {"launch": self.launch, "submitted": time.time(), **self.backend.request_of(job)}
         record_submission(directory, number, **facts)
         write_text(directory.attempt, f"{number}\n")
         handle = Handle(job.name)

@@ -93,6 +93,10 @@ def test_no_node_is_left_if_a_job_ran_where_it_should_not_have_or_many_fail_alik
     assert not nodes.hopeless, "what runs elsewhere shows that not all are bad"
     nodes.fail("n1", ("n1",), "why", others_run=False)
     assert "(n1): why" in nodes.hopeless
+    nowhere = BadNodes()
+    nowhere.fail("n1", (), "why", others_run=False)
+    nowhere.fail("", ("n1",), "it left no log", others_run=False)
+    assert "(n1): why" in nowhere.hopeless, "Slurm accepted a job that avoids all nodes, and ended it"
     many = BadNodes()
     for number in range(5):
         assert not many.hopeless

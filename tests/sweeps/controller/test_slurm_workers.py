@@ -264,6 +264,19 @@ def test_what_a_worker_left_that_died_while_no_controller_watched_is_removed(
     assert alive.lock.exists()
 
 
+def test_workers_that_no_other_node_takes_are_submitted_for_all_nodes(
+    stub: StubSlurm, root: Root, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = backend(root)
+    cluster.slots(lambda: 99)
+    in_queue(stub, root, _7_0="FAILED", _7_1="FAILED")
+    later(clock)
+    stub.complains("sbatch", "sbatch: error: Requested node configuration is not available")
+    with pytest.raises(SubmissionRefused, match="Requested node configuration is not available"):
+        cluster.slots(lambda: 99)
+    assert "--exclude" not in Path(stub.words("sbatch")[-1]).read_text(), "it was tried without"
+
+
 def test_a_queue_without_room_delays_workers(stub: StubSlurm, root: Root, clock: list[float]) -> None:
     cluster = backend(root)
     stub.complains("sbatch", "sbatch: error: QOSMaxSubmitJobPerUserLimit")
