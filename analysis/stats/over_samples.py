@@ -74,3 +74,9 @@ def difference_over_samples(runs: Runs, row: RowRuns, control: RowRuns) -> Diffe
 
 def _outcomes(runs: Runs, one: ReplicateRuns) -> list[Outcome]:
     return [outcome(runs, directory) for directory in one.measured["directory"]]
+
+
+def count_test_groups(runs: Runs, rows: Sequence[RowRuns]) -> int:
+    """Groups of the test samples of the first run that was measured; 0 if the data have none."""
+    first = next((row.measured["directory"].iloc[0] for row in rows if len(row.measured)), None)
+    return 0 if first is None else len(set(outcome(runs, first).groups))

@@ -17,6 +17,7 @@ from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, te
 from analysis.loading.study_trials import first_lines
 from analysis.stats.error_bars import Error
 from analysis.stats.gap import Contrast, Gap, gap_recovered
+from analysis.stats.over_samples import count_test_groups
 from analysis.stats.paired import paired
 from analysis.stats.references import compute_references
 from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
@@ -189,12 +190,6 @@ def count_test_samples(runs: Runs, rows: Sequence[RowRuns]) -> int:
         first = [outcome(runs, done["directory"].iloc[0]).ids for done in measured if len(done)]
         counts.append(len(set().union(*first)))
     return min((number for number in counts if number), default=0)
-
-
-def count_test_groups(runs: Runs, rows: Sequence[RowRuns]) -> int:
-    """Groups of the test samples of the first run that was measured; 0 if the data have none."""
-    first = next((row.measured["directory"].iloc[0] for row in rows if len(row.measured)), None)
-    return 0 if first is None else len(set(outcome(runs, first).groups))
 
 
 def _teacher_rows(basis: Basis, members: Sequence[RowRuns]) -> Iterator[TableRow]:
