@@ -87,11 +87,12 @@ def _fit(x: Mapping[str, Array], y: Mapping[str, NDArray[np.int64]], classes: in
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     scale = StandardScaler().fit(x["train"])
     predict: Callable[[Array], NDArray[np.int64]]
     if len(np.unique(y["train"])) > 1:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(1):  # threads would wait for each other on a busy node
             warnings.simplefilter("ignore", ConvergenceWarning)  # a reference need not be the best one
             predict = LogisticRegression(C=C, max_iter=ITERATIONS).fit(scale.transform(x["train"]), y["train"]).predict
     else:

@@ -39,8 +39,7 @@ def _differing(tested: Sequence[tuple[str, Difference]]) -> str:
         return f"No row differs significantly from its control ({len(tested)} compared, Holm, 5 %)"
     named = ", ".join(f"{title} {found.value:+.1f}".replace("-", MINUS) for title, found in differ[:NAMED])
     more = f" and {len(differ) - NAMED} more" if len(differ) > NAMED else ""
-    verb = "row differs" if len(differ) == 1 else "rows differ"
-    which = f"{len(differ)} of {len(tested)} compared {verb}"
+    which = f"{len(differ)} of {count(len(tested), 'compared row')} {'differs' if len(differ) == 1 else 'differ'}"
     return f"{which} from the control (Holm, 5 %), in points of accuracy: {named}{more}"
 
 

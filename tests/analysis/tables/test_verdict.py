@@ -16,7 +16,7 @@ def test_rows_that_differ_are_named_with_what_could_have_been_detected(lab: Lab)
     lab.row("good", [0.80, 0.81, 0.82])
     lab.row("same", [0.705, 0.71, 0.72])
     assert made(lab, control="none").verdict == (
-        "1 of 2 compared row differs from the control (Holm, 5 %), in points of accuracy: good +10.0; "
+        "1 of 2 compared rows differs from the control (Holm, 5 %), in points of accuracy: good +10.0; "
         "the study could have detected 4.2 points."
     )
 
