@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from subprocess import CalledProcessError
-from threading import Timer
+from threading import Event, Thread
 from typing import Any
 
 import psutil
@@ -109,8 +109,8 @@ class CommandExecutor(SlurmExecutor):
             OSError: the script could not be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        watchdog = Timer(SBATCH_SECONDS, self._kill_sbatch)
-        watchdog.start()
+        ended = Event()
+        Thread(target=self._watch_sbatch, args=(ended,), daemon=True).start()
         try:
             # submitit prints sbatch's errors, which its exception also holds.
             with _without(self._inherited()), redirect_stderr(io.StringIO()):
@@ -124,7 +124,7 @@ class CommandExecutor(SlurmExecutor):
         except FailedJobError as error:
             raise _submission_error(error, self.settings) from None
         finally:
-            watchdog.cancel()
+            ended.set()
 
     def test_only(self) -> str:
         """Ask sbatch whether it would accept the job, without submitting it. Return its answer with a start estimate.
@@ -162,6 +162,14 @@ class CommandExecutor(SlurmExecutor):
         if found is None:
             raise FailedSubmissionError(f"sbatch printed no job id: {string!r}")
         return found[1]
+
+    def _watch_sbatch(self, ended: Event) -> None:
+        """Kill an sbatch that does not answer: again until it has ended, because it may just be starting."""
+        if ended.wait(SBATCH_SECONDS):
+            return
+        self._kill_sbatch()
+        while not ended.wait(0.1):
+            self._kill_sbatch()
 
     def _kill_sbatch(self) -> None:
         with suppress(psutil.NoSuchProcess):

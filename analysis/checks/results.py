@@ -13,7 +13,7 @@ from analysis.loading.runs import Runs
 from mmkd.files import read_json
 from mmkd.metrics import cross_entropy, f1_scores
 from mmkd.records import differences
-from mmkd.result_file import Predictions, Result, read_result, weights_checksum
+from mmkd.result_file import Predictions, Result, ResultError, read_result, weights_checksum
 from mmkd.rundir import TrialDir
 
 
@@ -23,7 +23,11 @@ def wrong_results(runs: Runs, used: pd.DataFrame) -> Iterator[Finding]:
     for line in used.to_dict("records"):
         directory = str(line["directory"])
         trial = TrialDir(runs.root / directory)
-        result = read_result(trial.result)
+        try:
+            result = read_result(trial.result)
+        except ResultError as error:  # in its curves or predictions: the rest was read before
+            yield Finding("rejected", str(error).replace(f"{runs.root}/", ""))
+            continue
         yield from _scores(directory, result)
         yield from _configuration(directory, trial, result)
         if line["kind"] != "tuning" and line["weights"] == line["weights"]:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fakes import FakeBackend
 
 import analysis
 from analysis.__main__ import main as analyse
@@ -22,8 +23,9 @@ def launch(study_file: Path, *options: str) -> int:
 
 
 @pytest.fixture
-def root(study_file: Path) -> Root:
-    """Where `launch` runs the study, quickly."""
+def root(study_file: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
+    """Where `launch` runs the study, on a backend that trains nothing."""
+    monkeypatch.setattr("sweeps.resolve.choose_backend", lambda options, site, workers: (FakeBackend(), 8))
     study_file.write_text(
         study_file.read_text().replace("epochs = 3", "epochs = 1").replace("trials = 3", "trials = 1")
     )
