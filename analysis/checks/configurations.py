@@ -86,7 +86,8 @@ def _seeds_and_splits(row: ReplicateRuns) -> Iterator[Finding]:
     if wrong:
         yield Finding("seeds", f"{row.title}: other seeds than their directories are named after: {names_of(wrong)}")
     trials = zip(row.values("directory"), row.values("fingerprint"), row.values("split"), strict=True)
-    known = [(directory, "" if pd.isna(split) else split) for directory, data, split in trials if not pd.isna(data)]
-    other = [directory for directory, split in known if split != row.fact("split")]
+    known = [(directory, split) for directory, data, split in trials if isinstance(data, str)]
+    ours = row.fact("split")
+    other = [directory for directory, split in known if (split if isinstance(split, str) else "") != ours]
     if other:
         yield Finding("splits", f"{row.title}: of another split than the row's: {first_few(other)}")

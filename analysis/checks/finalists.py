@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
-import pandas as pd
-
 from analysis.loading.replicate_runs import ReplicateRuns
 from mmkd.config import SEEDS_PER_REPLICATE
 from mmkd.metrics import lower_is_better
@@ -29,7 +27,7 @@ def finalist_means(row: ReplicateRuns, complete: Mapping[int, float], selection:
     seeds = dict(zip(numbers, row.values("seed", ["tuning"]), strict=True))
     columns = (row.values(name, ["tuning"]) for name in TUNED)
     found = zip(*columns, strict=True)
-    settings = {n: tuple(None if pd.isna(x) else x for x in values) for n, values in zip(numbers, found, strict=True)}
+    settings = {n: tuple(x if x == x else None for x in values) for n, values in zip(numbers, found, strict=True)}
     sign = 1 if lower_is_better(selection) else -1
     proposed = [number for number in complete if seeds[number] % SEEDS_PER_REPLICATE == 0]
     finalists = sorted(proposed, key=lambda number: (sign * complete[number], number))[:best]

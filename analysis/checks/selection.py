@@ -21,7 +21,7 @@ def chosen_on_test(row: ReplicateRuns) -> Iterator[Finding]:
     if selection.startswith("test"):
         yield Finding("selection", f"{row.title}: selection on test: its selection metric is {selection!r}")
     tuned = zip(row.values("directory", ["tuning"]), row.values("test_accuracy", ["tuning"]), strict=True)
-    measured = [directory for directory, accuracy in tuned if not pd.isna(accuracy)]
+    measured = [directory for directory, accuracy in tuned if accuracy == accuracy]
     if measured:
         yield Finding(
             "selection",

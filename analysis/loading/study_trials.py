@@ -142,7 +142,7 @@ class _Positions:
         self.is_superseded = trials["superseded"].to_numpy(bool)
         self.names = list(trials["directory"])
         self.place = {name: number for number, name in enumerate(self.names)}
-        self.teacher = [None if pd.isna(name) else str(name) for name in trials["teacher"]]
+        self.teacher = [name if isinstance(name, str) else None for name in trials["teacher"]]
 
     def of(self, spec: StudyRow) -> dict[str, list[Any]]:
         """Positions by kind (-1: missing), seeds of final runs, and names of teachers and of tried teachers.

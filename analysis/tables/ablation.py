@@ -16,12 +16,10 @@ from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, replicates_by_name, teacher_families
 from analysis.loading.study_trials import first_lines
 from analysis.stats.error_bars import Error
-from analysis.stats.gap import Contrast, Gap, gap_recovered
 from analysis.stats.over_samples import count_test_groups
-from analysis.stats.paired import paired
 from analysis.stats.references import compute_references
-from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
-from analysis.stats.scores import Score, family_score, percents, row_score, score_rows
+from analysis.stats.replicates import METRICS
+from analysis.stats.scores import Score, family_score, row_score, score_rows
 from analysis.tables.checks import check_rows
 from analysis.tables.difference_cells import (
     DIFFERENCES,
@@ -31,6 +29,7 @@ from analysis.tables.difference_cells import (
     unshown_differences,
     with_intervals_over_samples,
 )
+from analysis.tables.gap_cell import gap_cell
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
 from analysis.tables.notes import brief_notes, legend, notes
 from analysis.tables.reference_rows import reference_notes, reference_section
@@ -64,8 +63,6 @@ PAPER_PRIMARY, PAPER_OTHERS = "video", ("audio", "language")
 
 Aligned files of CMU-MOSEI, and those with other features, are other data.
 """
-DASH = "\N{EN DASH}"
-NOT_BETTER = "no gap: the teacher is not shown to be better than the control (95 % interval)"
 ONE_TUNING = (
     "Each row is one tuned configuration: ± and p cover other seeds of it, not other splits or another tuning of the "
     "method"
@@ -272,63 +269,12 @@ def _cost(basis: Basis, runs: pd.DataFrame) -> Cell:
 
 
 def _gap(basis: Basis, row: RowRuns) -> Cell:
-    """(S_KD - S) / (T - S) on accuracy in per cent, or a dash with the reason."""
+    """The gap recovered; empty for controls."""
     control = basis.controls[row.spec.name]
-    student = _mean(row.means("test_accuracy"))
-    if pd.isna(student) or (control is None and _is_control(basis, row)):
+    if control is None and _is_control(basis, row):
         return Cell()
-    teacher = _mean(row.teacher_means("test_accuracy"))
-    baseline = _mean(control.means("test_accuracy")) if control else float("nan")
-    reason = _why_no_gap(row, control, teacher, baseline)
-    if control is not None and not reason:
-        gap = _gap_with_interval(basis.runs, row, control)
-        if gap is not None:
-            return Cell(100 * gap.value, interval=(100 * gap.low, 100 * gap.high))
-        reason = NOT_BETTER
-    if reason not in basis.footnotes:
-        basis.footnotes.append(reason)
-    return Cell(text=DASH, footnote=basis.footnotes.index(reason) + 1)
+    return gap_cell(basis.runs, row, control, basis.footnotes)
 
 
 def _is_control(basis: Basis, row: RowRuns) -> bool:
     return row is basis.control or any(row is other for other in basis.controls.values())
-
-
-def _gap_with_interval(runs: Runs, row: RowRuns, control: RowRuns) -> Gap | None:
-    """The gap; None where the row's teacher is not shown to be better than the control."""
-    if row.is_replicated:
-        scores = compared_scores(runs, {"row": row, "control": control}, "accuracy")
-        scores["teacher"] = teacher_scores(runs, row, "accuracy", scores["row"].groups)
-        pairs = (("row", "control"), ("teacher", "control"), ("row", "teacher"))
-        if any(set(scores[a].replicates).isdisjoint(scores[b].replicates) for a, b in pairs):
-            return None
-        return gap_recovered(*(Contrast.of_pairs(paired(scores[a], scores[b])) for a, b in pairs))
-    student, teacher, baseline = (
-        percents(measured, "test_accuracy") for measured in (row.measured, row.measured_teachers, control.measured)
-    )
-    pairs_of_samples = ((student, baseline), (teacher, baseline), (student, teacher))
-    return gap_recovered(*(Contrast.of_samples(a, b) for a, b in pairs_of_samples))
-
-
-def _mean(values: Sequence[float]) -> float:
-    """The mean; NaN of none."""
-    return sum(values) / len(values) if values else float("nan")
-
-
-def _why_no_gap(row: RowRuns, control: RowRuns | None, teacher: float, baseline: float) -> str:
-    if control is None:
-        return "no gap: the study names no control"
-    if row.teachers.empty:
-        return "no gap: this row has no teacher"
-    if pd.isna(baseline):
-        return "no gap: the control has no score yet"
-    if pd.isna(teacher):
-        return "no gap: the teacher has no score yet"
-    if row.fact("fingerprint") != control.fact("fingerprint"):
-        return "no gap: the control was measured on other data"
-    majority = row.measured["test_majority_accuracy"].mean()
-    if min(teacher, baseline) <= majority:
-        return "no gap: the teacher or the control does no better than always predicting the most frequent class"
-    if teacher <= baseline:
-        return "no gap: the teacher is not better than the control"
-    return ""

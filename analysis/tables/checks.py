@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-import pandas as pd
-
 from analysis.checks.configurations import unlike_their_row
 from analysis.checks.copies import copied_runs
 from analysis.checks.environments import unequal_environments
@@ -100,7 +98,7 @@ def _foreign_data(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs and teachers that were trained on other data than their row's."""
     for row in rows:
         known, data = zip(row.values("directory"), row.values("fingerprint"), strict=True), row.fact("fingerprint")
-        foreign = [directory for directory, found in known if not pd.isna(found) and found != data]
+        foreign = [directory for directory, found in known if isinstance(found, str) and found != data]
         if foreign:
             yield Finding("data", f"{row.title}: of other data than the row's: {first_few(foreign)}")
 
@@ -118,7 +116,7 @@ def _not_numbers(rows: Sequence[RowRuns]) -> Iterator[Finding]:
 def _commits(rows: Sequence[ReplicateRuns]) -> Iterator[Finding]:
     """Runs that different versions of the code made."""
     by_run = {d: c for row in rows for d, c in zip(row.values("directory"), row.values("commit"), strict=True)}
-    known = [commit for directory, commit in by_run.items() if not pd.isna(directory) and not pd.isna(commit)]
+    known = [commit for directory, commit in by_run.items() if isinstance(directory, str) and isinstance(commit, str)]
     counts = Counter(known)
     if len(counts) > 1:
         listed = first_few(f"{commit} ({number} of {len(known)} runs)" for commit, number in counts.items())

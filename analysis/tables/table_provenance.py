@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
 from analysis.loading.replicate_runs import ReplicateRuns
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns
@@ -33,7 +31,7 @@ def _row(runs: Runs, row: ReplicateRuns) -> dict[str, Any]:
         "teachers": [str(directory) for directory in row.teachers["directory"].dropna()],
         "commits": _distinct(row.values("commit")),
         "devices": _distinct(row.values("device")),
-        "versions": _versions(runs, [name for name in row.values("directory") if not pd.isna(name)]),
+        "versions": _versions(runs, [name for name in row.values("directory") if isinstance(name, str)]),
     }
 
 
@@ -48,4 +46,4 @@ def _versions(runs: Runs, directories: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:
-    return sorted({str(value) for value in values if not pd.isna(value)})
+    return sorted({value for value in values if isinstance(value, str)})

@@ -8,7 +8,7 @@ from scipy import stats
 
 from analysis import load, table, to_text
 from analysis.stats.error_bars import ERRORS
-from analysis.tables.ablation import DASH
+from analysis.tables.gap_cell import DASH
 from analysis.tables.model import Table, TableRow
 from mmkd.attempts import record_submission
 from mmkd.config import identity

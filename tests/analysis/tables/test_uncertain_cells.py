@@ -11,7 +11,7 @@ from roots import Lab
 
 from analysis import examine, load, per_class, table, to_csv, to_html, to_json, to_latex, to_markdown, to_text
 from analysis.doctor import examination_text
-from analysis.tables.ablation import NOT_BETTER
+from analysis.tables.gap_cell import NOT_BETTER
 from analysis.tables.model import Cell, Column, Table, TableRow
 from analysis.tables.rounding import cell_text
 from mmkd.files import read_json, write_json
