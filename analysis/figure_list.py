@@ -41,7 +41,7 @@ FIGURES = {
         "Hyperparameter importance",
         "PED-ANOVA on the best quarter of the trials; a bar within the grey shows nothing.",
     ),
-    "slices": Figure("Slices", "The validation value against each hyperparameter, earlier trials are darker."),
+    "slices": Figure("Slices", "The validation value against each hyperparameter; colours are numbers of trials."),
     "parallel": Figure(
         "Parallel coordinates", "One line per trial over all hyperparameters; dotted if it has no value."
     ),

@@ -208,6 +208,10 @@ class Root:
         """The record of the drawn split of that digest: the samples of each part, and their groups."""
         return self.path / "splits" / f"{digest[:16]}.json"
 
+    def reference(self, digest: str) -> Path:
+        """The record of reference models, see `analysis.stats.references`."""
+        return self.path / "references" / f"{digest[:16]}.json"
+
     def study(self, name: str) -> Path:
         """The record of a study: its rows in the order of its table."""
         return self.path / "studies" / f"{name}.json"

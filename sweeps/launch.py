@@ -42,7 +42,7 @@ def print_table(root: Root, name: str, rows: Sequence[str] | None = None) -> Non
 
     width = shutil.get_terminal_size(fallback=(100, 24)).columns
     print()
-    print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width)))
+    print(printable(analysis.to_text(analysis.table(analysis.load(root.path), name, rows=rows), width, short=True)))
 
 
 def planned_power(made: Launch) -> str:
@@ -61,6 +61,7 @@ def launch(options: argparse.Namespace) -> int:
     from sweeps.actions.dry_run import dry_run, show_plan
     from sweeps.actions.on_event import Notifier
     from sweeps.actions.snapshot import take_snapshot
+    from sweeps.actions.study_plan import would_change
     from sweeps.controller.study_journal import check_path
     from sweeps.launched_study import older_rows
     from sweeps.resolve import prepare
@@ -74,6 +75,8 @@ def launch(options: argparse.Namespace) -> int:
         print(f"older     {said}")
     if options.dry_run:
         code = dry_run(made, options)
+        for change in would_change(made):
+            print(f"plan      would change: {change}")
         print(f"power     {planned_power(made)}")
         return code
     if made.code is not None:

@@ -10,6 +10,10 @@ from analysis.commands.options import Subparsers, load_root, load_study, new_com
 from analysis.stats.error_bars import ERRORS
 from analysis.tables.formats import FORMATS, write
 from mmkd.errors import UserError
+from mmkd.steps import show_steps
+
+WIDTH = 100
+"""Characters of a text that is no terminal's."""
 
 
 def add_command(subparsers: Subparsers) -> None:
@@ -29,6 +33,11 @@ def add_command(subparsers: Subparsers) -> None:
         help="value after ±: SD over seeds, SEM, or half of the 95%% interval (default: sd)",
     )
     parser.add_argument("--columns", metavar="A,B,...", help="only these columns, by their names in --format csv")
+    parser.add_argument(
+        "--notes",
+        choices=("short", "all"),
+        help="short: only the main columns and notes that fit (default on standard output as text); all: everything",
+    )
     parser.add_argument(
         "--margin",
         type=float,
@@ -61,10 +70,15 @@ def run(options: argparse.Namespace) -> int:
             raise UserError("--across: shows whole studies; leave out --study, --columns and --margin")
         made = across(load_root(options), options.across, error=options.error, rows=options.rows)
     else:
-        loaded = load_study(options)
-        made = table(*loaded, error=options.error, columns=columns, rows=options.rows, margin=options.margin)
-    if style == "txt" and options.out is None and sys.stdout.isatty():
-        write_out(to_text(made, shutil.get_terminal_size().columns), None)
-    else:
+        runs, study = load_study(options)
+        chosen = {"columns": columns, "rows": options.rows, "margin": options.margin}
+        with show_steps() as tell:
+            made = table(runs, study, error=options.error, tell=tell, **chosen)
+    if style != "txt":
         write_out(write(made, style), options.out)
+        return 0
+    is_shown = options.out is None
+    width = shutil.get_terminal_size().columns if is_shown and sys.stdout.isatty() else WIDTH
+    short = options.notes == "short" or (is_shown and options.notes is None)
+    write_out(to_text(made, width, short=short), options.out)
     return 0

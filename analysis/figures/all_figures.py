@@ -21,6 +21,7 @@ from analysis.figures.style import (
     ROW,
     SINGLE,
     SMALL,
+    colour_bar,
     figure_of,
     fit_titles,
     house_style,
@@ -30,7 +31,7 @@ from analysis.figures.style import (
     wrapped,
 )
 from analysis.figures.table_with_forest import table_with_forest
-from analysis.figures.tuning import Cost, best_so_far, replicate_tunings, slices, tuning_data
+from analysis.figures.tuning import Cost, best_so_far, draw_slice, replicate_tunings, tuning_data
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, StudyRuns, collect
 from mmkd.errors import UserError
@@ -140,10 +141,10 @@ def _slices(runs: Runs, study: str, row: str) -> Axes:
         width = SINGLE if len(names) == 1 else DOUBLE * min(1, (len(names) + 0.5) / 4)
         title = wrapped(tuning.title, width - 0.2)
         axes = new_grid(1, len(names), width, 2.1 + LINE * title.count("\n"), sharey=True)
-        for ax, name in zip(axes, names, strict=True):
-            slices(runs, study, row, name, ax)
+        colours = [draw_slice(tuning, name, ax) for ax, name in zip(axes, names, strict=True)]
         label_outer(axes, len(names), 1.3)
-        figure_of(axes[0]).suptitle(f"{title}\n(dark: early trials; star: the best)")
+        colour_bar(colours[0], axes, "trial")
+        figure_of(axes[0]).suptitle(f"{title}\n(star: the best trial)")
     return axes[0]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, inches_of, shown, wrapped
+from analysis.figures.style import CONTROL, ROW, SINGLE, SMALL, drawing_on, shown, wrapped
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns, collect, nothing
 from analysis.stats.replicates import METRICS
@@ -18,8 +18,8 @@ from analysis.stats.scores import Difference, score_rows
 from analysis.stats.uncertainty import ALPHA
 from mmkd.errors import UserError, choose
 
-BRIEF, LONG = 1.2, 2.2
-"""Inches for labels: what leaves room for the plot in one column of a paper, and what does not."""
+LABELS = 1.25
+"""Inches for labels, which leaves room for the plot in one column of a paper."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,13 @@ def forest(runs: Runs, study: str, metric: str = "accuracy", ax: Axes | None = N
     data = forest_data(runs, found.rows, control, metric)
     if all(compared.difference is None for compared in data):
         raise UserError(f"study {study}: no row can be compared with the control yet")
-    texts = [text for compared in data for text in (compared.label, compared.group or "")]
-    brief = max(inches_of(text, SMALL) for text in texts) <= BRIEF
     lines = list(_lines(data))
     height = 0.85 + 0.17 * line_places([text for text, _ in lines])[1]
-    with drawing_on(ax, width=SINGLE if brief else 5.0, height=height) as ax:
+    with drawing_on(ax, width=SINGLE, height=height) as ax:
         _draw(lines, ax)
         name = shown(f"test_{metric}").label.removesuffix(" (%)")
         several = len({row.control for row in found.rows} - {None}) > 1
-        against = "the row's control" if several else wrapped(f"“{control.spec.label}”", 1.9 if brief else 2.8)
+        against = "the row's control" if several else wrapped(f"“{control.spec.label}”", 1.9)
         ax.set_xlabel(f"{name}, points above\n{against}\n(95 % intervals; filled: Holm p < .05)")
     return ax
 
@@ -82,9 +80,9 @@ def _lines(data: Sequence[Compared]) -> Iterator[tuple[str, Compared | None]]:
     """Labels from top to bottom; a group's name stands before its rows, with nothing to draw."""
     for group, members in groupby(data, key=lambda compared: compared.group):
         if group is not None:
-            yield wrapped(group, 0.9 * LONG, SMALL), None  # bold is wider
+            yield wrapped(group, 0.9 * LABELS, SMALL), None  # bold is wider
         for compared in members:
-            yield wrapped(compared.label, LONG, SMALL), compared
+            yield wrapped(compared.label, LABELS, SMALL), compared
 
 
 def line_places(texts: Sequence[str]) -> tuple[npt.NDArray[np.float64], float]:

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from analysis.figures.style import CONTROL, LINE, SEQUENTIAL, SMALL, WINNER, Shown, drawing_on, plain, shown, wrapped
+from analysis.figures.style import (
+    CONTROL,
+    LINE,
+    SMALL,
+    WINNER,
+    Shown,
+    colour_bar,
+    dark_colours,
+    drawing_on,
+    plain,
+    shown,
+    wrapped,
+)
 from analysis.figures.tuning import Tuning, tuning_data
 from analysis.loading.frames import Floats
 from analysis.loading.runs import Runs
@@ -91,25 +101,27 @@ def parallel_coordinates(runs: Runs, study: str, row: str, ax: Axes | None = Non
     """
     tuning = tuning_data(runs, collect(runs, study).row(row))
     data = parallel_coordinates_data(tuning)
-    width = 1.1 * len(data.names) + 1.2
-    title = wrapped(tuning.title, width - 0.4)
+    width = 1.1 * len(data.names) + 1.6
+    title = wrapped(tuning.title, width - 1.4)  # the middle of the axes is left of the figure's
     with drawing_on(ax, width=width, height=2.4 + LINE * title.count("\n")) as ax:
-        # The light end of the scale would not be seen on white.
-        colours, norm = colormaps[SEQUENTIAL], Normalize(0, 1.15)
+        trials = int(np.sum(~np.isnan(data.rank)))
+        colours = dark_colours(1, trials)
         for number in np.argsort(-np.nan_to_num(data.rank, nan=2.0), kind="stable"):
             if np.isnan(data.rank[number]):
                 ax.plot(data.heights[number], ":", color=CONTROL, linewidth=0.8)
             else:
                 best = data.rank[number] == 0
-                colour = WINNER if best else colours(norm(data.rank[number]))
+                colour = WINNER if best else colours.to_rgba(1 + data.rank[number] * (trials - 1))
                 ax.plot(data.heights[number], color=colour, linewidth=1.6 if best else 0.8)
         _draw_scales(data, shown(tuning.metric), ax)
-        ax.set_title(f"{title}\n(orange: the best trial; the darker, the better)")
+        ax.set_title(f"{title}\n(orange: the best trial)")
+        colour_bar(colours, [ax], "rank of the trial (1: best)")
     return ax
 
 
 def _draw_scales(data: ParallelCoordinates, metric: Shown, ax: Axes) -> None:
     """The axes of parallel coordinates with their ticks, in place of matplotlib's own."""
+    last = len(data.scales) - 1
     for place, scale in enumerate(data.scales):
         ax.axvline(place, color="black", linewidth=0.6)
         ticks = scale.ticks()
@@ -118,18 +130,19 @@ def _draw_scales(data: ParallelCoordinates, metric: Shown, ax: Axes) -> None:
             ax.annotate(
                 f"{value:.6g}" if scale.log else f"{value:.{decimals}f}",
                 (place, height),
-                (-3, 0),
+                (3 if place == last else -3, 0),
                 textcoords="offset points",
-                ha="right",
+                ha="left" if place == last else "right",
                 va="center",
                 fontsize=SMALL,
-                bbox={"facecolor": "white", "alpha": 0.7, "pad": 0.3, "linewidth": 0},
+                bbox={"facecolor": "white", "pad": 0.8, "linewidth": 0},  # no line through a number
+                zorder=4,
             )
     names = [plain(name.replace("_", " ")) for name in data.names[:-1]]
     ax.set_xticks(range(len(data.names)), [*names, metric.label])
     ax.tick_params(axis="x", length=0)
     ax.yaxis.set_major_locator(NullLocator())
-    ax.set_xlim(-0.45, len(data.names) - 0.75)
+    ax.set_xlim(-0.45, len(data.names) - 0.55)
     ax.set_ylim(-0.04, 1.04)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)

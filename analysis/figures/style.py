@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.style
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figure_list import FORMATS, METADATA
 from mmkd.files import write_atomically
@@ -26,6 +31,9 @@ ROW, CONTROL, TEACHER, WINNER = "#0072B2", "#5F5F5F", "#D55E00", "#D55E00"
 
 SEQUENTIAL, LIGHT = "viridis", "Blues"
 """Even in lightness, so that it reads without colours too; and one hue from white, where most values are zero."""
+
+LIGHTEST = 1 / 1.15
+"""Share of `SEQUENTIAL` that is used for lines and dots: its light end would not be seen on white."""
 
 LABEL, SMALL = 7.0, 6.0
 """Points: axis labels and titles; ticks, legends and notes."""
@@ -98,6 +106,20 @@ def panels(count: int) -> list[Axes]:
     for ax in axes[max(count - columns, 0) : count]:
         ax.tick_params(labelbottom=True)  # also above a gap in the last row
     return axes[:count]
+
+
+def dark_colours(low: float, high: float) -> ScalarMappable:
+    """Colours of `SEQUENTIAL` that are seen on white, for values from `low` (dark) to `high`."""
+    colours = ListedColormap(colormaps[SEQUENTIAL](np.linspace(0, LIGHTEST, 256)))
+    return ScalarMappable(Normalize(low, max(high, low + 1)), colours)
+
+
+def colour_bar(values: ScalarMappable, axes: Sequence[Axes], label: str) -> None:
+    """A colour bar of whole numbers beside the axes."""
+    bar = figure_of(axes[0]).colorbar(values, ax=list(axes), label=label, aspect=30, pad=0.02)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    bar.ax.tick_params(labelsize=SMALL, length=2.5, width=0.6)
+    bar.outline.set_visible(False)
 
 
 def figure_of(ax: Axes) -> Figure:

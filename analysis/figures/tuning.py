@@ -9,11 +9,22 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from analysis.figures.style import CONTROL, ROW, SEQUENTIAL, WINNER, drawing_on, entry, legend_above, plain, shown
+from analysis.figures.style import (
+    CONTROL,
+    ROW,
+    WINNER,
+    colour_bar,
+    dark_colours,
+    drawing_on,
+    entry,
+    legend_above,
+    plain,
+    shown,
+)
 from analysis.loading.frames import Floats
 from analysis.loading.replicate_runs import ReplicateRuns, ended
 from analysis.loading.runs import Runs
@@ -181,7 +192,7 @@ def _mark_failures(at: npt.ArrayLike, tuning: Tuning, ax: Axes, colour: str) -> 
 
 
 def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = None) -> Axes:
-    """The selection metric against one hyperparameter: darker trials came earlier, a star is the winner.
+    """The selection metric against one hyperparameter: colours are numbers of trials, a star is the winner.
 
     A cross at the edge is a trial without a value.
 
@@ -189,26 +200,36 @@ def slices(runs: Runs, study: str, row: str, parameter: str, ax: Axes | None = N
         UserError: there is nothing to draw, or the row does not tune that hyperparameter.
     """
     tuning = tuning_data(runs, collect(runs, study).row(row))
+    with drawing_on(ax) as ax:
+        colour_bar(draw_slice(tuning, parameter, ax), [ax], "trial")
+    return ax
+
+
+def draw_slice(tuning: Tuning, parameter: str, ax: Axes) -> ScalarMappable:
+    """Draw `slices` without its colour bar; return the colours of the trials' numbers.
+
+    Raises:
+        UserError: the row does not tune that hyperparameter.
+    """
     space = tuning.space[choose("hyperparameter", parameter, tuning.space)]
     label, factor = shown(tuning.metric)
     complete = tuning.complete
-    with drawing_on(ax) as ax:
-        order = np.argsort(complete.index) / len(complete) / 1.15  # the light end of the scale would not be seen
-        colours = colormaps[SEQUENTIAL](order)
-        ax.scatter(complete[parameter], factor * complete["value"], s=9, c=colours, linewidths=0)
-        if tuning.winner is not None:
-            best = complete.loc[tuning.winner]
-            ax.plot(best[parameter], factor * best["value"], "*", color=WINNER, markersize=8, markeredgewidth=0)
-        _mark_failures(tuning.trials[parameter][tuning.trials["value"].isna()], tuning, ax, CONTROL)
-        ax.set_xscale("log" if space.log else "linear")
-        ax.set_xlim(*_padded(space))
-        if space.log and 5 <= space.high / space.low < 100:  # matplotlib's labels of two decades overlap
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel(plain(parameter.replace("_", " ")))
-        ax.set_ylabel(label)
-    return ax
+    numbers = np.asarray(complete.index, np.float64)
+    colours = dark_colours(float(min(numbers, default=0)), float(max(numbers, default=1)))
+    ax.scatter(complete[parameter], factor * complete["value"], s=9, c=colours.to_rgba(numbers), linewidths=0)
+    if tuning.winner is not None:
+        best = complete.loc[tuning.winner]
+        ax.plot(best[parameter], factor * best["value"], "*", color=WINNER, markersize=8, markeredgewidth=0)
+    _mark_failures(tuning.trials[parameter][tuning.trials["value"].isna()], tuning, ax, CONTROL)
+    ax.set_xscale("log" if space.log else "linear")
+    ax.set_xlim(*_padded(space))
+    if space.log and 5 <= space.high / space.low < 100:  # matplotlib's labels of two decades overlap
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel(plain(parameter.replace("_", " ")))
+    ax.set_ylabel(label)
+    return colours
 
 
 def _padded(space: SearchRange) -> tuple[float, float]:

@@ -29,6 +29,8 @@ from mmkd.formatting import percent
 from mmkd.records import StudyRecord, read_study, study_names
 
 _HERE = Path(__file__).parent
+FOREST = "forest"
+"""The figure that the report opens with."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ class StudyPart:
 
     name: str
     title: str
+    verdict: str
     table: Markup
     control: str | None
     compared: tuple[Against, ...]
+    forest: tuple[Drawing, ...]
     drawings: dict[str, tuple[Drawing, ...]]
     costs: Markup | None
     facts: dict[str, str]
@@ -132,12 +136,15 @@ def _study(
         shown[kind] = tuple(drawings(runs, spec.name, kind, prefix))
     ran = pd.concat([part for row in found.rows for part in (row.trials, row.superseded)])
     ran = ran.dropna(subset=["directory"]).drop_duplicates("directory")
+    made = table(runs, spec.name, tell=tell)
     return StudyPart(
         spec.name,
         spec.title,
-        html_table(table(runs, spec.name)),
+        made.verdict,
+        html_table(made, verdict=False),
         None if control is None else "the row's control" if several else control.title,
         () if control is None else tuple(_compared(runs, found)),
+        shown.pop(FOREST, ()),
         {kind: drawn for kind, drawn in shown.items() if drawn},
         None if costs is None else html_table(costs(spec.name)),
         origins(runs, ran),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -18,6 +18,7 @@ from analysis.loading.study_trials import first_lines
 from analysis.stats.error_bars import Error
 from analysis.stats.gap import Contrast, Gap, gap_recovered
 from analysis.stats.paired import paired
+from analysis.stats.references import compute_references
 from analysis.stats.replicates import METRICS, compared_scores, teacher_scores
 from analysis.stats.scores import Score, family_score, percents, row_score, score_rows
 from analysis.tables.checks import check_rows
@@ -30,10 +31,12 @@ from analysis.tables.difference_cells import (
     with_intervals_over_samples,
 )
 from analysis.tables.model import Cell, Column, Section, Table, TableRow
-from analysis.tables.notes import legend, notes
+from analysis.tables.notes import brief_notes, legend, notes
+from analysis.tables.reference_rows import reference_notes, reference_section
 from analysis.tables.rounding import with_text
 from analysis.tables.table_provenance import provenance
 from analysis.tables.training_cost import Clock, choose_clock, spent
+from analysis.tables.verdict import verdict
 from mmkd.errors import choose
 from mmkd.records import read_study
 from mmkd.rundir import Root
@@ -97,6 +100,7 @@ def table(
     columns: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
     margin: float | None = None,
+    tell: Callable[[str], object] = lambda what: None,
 ) -> Table:
     """The table of the study called `study` under the root of `runs`.
 
@@ -108,6 +112,7 @@ def table(
         columns: keys of `COLUMNS`, in the order wanted; by default all that apply.
         rows: names of the rows to show beside the control; by default all. Tests and ranks are among these alone.
         margin: points of accuracy that do not matter: adds tests that rows equal their controls within it.
+        tell: called with the next step, where reference models are fitted for the first time, which takes seconds.
 
     Raises:
         UserError: there is no such study, column or row, the study's file is broken, or the margin makes no sense.
@@ -119,10 +124,14 @@ def table(
     scores = dict(score_rows(runs, chosen, control, error, margin))
     scores["accuracy"] = with_intervals_over_samples(runs, controls, chosen, scores["accuracy"])
     basis = Basis(runs, chosen, control, controls, scores, choose_clock(chosen), error, [])
+    missing = compute_references(runs, chosen, tell)
     sections = [
-        Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
-        for title, group in groupby(chosen, key=lambda row: row.spec.group)
-        for members in [list(group)]
+        *(
+            Section(title, (*_teacher_rows(basis, members), *(_student_row(basis, row) for row in members)))
+            for title, group in groupby(chosen, key=lambda row: row.spec.group)
+            for members in [list(group)]
+        ),
+        *reference_section(runs, chosen, error, _filled),
     ]
     samples = count_test_samples(runs, chosen)
     whole = len(replicates_by_name(read_study(runs.root, study)))
@@ -142,9 +151,16 @@ def table(
         tuple(basis.footnotes) if any(column.key == "gap" for column in shown) else (),
         tuple(finding.text for finding in findings if finding.kind != EXTENDED),
         legend(chosen, control, has_untested=has_untested),
-        (*filter(None, noted), *notes(runs, chosen, control, samples, error, basis.clock.unit), *compared),
+        (
+            *filter(None, noted),
+            *reference_notes(runs, chosen, missing),
+            *notes(runs, chosen, control, samples, error, basis.clock.unit),
+            *compared,
+        ),
         provenance(runs, found),
         "" if basis.is_replicated else ONE_TUNING,
+        verdict(runs, chosen, control, scores["accuracy"]),
+        (*filter(None, noted), *brief_notes(chosen, error)),
     )
 
 
@@ -214,7 +230,7 @@ def _student_row(basis: Basis, row: RowRuns) -> TableRow:
     return TableRow(row.spec.name, row.spec.label, "student", row.status, _filled(cells), row.control)
 
 
-def _filled(cells: dict[str, Cell]) -> dict[str, Cell]:
+def _filled(cells: Mapping[str, Cell]) -> dict[str, Cell]:
     return {column.key: cells.get(column.key, Cell()) for column in COLUMNS}
 
 

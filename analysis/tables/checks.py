@@ -11,6 +11,7 @@ from analysis.checks.configurations import unlike_their_row
 from analysis.checks.copies import copied_runs
 from analysis.checks.environments import unequal_environments
 from analysis.checks.finding import REMARK, Finding, first_few, names_of, unequal
+from analysis.checks.references import below_references
 from analysis.checks.selection import chosen_on_test, extended
 from analysis.checks.training import too_short
 from analysis.loading.outcomes import outcome
@@ -49,6 +50,7 @@ def check_rows(runs: Runs, rows: Sequence[RowRuns]) -> Iterator[Finding]:
     yield from _commits(started)
     yield from unequal_environments(runs, started)
     yield from too_short(rows)
+    yield from below_references(runs, rows)
     for row in started:
         yield from chosen_on_test(row)
     yield from extended(started)

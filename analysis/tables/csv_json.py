@@ -30,10 +30,11 @@ DERIVED = tuple(column.key for column in DIFFERENCES)
 def to_csv(table: Table) -> str:
     """One line per row of the table and metric; an empty field is not known or does not apply.
 
-    Each warning is a line of the metric "warning", with its words in `text`.
+    The verdict and each warning are lines of the metrics "verdict" and "warning", with their words in `text`.
     """
-    warnings = ({"study": table.name, "metric": "warning", "text": text} for text in table.warnings)
-    return csv_text(FIELDS, chain(_lines(table), warnings))
+    said = [("verdict", table.verdict), *(("warning", text) for text in table.warnings)]
+    texts = ({"study": table.name, "metric": metric, "text": text} for metric, text in said if text)
+    return csv_text(FIELDS, chain(_lines(table), texts))
 
 
 def csv_text(fields: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:

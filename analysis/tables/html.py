@@ -18,9 +18,9 @@ def to_html(table: Table) -> str:
     return str(_render("table_page.html", title=table.title, style=Markup(STYLE), table=html_table(table)))
 
 
-def html_table(table: Table) -> Markup:
-    """The table with its warnings and notes, for a page that has `STYLE`."""
-    return _render("table.html", table=table, arrows=ARROWS)
+def html_table(table: Table, *, verdict: bool = True) -> Markup:
+    """The table with its warnings and notes, and its `verdict` before it, for a page that has `STYLE`."""
+    return _render("table.html", table=table, arrows=ARROWS, verdict=verdict)
 
 
 def _render(template: str, **values: object) -> Markup:

@@ -30,7 +30,8 @@ def to_latex(table: Table) -> str:
         for row in section.rows:
             body.append(_row([escape(row.shown), *(_cell(row.cells[column.key]) for column in table.columns)]))
     body += [r"\bottomrule", *_below(table, span), r"\end{tabular}"]
-    sentences = (table.title, *filter(None, [table.subtitle]), *table.notes_with("bold", "underlined"))
+    first = (text.rstrip(".") for text in (table.title, table.verdict, table.subtitle) if text)
+    sentences = (*first, *table.notes_with("bold", "underlined"))
     caption = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
     needs = "% Needs \\usepackage{booktabs} and, for accents, \\usepackage[T1]{fontenc}. What a caption should say:"
     lines = [needs, f"% {escape(caption)}", *body]

@@ -11,7 +11,8 @@ from analysis.tables.model import ARROWS, Cell, Table
 def to_markdown(table: Table) -> str:
     """The table as GitHub's Markdown."""
     labels = [_plain(column.label + ARROWS[column.better]) for column in table.columns]
-    lines = [f"### {_plain(table.title)}", "", *([_plain(table.subtitle), ""] if table.subtitle else [])]
+    lines = [f"### {_plain(table.title)}", "", *([f"**{_plain(table.verdict)}**", ""] if table.verdict else [])]
+    lines += [*([_plain(table.subtitle), ""] if table.subtitle else [])]
     lines.append(_line(["", *labels]))
     lines.append(_line([":--", *("--:" for _ in table.columns)]))
     for section in table.sections:

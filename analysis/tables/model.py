@@ -63,12 +63,13 @@ class Cell(Score):
 class TableRow:
     """One line; `status` is empty if the row is finished, else its progress or why it failed.
 
-    `control` is the name of the row that it is compared with, None where it is none.
+    A `reference` is the most frequent class, or an untuned linear model. `control` is the name of the row that it is
+    compared with, None where it is none.
     """
 
     name: str
     label: str
-    kind: Literal["teacher", "student"]
+    kind: Literal["teacher", "student", "reference"]
     status: str
     cells: Mapping[str, Cell]
     control: str | None = None
@@ -91,7 +92,8 @@ class Section:
 class Table:
     """A whole table and everything that has to be said with it.
 
-    `subtitle` is a sentence below the title, empty if there is nothing to say there. `legend` says what is marked as
+    `verdict` is its result in a sentence or two, `subtitle` a sentence below the title; both may be empty. `brief` are
+    the notes in short; None: as `notes`. `legend` says what is marked as
     the best and the second best; {best} and {second} in it stand for a format's own marks. `provenance` is
     where each row comes from, as JSON values.
     """
@@ -106,12 +108,15 @@ class Table:
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     subtitle: str = ""
+    verdict: str = ""
+    brief: tuple[str, ...] | None = None
 
     @property
     def rows(self) -> tuple[TableRow, ...]:
         """The rows of all sections."""
         return tuple(row for section in self.sections for row in section.rows)
 
-    def notes_with(self, best: str, second: str) -> tuple[str, ...]:
-        """The notes, with the legend in a format's own marks."""
-        return (self.legend.format(best=best, second=second), *self.notes) if self.legend else self.notes
+    def notes_with(self, best: str, second: str, *, short: bool = False) -> tuple[str, ...]:
+        """The notes, or those in short, with the legend in a format's own marks."""
+        notes = self.notes if self.brief is None or not short else self.brief
+        return (self.legend.format(best=best, second=second), *notes) if self.legend else notes

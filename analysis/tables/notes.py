@@ -10,10 +10,10 @@ from analysis.loading.runs import Runs
 from analysis.loading.study_rows import RowRuns
 from analysis.stats.error_bars import ERRORS, Error
 from analysis.stats.paired import VarianceShares
-from analysis.stats.power import detectable_over_replicates, detectable_over_seeds
 from analysis.stats.replicates import compared_scores, tests_to_control
 from analysis.stats.scores import comparable, difference_of, percents
 from analysis.tables.model import TIED, UNTESTED
+from analysis.tables.verdict import minimum_detectable
 from mmkd.formatting import count, significant
 
 
@@ -43,7 +43,7 @@ def notes(
     if any(row.is_replicated for row in rows):
         yield from _over_replicates(runs, members)
     else:
-        yield from _over_seeds(members)
+        yield from _over_seeds(runs, members)
     yield _tuning(rows)
     if tried := dict.fromkeys(len(row.spec.candidates) for row in rows if row.spec.candidates):
         each = "in each replicate " if any(row.is_replicated for row in rows) else ""
@@ -58,6 +58,13 @@ def notes(
         "params: trained parameters; compr.: the teacher's parameters over the student's; trials: sampled, failed ones "
         f"too (n/N: n of them ended with a result); {cost}: tuning and final runs, for teachers their training"
     )
+
+
+def brief_notes(rows: Sequence[RowRuns], error: Error) -> Iterator[str]:
+    """The notes in short: what may not be left out."""
+    yield from (note for note in _data(rows, 0) if note.startswith("data: "))
+    unit = "replicates" if any(row.is_replicated for row in rows) else "final runs (seeds)"
+    yield f"test split, mean ± {error.upper()} over n {unit}; --notes all: tests, budgets, columns, data"
 
 
 def _data(rows: Sequence[RowRuns], samples: int) -> Iterator[str]:
@@ -92,7 +99,7 @@ def _scores(rows: Sequence[RowRuns], error: Error) -> str:
     )
 
 
-def _over_seeds(members: Sequence[RowRuns]) -> Iterator[str]:
+def _over_seeds(runs: Runs, members: Sequence[RowRuns]) -> Iterator[str]:
     """Tests over the seeds of one tuning."""
     scores = {row.spec.name: percents(row.measured, "test_accuracy") for row in members}
     pairs = [(scores[row.spec.name], scores[row.control]) for row in members if row.control in scores]
@@ -103,8 +110,7 @@ def _over_seeds(members: Sequence[RowRuns]) -> Iterator[str]:
             "this comparison alone; p: Welch's t test, two-sided, corrected by Holm for "
             f"{count(compared, 'comparison')}"
         )
-    groups = [(len(values), float(values.std(ddof=1))) for values in scores.values() if len(values) > 1]
-    minimum = detectable_over_seeds(groups, compared)
+    minimum = minimum_detectable(runs, members)
     if minimum is None:
         yield "no finished row has two seeds: no spread is known, and no difference can be told from chance"
         return
@@ -136,12 +142,12 @@ def _over_replicates(runs: Runs, members: Sequence[RowRuns]) -> Iterator[str]:
         f"95 % interval of this comparison alone; effect size: Δ in SDs of the differences of replicates; p: {way} "
         f"two-sided, corrected by Holm for {count(len(tests), 'comparison')}"
     )
-    replicates = min(len(test.differences) for test in tests)
     freedom = min(test.freedom for test in tests)
-    minimum = detectable_over_replicates([test.error for test in tests], freedom, replicates, len(tests))
+    minimum = minimum_detectable(runs, members)
+    assert minimum is not None
     yield (
         f"minimum detectable difference: {significant(minimum.difference)} points of accuracy with "
-        f"{count(replicates, 'replicate')} per row ({way.rstrip(',')}, {freedom} degrees of freedom, two-sided "
+        f"{count(minimum.n, 'replicate')} per row ({way.rstrip(',')}, {freedom} degrees of freedom, two-sided "
         f"{_level(len(tests))}, power .8, pooled standard error {significant(minimum.pooled)})"
     )
     yield from _shares([test.shares for test in tests if test.shares is not None])

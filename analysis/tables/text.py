@@ -13,23 +13,34 @@ from analysis.tables.model import ARROWS, Cell, Column, Section, Table
 
 GAP = 2
 BEST, SECOND = "◆", "◇"
+WARNING = "WARNING: "
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def to_text(table: Table, width: int = 100) -> str:
-    """The table in aligned columns of `width` characters; columns that do not fit follow in further blocks."""
+MAIN = ("accuracy", "difference", "p", "seeds", "gap", "effect", "weighted_f1", "macro_f1", "trials", "cost")
+"""Columns in the order of their weight, for short tables that have no room for all."""
+
+
+def to_text(table: Table, width: int = 100, *, short: bool = False) -> str:
+    """The table in aligned columns of `width` characters; columns that do not fit follow in further blocks.
+
+    With `short`, they are only named, notes are the short ones, and warnings end after two lines.
+    """
     console = Console(width=10**6, color_system=None, markup=False, emoji=False, highlight=False)
     with console.capture() as capture:
-        for part in _parts(table, width):
+        for part in _parts(table, width, short and table.brief is not None):
             console.print(part)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
 
 
-def _parts(table: Table, width: int) -> Iterator[RenderableType]:
+def _parts(table: Table, width: int, short: bool) -> Iterator[RenderableType]:
     longest = max((len(row.shown) + 2 for row in table.rows), default=0)
     first = min(longest, max(18, width // 4))
-    blocks = list(_blocks(table, width - first))
+    shown = _main_columns(table, width - first) if short else table.columns
+    blocks = list(_blocks(table, shown, width - first))
     rule = "─" * max(_width(first, block) for block in blocks)
+    if table.verdict:
+        yield "\n".join([*wrap(table.verdict, width), ""])
     yield "\n".join(wrap(table.title, width))
     if table.subtitle:
         yield "\n".join(wrap(table.subtitle, width))
@@ -43,10 +54,16 @@ def _parts(table: Table, width: int) -> Iterator[RenderableType]:
             yield _body(section, first, block)
     yield rule
     texts = [(f"{number} ".translate(SUPERSCRIPT), text) for number, text in enumerate(table.footnotes, start=1)]
-    texts += [("WARNING: ", warning) for warning in table.warnings]
-    texts += [("- ", note) for note in table.notes_with(BEST, SECOND)]
+    texts += [(WARNING, warning) for warning in table.warnings]
+    texts += [("- ", note) for note in table.notes_with(BEST, SECOND, short=short)]
+    left_out = [_heading(column) for column in table.columns if column not in shown]
+    if left_out:
+        texts.append(("- ", f"no room for {', '.join(left_out)}: widen the terminal, choose --columns, or --notes all"))
     for lead, text in texts:
-        yield "\n".join(wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead)))
+        lines = wrap(text, width, initial_indent=lead, subsequent_indent=" " * len(lead))
+        if short and lead == WARNING and len(lines) > 2:
+            lines = [lines[0], f"{lines[1][: width - 2]} …"]
+        yield "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -68,10 +85,26 @@ def _shown(table: Table, column: Column) -> _Shown:
     return _Shown(column.key, "\n".join(lines).replace("\N{NO-BREAK SPACE}", " "), width, marks)
 
 
-def _blocks(table: Table, room: int) -> Iterator[list[_Shown]]:
+def _heading(column: Column) -> str:
+    return column.label.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _main_columns(table: Table, room: int) -> Sequence[Column]:
+    """The weightiest columns that fit beside the labels, in the table's order."""
+    if sum(GAP + _shown(table, column).width for column in table.columns) <= room:
+        return table.columns
+    weights = {key: number for number, key in enumerate(MAIN)}
+    chosen: list[Column] = []
+    for column in sorted(table.columns, key=lambda column: weights.get(column.key, len(weights))):
+        if not chosen or _width(0, [_shown(table, one) for one in [*chosen, column]]) <= room:
+            chosen.append(column)
+    return [column for column in table.columns if column in chosen]
+
+
+def _blocks(table: Table, columns: Sequence[Column], room: int) -> Iterator[list[_Shown]]:
     """As many columns at a time as fit beside the labels."""
     block: list[_Shown] = []
-    for column in table.columns:
+    for column in columns:
         shown = _shown(table, column)
         if block and _width(0, [*block, shown]) > room:
             yield block

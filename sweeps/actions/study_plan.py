@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mmkd.provenance import SOURCE, source_digest
-from mmkd.records import read_study, write_record
+from mmkd.records import StudyRecord, find_record, read_study, write_record
 from mmkd.records.plans import PlannedRow, PlanRecord, PlanVersion
 from mmkd.rundir import Root
 from mmkd.study_plan import describe_change, read_plan, tested_runs
 from sweeps.actions.snapshot import origin_of
+from sweeps.launched_study import study_record
 from sweeps.resolve import Launch
 from sweeps.rows import Row
 
@@ -32,7 +33,8 @@ def write_plan(made: Launch) -> list[str]:
     former = set().union(*(version.directories for version in known.versions)) if known else set()
     now = tested_runs(made.root, sorted(directories | former))
     deleted = _deleted(known.tested if known else {}, now)
-    version = planned(made, tested=sum(map(len, now.values())) + len(deleted), deleted=deleted)
+    study = read_study(made.root.path, made.name)
+    version = planned(made, study, tested=sum(map(len, now.values())) + len(deleted), deleted=deleted)
     if known is not None and not deleted and _compared(known.versions[-1]) == _compared(version):
         _write(made.root, known, now)
         return []
@@ -50,9 +52,22 @@ def note_tested(root: Root, study: str, rows: Sequence[Row]) -> None:
         _write(root, known, {**known.tested, **both})
 
 
-def planned(made: Launch, *, tested: int = 0, deleted: Sequence[str] = ()) -> PlanVersion:
-    """The plan of a launch: that of the study as it was recorded, as rows that it does not run keep their budgets."""
-    study = read_study(made.root.path, made.name)
+def would_change(made: Launch) -> list[str]:
+    """Say for a dry run how a launch would change the plan; nothing without a plan.
+
+    Raises:
+        UserError: the plan there is damaged.
+    """
+    known = read_plan(made.root, made.name)
+    if known is None:
+        return []
+    former = find_record(made.root.study(made.name), StudyRecord)
+    study = study_record(made.name, made.study, made.all_rows, former, launched=made.rows)
+    return list(describe_change(made.root, known.versions[-1], planned(made, study)))
+
+
+def planned(made: Launch, study: StudyRecord, *, tested: int = 0, deleted: Sequence[str] = ()) -> PlanVersion:
+    """The plan of a launch, from the study's record, in which rows that it does not run keep their budgets."""
     selections = {row.name: row.selection for row in made.all_rows}
     first, source = made.all_rows[0], SOURCE if made.code is None else made.code / "mmkd"
     rows = {}

@@ -1,7 +1,7 @@
 """Monitor, analysis and controller under load: `python tests/campaigns/load.py --folder FOLDER [--trials 10000]`.
 
 Five loads: 200 simulated jobs that end in the same second, again and again, while monitor and analysis read the same
-root; 10,000 trial directories; a log of 1 GiB; a metrics file of a million lines; a finished study of 15 rows with 16
+root; 10,000 trial directories; a log of 1 GiB; a metrics file of a million lines; a finished study of 20 rows with 16
 replicates. Each measurement is a separate process, imports included: seconds by the clock and of CPU, and its peak
 memory. The first run makes FOLDER/runs (see analysis_scale.py), which takes minutes; it may then be run again.
 """
@@ -150,10 +150,10 @@ def long_metrics(directory: TrialDir) -> None:
 
 
 def many_replicates(root: Path) -> None:
-    """240 replicates of rows, all done: 1,200 runs and 128 teachers that trained nothing."""
+    """320 replicates of rows, all done: 1,600 runs and 128 teachers that trained nothing."""
     launch = [*REPLICATED, "--root", root]
     if not (root / "studies").exists():
-        show("15 rows of 16 replicates: made on a fake backend", spend(["tests/campaigns/untrained_root.py", *launch]))
+        show("20 rows of 16 replicates: made on a fake backend", spend(["tests/campaigns/untrained_root.py", *launch]))
     commands = {
         "--status": ["sweeps/launch.py", "--study", "table1", "--root", root, "--status"],
         "monitor": ["slurm/monitor.py", "--root", root, "--once"],
@@ -163,7 +163,7 @@ def many_replicates(root: Path) -> None:
         "launched again, no table": ["tests/campaigns/untrained_root.py", *launch],
     }
     for what, command in commands.items():
-        show(f"15 rows of 16 replicates: {what}", spend(command))
+        show(f"20 rows of 16 replicates: {what}", spend(command))
 
 
 def main() -> None:

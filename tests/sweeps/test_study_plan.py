@@ -180,6 +180,9 @@ def test_a_dry_run_says_what_the_table_could_detect(
     launch(study_file)
     capsys.readouterr()
     launch(study_file, "--dry-run", "--seeds", "5")
-    assert "points with 5 seeds of one tuning per row (5 % / 1, power .8; spread of" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "plan      would change: seeds 2 → 5\n" in said
+    assert len(plan(root).versions) == 1
+    assert "points with 5 seeds of one tuning per row (5 % / 1, power .8; spread of" in said
     launch(study_file, "--dry-run", "--replicates", "4")
     assert "power     not known: no two replicates" in capsys.readouterr().out

@@ -7,7 +7,8 @@ After a header of `@key value` lines and `@data`, each line is a case: its dimen
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def import_uea(
     files = _find(Path(source))
     read = {part: _read(path, options) for part, path in files.items()}
     train = read["train"]
-    for series, part in ((series, part) for part, series in read.items()):
+    for part, series in read.items():
         _check_dimensions(files[part], series, modalities)
     classes = tuple(sorted({label for series in read.values() for label in series.labels}, key=_order))
     index = {name: number for number, name in enumerate(classes)}
@@ -124,7 +125,7 @@ def _read(path: Path, options: Options) -> Series:
                     continue
                 if in_data:
                     options.progress(f"reading {path.name}: {seen / max(size, 1):.0%}")
-                    with _line(path, number):
+                    with _in_line(path, number):
                         case, label = _case(text)
                     cases.append(case)
                     labels.append(label)
@@ -150,19 +151,13 @@ def _problem(path: Path) -> str:
     return match["name"] if match else path.stem
 
 
-class _line:
+@contextmanager
+def _in_line(path: Path, number: int) -> Iterator[None]:
     """Turn a ValueError in the block into a UserError about a line."""
-
-    def __init__(self, path: Path, number: int) -> None:
-        self.place = f"{path}: line {number}"
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raise about the line."""
-        if isinstance(error, ValueError):
-            raise UserError(f"{self.place}: {str(error)[:200]}") from None
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{path}: line {number}: {str(error)[:200]}") from None
 
 
 def _check_header(path: Path, header: Mapping[str, str]) -> None:

@@ -44,8 +44,16 @@ addEventListener("load", () => {
         broken.push(link.href);
     }
     page.querySelectorAll("details").forEach(one => one.open = true);
+    const names = [...page.querySelectorAll('.mmkd-scroll tbody th[scope="row"]')].map(name => {
+      const scroll = name.closest(".mmkd-scroll");
+      scroll.scrollLeft = 10_000;
+      return name.getBoundingClientRect().left - scroll.getBoundingClientRect().left;
+    });
+    const order = [".mmkd-verdict", ".result svg", "#contents", ".mmkd"].map(one => page.querySelector(one));
+    const opens = order.every((one, number) => !number ||
+      order[number - 1].compareDocumentPosition(one) & Node.DOCUMENT_POSITION_FOLLOWING);
     const figures = [...page.querySelectorAll("svg")].map(one => one.getBoundingClientRect());
-    return { shown: root.clientWidth, needed: root.scrollWidth, links: links.length, broken,
+    return { names, opens, shown: root.clientWidth, needed: root.scrollWidth, links: links.length, broken,
              figures: figures.length, empty: figures.filter(box => box.width < 100 || box.height < 100).length };
   });
   document.getElementById("found").textContent = JSON.stringify(found);
@@ -72,5 +80,8 @@ def test_it_fits_a_phone_and_a_desk_its_links_work_and_nothing_is_logged(tmp_pat
         assert page["needed"] <= page["shown"] <= width
         assert page["links"] > 10
         assert page["broken"] == []
+        assert page["names"]
+        assert all(abs(left) < 2 for left in page["names"])  # they stay where the table scrolls
+        assert page["opens"]  # with the verdict and the forest plot, contents and table follow
         assert page["figures"] == 4
         assert page["empty"] == 0

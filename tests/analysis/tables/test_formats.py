@@ -114,7 +114,8 @@ def test_csv_has_one_line_a_method_and_metric_at_full_precision(ablation: Lab) -
     made = table(load(ablation.path, cache=False), "demo")
     lines = list(csv.DictReader(StringIO(to_csv(made))))
     found = {(line["label"], line["metric"]): line for line in lines}
-    assert len(found) == len(lines) == 3 * 10
+    assert len(found) == len(lines) == 3 * 10 + 1
+    assert found["", "verdict"]["text"] == made.verdict
     line = found["CRD on attention maps", "accuracy"]
     cell = made.rows[-1].cells["accuracy"]
     assert cell.difference is not None
@@ -140,7 +141,10 @@ def test_json_says_where_each_row_comes_from(ablation: Lab) -> None:
 
 def test_the_command_prints_the_only_study(ablation: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "--root", str(ablation.path)]) == 0
-    assert capsys.readouterr().out == to_text(table(load(ablation.path, cache=False), "demo"))
+    made = table(load(ablation.path, cache=False), "demo")
+    assert capsys.readouterr().out == to_text(made, short=True)
+    assert main(["table", "--root", str(ablation.path), "--notes", "all"]) == 0
+    assert capsys.readouterr().out == to_text(made)
 
 
 def test_the_command_writes_a_file(ablation: Lab) -> None:

@@ -6,6 +6,7 @@ from roots import Lab
 from scipy import stats
 
 from analysis import load, table, to_csv, to_text
+from analysis.figures.forest import forest, forest_data
 from analysis.loading.study_rows import collect
 from analysis.tables.checks import check_rows
 from analysis.tables.model import Table
@@ -92,3 +93,15 @@ def test_sizes_of_proxies_matter_where_lengths_differ_or_are_not_known(
         write_json(row.row, {**record, "data": {**record["data"], "steps": steps}})
     lab.study(control="none")
     assert len(warnings(lab)) == found
+
+
+def test_the_forest_plot_shows_the_tables_differences_and_leaves_controls_out(lab: Lab) -> None:
+    study(lab)
+    runs = load(lab.path, cache=False)
+    found = collect(runs, "demo")
+    assert found.control is not None
+    data = forest_data(runs, found.rows, found.control, "accuracy")
+    assert [compared.label for compared in data] == ["crd", "kd"]
+    assert data[1].difference is not None
+    assert data[1].difference.value == pytest.approx(100 * (np.mean(KD) - np.mean(WIDE)))
+    assert "the row's control" in forest(runs, "demo").get_xlabel()

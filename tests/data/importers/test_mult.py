@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,36 @@ def test_the_pickle_of_mult_becomes_a_data_file(tmp_path: Path, protocol: int) -
         for modality, key in {"video": "vision", "audio": "audio", "language": "text"}.items():
             np.testing.assert_array_equal(read.arrays[modality], data[name][key].astype("float32"))
         assert (read.lengths["video"] == 8).all()
+
+
+class _Python2(pickle._Pickler):  # type: ignore[name-defined]
+    """Writes texts and bytes as Python 2 wrote its `str`."""
+
+    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+
+    def save_str(self, value: Any) -> None:
+        content = value.encode("latin1") if isinstance(value, str) else value
+        if self.proto == 0:
+            self.write(b"S" + repr(content)[1:].encode("ascii") + b"\n")
+        else:
+            self.write(b"T" + struct.pack("<i", len(content)) + content)
+        self.memoize(value)
+
+    dispatch[str] = dispatch[bytes] = save_str
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_a_pickle_of_python_2_gives_the_same_file(tmp_path: Path, protocol: int) -> None:
+    data = _mult(id=np.array([[f"vid\xe9{n}", f"{n}.5"] for n in range(7)], dtype=object))
+    expected = check_dataset(_import(tmp_path, data))
+    made = io.BytesIO()
+    _Python2(made, protocol).dump(data)
+    content = made.getvalue().replace(b"numpy._core", b"numpy.core")
+    assert (b"\nS'" if protocol == 0 else b"T\x06\x00\x00\x00") in content
+    (tmp_path / "mosei.pkl").write_bytes(content)
+    import_mult(tmp_path / "mosei.pkl", tmp_path / "mosei.h5", "mosei")
+    assert check_dataset(tmp_path / "mosei.h5") == expected
+    assert read_split(tmp_path / "mosei.h5", "train", []).ids[0] == "vid\xe90_0.5"
 
 
 def test_the_class_is_the_score_rounded_half_to_even(tmp_path: Path) -> None:
@@ -122,6 +154,8 @@ NAMES = [f"v{i}" for i in range(7)]
         ([name.encode() for name in NAMES], NAMES),
         (np.array([[n.encode(), b"0.1", b"2"] for n in NAMES], dtype=object), [f"{n}_0.1_2" for n in NAMES]),
         (np.array([[[n], [1.5], [2.5]] for n in NAMES], dtype=object), [f"{n}_1.5_2.5" for n in NAMES]),
+        (np.arange(7), [str(n) for n in range(7)]),
+        (list(range(7)), [str(n) for n in range(7)]),
         (np.array(["v"] * 5 + ["w"] * 2), ["v", "v#2", "v#3", "v#4", "v#5", "w", "w#2"]),
     ],
 )

@@ -169,7 +169,7 @@ def test_a_probe_runs_an_epoch_elsewhere_and_tells(
 def test_a_probe_that_fails_says_which_and_why(
     study_file: Path, root: Root, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.controller.jobs.sys.executable", "false")
+    monkeypatch.setattr("sweeps.controller.make_job.sys.executable", "false")
     assert main(command(study_file, root, "--probe")) == 2
     assert capsys.readouterr().err == "error: --probe: no_kd ended with code 1: its log is empty\n"
 
