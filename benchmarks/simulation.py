@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmkd.attempts import record_run
+from mmkd.failures import Failure
 from mmkd.files import read_json
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure
 
 FAILING = ("PREEMPTED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "CANCELLED", "FAILED", "error", "diverged")
 """How an attempt may fail: in Slurm's words where the job says nothing itself, in ours where it does."""

@@ -23,13 +23,13 @@ from mmkd import trial
 from mmkd.config import DataSource, DrawnSplit, StudentConfig, from_json
 from mmkd.data import divide, keep_split, read_info
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.files import read_json
 from mmkd.models.pairings import resolve_pairing
 from mmkd.provenance import SOURCE, loaded_code, source_digest
 from mmkd.records import AssignmentRecord, ProcessRecord, read_record, write_record
 from mmkd.rundir import TrialDir, WorkerDir
 from mmkd.signals import ASK_TO_END
-from mmkd.trial_state import Failure
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from mmkd.config import Run, StudentConfig, TeacherConfig, check_version, from_j
 from mmkd.data import read_statistics
 from mmkd.data.tensors import load_samples
 from mmkd.errors import UserError, where_raised
+from mmkd.failures import Failure
 from mmkd.files import read_json, remove_leftovers
 from mmkd.lock import FileLock, LockHeld
 from mmkd.metrics_log import print_epoch
@@ -41,7 +42,6 @@ from mmkd.training.checkpoint import Checkpoint, CheckpointError, Progress, read
 from mmkd.training.evaluation import evaluate
 from mmkd.training.lesson import Lesson, make_lesson, prepare_torch, warn_of_single_class_batches
 from mmkd.training.trainer import Diverged, Preempted, Pruned, Trainer
-from mmkd.trial_state import Failure
 
 EXIT_FINISHED, EXIT_ERROR, EXIT_BAD_INPUT, EXIT_RESUME = 0, 1, 2, 75
 """75 is sysexits' "temporary failure": the same command resumes from the checkpoint."""

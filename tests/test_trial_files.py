@@ -15,6 +15,7 @@ import pytest
 from mmkd.attempts import current_attempt, read_attempts, record_run, record_submission
 from mmkd.checksum import CHECKSUM_BYTES, checksum_line
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.files import write_json, write_text
 from mmkd.metrics_log import append_metrics, cut_metrics, read_metrics
 from mmkd.records import as_written
@@ -31,7 +32,7 @@ from mmkd.result_file import (
 )
 from mmkd.rundir import TrialDir
 from mmkd.stored_text import fixed
-from mmkd.trial_state import Failure, State, trial_state
+from mmkd.trial_state import State, trial_state
 
 
 @pytest.fixture

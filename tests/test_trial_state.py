@@ -35,10 +35,11 @@ from analysis.loading.study_rows import collect
 from analysis.tables.ablation import table
 from mmkd.attempts import record_run, record_submission
 from mmkd.config import DataSource, Distillation, Network, StudentConfig, TeacherConfig, Training, to_json
+from mmkd.failures import RULES, Failure
 from mmkd.files import write_json, write_text
 from mmkd.result_file import Result, Status, write_result
 from mmkd.rundir import Root, RowDir, TrialDir
-from mmkd.trial_state import RULES, Failure, State, decide, trial_state
+from mmkd.trial_state import State, decide, trial_state
 from slurm.monitoring.collecting import Collector
 from slurm.monitoring.export import to_json as export
 from slurm.monitoring.overview import make_overview

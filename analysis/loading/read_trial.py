@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from mmkd.attempts import Attempt, read_attempts
 from mmkd.config import StudentConfig, TeacherConfig, from_json
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.files import read_json
 from mmkd.finished import attempts_of, describe, facts_of
 from mmkd.metrics_log import read_metrics
 from mmkd.records import FinishedTrial, as_written
 from mmkd.result_file import ResultError, read_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure, State, trial_state
+from mmkd.trial_state import State, trial_state
 
 LOST_RESULT = "lost result"
 """The failure of a trial whose last attempt had a result, which is gone."""

@@ -27,7 +27,7 @@ from slurm.accounting import NoAnswer, QueuedJob, squeue
 from slurm.local_backend import LocalBackend, host_of
 from slurm.monitoring.workers import describe_workers, idle_gpu_seconds
 from sweeps.controller.job_names import controller_job, handle_of, worker_job
-from sweeps.controller.tuned import read_tuned
+from sweeps.controller.winner import read_tuned
 from sweeps.launched_study import RecordedRow, RecordedStudy, without_end
 
 PATIENCE = 10.0

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from mmkd.attempts import current_attempt, last_attempt, read_attempt, record_submission
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.files import write_text
 from mmkd.lock import is_held
 from mmkd.metrics_log import read_metrics
 from mmkd.records import RunRecord
 from mmkd.rundir import Root, RowDir, TrialDir
-from mmkd.trial_state import Failure
 from slurm.accounting import FAILURES
 from slurm.backend import Backend, Handle, Report, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.bad_nodes import BadNodes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmkd.failures import Failure
 from mmkd.files import last_lines
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure
 from slurm.accounting import KILLED_FOR_MEMORY, SRUN_ECHO
 from slurm.submission import SETUP_FAILED
 

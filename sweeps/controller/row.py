@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mmkd.attempts import gpu_seconds_of, last_attempt, read_attempts
 from mmkd.config import from_json, identity
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.files import remove_leftovers, write_text
 from mmkd.finished import attempts_of
 from mmkd.lock import FileLock
@@ -18,13 +19,13 @@ from mmkd.metrics_log import read_curve
 from mmkd.records import RowRecord, find_record, write_record
 from mmkd.result_file import Result, Status, clean_up, has_lost_result, usable_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure, State, decide, is_unnoted, why_failed
+from mmkd.trial_state import State, decide, is_unnoted, why_failed
 from sweeps.controller.failed_rows import has_only_failures, set_aside_failures
 from sweeps.controller.finished_list import FinishedList
 from sweeps.controller.optuna_study import Tuning
 from sweeps.controller.row_locks import try_lock
 from sweeps.controller.tasks import Task, final_tasks, stored_parameters, tuning_task
-from sweeps.controller.tuned import Tuned, read_tuned, write_winner
+from sweeps.controller.winner import Tuned, read_tuned, write_winner
 from sweeps.rows import TUNING_SEED, Row, seed_within, teacher_directories, tuning_teachers
 
 HOPELESS = 3

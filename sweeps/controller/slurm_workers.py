@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from mmkd.failures import Failure
 from mmkd.files import write_text
 from mmkd.records import AssignmentRecord, ProcessRecord, WorkerRecord, assign, find_record
 from mmkd.rundir import Root, WorkerDir
-from mmkd.trial_state import Failure
 from slurm.accounting import NoAnswer, QueuedJob, scancel
 from slurm.backend import Handle, Job, Report, SubmissionDelayed, SubmissionRefused
 from slurm.monitoring.workers import worker_records

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from stub_slurm import StubSlurm, install, queued
 
+from mmkd.failures import Failure
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Handle, Job, Report, SubmissionDelayed
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend

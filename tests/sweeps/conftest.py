@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_study import STUDY, write_tiny_data
 
-from mmkd.trial_state import RULES
+from mmkd.failures import RULES
 
 
 @pytest.fixture(autouse=True)

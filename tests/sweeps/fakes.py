@@ -9,10 +9,10 @@ import numpy as np
 
 from mmkd.attempts import record_run
 from mmkd.config import StudentConfig, TeacherConfig, from_json, to_json
+from mmkd.failures import Failure
 from mmkd.files import read_json
 from mmkd.result_file import Predictions, Result, Status, write_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Backend, Handle, Job, Report
 
 

@@ -12,11 +12,11 @@ from launched import after, launched, planned
 
 import analysis
 from mmkd.config import StudentConfig, from_json
+from mmkd.failures import Failure
 from mmkd.files import read_json
 from mmkd.records import WinnerRecord, read_record
 from mmkd.result_file import Status, read_result, write_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.actions.dry_run import show_plan
 from sweeps.actions.estimate import left_of

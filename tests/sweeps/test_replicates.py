@@ -12,10 +12,10 @@ from launched import launched, planned
 from mmkd.config import SplitSettings
 from mmkd.data import choose_split, divide
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.find_trial import find_row
 from mmkd.records import SplitRecord, read_record
 from mmkd.rundir import Root
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from slurm.monitor import main as monitor
 from sweeps.actions.archive import members

@@ -13,10 +13,10 @@ import analysis
 from analysis.doctor import examine
 from mmkd.config import DataSource, from_json
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.files import read_json
 from mmkd.records import TeacherChoice, read_record
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from slurm.monitor import main as monitor
 from sweeps.actions.archive import members

@@ -13,10 +13,10 @@ from analysis.tables.model import Table, TableRow
 from mmkd.attempts import record_submission
 from mmkd.config import identity
 from mmkd.errors import UserError
+from mmkd.failures import RULES, Failure
 from mmkd.files import read_json, write_json
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import RULES, Failure
 
 
 def made(lab: Lab, **study: str) -> Table:

@@ -11,9 +11,9 @@ from fakes import FakeBackend
 from launched import after, launched, planned, tree
 
 import analysis
+from mmkd.failures import Failure
 from mmkd.files import write_json
 from mmkd.rundir import Root
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.actions.archive import ArchiveDamaged, _verify
 from sweeps.actions.clean import disk_use

@@ -8,8 +8,8 @@ from fakes import FakeBackend
 from launched import after, launched, planned
 
 from mmkd.attempts import record_run, record_submission
+from mmkd.failures import Failure
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.actions.estimate import (
     Estimate,

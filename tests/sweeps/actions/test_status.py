@@ -12,10 +12,10 @@ from fakes import FakeBackend, fake_result
 from launched import after, launched, planned, tree
 
 from mmkd.attempts import record_run, record_submission
+from mmkd.failures import Failure
 from mmkd.files import write_json
 from mmkd.result_file import Status
 from mmkd.rundir import TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.actions.status import show_status
 from sweeps.controller.row import RowWork

@@ -9,9 +9,9 @@ from controlled import rows_of, states
 from fake_cluster import FakeCluster, run
 
 from mmkd.attempts import Attempt, read_attempts, record_run
+from mmkd.failures import Failure
 from mmkd.records import RunRecord, SubmissionRecord
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.controller.run_times import RunTimes
 from sweeps.rows import Row

@@ -11,11 +11,12 @@ from fakes import FakeBackend, fake_result
 from rich.console import Console
 
 from mmkd.attempts import read_attempts, record_submission
+from mmkd.failures import Failure
 from mmkd.files import read_json, write_json
 from mmkd.lock import LockHeld
 from mmkd.result_file import Status, read_result
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure, State, trial_state
+from mmkd.trial_state import State, trial_state
 from slurm.backend import Job
 from sweeps.actions.estimate import left_of
 from sweeps.controller.loop import LONGEST_ROUND, Controller

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from mmkd.attempts import current_attempt, read_attempts, record_run
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Job, SubmissionDelayed, SubmissionRefused
 from sweeps.controller.job_names import job_tag
 from sweeps.controller.last_words import last_line

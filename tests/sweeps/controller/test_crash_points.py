@@ -28,11 +28,11 @@ from survival import broken, reported
 from tiny_study import STUDY
 
 from mmkd.attempts import read_attempts, record_run
+from mmkd.failures import Failure
 from mmkd.files import read_json, write_json
 from mmkd.lock import FileLock
 from mmkd.result_file import read_result, write_result
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Handle, Job, Report, SubmissionDelayed
 from sweeps.rows import Row
 
@@ -169,8 +169,8 @@ CONTROLLER = {
     "reported | listed as finished": Point("sweeps.controller.finished_list.add_finished"),
     "listed as finished | next one sampled": Point("sweeps.controller.finished_list.add_finished", after=True, nth=2),
     "reported | next one sampled": Point("sweeps.controller.optuna_study.Tuning.report", after=True, nth=2),
-    "all reported | winner.json": Point("sweeps.controller.tuned.write_record", when=to("winner.json")),
-    "winner.json | final runs": Point("sweeps.controller.tuned.write_record", after=True, when=to("winner.json")),
+    "all reported | winner.json": Point("sweeps.controller.winner.write_record", when=to("winner.json")),
+    "winner.json | final runs": Point("sweeps.controller.winner.write_record", after=True, when=to("winner.json")),
     "final run ended | settled": Point("sweeps.controller.row.RowWork._settle_final"),
     "lock checked | heartbeat written": Point("mmkd.lock.FileLock._write", nth=8),
     "teacher cleaned up | claim given back": Point("mmkd.lock.FileLock.release", when=a_claim),
@@ -264,7 +264,7 @@ def test_a_row_that_changes_its_winner_and_dies_before_the_former_runs_are_marke
     few, many = (planned(study, tmp_path, change, f"rows.*.trials={n}")[:1] for n in (1, 6))
     run(few, root, Backend())
     dies_at(
-        Point("sweeps.controller.tuned.write_text", when=to("superseded"), nth=2), lambda: run(many, root, Backend())
+        Point("sweeps.controller.winner.write_text", when=to("superseded"), nth=2), lambda: run(many, root, Backend())
     )
     run(many, root, Backend())
     (row,) = many

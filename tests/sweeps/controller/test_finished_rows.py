@@ -12,12 +12,12 @@ from fakes import FakeBackend, fake_result
 from launched import after, launched, planned, tree
 
 from mmkd.attempts import record_run
+from mmkd.failures import Failure
 from mmkd.finished import describe, read_finished
 from mmkd.lock import FileLock
 from mmkd.records import WinnerRecord, read_record
 from mmkd.result_file import Status
 from mmkd.rundir import RowDir, TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Handle, Job
 from sweeps.actions.status import show_status
 from sweeps.controller.optuna_study import Tuning

@@ -12,9 +12,10 @@ from fakes import fake_result
 from rich.console import Console
 
 from mmkd.attempts import read_attempts, record_run, record_submission
+from mmkd.failures import RULES, Failure
 from mmkd.files import read_json, write_json, write_text
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import RULES, Failure, State, decide, next_resources, pause_left
+from mmkd.trial_state import State, decide, next_resources, pause_left
 from slurm.backend import Handle, Job, Report
 from sweeps.controller.loop import Controller
 from sweeps.controller.progress import Reporter

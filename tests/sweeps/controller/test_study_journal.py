@@ -25,10 +25,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mmkd.errors import UserError
+from mmkd.failures import Failure
 from mmkd.lock import FileLock
 from mmkd.metrics_log import append_metrics
 from mmkd.rundir import Root, TrialDir
-from mmkd.trial_state import Failure
 from slurm.backend import Job
 from sweeps.controller.journal import Journal
 from sweeps.controller.optuna_study import Tuning
