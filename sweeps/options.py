@@ -150,7 +150,8 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--on-event", metavar="COMMAND",
         help="run this command, for at most 30 s, when the study has ended, has failed or needs your attention; "
-        "{event} (ended, failed, attention), {study} and {message} in it are replaced; the message is also its standard input",
+        "{event} (ended, failed, attention), {study} and {message} in it are replaced; the message is also its "
+        "standard input",
     )  # fmt: skip
     where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="directory of all results (default: ./runs)")

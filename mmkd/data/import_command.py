@@ -85,7 +85,7 @@ def _utd_mhad(importers: Importers) -> argparse.ArgumentParser:
 
 def _mult(importers: Importers) -> argparse.ArgumentParser:
     parser = _pickle(importers, "mult", "MulT's pickles of CMU-MOSEI, CMU-MOSI and IEMOCAP, aligned or not", MULT)
-    parser.add_argument("--emotion", choices=EMOTIONS, help="for IEMOCAP: the emotion that labels say yes or no to")
+    parser.add_argument("--emotion", choices=EMOTIONS, help="for IEMOCAP: the emotion to recognise (yes or no)")
 
     def make(options: argparse.Namespace, progress: Progress, report: Progress) -> None:
         import_mult(
