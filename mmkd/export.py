@@ -185,10 +185,10 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.export"
     """The command."""
     parser = Parser(
         prog=prog,
-        description="Export a trained student as a torch.export program or to ONNX, including standardisation and for "
-        "any batch size. Its inputs are raw features (B, T, F) and lengths (B,). The file is written only if the "
-        "exported program reproduces the logits that the trial stored, with a model card FILE.md beside it. Load a "
-        ".pt2 file with torch.export.load(FILE).module(), a .onnx file with onnxruntime.",
+        description="Export a trained student as a torch.export program or to ONNX. The program includes "
+        "standardisation and takes any batch size. Its inputs are raw features (B, T, F) and lengths (B,). NAME.pt2 or "
+        "NAME.onnx, and its model card NAME.md, are written only if the program reproduces the logits that the trial "
+        "stored. Load a .pt2 file with torch.export.load(FILE).module(), and an .onnx file with onnxruntime.",
     )
     add_trial(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write, .pt2 or .onnx")

@@ -22,12 +22,13 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
         "--trial",
         required=True,
         metavar="ROW_OR_DIR",
-        help="a row's name or directory (its winner's finished final run with the lowest seed; 'ROW r3' names its "
-        "replicate 3); "
-        "ROW/confirm/SEED or ROW/trials/N; or a trial's directory",
+        help="a row's name or directory, for its winner's finished final run with the lowest seed ('ROW r3': of "
+        "replicate 3); ROW/confirm/SEED or ROW/trials/N; or a trial's directory",
     )
     parser.add_argument("--root", type=Path, default=Path("runs"), help="where rows are looked up (default: ./runs)")
-    parser.add_argument("--study", type=study_name, metavar="NAME", help="the row's study, if several name such a row")
+    parser.add_argument(
+        "--study", type=study_name, metavar="NAME", help="the row's study, if several have a row of that name"
+    )
     parser.add_argument("--superseded", action="store_true", help="allow a final run of a former winner")
 
 

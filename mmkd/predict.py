@@ -32,7 +32,7 @@ examples:
   %(prog)s --trial crd_attention/confirm/2 --data new.npy --out predictions.csv
       its final run of seed 2 on raw recordings (N, T, F), with zeros in front where one is shorter than T
   %(prog)s --trial crd_attention --data new.npy --lengths lengths.npy --out predictions.csv
-      the same, with the number of real steps at the end of each recording, (N,), where a real one begins with zeros"""
+      the same, with the number of real steps at the end of each recording, (N,), because real ones may be zero"""
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict
     """The command."""
     parser = Parser(
         prog=prog,
-        description="Predict with a trained student that sees one modality. The predictions are written only if the "
-        "student reproduces the logits that its trial stored.",
+        description="Predict with a trained student of one modality. The predictions are written only if the student\n"
+        "reproduces the logits that its trial stored.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -178,18 +178,20 @@ def main(arguments: list[str] | None = None, prog: str = "python -m mmkd.predict
         "--lengths",
         type=Path,
         metavar="FILE.npy",
-        help="for an array: the real steps at the end of each recording (default: leading all-zero steps are padding)",
+        help="for an array: the number of real steps at the end of each recording (default: leading all-zero steps are "
+        "padding)",
     )
     parser.add_argument(
         "--padding",
         choices=CHOICES,
-        help="for an array: the side of the padding (default: as lengths and all-zero steps say); none: all is data",
+        help="for an array: the side of the padding; none: every step is data (default: lengths and all-zero steps "
+        "decide)",
     )
     parser.add_argument(
         "--split",
         choices=SPLITS,
         default="test",
-        help="the part of a data file (default: test); of the training data, the part of the trial's own split",
+        help="the part of a data file to predict (default: test); of the trial's own data, as the trial divided them",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.csv", help="the file to write (atomically)")
     add_force(parser)

@@ -130,11 +130,11 @@ class SlurmSettings(BaseModel):
     qos: Name | None = _field(None, "quality of service (QOS)")
     gpus: str = _field(
         "1",
-        "number of GPUs; or type:number (h200:1); or a gres in the site's notation (gpu:volta:1, gpu:1g.10gb:1, "
-        "shard:2); or with sbatch's option (-G 1, --gpus=h200:1); 0 for none",
+        "number of GPUs (0: none), type:number (h200:1), a gres as your site writes it (gpu:volta:1, gpu:1g.10gb:1, "
+        "shard:2), or an option of sbatch (-G 1, --gpus=h200:1)",
     )
     cpus: Annotated[int, Field(ge=1, description="cores of a job, and threads of a trial")] = 4
-    mem: MemoryOrNone = _field("16G", "memory of a job; none where the site accepts no request for memory")
+    mem: MemoryOrNone = _field("16G", "memory of a job; write none if your site accepts no request for memory")
     mem_per_cpu: Memory | None = _field(
         None, "memory of each core of a job (--mem-per-cpu), for sites that require it; replaces mem"
     )

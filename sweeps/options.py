@@ -61,7 +61,8 @@ def make_parser(prog: str = PROG) -> Parser:
     what.add_argument("--list", action="store_true", help="list the studies and exit")
     what.add_argument(
         "--dry-run", action="store_true",
-        help="show what would run, its cost so far and an estimate of the rest; on Slurm also a job's script",
+        help="show what would run, its cost so far, an estimate of the rest, and what the table could detect; on Slurm "
+        "also a job's script and whether Slurm accepts it",
     )  # fmt: skip
     what.add_argument(
         "--probe", action="store_true",
@@ -92,13 +93,13 @@ def make_parser(prog: str = PROG) -> Parser:
     budget.add_argument(
         "--splits", choices=get_args(Scheme),
         help="the split of each replicate; file: the data file's own; group-folds: train, valid and test are drawn by "
-        "group (subject, speaker, video); resample-valid: only train and valid are",
+        "group (subject, speaker, video); resample-valid: only train and valid are drawn",
     )  # fmt: skip
     budget.add_argument("--trials", type=positive_integer, metavar="N", help="tuning trials per row and replicate")
     budget.add_argument(
         "--teacher-trials", type=natural_number, metavar="N",
-        help="configurations of the teacher that are tried in each replicate; validation chooses one (default: the "
-        "study's, or the profile's: 8 in the default profile, 0 in the others; 0: teachers are not tuned)",
+        help="configurations of the teacher to try in each replicate, of which validation chooses one; 0: teachers are "
+        "not tuned (default: the study's, or the profile's: 8 in the default profile, 0 in the others)",
     )  # fmt: skip
     budget.add_argument("--epochs", type=positive_integer, metavar="N", help="epochs of teachers and students")
     budget.add_argument(
@@ -134,7 +135,7 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--parallel", type=positive_integer, metavar="N",
         help="number of trials at once; on Slurm, pending jobs count too (default: the site file's, or 16; "
-        "on one machine the number of GPUs, or else of cores up to 4)",
+        "on one machine, the number of GPUs; without GPUs, the number of cores, at most 4)",
     )  # fmt: skip
     where.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     where.add_argument(
@@ -143,13 +144,14 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     where.add_argument(
         "--no-workers", dest="workers", action="store_false",
-        help="local: start each trial as a new Python process instead of forking it from one that has imported torch "
-        "and read the data, which saves seconds of each start",
+        help="local: start each trial as a new Python process, which takes some seconds, instead of forking it from "
+        "one that has imported torch and read the data",
     )  # fmt: skip
     where.add_argument(
         "--on-event", metavar="COMMAND",
-        help="run this when the study has ended, failed, or needs a person, at most 30 s: {event} (ended, failed, "
-        "attention), {study} and {message} in it are replaced; the message is also its standard input",
+        help="run this command, for at most 30 s, when the study has ended, has failed or needs your attention; "
+        "{event} (ended, failed, attention), {study} and {message} in it are replaced; the message is also its "
+        "standard input",
     )  # fmt: skip
     where.add_argument("--detached", choices=["first", "next"], help=argparse.SUPPRESS)
     where.add_argument("--root", type=Path, default=Path("runs"), help="directory of all results (default: ./runs)")

@@ -17,9 +17,9 @@ def add_command(subparsers: Subparsers) -> None:
         run,
         study=False,
         help="check a root for problems (exit code 1 if there are any)",
-        description="Check a root for rejected files, mixed configurations, missing seeds, unequal budgets, failed "
-        "trials, and scores that contradict the stored predictions. The exit code is 1 if something is wrong. "
-        "Unfinished trials and rows of no study are only listed.",
+        description="Check a root for everything that a table warns about, for rejected files and failed trials, and "
+        "for scores, weights, configurations, journals and plans that contradict each other. The exit code is 1 if "
+        "something is wrong. Unfinished trials and rows of no study are only listed.",
     )
     parser.add_argument(
         "--recompute",

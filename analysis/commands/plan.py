@@ -25,8 +25,8 @@ def add_command(subparsers: Subparsers) -> None:
         run,
         FORMATS,
         help="show what a study compares, and what changed after test data were read",
-        description="Show a study's plan, which its first launch wrote before any trial, and each change since: with "
-        "its date, and how many final runs had been tested by then.",
+        description="Show a study's plan, which its first launch wrote before any trial, and each later change with "
+        "its date and the number of final runs that had been tested by then.",
     )
 
 

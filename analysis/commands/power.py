@@ -20,14 +20,14 @@ def add_command(subparsers: Subparsers) -> None:
         "power",
         run,
         FORMATS,
-        help="show which difference a study could detect, and the replicates, seeds and hours that one takes",
-        description="Show which difference of a row and its control the study could detect with power .8, and how many "
-        "replicates, seeds and hours a wanted difference takes. Spread and cost are those of finished runs.",
+        help="show the difference that a study could detect, and the replicates and hours that another takes",
+        description="Show the difference between a row and its control that the study could detect with power .8, and "
+        "the replicates, seeds and hours that another difference takes. Spread and cost come from finished runs.",
     )
     parser.add_argument(
-        "--effect", type=_positive, default=2.0, metavar="POINTS", help="difference asked about (default: %(default)g)"
+        "--effect", type=_positive, default=2.0, metavar="POINTS", help="difference to detect (default: %(default)g)"
     )
-    parser.add_argument("--rows", type=_rows, metavar="N", help="rows of the table (default: the study's)")
+    parser.add_argument("--rows", type=_rows, metavar="N", help="number of rows in the table (default: the study's)")
 
 
 def _positive(text: str) -> float:

@@ -24,31 +24,31 @@ def add_command(subparsers: Subparsers) -> None:
         run,
         FORMATS,
         help="print a study's ablation table",
-        description="Print a study's ablation table. The format tex is a tabular for booktabs.",
+        description="Print a study's ablation table. The format tex gives a tabular for booktabs.",
     )
     parser.add_argument(
         "--error",
         choices=ERRORS,
         default="sd",
-        help="value after ±: SD over seeds, SEM, or half of the 95%% interval (default: sd)",
+        help="value after ±: SD over replicates or seeds, SEM, or half of the 95%% interval (default: sd)",
     )
-    parser.add_argument("--columns", metavar="A,B,...", help="only these columns, by their names in --format csv")
+    parser.add_argument("--columns", metavar="A,B,...", help="only these columns, named as in --format csv")
     parser.add_argument(
         "--notes",
         choices=("short", "all"),
-        help="short: only the main columns and notes that fit (default on standard output as text); all: everything",
+        help="short: only the columns that fit, and short notes (default for text on standard output); all: everything",
     )
     parser.add_argument(
         "--margin",
         type=float,
         metavar="POINTS",
-        help="test, too, that rows equal their controls within so many points of accuracy",
+        help="also test whether rows equal their controls within this many points of accuracy",
     )
     parser.add_argument(
         "--across",
         nargs="+",
         metavar="STUDY",
-        help="one table of the rows of several studies, each on other data, with mean ranks",
+        help="print one table of the rows that these studies share, each study on different data, with mean ranks",
     )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows and the control")
 

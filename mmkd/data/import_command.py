@@ -85,7 +85,7 @@ def _utd_mhad(importers: Importers) -> argparse.ArgumentParser:
 
 def _mult(importers: Importers) -> argparse.ArgumentParser:
     parser = _pickle(importers, "mult", "MulT's pickles of CMU-MOSEI, CMU-MOSI and IEMOCAP, aligned or not", MULT)
-    parser.add_argument("--emotion", choices=EMOTIONS, help="of IEMOCAP: yes or no for this emotion")
+    parser.add_argument("--emotion", choices=EMOTIONS, help="for IEMOCAP: the emotion to recognise (yes or no)")
 
     def make(options: argparse.Namespace, progress: Progress, report: Progress) -> None:
         import_mult(
@@ -112,7 +112,7 @@ def _mosei(importers: Importers) -> argparse.ArgumentParser:
 
 def _mmsa(importers: Importers) -> argparse.ArgumentParser:
     parser = _pickle(importers, "mmsa", "MMSA's pickles of CMU-MOSI, CMU-MOSEI and CH-SIMS (unaligned_50.pkl)", MMSA)
-    parser.add_argument("--text", choices=sorted(WIDTHS), help="refuse text features that are not these")
+    parser.add_argument("--text", choices=sorted(WIDTHS), help="refuse a file that has other text features")
 
     def make(options: argparse.Namespace, progress: Progress, report: Progress) -> None:
         import_mmsa(
@@ -163,20 +163,20 @@ def _uea(importers: Importers) -> argparse.ArgumentParser:
 
 def _arrays(importers: Importers) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = importers.add_parser(
-        "arrays", help="your own recordings: a folder for each modality, a file for each sample, a table of labels"
+        "arrays", help="your own recordings: a folder for each modality, a file for each sample, and a table of labels"
     )
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="has MODALITY/SAMPLE.npy, .npz or .csv")
+    parser.add_argument("source", type=Path, metavar="FOLDER", help="contains MODALITY/SAMPLE.npy, .npz or .csv")
     parser.add_argument(
         "--labels",
         type=Path,
         metavar="FILE.csv",
-        help="columns id, label, and optionally split and group (default: FOLDER/labels.csv)",
+        help="table with columns id, label, and optionally split and group (default: FOLDER/labels.csv)",
     )
     parser.add_argument(
         "--scores",
         type=_scores,
         metavar="FIRST,LAST,CLASSES",
-        help="labels are scores in this range, with so many evenly spaced classes; write --scores=-3,3,7",
+        help="labels are scores in this range, with this many evenly spaced classes; write --scores=-3,3,7",
     )
     _add_seed(parser)
     _add_repairs(parser)
@@ -197,25 +197,27 @@ def _arrays(importers: Importers) -> argparse.ArgumentParser:
 
 def _pickle(importers: Importers, name: str, text: str, datasets: tuple[str, ...]) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = importers.add_parser(name, help=text)
-    parser.add_argument("source", type=Path, metavar="PICKLE", help="read without running any code in it")
+    parser.add_argument("source", type=Path, metavar="PICKLE", help="the file to import; no code in it is run")
     if datasets:
-        parser.add_argument("--dataset", choices=datasets, required=True, help="the data set that it holds")
+        parser.add_argument("--dataset", choices=datasets, required=True, help="the data set in the file")
     _add_repairs(parser)
     return parser
 
 
 def _add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of parts that are not given (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed for drawing the parts that the source lacks (default: 0)"
+    )
 
 
 def _add_repairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--padding",
         choices=CHOICES,
-        help="the side of the padding (default: as lengths and all-zero steps say); none: all steps are data",
+        help="the side of the padding; none: every step is data (default: lengths and all-zero steps decide)",
     )
     parser.add_argument(
-        "--replace-inf", type=_finite, metavar="VALUE", help="put VALUE in place of infinite features (MulT's: 0)"
+        "--replace-inf", type=_finite, metavar="VALUE", help="replace infinite features with VALUE (MulT's code: 0)"
     )
     parser.add_argument("--drop-nan", action="store_true", help="drop samples with NaN in a feature or label")
 
