@@ -43,8 +43,8 @@ def command(study: RecordedStudy, *options: str) -> list[str]:
 def test_cleaning_removes_checkpoints_and_leftovers_and_nothing_else(
     study: RecordedStudy, study_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = tree(study.root.path)
     table = analysis.to_json(analysis.table(analysis.load(study.root.path, cache=False), "tiny"))
+    before = tree(study.root.path)
     assert main(command(study, "--clean", "--dry-run")) == 0
     assert "to remove: 4 files of 20.0 kB" in capsys.readouterr().out
     assert tree(study.root.path) == before

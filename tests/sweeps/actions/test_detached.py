@@ -12,7 +12,7 @@ from mmkd.errors import UserError
 from mmkd.rundir import Root
 from slurm.accounting import NoAnswer, QueuedJob
 from slurm.backend import Handle, Job, SubmissionDelayed
-from slurm.settings import SlurmSettings
+from slurm.fallback import TrialSettings
 from slurm.settings import seconds as seconds_of
 from sweeps.actions import detach as detaching
 from sweeps.actions.detach import absolute, continues, controller_jobs, controller_settings
@@ -33,7 +33,7 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(limit: str, seconds: int) -> No
 
 
 def test_the_controllers_job_is_small_has_no_gpu_and_hands_over_before_its_limit() -> None:
-    slurm = SlurmSettings(
+    slurm = TrialSettings(
         partition="gpu", account="lab", gpus="h200:1", cpus=8, mem="64G", constraint="big", prefix="apptainer exec x",
         setup=("module load cuda",), python="/in/the/container",
         extra={"reservation": "lab", "exclusive": "", "gres": "lscratch:100"},
