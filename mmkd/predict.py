@@ -90,7 +90,8 @@ def _check_shape(path: Path, features: NDArray[np.float32], student: TrainedStud
     if features.shape[1:] != (student.steps, student.features):
         raise UserError(
             f"{path}: sequences of {features.shape[1]} steps and {features.shape[2]} features, "
-            f"but the student takes {student.steps} and {student.features}"
+            f"but the student takes {student.steps} and {student.features}; put zeros in front of shorter sequences, "
+            "and cut or resample longer ones, as in the training data"
         )
     if not len(features):
         raise UserError(f"{path}: holds no sample")

@@ -107,8 +107,8 @@ def check_primary(study: StudyFile, info: DatasetInfo) -> None:
     if study.primary not in info.modalities:
         hint = did_you_mean(study.primary, info.modalities)
         raise UserError(
-            f"{info.path}: the data have no modality {study.primary!r}: give --primary {' or '.join(info.modalities)}"
-            f"{hint and '; '}{hint}"
+            f"{info.path}: the data have no modality {study.primary!r}, the study's primary: "
+            f"give --primary {' or '.join(info.modalities)}{hint and '; '}{hint}"
         )
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from analysis.figure_list import FIGURES, IN_REPORT
 from analysis.loading.configurations import LEFT_OUT
+from analysis.loading.replicate_runs import seed_name
 from analysis.loading.runs import Runs
 from analysis.loading.study_rows import StudyRuns, collect
 from analysis.report.configurations import LONGEST, list_rows, list_teachers
@@ -88,7 +89,13 @@ def report(
         *((path, reason.removeprefix(f"{path}: ")) for path, reason in runs.rejected.itertuples(index=False)),
     )
     environment = templates(_HERE)
-    environment.filters |= {"difference": _difference, "p_value": p_value, "percent": percent, "digits": _digits}
+    environment.filters |= {
+        "difference": _difference,
+        "p_value": p_value,
+        "seed_name": seed_name,
+        "percent": percent,
+        "digits": _digits,
+    }
     return environment.get_template("page.html").render(
         title=parts[0].title if len(parts) == 1 else f"{len(parts)} studies",
         studies=parts,

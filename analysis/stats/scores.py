@@ -171,7 +171,7 @@ def _equivalent(found: Mapping[str, Difference], margin: float) -> dict[str, flo
     p = {
         name: equivalence_p(one.value, one.error, one.freedom, margin)
         for name, one in found.items()
-        if one.error is not None and one.freedom is not None
+        if one.error and one.freedom is not None  # an error of 0: the same difference in all, nothing to test by
     }
     return dict(zip(p, holm(list(p.values())), strict=True))
 

@@ -206,5 +206,5 @@ def _lines(found: Comparison) -> Iterator[str]:
 def difference_text(found: Difference, unit: str = "seeds") -> str:
     """A difference in points, with its interval and p where there are enough of the unit that it is over."""
     if found.low is None or found.high is None or found.p is None:
-        return f"{found.value:+z.2f} (too few {unit} for an interval)"
+        return f"{found.value:+z.2f} (no interval: too few {unit}, or the same difference in all)"
     return f"{found.value:+z.2f} [{found.low:+z.2f}, {found.high:+z.2f}], {p_value(found.p)}"

@@ -134,7 +134,7 @@ def _over_replicates(runs: Runs, members: Sequence[RowRuns]) -> Iterator[str]:
         return
     tests = [test for test in tests_to_control(scores, controls).values() if test.error > 0]
     if not tests:
-        yield "no row has two replicates in common with its control: no difference can be told from chance"
+        yield "no row has two replicates in common with its control that differ: nothing can be told from chance"
         return
     way = "two-way t test, clustered by replicate and by test group," if grouped else "paired t test,"
     yield (

@@ -23,7 +23,7 @@ from mmkd.formatting import columns, count, significant
 from mmkd.records import SplitRecord, StudyRecord, find_record
 from mmkd.rundir import Root
 
-UNKNOWN = "no two replicates or seeds of a row and its control have finished: the spread of differences is not known"
+UNKNOWN = "no row and its control have two finished replicates or seeds that differ: the spread is not known"
 SEEDS = (1, 2, 3, 5)
 """Numbers of seeds that are offered where the spread between seeds is known."""
 

@@ -27,7 +27,8 @@ def verdict(runs: Runs, rows: Sequence[RowRuns], control: RowRuns | None, scores
     tested = [(title, found) for title, found in differences if found is not None and found.corrected is not None]
     if not tested:
         unit = "replicates" if any(row.is_replicated for row in rows) else "seeds"
-        return f"No verdict: no row can be tested against its control (too few {unit}, or none that vary).{rest}"
+        why = f"fewer than two {unit}, or the same difference in all"
+        return f"No verdict: no row can be tested against its control ({why}).{rest}"
     minimum = minimum_detectable(runs, comparable(rows, control))
     power = f"; the study could have detected {significant(minimum.difference)} points" if minimum else ""
     return f"{_differing(tested)}{power}.{rest}"

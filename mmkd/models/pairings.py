@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -74,6 +75,11 @@ def canonical_name(name: str, primary: str, modalities: Sequence[str]) -> str:
     others = [m for m in modalities if m != primary]
     if len(others) > 1 and name in map("_".join, permutations(others)):
         return "others"
+    if re.fullmatch(r"other\d+", name) and int(name[5:]) > len(others):
+        raise UserError(
+            f"pairing {name!r} needs {int(name[5:]) + 1} modalities, the data have {', '.join(modalities)}: leave the "
+            "row out (--rows names those to run), or write a study without it"
+        )
     name = modality_aliases(primary, modalities).get(name, name)
     return choose("pairing", name, ["complete", "others", "multimodal", *modalities])
 

@@ -134,3 +134,8 @@ def test_names_of_stacks_are_read_back() -> None:
     assert ends_of(fusion_name("video")) == ("video", "video")
     assert is_fusion(fusion_name("video"))
     assert not is_fusion("audio<-video")
+
+
+def test_a_pairing_with_a_modality_that_the_data_lack_says_how_many_it_needs() -> None:
+    with pytest.raises(UserError, match="'other2' needs 3 modalities, the data have video, audio: leave the row out"):
+        canonical_name("other2", "video", ("video", "audio"))

@@ -187,4 +187,4 @@ def test_a_dry_run_says_what_the_table_could_detect(
     assert len(plan(root).versions) == 1
     assert "points with 5 seeds of one tuning per row (5 % / 1, power .8; spread of" in said
     launch(study_file, "--dry-run", "--replicates", "4")
-    assert "power     not known: no two replicates" in capsys.readouterr().out
+    assert "power     not known: no row and its control have two" in capsys.readouterr().out

@@ -6,6 +6,7 @@ from scipy import stats
 
 from analysis.stats.equivalence import equivalence_p
 from analysis.stats.over_samples import clustered_difference
+from analysis.stats.scores import Difference, _equivalent
 
 
 def test_the_larger_of_two_one_sided_tests_of_scipy() -> None:
@@ -45,3 +46,9 @@ def test_the_interval_over_groups_covers_where_one_over_samples_does_not(groups:
 def test_one_group_has_no_interval() -> None:
     found = clustered_difference(np.array([1.0, 0.0, 2.0]), ["a", "a", "a"])
     assert (found.value, found.low, found.p) == (1.0, None, None)
+
+
+def test_the_same_difference_in_all_replicates_is_not_tested() -> None:
+    same = Difference(0.0, error=0.0, freedom=3)
+    spread = Difference(1.0, error=0.5, freedom=3)
+    assert _equivalent({"same": same, "spread": spread}, 2.0).keys() == {"spread"}

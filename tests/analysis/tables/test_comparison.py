@@ -58,7 +58,7 @@ def test_one_seed_has_no_interval_over_seeds_but_one_over_samples(lab: Lab) -> N
     text = comparison_text(found)
     assert ("p < 0.001" in text) == (found.over_samples.p < 0.001)
     assert "p = 0.000" not in text
-    assert "+10.00 (too few seeds for an interval)" in text
+    assert "+10.00 (no interval: too few seeds, or the same difference in all)" in text
 
 
 def test_rows_of_different_samples_cannot_be_paired(ablation: Lab) -> None:
