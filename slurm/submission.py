@@ -175,7 +175,8 @@ class CommandExecutor(SlurmExecutor):
         with suppress(psutil.NoSuchProcess):
             for child in psutil.Process().children():
                 if str(self.script_file) in child.cmdline():
-                    for process in (*child.children(recursive=True), child):  # sbatch may be a site's script
+                    # sbatch may be a site's script, which must not go on when its own command dies
+                    for process in (child, *child.children(recursive=True)):
                         process.kill()
 
     def _inherited(self) -> list[str]:
