@@ -216,6 +216,7 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "no steps": (pickle.dumps(mult(vision=np.ones((2, 0, 35)))), r"shape is \(2, 0, 35\)"),
     "labels without samples": (pickle.dumps(mult(labels=np.zeros((0, 1, 1)))), "split 'train'"),
     "ids for others": (pickle.dumps(mult(id=["a", "b", "c"])), "'id' does not hold one id for each"),
+    "ids without columns": (pickle.dumps(mult(id=np.zeros((2, 0), "S4"))), "'id' has no columns"),
     "an id that steers": (pickle.dumps(mult(id=["a", "\x1b[2J"])), "is not a printable text"),
     "a memo of 16 GB": (b"\x80\x02Nr\xff\xff\xff\x7f.", "not a readable pickle .MemoryError"),
     "a frame of an exabyte": (b"\x80\x04\x95" + b"\xff" * 7 + b"\x0fN.", "not a readable pickle"),

@@ -100,6 +100,8 @@ def take_ids(where: str, part: dict[str, Any], samples: int, seen: Counter[str])
         rows = np.asarray(part.pop("id"), object).reshape(samples, -1).tolist()
     except ValueError as error:
         raise UserError(f"{where}: 'id' does not hold one id for each of {samples} labels ({error})") from error
+    if any(not row for row in rows):
+        raise UserError(f"{where}: 'id' has no columns; give one id for each of {samples} labels, or leave it out")
     columns = [[_text(value) for value in row] for row in rows]
     ids = []
     for name in map("_".join, columns):
