@@ -107,7 +107,7 @@ def check_primary(study: StudyFile, info: DatasetInfo) -> None:
     if study.primary not in info.modalities:
         hint = did_you_mean(study.primary, info.modalities)
         raise UserError(
-            f"{info.path}: the data have no modality {study.primary!r}, the study's primary: "
+            f"{info.path}: the data have no modality {study.primary!r}: "
             f"give --primary {' or '.join(info.modalities)}{hint and '; '}{hint}"
         )
 

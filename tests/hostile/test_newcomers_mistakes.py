@@ -82,7 +82,7 @@ COMMAND_LINES: dict[str, tuple[str, str]] = {
     "a sampler in capitals": ("--sampler TPE", "invalid choice: 'TPE' .*did you mean tpe"),
     "data without their modality": (
         "--data body.h5",
-        r"body\.h5: the data have no modality 'video', the study's primary: give --primary skeleton or accelerometer",
+        r"body\.h5: the data have no modality 'video': give --primary skeleton or accelerometer",
     ),
     "a misspelt modality": ("--data body.h5 --primary skelton", r"did you mean skeleton\?"),
     "an archive as data": ("--data UTD.zip", r"UTD\.zip: not an HDF5 file; import .*mmkd.data --help"),

@@ -114,7 +114,7 @@ def test_the_command_writes_json_and_refuses_a_study_that_shows_nothing(
     lab.row("alone", [0.7])
     lab.study("short", control="alone")
     assert main(["power", "--root", str(lab.path), "--study", "short"]) == 2
-    assert "spread of differences is not known; launch it with --replicates" in capsys.readouterr().err
+    assert "the spread is not known; launch it with --replicates" in capsys.readouterr().err
 
 
 def test_where_each_group_was_tested_once_the_groups_part_is_called_unknown(

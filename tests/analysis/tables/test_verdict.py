@@ -38,7 +38,7 @@ def test_without_a_test_there_is_no_verdict(lab: Lab, control: str | None) -> No
     if control is None:
         assert verdict == "No verdict: the study names no control."
     else:
-        assert verdict.startswith("No verdict: no row can be tested against its control (too few seeds")
+        assert verdict.startswith("No verdict: no row can be tested against its control (fewer than two seeds")
         assert verdict.endswith("1 of 3 rows without a final score.")
 
 
