@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from statistics import fmean
 
+from analysis.loading.frames import HYPERPARAMETERS
 from analysis.loading.replicate_runs import ReplicateRuns
 from mmkd.config import SEEDS_PER_REPLICATE
 from mmkd.metrics import lower_is_better
-
-TUNED = ("learning_rate", "alpha", "beta", "temperature")
 
 
 def finalist_means(row: ReplicateRuns, complete: Mapping[int, float], selection: str, best: int) -> dict[int, float]:
@@ -25,7 +24,7 @@ def finalist_means(row: ReplicateRuns, complete: Mapping[int, float], selection:
     """
     numbers = [int(number) for number in row.values("number", ["tuning"])]
     seeds = dict(zip(numbers, row.values("seed", ["tuning"]), strict=True))
-    columns = (row.values(name, ["tuning"]) for name in TUNED)
+    columns = (row.values(name, ["tuning"]) for name in HYPERPARAMETERS)
     found = zip(*columns, strict=True)
     settings = {n: tuple(x if x == x else None for x in values) for n, values in zip(numbers, found, strict=True)}
     sign = 1 if lower_is_better(selection) else -1

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from analysis.checks.finding import Finding, first_few
+from analysis.loading.frames import HYPERPARAMETERS
 from analysis.loading.replicate_runs import ReplicateRuns
 from analysis.loading.runs import Runs
 from mmkd.rundir import RowDir
 
 CREATE_TRIAL, SET_PARAM, SET_VALUES = 4, 5, 6
 """Operations of Optuna's journal (`optuna.storages.journal.JournalOperation`); trials are numbered as created."""
-HYPERPARAMETERS = ("learning_rate", "alpha", "beta", "temperature")
 
 
 @dataclass

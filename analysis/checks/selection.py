@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis.checks.finalists import TUNED, finalist_means
+from analysis.checks.finalists import finalist_means
 from analysis.checks.finding import EXTENDED, Finding, first_few, names_of
+from analysis.loading.frames import HYPERPARAMETERS
 from analysis.loading.replicate_runs import ReplicateRuns
 from mmkd.formatting import count
 from mmkd.metrics import best_trial
@@ -70,7 +71,7 @@ def _other_winner(row: ReplicateRuns, selection: str) -> Iterator[Finding]:
         yield Finding("selection", f"{row.title}: validation {selection} of trial {winner}: {said}")
     if winner not in number:
         return
-    for name in TUNED:
+    for name in HYPERPARAMETERS:
         chosen = row.values(name, ["tuning"])[number.index(winner)]
         runs = zip(*(row.values(column, ["final_runs"]) for column in (name, "learning_rate")), strict=True)
         if any(not pd.isna(rate) and mine != chosen and not (pd.isna(mine) and pd.isna(chosen)) for mine, rate in runs):

@@ -30,6 +30,9 @@ ROWS: Schema = {
     **dict.fromkeys(("algorithm", "sampled", "numbers", "winner_trial"), "Int64"),
     "winner_value": "float64",
 }
+HYPERPARAMETERS = ("learning_rate", "alpha", "beta", "temperature")
+"""Columns of what Optuna may tune."""
+
 STUDIES: Schema = {
     **dict.fromkeys(("study", "name", "label", "group"), "string"),
     "replicate": "Int64",
@@ -44,7 +47,7 @@ TRIALS: Schema = {
     **dict.fromkeys(("split", "test_groups"), "string"),
     **dict.fromkeys(("status", "failure", "message"), "string"),
     "superseded": "bool",
-    **dict.fromkeys(("learning_rate", "alpha", "beta", "temperature"), "float64"),
+    **dict.fromkeys(HYPERPARAMETERS, "float64"),
     **dict.fromkeys(("best_epoch", "epochs", "parameters", "attempts"), "Int64"),
     **dict.fromkeys(("seconds", "gpu_seconds"), "float64"),
     **dict.fromkeys(("device", "fingerprint", "commit", "weights", "teacher", "teacher_family", "branch"), "string"),

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from stub_slurm import StubSlurm, install
 
 from mmkd.lock import FileLock, LockHeld
 from slurm.devcluster import DevCluster, Options, attach, can_limit_by_cgroup, up
@@ -28,6 +29,19 @@ def why_not() -> str:
     if missing and not can_install():
         return f"not Debian or Ubuntu, and missing: {', '.join(missing)}"
     return ""
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
+    return install(tmp_path / "stubs", monkeypatch)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time stands still; a test moves it."""
+    now = [1000.0]
+    monkeypatch.setattr("slurm.slurm_backend.time.monotonic", lambda: now[0])
+    return now
 
 
 @pytest.fixture(scope="session")

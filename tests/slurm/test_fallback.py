@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from stub_slurm import StubSlurm, install
+from stub_slurm import StubSlurm
 
 from mmkd.errors import UserError
 from slurm.backend import Job
@@ -33,11 +33,6 @@ def site(tmp_path: Path) -> Site:
     path = tmp_path / "site.toml"
     path.write_text(SITE)
     return load_site(path, {"slurm": {"cpus": 2}})
-
-
-@pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
-    return install(tmp_path / "stubs", monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ The commands are stubs that answer as the threads quote Slurm's.
 from pathlib import Path
 
 import pytest
-from stub_slurm import StubSlurm, install, queued
+from stub_slurm import StubSlurm, queued
 
 from mmkd.failures import Failure
 from mmkd.rundir import TrialDir
@@ -16,19 +16,6 @@ from slurm.slurm_backend import SlurmBackend
 from sweeps.controller.last_words import why_ended
 
 MINE = Handle("mine", "7")
-
-
-@pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
-    return install(tmp_path / "stubs", monkeypatch)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time stands still; a test moves it."""
-    now = [1000.0]
-    monkeypatch.setattr("slurm.slurm_backend.time.monotonic", lambda: now[0])
-    return now
 
 
 class Asked:

@@ -6,16 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from stub_slurm import StubSlurm, install
+from stub_slurm import StubSlurm
 
 from slurm.backend import Job
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import SlurmBackend
-
-
-@pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
-    return install(tmp_path / "stubs", monkeypatch)
 
 
 @pytest.fixture

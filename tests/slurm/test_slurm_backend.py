@@ -5,26 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
-from stub_slurm import StubSlurm, install, queued
+from stub_slurm import StubSlurm, queued
 from survival import wait_for
 
 from slurm.accounting import KILLED_FOR_MEMORY, sacct, squeue
 from slurm.backend import Handle, Job, Report, SubmissionRefused
 from slurm.settings import SlurmSettings
 from slurm.slurm_backend import ABSENT_SECONDS, SlurmBackend
-
-
-@pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
-    return install(tmp_path / "stubs", monkeypatch)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Time stands still; a test moves it."""
-    now = [1000.0]
-    monkeypatch.setattr("slurm.slurm_backend.time.monotonic", lambda: now[0])
-    return now
 
 
 def backend(**settings: object) -> SlurmBackend:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stub_slurm import StubSlurm, install
+from stub_slurm import StubSlurm
 from submitit import Job as SubmititJob
 from submitit import SlurmExecutor
 from submitit.core.utils import CommandFunction
@@ -19,11 +19,6 @@ from slurm.slurm_backend import SlurmBackend
 from slurm.submission import CommandExecutor
 
 HOSTILE = "a b'c\"d$HOME`id`;|&>*\\ é\tf"
-
-
-@pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StubSlurm:
-    return install(tmp_path / "stubs", monkeypatch)
 
 
 def backend(**settings: object) -> SlurmBackend:
